@@ -1,0 +1,150 @@
+// The bytes that wait for a socket to take them, in order. It owns their memory and keeps it in proportion to their
+// number, whatever the chunks are: small ones are copied together, and a view on a much larger buffer is copied out of it.
+
+/** What became of a queue that was written out: it is empty, the writer is full, or the writer is closed. */
+export const DRAINED = 1;
+export const BLOCKED = 0;
+export const CLOSED = -1;
+
+export type Drain = typeof DRAINED | typeof BLOCKED | typeof CLOSED;
+
+/** A socket, as far as a queue needs to know. */
+export interface ByteWriter {
+  /** The number of bytes taken; fewer than all, or 0, when full; -1 when closed. */
+  write(chunk: Uint8Array): number;
+}
+
+/** Chunks of up to this many bytes are copied into a shared block. */
+const SMALL_BYTES = 2048;
+const FIRST_BLOCK_BYTES = 4096;
+const BLOCK_BYTES_MAX = 16384;
+
+/** Emptied places at the head of the list are given back once there are this many, and as many as filled ones. */
+const COMPACT_FROM = 64;
+
+export class ByteQueue {
+  /** How many bytes wait. */
+  bytes = 0;
+
+  // In order: #chunks from #head on, then what is in #block from #blockStart to #blockEnd.
+  #chunks: (Uint8Array | null)[] = [];
+  #head = 0;
+  #block: Uint8Array | null = null;
+  #blockStart = 0;
+  #blockEnd = 0;
+
+  /** Puts a chunk at the end. It may be kept without a copy, so nobody may write to its memory afterwards. */
+  push(chunk: Uint8Array): void {
+    const length = chunk.byteLength;
+    if (length === 0) return;
+    this.bytes += length;
+    if (length > SMALL_BYTES) {
+      this.#sealBlock();
+      this.#chunks.push(compact(chunk));
+      return;
+    }
+    let block = this.#block;
+    if (block === null || block.byteLength - this.#blockEnd < length) {
+      const size = block === null ? FIRST_BLOCK_BYTES : Math.min(block.byteLength * 2, BLOCK_BYTES_MAX);
+      this.#sealBlock();
+      block = this.#block = new Uint8Array(size);
+    }
+    block.set(chunk, this.#blockEnd);
+    this.#blockEnd += length;
+  }
+
+  /** Writes from the front for as long as the writer takes everything. CLOSED leaves the queue empty. */
+  drainTo(writer: ByteWriter): Drain {
+    while (this.bytes > 0) {
+      const chunk = this.#front();
+      const taken = writer.write(chunk);
+      if (!this.#took(taken)) return CLOSED;
+      if (taken < chunk.byteLength) return BLOCKED;
+    }
+    return DRAINED;
+  }
+
+  /**
+   * Writes at most `maxBytes` from the front and returns how many went, or CLOSED with the queue empty. Fewer than both
+   * `maxBytes` and what waited means that the writer is full.
+   */
+  take(maxBytes: number, writer: ByteWriter): number {
+    let written = 0;
+    while (this.bytes > 0 && written < maxBytes) {
+      const front = this.#front();
+      const left = maxBytes - written;
+      const chunk = front.byteLength > left ? front.subarray(0, left) : front;
+      const taken = writer.write(chunk);
+      if (!this.#took(taken)) return CLOSED;
+      written += taken;
+      if (taken < chunk.byteLength) break;
+    }
+    return written;
+  }
+
+  /** Forgets everything. */
+  clear(): void {
+    this.bytes = 0;
+    this.#chunks = [];
+    this.#head = 0;
+    this.#dropBlock();
+  }
+
+  #front(): Uint8Array {
+    if (this.#head < this.#chunks.length) return this.#chunks[this.#head] as Uint8Array;
+    return (this.#block as Uint8Array).subarray(this.#blockStart, this.#blockEnd);
+  }
+
+  /** Takes off the front what a write took; false if the writer is closed. */
+  #took(taken: number): boolean {
+    // A write may run the handler of a close, and that one clears the queue: then it is empty already.
+    if (taken < 0 || this.bytes === 0) {
+      this.clear();
+      return false;
+    }
+    if (taken === 0) return true;
+    this.bytes -= taken;
+    if (this.#head < this.#chunks.length) this.#tookOfChunk(taken);
+    else this.#blockStart += taken;
+    if (this.bytes === 0) this.#dropBlock();
+    return true;
+  }
+
+  #tookOfChunk(taken: number): void {
+    const chunks = this.#chunks;
+    const chunk = chunks[this.#head] as Uint8Array;
+    if (taken < chunk.byteLength) {
+      chunks[this.#head] = compact(chunk.subarray(taken));
+      return;
+    }
+    chunks[this.#head++] = null;
+    if (this.#head === chunks.length) {
+      this.#chunks = [];
+      this.#head = 0;
+    } else if (this.#head >= COMPACT_FROM && this.#head * 2 >= chunks.length) {
+      chunks.splice(0, this.#head);
+      this.#head = 0;
+    }
+  }
+
+  /** What comes next stands behind the block, so the block joins the list and takes no more. */
+  #sealBlock(): void {
+    if (this.#block === null) return;
+    this.#chunks.push(compact(this.#block.subarray(this.#blockStart, this.#blockEnd)));
+    this.#dropBlock();
+  }
+
+  #dropBlock(): void {
+    this.#block = null;
+    this.#blockStart = 0;
+    this.#blockEnd = 0;
+  }
+}
+
+/**
+ * The same bytes, in a buffer at most twice their size. A chunk that shrinks by partial writes is copied at each
+ * halving, which adds up to less than one copy of the whole.
+ */
+function compact(chunk: Uint8Array): Uint8Array {
+  return chunk.byteLength * 2 >= chunk.buffer.byteLength ? chunk : new Uint8Array(chunk);
+}

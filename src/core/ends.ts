@@ -1,0 +1,39 @@
+// The closed list of the ways in which a connection ends: the word in the access log, the label in the metrics.
+// A new end is one row here; the README's table is tested against it.
+
+/** Who ended it. */
+export const ENDED_BY = ["client", "backend", "lb"] as const;
+export type EndedBy = (typeof ENDED_BY)[number];
+
+/** Every end with the sentence that documents it. The order is the order of the counters' cells. */
+export const ENDS = {
+  eof: "both sides have sent their FIN and every byte was passed on; end_by names who sent the first",
+  reset: "one side reset the connection (RST), or vanished while data was on its way; the reset was passed on",
+  idle_timeout: "no byte either way for `timeouts.idle`",
+  half_close_timeout: "one side had sent its FIN, and the other said nothing for `timeouts.half_close`",
+  lifetime: "the connection was as old as `timeouts.lifetime` allows",
+  handshake_timeout: "PROXY header, ClientHello and TLS handshake were not done within `timeouts.handshake`",
+  handshake_failed: "the TLS handshake failed",
+  proxy_header_bad: "a PROXY header was required and missing, malformed, or came from an address that is not trusted",
+  denied: "refused by `allow` or `deny`",
+  rate_limited: "the client opened connections faster than `rate_limit` allows",
+  over_capacity: "a cap was reached: `max_connections` of the process or the listener, or `max_connections_per_client`",
+  no_route: "no route took the connection and the listener has no pool",
+  no_backend: "no backend of the pool was up",
+  connect_refused: "every backend tried refused the connection",
+  connect_timeout: "the last backend tried did not answer within `connect_timeout`",
+  connect_failed: "the last backend tried could not be reached for another reason; `error` names it",
+  backend_down: 'the backend went down and the pool says `on_down = "reset"`',
+  queue_full: "every backend was at its `max_connections` and the queue had no place",
+  queue_timeout: "every backend was at its `max_connections` for `queue.timeout`",
+  shutdown: "the process was told to stop and `shutdown_timeout` had passed",
+  drain: "the listener or backend was drained and the drain's window had passed",
+  worker_lost: "the worker thread that served the connection died",
+} as const;
+
+export type End = keyof typeof ENDS;
+
+export const END_NAMES = Object.keys(ENDS) as End[];
+
+/** End → its number, for counters' cells and for the hot path. */
+export const END_CODES = Object.fromEntries(END_NAMES.map((name, code) => [name, code])) as Record<End, number>;

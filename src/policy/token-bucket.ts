@@ -1,0 +1,33 @@
+// The arithmetic of limits by rate. It keeps nothing and has no clock: the state of a bucket is one number, and where it
+// lies (shared memory for clients, a field for a connection's bandwidth) is its owner's business.
+
+/** No token: the answer of `takeToken` instead of a time. */
+export const NO_TOKEN = -1n;
+
+/** A connection saves up no more bandwidth than this much time is worth, so after a pause it does not burst. */
+export const SAVED_MS_MAX = 100;
+
+/** The time that one token of `perSecond` (above 0) takes to come, in whole nanoseconds, at least 1. */
+export function tokenIntervalNs(perSecond: number): bigint {
+  return BigInt(Math.max(1, Math.round(1e9 / perSecond)));
+}
+
+/**
+ * Takes a token from a bucket that holds `burst` (a whole number from 1), begins full and gets one more each
+ * `intervalNs`. The bucket is the time at which it will be full again (0n for one that never was used), as in the generic
+ * cell rate algorithm (ITU-T I.371, virtual scheduling): one number, so that a compare-and-exchange makes it exact over
+ * all threads. Returns the new time, or NO_TOKEN, which leaves it as it was.
+ */
+export function takeToken(fullAtNs: bigint, nowNs: bigint, intervalNs: bigint, burst: number): bigint {
+  const next = (fullAtNs > nowNs ? fullAtNs : nowNs) + intervalNs;
+  return next - nowNs <= intervalNs * BigInt(burst) ? next : NO_TOKEN;
+}
+
+/**
+ * A bandwidth allowance after `elapsedMs` more at `rate` bytes per second. Whole bytes of it may go now, and what went is
+ * subtracted by the caller; below 0 it is a debt. What is saved stays within SAVED_MS_MAX (but one byte at the least, so
+ * that the slowest rate moves): call it at least that often while bytes wait.
+ */
+export function refillBytes(allowance: number, rate: number, elapsedMs: number): number {
+  return Math.min(allowance + (rate * elapsedMs) / 1000, Math.max(1, (rate * SAVED_MS_MAX) / 1000));
+}

@@ -1,0 +1,57 @@
+import { describe, expect, test } from "vitest";
+import type { Candidate } from "../../src/policy/balance.ts";
+import { createBalancer } from "../../src/policy/balance.ts";
+
+function candidate(id: number, weight: number): Candidate & { checks: number } {
+  return {
+    id,
+    weight,
+    checks: 0,
+    openCount: () => 0,
+    full() {
+      this.checks++;
+      return false;
+    },
+  };
+}
+
+/** The ids of `count` picks as one word. */
+function turns(weights: Record<string, number>, count: number, startAt = 0): string {
+  const names = Object.keys(weights);
+  const all = names.map((name, id) => candidate(id, weights[name]!));
+  const balancer = createBalancer("round_robin", all, null, startAt);
+  return Array.from({ length: count }, () => names[balancer.pick(null)!.id]).join("");
+}
+
+describe("round_robin", () => {
+  test("goes through equal backends in the order of the list", () => {
+    expect(turns({ A: 2, B: 2, C: 2 }, 7)).toBe("ABCABCA");
+  });
+
+  test("mixes the turns of unequal ones instead of giving them in a row", () => {
+    expect(turns({ A: 3, B: 1, C: 1 }, 10)).toBe("ABACAABACA");
+    expect(turns({ A: 5, B: 1, C: 1 }, 7)).toBe("AABACAA");
+  });
+
+  test("begins as many turns later as it is told", () => {
+    expect(turns({ A: 1, B: 1, C: 1 }, 3, 4)).toBe("BCA");
+    expect(turns({ A: 3, B: 1, C: 1 }, 5, 1)).toBe("BACAA");
+  });
+
+  test("looks at one backend a pick while all have the same weight", () => {
+    const all = Array.from({ length: 1000 }, (_, id) => candidate(id, 1));
+    const balancer = createBalancer("round_robin", all, null, 0);
+    for (let i = 0; i < 5000; i++) balancer.pick(null);
+    expect(all.reduce((sum, each) => sum + each.checks, 0)).toBe(5000);
+  });
+
+  test("goes on behind the one that had the last turn when that one goes away, and takes it in again in mid-round", () => {
+    const all = [0, 1, 2, 3].map((id) => candidate(id, 1));
+    const balancer = createBalancer("round_robin", all, null, 0);
+    expect([balancer.pick(null)!.id, balancer.pick(null)!.id]).toEqual([0, 1]);
+    const without1 = createBalancer("round_robin", [all[0]!, all[2]!, all[3]!], balancer, 0);
+    expect([1, 2, 3].map(() => without1.pick(null)!.id)).toEqual([2, 3, 0]);
+    const again = createBalancer("round_robin", all, without1, 0);
+    expect([1, 2, 3, 4].map(() => again.pick(null)!.id)).toEqual([2, 1, 3, 0]);
+  });
+});

@@ -1,0 +1,99 @@
+import { describe, expect, test } from "vitest";
+import { NO_TOKEN, refillBytes, takeToken, tokenIntervalNs } from "../../src/policy/token-bucket.ts";
+
+const SECOND = 1_000_000_000n;
+
+/** A bucket and how many of its tries get a token. */
+function bucket(rate: number, burst: number) {
+  let fullAt = 0n;
+  const intervalNs = tokenIntervalNs(rate);
+  return (nowNs: bigint, tries = 1) => {
+    let taken = 0;
+    for (let i = 0; i < tries; i++) {
+      const next = takeToken(fullAt, nowNs, intervalNs, burst);
+      if (next === NO_TOKEN) continue;
+      fullAt = next;
+      taken++;
+    }
+    return taken;
+  };
+}
+
+describe("takeToken", () => {
+  test("lets the burst and the rate through, exactly: 1000 tries over 4 s at 50/s and 10", () => {
+    const take = bucket(50, 10);
+    let taken = 0;
+    for (let i = 0; i < 1000; i++) taken += take(5n * SECOND + BigInt(i) * 4_000_000n);
+    expect(taken).toBeGreaterThanOrEqual(209);
+    expect(taken).toBeLessThanOrEqual(210);
+  });
+
+  test("begins full", () => {
+    expect(bucket(1, 7)(0n, 100)).toBe(7);
+    expect(bucket(1, 7)(999n * SECOND, 100)).toBe(7);
+  });
+
+  test("gives one more with each interval, not a moment before", () => {
+    const take = bucket(10, 1);
+    expect(take(SECOND, 5)).toBe(1);
+    expect(take(SECOND + 99_999_999n, 5)).toBe(0);
+    expect(take(SECOND + 100_000_000n, 5)).toBe(1);
+  });
+
+  test("saves up no more than the burst, however long nobody asks", () => {
+    const take = bucket(10, 3);
+    expect(take(SECOND, 100)).toBe(3);
+    expect(take(3600n * SECOND, 100)).toBe(3);
+  });
+
+  test("loses nothing by being asked in vain", () => {
+    const take = bucket(1, 1);
+    take(SECOND);
+    for (let ms = 1; ms < 1000; ms++) expect(take(SECOND + BigInt(ms) * 1_000_000n)).toBe(0);
+    expect(take(2n * SECOND)).toBe(1);
+  });
+
+  test("keeps a slow rate over hours", () => {
+    const take = bucket(1000 / 3600, 1);
+    let taken = 0;
+    for (let second = 0; second < 3 * 3600; second++) taken += take(BigInt(second) * SECOND);
+    // One try a second meets an interval of 3.6 s at 4 s or at 3.6 s and its multiples, never more often.
+    expect(taken).toBeGreaterThan(2690);
+    expect(taken).toBeLessThanOrEqual(3000);
+  });
+});
+
+test("tokenIntervalNs is never 0", () => {
+  expect(tokenIntervalNs(50)).toBe(20_000_000n);
+  expect(tokenIntervalNs(3e9)).toBe(1n);
+});
+
+describe("refillBytes", () => {
+  test("gives the rate, whatever the tick", () => {
+    for (const tickMs of [1, 7, 10, 50]) {
+      let allowance = 0;
+      let sent = 0;
+      for (let now = 0; now < 10_000; now += tickMs) {
+        allowance = refillBytes(allowance, 12_345, tickMs);
+        sent += Math.floor(allowance);
+        allowance -= Math.floor(allowance);
+      }
+      expect(Math.abs(sent - 123_450)).toBeLessThanOrEqual(12_345 * 0.02);
+    }
+  });
+
+  test("saves no more than a tenth of a second's worth", () => {
+    expect(refillBytes(0, 1000, 60_000)).toBe(100);
+    expect(refillBytes(100, 1000, 10)).toBe(100);
+  });
+
+  test("pays a debt before anything goes", () => {
+    expect(refillBytes(-50, 1000, 10)).toBe(-40);
+  });
+
+  test("moves a byte even at the slowest rate", () => {
+    let allowance = 0;
+    for (let tick = 0; tick < 20; tick++) allowance = refillBytes(allowance, 1, 50);
+    expect(allowance).toBe(1);
+  });
+});

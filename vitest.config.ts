@@ -1,0 +1,45 @@
+import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { defineConfig } from "vitest/config";
+import { Totals } from "./test/support/reporter.ts";
+
+/** `import page from "./page.html" with { type: "text" }` means to Vite what it means to Bun. */
+const textImports = {
+  name: "text-imports",
+  enforce: "pre" as const,
+  load: (id: string) =>
+    /\.(html|css|svg|txt|sql)$/.test(id) ? `export default ${JSON.stringify(readFileSync(id, "utf8"))}` : null,
+};
+
+export default defineConfig({
+  plugins: [textImports],
+  test: {
+    reporters: ["default", new Totals()],
+    // The default pool, "forks", does not start under Bun.
+    pool: "threads",
+    testTimeout: 30_000,
+    hookTimeout: 30_000,
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: "unit",
+          include: ["test/**/*.test.ts"],
+          exclude: ["test/e2e/**"],
+          maxWorkers: availableParallelism(),
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        extends: true,
+        // These run the compiled binary and measure time: after all others, one file at a time.
+        test: {
+          name: "e2e",
+          include: ["test/e2e/**/*.test.ts"],
+          maxWorkers: 1,
+          sequence: { groupOrder: 2 },
+        },
+      },
+    ],
+  },
+});
