@@ -1,0 +1,41 @@
+// `lb check FILE`: every problem of a config, or one line that it is fine.
+import type { Environment } from "../config/env.ts";
+import { loadConfig } from "../config/load.ts";
+import { formatProblem } from "../config/problem.ts";
+import type { Config } from "../config/schema.ts";
+
+/** Prints problems and warnings on stderr, the good news on stdout. Answers the exit code: 0, or 2 for a bad config. */
+export function check(file: string): number {
+  const { errors, lines, code } = checked(file, process.env);
+  for (const line of errors) console.error(line);
+  for (const line of lines) console.log(line);
+  return code;
+}
+
+/** What `lb check` says of a file: lines for stderr and for stdout, and the exit code. */
+export function checked(file: string, env: Environment): { errors: string[]; lines: string[]; code: number } {
+  const result = loadConfig(file, env);
+  if (!result.ok) {
+    return {
+      errors: [...result.problems.map(formatProblem), counted(result.problems.length, "problem")],
+      lines: [],
+      code: 2,
+    };
+  }
+  const warnings = result.warnings.map((warning) =>
+    formatProblem({ ...warning, message: `warning: ${warning.message}` }),
+  );
+  return { errors: warnings, lines: [`${file}: fine (${sizeOf(result.config)})`], code: 0 };
+}
+
+/** "2 listeners, 3 pools, 7 backends". */
+function sizeOf({ listeners, pools }: Config): string {
+  const backends = pools.reduce((sum, pool) => sum + pool.backends.length, 0);
+  return [counted(listeners.length, "listener"), counted(pools.length, "pool"), counted(backends, "backend")].join(
+    ", ",
+  );
+}
+
+function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}

@@ -1,0 +1,227 @@
+// What no single option can know: references between sections, addresses used twice, what makes no sense together. Runs on
+// configs with faults too, so that every problem is told at once; it then looks only at what is sound.
+import { isIPv4, parseAddress, UNIX_NAME_BYTES_MAX, formatEndpoint } from "../core/address.ts";
+import type { Address, Endpoint } from "../core/address.ts";
+import { quote } from "./wording.ts";
+import { absoluteEndpoint } from "./paths.ts";
+import { formatPath } from "./problem.ts";
+import type { KeyPath } from "./problem.ts";
+import type { FileConfig } from "./schema.ts";
+import { closest } from "./suggest.ts";
+
+/** A problem or a warning, not yet placed in the file. */
+export interface Finding {
+  path: KeyPath;
+  message: string;
+  hint?: string;
+  warning?: true;
+}
+
+/** A config to check. */
+export interface Subject {
+  /** What the schema made of the file; wrong in the places that `isSound` and `isWhole` deny. */
+  config: FileConfig;
+  /** Whether neither the value, nor anything above or below it, has a problem. */
+  isSound: (path: KeyPath) => boolean;
+  /** Whether neither the value nor anything above it has a problem. */
+  isWhole: (path: KeyPath) => boolean;
+  /** Whether the file has an array there. */
+  isArray: (path: KeyPath) => boolean;
+  /** Folder of the config file. */
+  folder: string;
+}
+
+type Report = (finding: Finding) => void;
+
+/** Everything wrong with the config as a whole. */
+export function check(subject: Subject): Finding[] {
+  const findings: Finding[] = [];
+  const report: Report = (finding) => findings.push(finding);
+  checkAdmin(subject, report);
+  checkLog(subject, report);
+  checkBinds(subject, report);
+  checkListeners(subject, report);
+  checkPools(subject, report);
+  return findings;
+}
+
+function checkAdmin({ config, isSound }: Subject, report: Report): void {
+  if (!isSound(["admin"]) || !config.admin.enabled || config.admin.token_file !== "") return;
+  const { bind } = config.admin;
+  if (bind.kind === "unix" || bind.kind === "abstract" || (bind.kind === "ip" && isLoopback(bind.address))) return;
+  const message = `others can reach ${formatEndpoint(bind)}, so admin.token_file is required; or bind to 127.0.0.1 or a unix socket`;
+  report({ path: ["admin", "bind"], message });
+}
+
+function checkLog({ config, isSound }: Subject, report: Report): void {
+  if (!isSound(["log", "access"])) return;
+  const { access } = config.log;
+  if (["stdout", "stderr", "off"].includes(access) || /[./]/.test(access)) return;
+  const meant = closest(access, ["stdout", "stderr", "off"]);
+  if (meant === null) return;
+  const message = `${quote(access)} is taken as the name of a file`;
+  report({ path: ["log", "access"], message, hint: `did you mean ${quote(meant)}?`, warning: true });
+}
+
+/** An address that something listens on. */
+interface Bound {
+  path: KeyPath;
+  endpoint: Endpoint;
+}
+
+function checkBinds(subject: Subject, report: Report): void {
+  const { config, isSound, folder } = subject;
+  const bounds = [...listenerBinds(subject)];
+  if (isSound(["admin", "enabled"]) && isSound(["admin", "bind"]) && config.admin.enabled) {
+    // First, so that a listener is told of the admin endpoint, which may not stand in the file.
+    bounds.unshift({ path: ["admin", "bind"], endpoint: absoluteEndpoint(folder, config.admin.bind) });
+  }
+  const taken = new Map<string, Bound>();
+  for (const bound of bounds) {
+    checkUnixPath(bound.endpoint, bound.path, report);
+    const { endpoint } = bound;
+    const other = footprint(endpoint)
+      .map((key) => taken.get(key))
+      .find((found) => found !== undefined);
+    for (const key of footprint(endpoint)) if (!taken.has(key)) taken.set(key, bound);
+    if (other !== undefined) {
+      const same = formatEndpoint(other.endpoint);
+      const what =
+        same === formatEndpoint(endpoint) ? same : `${formatEndpoint(endpoint)} overlaps with ${same}, which`;
+      report({ path: bound.path, message: `${what} is already taken by ${formatPath(other.path)}` });
+    }
+  }
+  checkAdminOverlap(bounds, report);
+}
+
+function* listenerBinds({ config, isSound, isWhole, isArray, folder }: Subject): Generator<Bound> {
+  if (!isWhole(["listeners"])) return;
+  for (const { name, bind } of config.listeners) {
+    const path = ["listeners", name, "bind"];
+    if (!isWhole(path)) continue;
+    for (const [index, endpoint] of bind.entries()) {
+      const at = isArray(path) ? [...path, index] : path;
+      if (isSound(at)) yield { path: at, endpoint: absoluteEndpoint(folder, endpoint) };
+    }
+  }
+}
+
+/**
+ * What an address occupies. A wildcard and one address of its port do not collide: with SO_REUSEPORT both can be bound, and
+ * the kernel prefers the closer one. ":80" is the wildcard of both families, "[::]:80" that of IPv6 alone.
+ */
+function footprint(endpoint: Endpoint): string[] {
+  return endpoint.kind === "any" ? [`0.0.0.0:${endpoint.port}`, `[::]:${endpoint.port}`] : [formatEndpoint(endpoint)];
+}
+
+/** The admin endpoint shares no port with a wildcard: its socket is no part of any SO_REUSEPORT group. */
+function checkAdminOverlap(bounds: readonly Bound[], report: Report): void {
+  const admin = bounds.find((bound) => bound.path[0] === "admin");
+  if (admin === undefined || !("port" in admin.endpoint)) return;
+  const { port } = admin.endpoint;
+  const own = footprint(admin.endpoint);
+  for (const { path, endpoint } of bounds) {
+    if (path[0] === "admin" || !("port" in endpoint) || endpoint.port !== port) continue;
+    const isTold = footprint(endpoint).some((key) => own.includes(key));
+    if (isTold || (!isWildcard(endpoint) && !isWildcard(admin.endpoint))) continue;
+    const what = `${formatEndpoint(endpoint)} overlaps with ${formatEndpoint(admin.endpoint)}`;
+    report({ path, message: `${what}, which is already taken by ${formatPath(admin.path)}` });
+  }
+}
+
+function checkListeners({ config, isSound, isWhole }: Subject, report: Report): void {
+  if (!isWhole(["listeners"])) return;
+  if (config.listeners.length === 0) {
+    const message = 'expected at least one listener, found none: add [listeners.web] with bind = ":8080" and a pool';
+    report({ path: ["listeners"], message });
+  }
+  const pools = isWhole(["pools"]) ? config.pools.map((pool) => pool.name) : null;
+  const known = new Set(pools);
+  for (const { name, pool } of config.listeners) {
+    const path = ["listeners", name, "pool"];
+    if (!isWhole(path)) continue;
+    if (pool === null) {
+      report({ path: ["listeners", name], message: "has no pool: its connections are refused", warning: true });
+    } else if (pools !== null && !known.has(pool)) {
+      const meant = closest(pool, pools);
+      const have = pools.length === 0 ? "there are no pools" : `there is no pool ${quote(pool)}`;
+      const message = `expected the name of a pool, found ${quote(pool)}: ${have}`;
+      report({ path, message, ...(meant !== null && { hint: `did you mean ${quote(meant)}?` }) });
+    }
+  }
+  if (pools === null || !config.listeners.every(({ name }) => isSound(["listeners", name, "pool"]))) return;
+  const used = new Set(config.listeners.map((listener) => listener.pool));
+  for (const name of pools) {
+    if (!used.has(name)) report({ path: ["pools", name], message: "no listener uses this pool", warning: true });
+  }
+}
+
+function checkPools(subject: Subject, report: Report): void {
+  const { config, isWhole } = subject;
+  if (!isWhole(["pools"])) return;
+  for (const pool of config.pools) {
+    if (isWhole(["pools", pool.name, "backends"])) checkBackends(subject, pool, report);
+  }
+}
+
+function checkBackends({ isSound, folder }: Subject, pool: FileConfig["pools"][number], report: Report): void {
+  const path = ["pools", pool.name, "backends"];
+  const source = isSound(["pools", pool.name, "source_address"]) ? parseAddress(pool.source_address) : null;
+  const addresses = new Map<string, number>();
+  const names = new Map<string, number>();
+  for (const [index, backend] of pool.backends.entries()) {
+    if (!isSound([...path, index])) continue;
+    const at = [...path, index];
+    const endpoint = absoluteEndpoint(folder, backend.address);
+    checkUnixPath(endpoint, at, report);
+    const address = formatEndpoint(endpoint);
+    const sameAddress = addresses.get(address);
+    if (sameAddress !== undefined) {
+      const message = `${address} is already ${formatPath([...path, sameAddress])}; use weight for a larger share`;
+      report({ path: at, message });
+      continue;
+    }
+    addresses.set(address, index);
+    const name = backend.name ?? formatEndpoint(backend.address);
+    const sameName = names.get(name);
+    if (sameName === undefined) names.set(name, index);
+    else
+      report({
+        path: [...at, "name"],
+        message: `${quote(name)} is already the name of ${formatPath([...path, sameName])}`,
+      });
+    if (source !== null && endpoint.kind === "ip" && isV4(source) !== isV4(endpoint.address)) {
+      report({
+        path: at,
+        message: `${address} cannot be reached from source_address ${pool.source_address}: one is IPv4, one IPv6`,
+      });
+    }
+  }
+  const idle = pool.backends.length > 0 && pool.backends.every(({ weight }) => weight === 0);
+  if (idle && isSound(path))
+    report({ path, message: "every weight is 0: no backend takes connections", warning: true });
+}
+
+function checkUnixPath(endpoint: Endpoint, path: KeyPath, report: Report): void {
+  if (endpoint.kind !== "unix") return;
+  const bytes = new TextEncoder().encode(endpoint.path).byteLength;
+  if (bytes <= UNIX_NAME_BYTES_MAX) return;
+  const message = `expected the path of a unix socket with at most ${UNIX_NAME_BYTES_MAX} bytes, found ${bytes}: ${quote(endpoint.path)}`;
+  report({ path, message });
+}
+
+function isLoopback(address: Address): boolean {
+  if (isV4(address)) return address[3] >>> 24 === 127;
+  return address[0] === 0 && address[1] === 0 && address[2] === 0 && address[3] === 1;
+}
+
+function isWildcard(endpoint: Endpoint): boolean {
+  if (endpoint.kind === "any") return true;
+  if (endpoint.kind !== "ip") return false;
+  const [w0, w1, , w3] = endpoint.address;
+  return w0 === 0 && w1 === 0 && w3 === 0;
+}
+
+function isV4(address: Address): boolean {
+  return isIPv4(address[0], address[1], address[2]);
+}

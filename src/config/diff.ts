@@ -1,0 +1,86 @@
+// What a reload changes, in words for the log.
+import { formatEndpoint } from "../core/address.ts";
+import type { BackendConfig, Config, ListenerConfig, PoolConfig } from "./schema.ts";
+
+/** One line for each change, such as "listeners.web: rate_limit changed"; none where the configs mean the same. */
+export function summarize(old: Config, next: Config): string[] {
+  return [
+    ...changedKeys(omit(old, ["listeners", "pools"]), omit(next, ["listeners", "pools"])).map(
+      (key) => `${key} changed`,
+    ),
+    ...named("listeners", old.listeners, next.listeners, listenerChanges),
+    ...named("pools", old.pools, next.pools, poolChanges),
+  ];
+}
+
+function listenerChanges(old: ListenerConfig, next: ListenerConfig): string[] {
+  return changedKeys(old, next).map((key) => `${key} changed`);
+}
+
+function poolChanges(old: PoolConfig, next: PoolConfig): string[] {
+  return [
+    ...changedKeys(omit(old, ["backends"]), omit(next, ["backends"])).map((key) => `${key} changed`),
+    ...backendChanges(old.backends, next.backends),
+  ];
+}
+
+function backendChanges(old: BackendConfig[], next: BackendConfig[]): string[] {
+  const before = new Map(old.map((backend) => [backend.name, backend]));
+  const after = new Set(next.map((backend) => backend.name));
+  const lines: string[] = [];
+  for (const backend of next) {
+    const was = before.get(backend.name);
+    if (was === undefined) lines.push(`backend ${described(backend)} added`);
+    else
+      lines.push(
+        ...changedKeys(was, backend).map(
+          (key) => `backend ${backend.name}: ${key.replace("endpoint", "address")} changed`,
+        ),
+      );
+  }
+  for (const backend of old) if (!after.has(backend.name)) lines.push(`backend ${described(backend)} removed`);
+  return lines;
+}
+
+/** "big (10.0.0.12:80)", or only the address where that is the name. */
+function described({ name, endpoint }: BackendConfig): string {
+  const address = formatEndpoint(endpoint);
+  return name === address ? name : `${name} (${address})`;
+}
+
+function named<T extends { name: string }>(
+  section: string,
+  old: T[],
+  next: T[],
+  changes: (old: T, next: T) => string[],
+): string[] {
+  const before = new Map(old.map((one) => [one.name, one]));
+  const after = new Set(next.map((one) => one.name));
+  const lines: string[] = [];
+  for (const one of next) {
+    const was = before.get(one.name);
+    if (was === undefined) lines.push(`${section}.${one.name}: added`);
+    else lines.push(...changes(was, one).map((line) => `${section}.${one.name}: ${line}`));
+  }
+  for (const one of old) if (!after.has(one.name)) lines.push(`${section}.${one.name}: removed`);
+  return lines;
+}
+
+/** The options whose values differ; those of a section by their own names: "timeouts.idle". */
+function changedKeys(old: object, next: object): string[] {
+  const before = old as Record<string, unknown>;
+  return Object.entries(next).flatMap(([key, value]) => {
+    const was = before[key];
+    if (JSON.stringify(was) === JSON.stringify(value)) return [];
+    const isSection = isPlain(was) && isPlain(value) && !("kind" in value) && key !== "access";
+    return isSection ? changedKeys(was, value).map((below) => `${key}.${below}`) : [key];
+  });
+}
+
+function isPlain(value: unknown): value is object {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function omit(value: object, keys: string[]): object {
+  return Object.fromEntries(Object.entries(value).filter(([key]) => !keys.includes(key)));
+}

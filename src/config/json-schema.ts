@@ -1,0 +1,41 @@
+// The JSON Schema of the config, for editors: `#:schema ./lb.schema.json` in the first line of a config.
+import { toJsonSchema } from "@valibot/to-json-schema";
+import type { JsonSchema } from "@valibot/to-json-schema";
+import { leftOut } from "./rows.ts";
+import type { RowInfo } from "./rows.ts";
+import { file } from "./schema.ts";
+
+/** The schema as a JSON value, with the docs and the defaults of every option. */
+export function jsonSchema(): JsonSchema {
+  const schema = toJsonSchema(file, {
+    typeMode: "input",
+    errorMode: "ignore",
+    overrideSchema: ({ valibotSchema, jsonSchema: made }) => overridden(valibotSchema as Partial<Described>, made),
+  });
+  return { $schema: "http://json-schema.org/draft-07/schema#", title: "lb", ...schema };
+}
+
+/** The text of lb.schema.json. */
+export function jsonSchemaText(): string {
+  return `${JSON.stringify(jsonSchema(), null, 2)}\n`;
+}
+
+interface Described {
+  row: RowInfo;
+  entries: object;
+  default: unknown;
+}
+
+function overridden({ row, entries, default: value }: Partial<Described>, made: JsonSchema): JsonSchema {
+  const schema = { ...made };
+  if (entries !== undefined) {
+    schema.additionalProperties = false;
+    if (schema.required?.length === 0) delete schema.required;
+  }
+  if (row !== undefined) schema.description = row.later ? `${row.doc} Not supported yet.` : row.doc;
+  // What a section is when it is left out stands with its own options.
+  if (value === leftOut || (typeof value === "object" && !Array.isArray(value))) delete schema.default;
+  // A variable may stand where the pattern of a quantity does not reach.
+  if (row !== undefined && schema.pattern !== undefined) schema.pattern = `${schema.pattern}|\\$\\{`;
+  return schema;
+}

@@ -1,0 +1,197 @@
+// The kinds of single values: texts, numbers, quantities, addresses. Each is a valibot schema with the words that name it in
+// the reference; every problem says what was expected and what was found.
+import * as v from "valibot";
+import { parseAddress, parseCidr, parseEndpoint } from "../core/address.ts";
+import type { Cidr, Endpoint } from "../core/address.ts";
+import { closest } from "./suggest.ts";
+import { formatDuration, parseBandwidth, parseDuration, parseRate, patterns } from "./units.ts";
+import type { Quantity } from "./units.ts";
+import {
+  expected,
+  expectedFound,
+  notSupportedYet,
+  problem,
+  quote,
+  replaceRun,
+  withArticle,
+  withMeant,
+  withWords,
+} from "./wording.ts";
+import type { Kind, Run } from "./wording.ts";
+
+/** Any text, or with `least` 1 any text but the empty one. */
+export function text(words: string, least = 0): Kind<string, string> {
+  const message = expected(withArticle(words));
+  const schema = least > 0 ? v.pipe(v.string(message), v.minLength(least, message)) : v.string(message);
+  return withWords(schema, words);
+}
+
+export function flag(): Kind<boolean, boolean> {
+  return withWords(v.boolean(expected("true or false")), "boolean");
+}
+
+/** A whole number, both ends included. */
+export function whole(least: number, most: number): Kind<number, number> {
+  const message = expected(`a whole number from ${least} to ${most}`);
+  const schema = v.pipe(v.number(message), v.integer(message), v.minValue(least, message), v.maxValue(most, message));
+  return withWords(schema, `whole number, ${least} to ${most}`);
+}
+
+/** One of a few words; those under `reserved` are refused until their feature exists. */
+export function choice<const Now extends string>(
+  now: readonly Now[],
+  reserved: readonly string[] = [],
+): Kind<Now, Now> {
+  const all = [...now, ...reserved];
+  const quoted = now.map((word) => JSON.stringify(word)).join(", ");
+  const wanted = now.length > 1 ? `one of ${quoted}` : quoted;
+  const schema = v.picklist(all, expected(wanted));
+  const run: Run = (dataset, config) => {
+    const { value } = dataset;
+    if (typeof value === "string") {
+      if (reserved.includes(value)) return problem(dataset, config, `${JSON.stringify(value)} is ${notSupportedYet}`);
+      const meant = all.includes(value) || now.length === 1 ? null : closest(value, all);
+      if (meant !== null) return problem(dataset, config, withMeant(expectedFound(wanted, value), meant));
+    }
+    return schema["~run"](dataset, config);
+  };
+  const words = all.map((word) => (reserved.includes(word) ? `"${word}" (not supported yet)` : `"${word}"`)).join(", ");
+  return withWords(replaceRun(schema, run), words) as unknown as Kind<Now, Now>;
+}
+
+/** A duration in milliseconds within [least, most]. `zero` says what "0s" means; without it "0s" is refused. */
+export function duration(limits: { least?: number; most?: number; zero?: string } = {}): Kind<string, number> {
+  const least = limits.least ?? 1;
+  const most = limits.most ?? longestDuration;
+  const schema = quantity('a duration such as "250ms"', patterns.duration, parseDuration, (ms) => {
+    if (ms === 0 && limits.zero !== undefined) return null;
+    if (ms === 0) return `it must be more than 0, at least ${formatDuration(least)}`;
+    if (ms < least) return `the shortest is ${formatDuration(least)}`;
+    return ms > most ? `the longest is ${formatDuration(most)}` : null;
+  });
+  return withWords(schema, limits.zero === undefined ? "duration" : `duration; "0s" = ${limits.zero}`);
+}
+
+/** The longest that a 32-bit timer can count, in whole days. */
+export const longestDuration = 24 * 86_400_000;
+
+/** A bandwidth in bytes per second. */
+export function bandwidth(): Kind<string, number> {
+  const schema = quantity('a bandwidth such as "10MB/s"', patterns.bandwidth, parseBandwidth, (bytes) =>
+    bytes < 1 ? "it must be at least 1B/s; leave it out for no limit" : null,
+  );
+  return withWords(schema, "bandwidth");
+}
+
+/** A rate in connections per second, at most a million. */
+export function rate(): Kind<string, number> {
+  const schema = quantity('a rate such as "100/s"', patterns.rate, parseRate, (perSecond) => {
+    if (perSecond <= 0) return "it must be more than 0; leave rate_limit out for no limit";
+    return perSecond > 1e6 ? "the highest is 1000000/s" : null;
+  });
+  return withWords(schema, "rate");
+}
+
+/** An address to listen on: a name or port 0 is refused. */
+export function bindAddress(): Kind<string, BindEndpoint> {
+  const wanted = 'an address to listen on such as "0.0.0.0:8080", ":8080" or "unix:/run/lb.sock"';
+  return endpoint(wanted, "address to listen on", (found, given) => {
+    if (found.kind !== "name") return null;
+    const numbers = found.host === "localhost" ? `127.0.0.1:${found.port}` : `:${found.port}`;
+    return withMeant(`${JSON.stringify(given)} has a host name, and only an IP address can be listened on`, numbers);
+  }) as Kind<string, BindEndpoint>;
+}
+
+/** An address to connect to: it must name one host, and no port 0. */
+export function dialAddress(): Kind<string, DialEndpoint> {
+  const wanted = 'an address to connect to such as "10.0.0.11:80", "name.example:80" or "unix:/run/app.sock"';
+  return endpoint(wanted, "address to connect to", (found, given) => {
+    if (found.kind !== "any") return null;
+    return withMeant(`${JSON.stringify(given)} names no host`, `127.0.0.1:${found.port}`);
+  }) as Kind<string, DialEndpoint>;
+}
+
+export type BindEndpoint = Exclude<Endpoint, { kind: "name" }>;
+export type DialEndpoint = Exclude<Endpoint, { kind: "any" }>;
+
+/** A range of addresses: "10.0.0.0/8", or one address. */
+export function cidr(): Kind<string, Cidr> {
+  const wanted = 'a CIDR such as "10.0.0.0/8", or an address';
+  const schema = v.pipe(
+    v.string(expected(wanted)),
+    v.rawTransform(({ dataset, addIssue, NEVER }) => {
+      const parsed = parseCidr(dataset.value);
+      if (!("bad" in parsed)) return parsed;
+      const [why, meant] = parsed.bad.split(/: did you mean (.*)\?$/);
+      addIssue({ message: withMeant(`${expectedFound(wanted, dataset.value)}: ${why}`, meant) });
+      return NEVER;
+    }),
+  );
+  return withWords(schema, "CIDR");
+}
+export const nameForm = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/;
+export const nameWords =
+  "letters, digits, _, - and ., which starts with a letter or digit and has 64 characters at most";
+
+/** The name of a backend, as it stands in logs and metrics. */
+export function nameText(): Kind<string, string> {
+  const message = expected(`a name of ${nameWords}`);
+  return withWords(v.pipe(v.string(message), v.regex(nameForm, message)), "name");
+}
+
+/** An IP address without a port, or "". */
+export function addressOrNone(): Kind<string, string> {
+  const message = expected('an IP address such as "10.0.0.5", or ""');
+  const isAddress = (given: string) => given === "" || parseAddress(given) !== null;
+  return withWords(v.pipe(v.string(message), v.check(isAddress, message)), "IP address");
+}
+function quantity(
+  words: string,
+  pattern: RegExp,
+  parse: (text: string) => Quantity,
+  limit: (value: number) => string | null,
+): v.GenericSchema<string, number> {
+  const why = (given: string): string | null => {
+    const parsed = parse(given);
+    const reason = parsed.is === "bad" ? parsed.why : limit(parsed.value);
+    if (reason === null) return null;
+    return withMeant(`${expectedFound(words, given)}: ${reason}`, parsed.is === "bad" ? parsed.meant : undefined);
+  };
+  return v.pipe(
+    v.string(expected(words)),
+    v.regex(pattern, (issue) => why(issue.input) ?? expectedFound(words, issue.input)),
+    v.rawTransform(({ dataset, addIssue, NEVER }) => {
+      const reason = why(dataset.value);
+      const parsed = parse(dataset.value);
+      if (reason === null && parsed.is === "number") return parsed.value;
+      addIssue({ message: reason ?? expectedFound(words, dataset.value) });
+      return NEVER;
+    }),
+  );
+}
+
+function endpoint(
+  wanted: string,
+  words: string,
+  refuse: (found: Endpoint, given: string) => string | null,
+): Kind<string, Endpoint> {
+  const schema = v.pipe(
+    v.string(expected(wanted)),
+    v.rawTransform(({ dataset, addIssue, NEVER }) => {
+      const given = dataset.value;
+      const parsed = parseEndpoint(given);
+      if (parsed.kind === "bad") {
+        addIssue({ message: `${expectedFound(wanted, given)}: ${parsed.why}` });
+        return NEVER;
+      }
+      const reason =
+        "port" in parsed && parsed.port === 0
+          ? `${quote(given)} has port 0; ports are 1 to 65535`
+          : refuse(parsed, given);
+      if (reason === null) return parsed;
+      addIssue({ message: reason });
+      return NEVER;
+    }),
+  );
+  return withWords(schema, words);
+}

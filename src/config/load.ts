@@ -1,0 +1,266 @@
+// A config file → a Config, or every problem it has. Reads the file and those it names; never throws.
+import { closeSync, openSync, readSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { parse, TomlError } from "smol-toml";
+import { safeParse } from "valibot";
+import { formatEndpoint } from "../core/address.ts";
+import { check } from "./check.ts";
+import type { Finding } from "./check.ts";
+import { conceal, expand } from "./env.ts";
+import type { Environment } from "./env.ts";
+import { quote } from "./wording.ts";
+import { locator } from "./locate.ts";
+import { absoluteEndpoint, absolutePath } from "./paths.ts";
+import { formatPath, sortProblems } from "./problem.ts";
+import type { KeyPath, Problem } from "./problem.ts";
+import { file as fileSchema } from "./schema.ts";
+import type { Config, FileConfig } from "./schema.ts";
+
+/** `files` are the absolute paths of the config and of every file it names: what a watcher watches. */
+export type LoadResult =
+  | { ok: true; config: Config; warnings: Problem[]; files: string[]; text: string }
+  | { ok: false; problems: Problem[]; files: string[] };
+
+export interface ParseOptions {
+  /** The config file as the user named it: for messages, and for the folder that paths are relative to. */
+  file: string;
+  env: Environment;
+  /** The first `most` bytes of a file; throws as node:fs does. */
+  readFile?: (path: string, most: number) => Uint8Array;
+}
+
+const configBytesMax = 8 * 1024 * 1024;
+const tokenBytesMax = 64 * 1024;
+
+/** Reads and checks a config file, with every file that it names. */
+export function loadConfig(path: string, env: Environment): LoadResult {
+  const files = [resolve(path)];
+  const refuse = (message: string, line = 1): LoadResult => {
+    return { ok: false, problems: [{ file: path, line, column: 1, path: "", message }], files };
+  };
+  let bytes: Uint8Array;
+  try {
+    bytes = readBytes(path, configBytesMax + 1);
+  } catch (error) {
+    return refuse(`cannot be read: ${reasonOf(error)}`);
+  }
+  if (bytes.byteLength > configBytesMax) return refuse("is larger than 8 MiB, the most that a config may have");
+  if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) {
+    return refuse("starts with a byte order mark: save it as UTF-8 without one");
+  }
+  const text = decode(bytes);
+  if (text === null) return refuse("expected UTF-8, found other bytes", lineOfBadBytes(bytes));
+  return parseConfig(text, { file: path, env });
+}
+
+/** The same for a text at hand; `readFile` is asked for the files that it names. */
+export function parseConfig(text: string, options: ParseOptions): LoadResult {
+  const { file } = options;
+  const folder = dirname(resolve(file));
+  const files = [resolve(file)];
+  try {
+    return parseAll(text, options, folder, files);
+  } catch (error) {
+    // A fault of this program: still an answer, because a reload must not bring the process down.
+    const message = `could not be checked: ${error instanceof Error ? error.name : "unknown error"}`;
+    return { ok: false, problems: [{ file, line: 1, column: 1, path: "", message }], files };
+  }
+}
+
+function parseAll(text: string, options: ParseOptions, folder: string, files: string[]): LoadResult {
+  const { file, env, readFile = readBytes } = options;
+  const document = parseToml(text, file);
+  if ("problem" in document) return { ok: false, problems: [document.problem], files };
+  const tree = document.tree;
+
+  const { expansions, problems: unset } = expand(tree, env);
+  const result = safeParse(fileSchema, tree);
+  const broken = new Set(unset.map(({ path }) => JSON.stringify(path)));
+  const findings: Finding[] = [...unset];
+  for (const issue of result.issues ?? []) {
+    const path = (issue.path ?? []).map((item) => item.key as string | number);
+    const [message = "", hint] = issue.message.split("\n");
+    // Where the variable is not set, whatever else is wrong with the string means nothing.
+    if (!broken.has(JSON.stringify(path))) findings.push({ path, message, ...(hint !== undefined && { hint }) });
+  }
+
+  const config = result.output as FileConfig;
+  const token = readToken(config, { ...soundness(findings), folder, files, readFile });
+  if (token.finding !== null) findings.push(token.finding);
+  findings.push(
+    ...check({ config, ...soundness(findings), folder, isArray: (path) => Array.isArray(valueAt(tree, path)) }),
+  );
+
+  const problems = findings.filter((finding) => finding.warning !== true);
+  const place =
+    findings.length > 0 ? placer(text, file, (message, path) => conceal(message, path, expansions)) : () => [];
+  if (problems.length > 0) return { ok: false, problems: place(problems), files };
+  return { ok: true, config: finish(config, folder, token.value), warnings: place(findings), files, text };
+}
+
+/** Findings → problems with their places, in the order of the file, none of them twice. */
+function placer(text: string, file: string, tell: (message: string, path: KeyPath) => string) {
+  const locate = locator(text);
+  return (findings: readonly Finding[]): Problem[] => {
+    const problems = new Map<string, Problem>();
+    for (const { path, message, hint } of findings) {
+      const told = {
+        path: formatPath(path),
+        message: tell(message, path),
+        ...(hint !== undefined && { hint: tell(hint, path) }),
+      };
+      problems.set(`${told.path}\n${told.message}`, { file, ...locate(path), ...told });
+    }
+    return sortProblems([...problems.values()]);
+  };
+}
+
+function parseToml(text: string, file: string): { tree: Record<string, unknown> } | { problem: Problem } {
+  try {
+    return { tree: parse(text) };
+  } catch (error) {
+    const problem = { file, line: 1, column: 1, path: "", message: "is not valid TOML" };
+    if (!(error instanceof TomlError)) return { problem };
+    // Only the first line: the others quote the file, where a secret may stand.
+    const reason = (error.message.split("\n")[0] ?? "").replace("Invalid TOML document: ", "");
+    return { problem: { ...problem, line: error.line, column: error.column, message: `is not valid TOML: ${reason}` } };
+  }
+}
+
+/** What is still worth checking, given the problems found so far. */
+function soundness(findings: readonly Finding[]): {
+  isSound: (path: KeyPath) => boolean;
+  isWhole: (path: KeyPath) => boolean;
+} {
+  const exact = new Set<string>();
+  const above = new Set<string>();
+  for (const { path } of findings) {
+    exact.add(JSON.stringify(path));
+    for (let length = 0; length < path.length; length++) above.add(JSON.stringify(path.slice(0, length)));
+  }
+  const isWhole = (path: KeyPath) => {
+    if (exact.size === 0) return true;
+    for (let length = 0; length <= path.length; length++) {
+      if (exact.has(JSON.stringify(path.slice(0, length)))) return false;
+    }
+    return true;
+  };
+  return { isWhole, isSound: (path) => isWhole(path) && !above.has(JSON.stringify(path)) };
+}
+
+interface TokenSource {
+  isSound: (path: KeyPath) => boolean;
+  folder: string;
+  files: string[];
+  readFile: (path: string, most: number) => Uint8Array;
+}
+
+/** The admin endpoint's bearer token. Nothing of it, and nothing of the file, ever gets into a message. */
+function readToken(config: FileConfig, source: TokenSource): { value: string | null; finding: Finding | null } {
+  const path = ["admin", "token_file"];
+  if (!source.isSound(path) || !config.admin.enabled || config.admin.token_file === "")
+    return { value: null, finding: null };
+  const name = config.admin.token_file;
+  const refuse = (why: string) => ({ value: null, finding: { path, message: `the file ${quote(name)} ${why}` } });
+  const file = absolutePath(source.folder, name);
+  source.files.push(file);
+  let bytes: Uint8Array;
+  try {
+    bytes = source.readFile(file, tokenBytesMax + 1);
+  } catch (error) {
+    return refuse(`cannot be read: ${reasonOf(error)}`);
+  }
+  if (bytes.byteLength > tokenBytesMax) return refuse("is larger than 64 KiB: it is no token");
+  const token = decode(bytes)?.trim();
+  if (token === undefined) return refuse("is not UTF-8: it is no token");
+  if (token === "") return refuse("is empty: expected a token");
+  // RFC 6750 section 2.1: what can stand in an Authorization header.
+  if (!/^[\x21-\x7e]+$/.test(token)) return refuse("is no token: expected one line of printable ASCII without spaces");
+  return { value: token, finding: null };
+}
+
+/** Fills in what depends on the rest: absolute paths, names, the token. */
+function finish(config: FileConfig, folder: string, token: string | null): Config {
+  const { access } = config.log;
+  const isWord = access === "stdout" || access === "stderr" || access === "off";
+  return {
+    ...config,
+    admin: { ...config.admin, bind: absoluteEndpoint(folder, config.admin.bind), token },
+    log: { ...config.log, access: isWord ? access : { file: absolutePath(folder, access) } },
+    listeners: config.listeners.map((listener) => ({
+      ...listener,
+      bind: listener.bind.map((endpoint) => absoluteEndpoint(folder, endpoint)),
+      rate_limit: listener.rate_limit && {
+        rate: listener.rate_limit.rate,
+        burst: listener.rate_limit.burst ?? Math.max(1, Math.ceil(listener.rate_limit.rate)),
+      },
+    })),
+    pools: config.pools.map((pool) => ({
+      ...pool,
+      backends: pool.backends.map(({ address, name, ...rest }) => ({
+        endpoint: absoluteEndpoint(folder, address),
+        name: name ?? formatEndpoint(address),
+        ...rest,
+      })),
+    })),
+  };
+}
+
+function readBytes(path: string, most: number): Uint8Array {
+  const descriptor = openSync(path, "r");
+  try {
+    const chunks: Uint8Array[] = [];
+    let left = most;
+    while (left > 0) {
+      const chunk = new Uint8Array(Math.min(left, 65536));
+      const count = readSync(descriptor, chunk, 0, chunk.byteLength, null);
+      if (count === 0) break;
+      chunks.push(chunk.subarray(0, count));
+      left -= count;
+    }
+    return Buffer.concat(chunks);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** "no such file (ENOENT)". */
+function reasonOf(error: unknown): string {
+  const code = error instanceof Error && "code" in error ? String(error.code) : "unknown error";
+  const words: Record<string, string> = {
+    ENOENT: "there is no such file",
+    EACCES: "permission denied",
+    EISDIR: "it is a directory",
+    ENOTDIR: "a part of its path is not a directory",
+    ELOOP: "its links go in a circle",
+    ENAMETOOLONG: "its name is too long",
+  };
+  return words[code] ?? code;
+}
+
+/** The text, or null if the bytes are not UTF-8. */
+function decode(bytes: Uint8Array): string | null {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return null;
+  }
+}
+
+function lineOfBadBytes(bytes: Uint8Array): number {
+  let line = 1;
+  for (let start = 0; start < bytes.byteLength; line++) {
+    const end = bytes.indexOf(0x0a, start);
+    const stop = end < 0 ? bytes.byteLength : end + 1;
+    if (decode(bytes.subarray(start, stop)) === null) return line;
+    start = stop;
+  }
+  return line;
+}
+
+function valueAt(tree: unknown, path: KeyPath): unknown {
+  let value = tree;
+  for (const part of path)
+    value = typeof value === "object" && value !== null ? (value as Record<string, unknown>)[part] : undefined;
+  return value;
+}

@@ -1,0 +1,154 @@
+// docs/config.md: the reference of all options, made from the schema.
+import type { RowInfo, Rows } from "./rows.ts";
+import { file } from "./schema.ts";
+import type { Kind } from "./wording.ts";
+
+type Section = Kind<unknown, unknown> & { entries: Rows };
+
+/** The text of docs/config.md. */
+export function reference(): string {
+  return `${[introduction, ...sections(file as unknown as Section, ""), ending].join("\n\n")}\n`;
+}
+
+const introduction = `# Configuration
+
+One TOML file describes everything: \`lb lb.toml\`. \`lb check lb.toml\` tells every problem it has. The smallest file that works:
+
+\`\`\`toml
+[listeners.web]
+bind = ":8080"
+pool = "app"
+
+[pools.app]
+backends = ["127.0.0.1:3000", "127.0.0.1:3001"]
+\`\`\`
+
+An editor that knows TOML schemas (Taplo, Even Better TOML) completes and checks the file if its first line is
+\`#:schema ./lb.schema.json\`; \`lb schema\` prints that schema.
+
+Options marked _not supported yet_ are reserved: they are refused, never ignored, until their feature exists.
+
+## Values
+
+- **duration**: a number with a unit, \`"250ms"\`, \`"1.5s"\`, \`"10m"\`, \`"1h"\`, \`"1d"\`; at most 24 days. One unit only: \`"90m"\`, not \`"1h30m"\`. \`"0s"\` switches a limit off where that is said, and is refused elsewhere.
+- **bandwidth**: a size for each second, \`"10MB/s"\`, \`"500Kbit/s"\`. KB, MB and GB are decimal, KiB, MiB and GiB binary, B is a byte, bit is a bit. Upper and lower case matter.
+- **rate**: a number for each period, \`"100/s"\`, \`"600/m"\`, \`"1000/h"\`; more than 0, at most a million a second.
+- **address to listen on**: \`"10.0.0.1:80"\`, \`"[2001:db8::1]:80"\`, \`":8080"\` (every address, IPv4 and IPv6), \`"unix:/run/lb.sock"\`, \`"unix:@abstract"\`. \`"0.0.0.0:80"\` is every IPv4 address, \`"[::]:80"\` every IPv6 address. Host names and port 0 are refused.
+- **address to connect to**: the same, and \`"name.example:80"\`; but not \`":8080"\`.
+- **CIDR**: \`"10.0.0.0/8"\`, \`"2001:db8::/32"\`, or one address. Bits beyond the prefix must be 0.
+- **name**: letters, digits, \`_\`, \`-\` and \`.\`; starts with a letter or digit; 64 characters at most. Listeners and pools have such names too.
+- **file**: a path relative to the folder of the config file. So are the paths of Unix sockets, which have 107 bytes at most.
+
+\`\${NAME}\` in a string is the environment variable NAME; one that is not set is an error. \`$\${\` is a literal \`\${\`.
+
+## Errors
+
+Every problem of the file is reported in one run, with its line, its column and the path of the option:
+
+\`\`\`text
+lb.toml:12:3: pools.web.backends[1].weight: expected a whole number from 0 to 256, found 300
+lb.toml:14:1: pools.web.conect_timeout: there is no such option
+  did you mean "connect_timeout"?
+2 problems
+\`\`\`
+
+The place is that of the key, or of the element in an array. Values from the environment are not shown. \`lb check\` ends with exit code 0 for a good file and 2 for a bad one. A warning (a pool that no listener uses) does not make a file bad.
+
+Two listeners cannot have the same address; \`":80"\` collides with \`"0.0.0.0:80"\` and \`"[::]:80"\`, but not with \`"10.0.0.1:80"\`, which is then preferred for its connections. No address and no name may appear twice among the backends of a pool.`;
+
+const ending = `## The whole in one
+
+\`\`\`toml
+shutdown_timeout = "1m"
+
+[admin]
+bind = "127.0.0.1:9900"
+
+[log]
+format = "json"
+access = "off"
+
+[listeners.edge]
+bind = ["0.0.0.0:443", "[::]:443"]
+pool = "edge"
+allow = ["10.0.0.0/8", "2001:db8::/32"]
+max_connections_per_client = 100
+rate_limit = { rate = "100/s", burst = 200 }
+bandwidth = { download = "10MB/s" }
+timeouts = { idle = "1h" }
+
+[pools.edge]
+balance = "least_connections"
+backends = [
+  "10.0.0.11:443",
+  { address = "10.0.0.12:443", name = "big", weight = 3, max_connections = 500 },
+  { address = "spare.example:443", backup = true },
+]
+connect_timeout = "1s"
+health = { interval = "5s", fall = 2 }
+\`\`\``;
+
+/** What is said above the options of a section. */
+const titles: Record<string, string> = {
+  "": "## The process",
+  admin: "## [admin]",
+  log: "## [log]",
+  listeners: "## [listeners.NAME]",
+  pools: "## [pools.NAME]",
+};
+
+function* sections(section: Section, path: string): Generator<string> {
+  const rows = Object.entries(section.entries).map(([key, { row }]) => ({ key, row }));
+  const own = rows.filter(({ row }) => !isTableOfNames(row) && (path !== "" || sectionOf(row.kind) === null));
+  yield `${titles[path] ?? `### ${path}`}\n\n${table(own)}`;
+  for (const { key, row } of rows) {
+    const below = sectionOf(row.kind);
+    if (below === null) continue;
+    const at = path === "" ? key : `${path.replace(/^(listeners|pools)$/, "$1.NAME")}.${key}`;
+    const name = isArrayOfTables(row) ? `${at}[]` : at;
+    yield* sections(below, name);
+  }
+}
+
+function table(rows: { key: string; row: RowInfo }[]): string {
+  const cells = rows.map(({ key, row }) => [`\`${key}\``, typeText(row), defaultText(row), meaning(row)]);
+  return layOut([["Option", "Value", "Default", "Meaning"], ...cells]);
+}
+
+/** In columns where the lines are short enough, as the formatter has it; else without padding. */
+function layOut(lines: string[][]): string {
+  const widths = [0, 1, 2, 3].map((column) => Math.max(3, ...lines.map((cells) => (cells[column] ?? "").length)));
+  const padded = widths.reduce((sum, width) => sum + width + 3, 1) <= 120;
+  const print = (cells: string[]) =>
+    `| ${cells.map((cell, i) => (padded ? cell.padEnd(widths[i] ?? 0) : cell)).join(" | ")} |`;
+  const [head = [], ...body] = lines;
+  const rule = widths.map((width) => "-".repeat(padded ? width : 3));
+  return [head, rule, ...body].map(print).join("\n");
+}
+
+function typeText(row: RowInfo): string {
+  return row.kind.words.replace(/"[^"]*"/g, "`$&`").replaceAll("(not supported yet)", "(_not supported yet_)");
+}
+
+function defaultText(row: RowInfo): string {
+  if (row.required) return "required";
+  if (row.default === undefined || sectionOf(row.kind) !== null) return row.kind.words === "table" ? "" : "—";
+  return `\`${JSON.stringify(row.default)}\``;
+}
+
+function meaning(row: RowInfo): string {
+  return (row.later ? `_Not supported yet._ ${row.doc}` : row.doc).replace(/"[^"]*"/g, "`$&`");
+}
+
+function sectionOf(kind: Kind<unknown, unknown>): Section | null {
+  if ("entries" in kind) return kind as Section;
+  return "item" in kind ? sectionOf(kind.item as Kind<unknown, unknown>) : null;
+}
+
+function isTableOfNames(row: RowInfo): boolean {
+  return row.kind.words.startsWith("tables by");
+}
+
+function isArrayOfTables(row: RowInfo): boolean {
+  return row.kind.words.startsWith("array");
+}

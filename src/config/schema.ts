@@ -1,0 +1,324 @@
+// The single list of options. Each row is one option: its kind of value, its default, what it means. Types, validation, the
+// JSON Schema and docs/config.md come from here. `later(…)` around a row reserves an option whose feature does not exist
+// yet, and the second array of a `choice` reserves words; moving them out is all that turning on takes here.
+import type { InferOutput } from "valibot";
+import {
+  addressOrNone,
+  bandwidth,
+  bindAddress,
+  choice,
+  cidr,
+  dialAddress,
+  duration,
+  flag,
+  nameText,
+  rate,
+  text,
+  whole,
+} from "./kinds.ts";
+import type { DialEndpoint } from "./kinds.ts";
+import { absent, either, later, list, named, oneOrMore, required, row, section, shorthand } from "./rows.ts";
+
+const connectionsMax = 10_000_000;
+
+// ------------------------------------------------------------------ the process
+
+const admin = section({
+  enabled: row(flag(), true, "Serve /metrics, /live, /ready, the JSON API and the dashboard."),
+  bind: row(bindAddress(), "127.0.0.1:9900", "Where: an address, or a Unix socket, which is made with mode 0600."),
+  token_file: row(
+    text("file"),
+    "",
+    `A file with the bearer token for everything but /live and /ready. Required where bind is neither a loopback address nor a Unix socket. "" = no token.`,
+  ),
+});
+
+const log = section({
+  level: row(choice(["debug", "info", "warn", "error"]), "info", "The least grave messages that are logged."),
+  format: row(choice(["text", "json"]), "text", "How a line is written, in the log and in the access log."),
+  access: row(
+    text(`"stdout", "stderr", "off" or a file`, 1),
+    "stdout",
+    "Where the access log goes: one line for each connection, when it ends. SIGUSR1 reopens files.",
+  ),
+});
+
+// ------------------------------------------------------------------ where clients come in
+
+const listenerTimeouts = section({
+  handshake: row(duration(), "10s", "From accept until PROXY header, ClientHello and TLS handshake are all done."),
+  idle: row(duration({ zero: "never" }), "10m", "No byte either way for this long ends the connection."),
+  half_close: row(
+    duration({ zero: "never" }),
+    "1m",
+    "One side has sent FIN, and no byte comes from the other for this long.",
+  ),
+  lifetime: row(
+    duration({ zero: "unlimited" }),
+    "0s",
+    "Longest life of one connection; it ends within the last 10 % at random.",
+  ),
+});
+
+const certificate = section({
+  cert: required(text("file", 1), "The certificate and its chain, PEM."),
+  key: required(text("file", 1), "Its private key, PEM."),
+});
+
+const listenerTls = section({
+  certificates: required(
+    list(certificate, 1, "expected at least one certificate, found an empty array"),
+    "Chosen by SNI from each certificate's own names (a wildcard covers one label); the first is the default.",
+  ),
+  unknown_name: row(
+    choice(["default", "reject"]),
+    "default",
+    "A client's name that no certificate bears, or no name: the default certificate, or a TLS alert.",
+  ),
+  min_version: row(choice(["1.2", "1.3"]), "1.2", "The oldest TLS version spoken."),
+  ciphers: row(text("text"), "", `TLS 1.2 cipher list in OpenSSL's form; "" = the runtime's default.`),
+  alpn: row(list(text("text", 1)), [], "Our protocols, in order of preference."),
+  client_auth: row(choice(["off", "optional", "required"]), "off", "Whether clients show a certificate."),
+  client_ca: row(text("file"), "", "CA bundle that client certificates are checked against."),
+  client_crl: row(text("file"), "", "Revoked client certificates."),
+});
+
+const route = section({
+  sni: row(
+    list(text("text", 1)),
+    [],
+    "Names the client asked for; `*.` covers one label. Without tls the ClientHello is read and TLS passed through.",
+  ),
+  alpn: row(list(text("text", 1)), [], "Protocols the client offered."),
+  clients: row(list(cidr()), [], "Addresses of the client."),
+  pool: required(text("pool's name", 1), "Where such connections go."),
+});
+
+const listener = section({
+  bind: required(oneOrMore(bindAddress()), "Where to listen: one address or an array of them."),
+  protocol: row(choice(["tcp"], ["udp"]), "tcp", "What is spoken there."),
+  pool: absent(
+    text("pool's name", 1),
+    null,
+    "The pool for what no route takes; without it such connections are refused.",
+  ),
+  backlog: row(
+    whole(1, 2_147_483_647),
+    4096,
+    "Connections that may wait to be accepted; capped by the kernel's somaxconn.",
+  ),
+  steer: row(
+    choice(["flow", "client"]),
+    "flow",
+    "Which worker gets a connection. flow: the kernel's spread over (address, port) pairs. client: by source address, so a client stays with one worker.",
+  ),
+  allow: row(list(cidr()), [], "Clients that may connect; empty = everyone."),
+  deny: row(list(cidr()), [], "Clients that may not; wins over allow."),
+  proxy_protocol: later(
+    row(
+      choice(["off", "required", "optional"]),
+      "off",
+      "Whether a PROXY header (v1 and v2 both) comes first; required and optional need trusted_proxies.",
+    ),
+  ),
+  trusted_proxies: later(
+    row(
+      list(cidr()),
+      [],
+      "Whose PROXY header is believed. From others: required refuses the connection, optional treats the bytes as the client's own.",
+    ),
+  ),
+  client_prefix: row(
+    section({
+      ipv4: row(whole(1, 32), 32, "Leading bits of an IPv4 address."),
+      ipv6: row(whole(1, 128), 64, "Leading bits of an IPv6 address."),
+    }),
+    {},
+    "What counts as one client, for every limit by client.",
+  ),
+  max_connections: row(whole(0, connectionsMax), 0, "Connections at once on this listener; 0 = no limit of its own."),
+  max_connections_per_client: row(whole(0, connectionsMax), 0, "Connections at once of one client; 0 = no limit."),
+  rate_limit: absent(
+    section({
+      rate: required(rate(), "New connections of one client in the long run."),
+      burst: absent(
+        whole(1, 1_000_000),
+        null,
+        "New connections of one client at once. Left out: what `rate` allows in one second, at least 1.",
+      ),
+    }),
+    null,
+    "New connections of one client: a token bucket, exact over all workers together; left out = no limit.",
+  ),
+  over_limit: row(choice(["reset", "close"]), "reset", "What refused clients see: reset (RST) or close (FIN)."),
+  bandwidth: row(
+    section({
+      upload: absent(bandwidth(), 0, "From the client; left out = no limit."),
+      download: absent(bandwidth(), 0, "To the client; left out = no limit."),
+      per: row(choice(["connection"], ["client", "listener"]), "connection", "What shares the limit."),
+    }),
+    {},
+    "Bytes per second; left out = no limit.",
+  ),
+  timeouts: row(listenerTimeouts, {}, "When connections are ended."),
+  tls: later(absent(listenerTls, null, "Present = TLS is terminated here.")),
+  routes: later(row(list(route), [], "The first that matches wins; all the conditions given must hold.")),
+});
+
+// ------------------------------------------------------------------ where connections go
+
+const backend = section({
+  address: required(
+    dialAddress(),
+    "Where to connect to. A name that resolves to several addresses is that many backends.",
+  ),
+  name: absent(nameText(), null, "Its name in logs and metrics. Left out: its address."),
+  weight: row(whole(0, 256), 1, "Its share of the connections; 0 = no new connections."),
+  max_connections: row(whole(0, connectionsMax), 0, "Connections at once; 0 = no limit."),
+  backup: row(flag(), false, "Used only when no other backend is up."),
+});
+
+const health = section({
+  type: row(choice(["tcp", "off"], ["tls", "http", "exchange"]), "tcp", "How a backend is checked."),
+  interval: row(duration({ least: 10 }), "2s", "Time between checks, with up to 10 % jitter."),
+  timeout: row(duration(), "1s", "How long one check may take."),
+  rise: row(whole(1, 1000), 2, "Successes in a row to come up; a backend starts up."),
+  fall: row(whole(1, 1000), 3, "Failures in a row to go down."),
+  port: row(whole(0, 65535), 0, "The port checked; 0 = the backend's own. Without meaning for Unix sockets."),
+  path: later(row(text("text", 1), "/", "http: what is asked for.")),
+  host: later(row(text("text"), "", "http: the Host header.")),
+  status: later(row(text("text", 1), "200-399", "http: statuses that count as success.")),
+  tls: later(row(flag(), false, "http: speak HTTPS.")),
+  send: later(row(text("text"), "", "exchange: bytes to send.")),
+  expect: later(row(text("text"), "", "exchange: what the answer must contain.")),
+});
+
+const passive = section({
+  failures: row(whole(1, 1_000_000), 5, "Failed connects within `window` that eject a backend."),
+  window: row(duration(), "10s", "How long a failure counts."),
+  eject_for: row(duration(), "10s", "How long a backend is ejected; doubled at each ejection in a row, up to 5m."),
+  max_ejected: row(whole(0, 100), 50, "Percent of the pool that may be ejected at most."),
+});
+
+const poolTls = section({
+  verify: row(flag(), true, "Check the backend's certificate."),
+  ca: row(text("file"), "", `CA bundle; "" = the system's.`),
+  server_name: row(text("text"), "", `SNI and the name checked; "" = the backend's host name.`),
+  alpn: row(list(text("text", 1)), [], "Protocols offered."),
+  min_version: row(choice(["1.2", "1.3"]), "1.2", "The oldest TLS version spoken."),
+  cert: row(text("file"), "", "Client certificate, PEM."),
+  key: row(text("file"), "", "Its private key, PEM."),
+});
+
+const queue = section({
+  size: later(row(whole(0, connectionsMax), 0, "Connections that may wait; 0 = none.")),
+  timeout: row(duration(), "5s", "How long one may wait."),
+});
+
+const pool = section({
+  balance: row(
+    choice(["round_robin", "least_connections"], ["random_two", "least_latency", "source_hash", "first"]),
+    "round_robin",
+    "How a backend is picked. All but first heed weights.",
+  ),
+  hash_key: later(row(choice(["client", "client_port", "sni"]), "client", "What source_hash goes by.")),
+  backends: required(
+    list(
+      shorthand("address", backend, "address to connect to or table"),
+      1,
+      `expected at least one backend, found an empty array; write backends = ["127.0.0.1:3000"], or remove the pool`,
+    ),
+    "Where connections go.",
+  ),
+  resolve: row(
+    duration({ least: 10 }),
+    "30s",
+    "How often names are looked up again; a failed look-up keeps the last good answer.",
+  ),
+  connect_timeout: row(duration(), "3s", "For one attempt to connect."),
+  retries: row(
+    whole(0, 100),
+    2,
+    "Further backends tried when a connect fails, before any byte of the client has gone out.",
+  ),
+  source_address: row(addressOrNone(), "", `Local address of connections to backends; "" = the kernel's choice.`),
+  send_proxy: later(row(choice(["off", "v1", "v2"]), "off", "Send a PROXY header to the backends.")),
+  on_down: row(choice(["keep", "reset"]), "keep", "A backend that goes down: keep its connections, or reset them."),
+  slow_start: later(
+    row(duration({ zero: "off" }), "0s", "A backend that comes up reaches its full weight over this long."),
+  ),
+  panic_threshold: later(
+    row(whole(0, 100), 0, "Percent: with fewer backends up than this, health is ignored; 0 = never."),
+  ),
+  queue: row(queue, {}, "Connections that may wait when every backend is full."),
+  keepalive: row(
+    duration({ least: 1000, most: 32_767_000, zero: "off" }),
+    "75s",
+    "TCP keepalive towards clients and backends.",
+  ),
+  health: row(health, {}, "Active check; left out = tcp with these defaults."),
+  passive: later(absent(passive, null, "Real traffic as a check; left out = off.")),
+  tls: later(absent(poolTls, null, "Present = TLS towards the backends.")),
+});
+
+// ------------------------------------------------------------------ the file
+
+export const file = section({
+  workers: row(
+    either(choice(["auto"]), whole(1, 256), "number"),
+    "auto",
+    `Event-loop threads, each with its own sockets; "auto" = one per CPU.`,
+  ),
+  max_connections: row(
+    either(choice(["auto"]), whole(1, connectionsMax), "number"),
+    "auto",
+    `Proxied connections of the whole process; "auto" = what the open-files limit allows.`,
+  ),
+  shutdown_timeout: row(
+    duration({ zero: "end them at once" }),
+    "30s",
+    "After SIGTERM: how long live connections may go on; a second SIGTERM ends at once.",
+  ),
+  watch: row(flag(), true, "Reload by itself when this file, or a file it names, changes; SIGHUP reloads always."),
+  admin: row(admin, {}, "The admin endpoint."),
+  log: row(log, {}, "The log and the access log."),
+  listeners: row(named("listener", listener), {}, "Where clients come in."),
+  pools: row(named("pool", pool), {}, "Where connections go."),
+});
+
+/** What the file says, before relative paths, the token and left-out names are filled in (load.ts). */
+export type FileConfig = InferOutput<typeof file>;
+
+// ------------------------------------------------------------------ what everyone else sees
+
+/** The whole config. Durations in milliseconds, bandwidths in bytes and rates in connections per second; paths absolute. */
+export interface Config extends Omit<FileConfig, "admin" | "log" | "listeners" | "pools"> {
+  /** `token` is the trimmed content of `token_file`; it must never be logged. */
+  admin: FileConfig["admin"] & { token: string | null };
+  log: Omit<FileConfig["log"], "access"> & { access: "stdout" | "stderr" | "off" | { file: string } };
+  /** In the order of the file. */
+  listeners: ListenerConfig[];
+  pools: PoolConfig[];
+}
+
+type FileListener = FileConfig["listeners"][number];
+type FilePool = FileConfig["pools"][number];
+
+export interface ListenerConfig extends Omit<FileListener, "rate_limit"> {
+  /** null = no limit. */
+  rate_limit: { rate: number; burst: number } | null;
+}
+
+export interface PoolConfig extends Omit<FilePool, "backends"> {
+  backends: BackendConfig[];
+}
+
+export interface BackendConfig {
+  endpoint: DialEndpoint;
+  /** As given, else the address text. */
+  name: string;
+  weight: number;
+  /** 0 = no limit. */
+  max_connections: number;
+  backup: boolean;
+}

@@ -1,0 +1,49 @@
+// "Did you mean": the candidate nearest to a misspelt word.
+
+/** The candidate that most likely was meant, or null where none is near. Bounded in time: long words get no answer. */
+export function closest(word: string, candidates: readonly string[]): string | null {
+  if (word.length > 64) return null;
+  const wanted = plain(word);
+  let best: string | null = null;
+  let bestDistance = word.length <= 3 ? 2 : 1 + Math.floor(word.length / 3) + 1;
+  for (const candidate of candidates.slice(0, 1000)) {
+    const have = plain(candidate);
+    if (Math.abs(have.length - wanted.length) >= bestDistance) continue;
+    const distance = editDistance(wanted, have);
+    if (distance < bestDistance && distance < have.length) {
+      best = candidate;
+      bestDistance = distance;
+    }
+  }
+  return best ?? candidates.slice(0, 1000).find((candidate) => isPart(plain(candidate), wanted)) ?? null;
+}
+
+/** "idle_timeout" for "idle", "token" for "token_file". */
+function isPart(a: string, b: string): boolean {
+  const [short, long] = a.length < b.length ? [a, b] : [b, a];
+  return short.length >= 4 && (long.startsWith(short) || long.endsWith(short));
+}
+
+/** "maxConnections", "max-connections" and "max_connections" are one word. */
+function plain(word: string): string {
+  return word.toLowerCase().replace(/[-_. ]/g, "");
+}
+
+/** Insertions, deletions, exchanges and swaps of neighbours that turn `a` into `b`. */
+function editDistance(a: string, b: string): number {
+  let older: number[] = [];
+  let above = Array.from({ length: b.length + 1 }, (_, column) => column);
+  for (let i = 1; i <= a.length; i++) {
+    const line = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1] ? 0 : 1;
+      let least = Math.min((above[j] ?? 0) + 1, (line[j - 1] ?? 0) + 1, (above[j - 1] ?? 0) + same);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        least = Math.min(least, (older[j - 2] ?? 0) + 1);
+      line.push(least);
+    }
+    older = above;
+    above = line;
+  }
+  return above[b.length] ?? 0;
+}

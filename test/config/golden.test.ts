@@ -1,0 +1,35 @@
+// Each golden/NAME.toml with what `lb check` says of it in golden/NAME.txt. UPDATE_GOLDEN=1 writes the answers anew.
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
+import { checked } from "../../src/cli/check.ts";
+
+const folder = fileURLToPath(new URL("./golden", import.meta.url));
+const env = { SECRET: "hunter2-is-secret", LB_POOL: "app" };
+const names = readdirSync(folder)
+  .filter((file) => file.endsWith(".toml"))
+  .map((file) => file.slice(0, -".toml".length));
+
+describe("lb check", () => {
+  it.each(names)("says of %s what stands beside it", (name) => {
+    const { errors, lines, code } = checked(`${folder}/${name}.toml`, env);
+    const said = [...errors, ...lines, `exit code ${code}`, ""].join("\n").replaceAll(`${folder}/`, "");
+    const golden = `${folder}/${name}.txt`;
+    if (process.env["UPDATE_GOLDEN"] === "1") writeFileSync(golden, said);
+    expect(said).toBe(existsSync(golden) ? readFileSync(golden, "utf8") : "");
+  });
+
+  it("never shows a value from the environment or from a token file", () => {
+    for (const name of names) {
+      const said = readFileSync(`${folder}/${name}.txt`, "utf8");
+      expect(said, name).not.toMatch(/hunter2|s3cret|first-secret|second-secret/);
+    }
+  });
+
+  it("ends with the number of problems and exit code 2, or with one good line and 0", () => {
+    for (const name of names) {
+      const said = readFileSync(`${folder}/${name}.txt`, "utf8");
+      expect(said, name).toMatch(/\n\d+ problems?\nexit code 2\n$|: fine \(.*\)\nexit code 0\n$/);
+    }
+  });
+});

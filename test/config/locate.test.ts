@@ -1,0 +1,105 @@
+import { parse } from "smol-toml";
+import { describe, expect, it } from "vitest";
+import { locator } from "../../src/config/locate.ts";
+import type { KeyPath } from "../../src/config/problem.ts";
+
+/** "line:column" of each path. */
+function places(text: string, ...paths: KeyPath[]): string[] {
+  parse(text);
+  const locate = locator(text);
+  return paths.map((path) => {
+    const { line, column } = locate(path);
+    return `${line}:${column}`;
+  });
+}
+
+describe("the place of a key", () => {
+  it("is the key, below its table's header", () => {
+    const text = 'a = 1\n[t]\n  b = 2\n\n[t.u]\n"c d" = 3\n';
+    expect(places(text, ["a"], ["t"], ["t", "b"], ["t", "u"], ["t", "u", "c d"])).toEqual([
+      "1:1",
+      "2:2",
+      "3:3",
+      "5:4",
+      "6:1",
+    ]);
+  });
+
+  it("is found in dotted, quoted and spaced keys", () => {
+    const text = 'a.b . "c".\'d\' = 1\na.b."\\u0065" = 2\n';
+    expect(places(text, ["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d"], ["a", "b", "e"])).toEqual([
+      "1:1",
+      "1:3",
+      "1:7",
+      "1:11",
+      "2:5",
+    ]);
+  });
+
+  it("is found in inline tables and arrays, over many lines", () => {
+    const text = 'x = [\n  "a, ]", # not ] this\n  { y = 1, z.w = [ 1, [2,3] ] },\n]\n';
+    expect(places(text, ["x", 0], ["x", 1], ["x", 1, "y"], ["x", 1, "z", "w"], ["x", 1, "z", "w", 1, 1])).toEqual([
+      "2:3",
+      "3:3",
+      "3:5",
+      "3:14",
+      "3:26",
+    ]);
+  });
+
+  it("goes to the right element of an array of tables", () => {
+    const text = "[[a]]\nx = 1\n[[a]]\nx = 2\n[a.sub]\ny = 3\n[[a.more]]\nz = 1\n[[a.more]]\nz = 2\n";
+    expect(
+      places(text, ["a", 0, "x"], ["a", 1], ["a", 1, "x"], ["a", 1, "sub", "y"], ["a", 1, "more", 1, "z"]),
+    ).toEqual(["2:1", "3:3", "4:1", "6:1", "10:1"]);
+  });
+
+  it("is not taken in by strings that look like TOML", () => {
+    const text = 'a = """\n[t]\nb = 1\n\\""" """\nc = \'\'\'\n[u] """\'\'\'\'\'\nd = "\\\\"\ne = \'\\\'\nf = 1\n';
+    expect(places(text, ["c"], ["d"], ["e"], ["f"])).toEqual(["5:1", "7:1", "8:1", "9:1"]);
+  });
+
+  it("is a table's own header where that comes after those of its parts", () => {
+    expect(places("[a.b]\nx = 1\n[a]\ny = 1\n", ["a"], ["a", "b"])).toEqual(["3:2", "1:4"]);
+  });
+
+  it("is that of the nearest thing above where the key is missing", () => {
+    expect(places("\n[a]\nb = {}\n", ["a", "b", "c", 3], ["a", "x"], ["y"])).toEqual(["3:1", "2:2", "1:1"]);
+  });
+
+  it("counts lines that end in CR LF, and stands on dates and numbers", () => {
+    expect(places("a = 1979-05-27 07:32:00\r\nb = +1_000.5e-3\r\nc = true", ["b"], ["c"])).toEqual(["2:1", "3:1"]);
+  });
+});
+
+it("takes time in proportion to the text", () => {
+  const text = Array.from({ length: 20_000 }, (_, i) => `[t${i}]\n# comment\nk = [${i}, { x = "y" }]\n`).join("");
+  const started = performance.now();
+  expect(locator(text)(["t19999", "k", 1, "x"])).toEqual({ line: 60_000, column: 15 });
+  expect(performance.now() - started).toBeLessThan(1000);
+});
+
+it("ends on any text, valid or not", () => {
+  for (const text of [
+    "[",
+    "[[",
+    "a",
+    "a=",
+    'a="',
+    "a=[",
+    "a={",
+    "a={b",
+    "]]",
+    "=",
+    "a=[,,",
+    "a={,}",
+    '"',
+    "[a]]",
+    "\\",
+    "a='''",
+    "{",
+    "..=",
+  ]) {
+    expect(locator(text)(["a", 0, "b"]).line).toBe(1);
+  }
+});

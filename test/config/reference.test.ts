@@ -1,0 +1,63 @@
+// What `npm run generate` writes is current, and says what the schema says.
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { checked } from "../../src/cli/check.ts";
+import { jsonSchema, jsonSchemaText } from "../../src/config/json-schema.ts";
+import { parseConfig } from "../../src/config/load.ts";
+import { reference } from "../../src/config/reference.ts";
+
+const root = new URL("../../", import.meta.url);
+const committed = (name: string) => readFileSync(new URL(name, root), "utf8");
+
+describe("docs/config.md", () => {
+  it("is what the schema makes: else run `npm run generate`", () => {
+    expect(committed("docs/config.md")).toBe(reference());
+  });
+
+  it("has examples that are fine", () => {
+    const blocks = [...reference().matchAll(/```toml\n(.*?)```/gs)].map((match) => match[1] ?? "");
+    expect(blocks.length).toBe(2);
+    for (const block of blocks) {
+      const result = parseConfig(block, { file: "lb.toml", env: {} });
+      expect(result).toMatchObject({ ok: true, warnings: [] });
+    }
+  });
+});
+
+describe("lb.schema.json", () => {
+  it("is what the schema makes: else run `npm run generate`", () => {
+    expect(committed("lb.schema.json")).toBe(jsonSchemaText());
+  });
+
+  it("allows no unknown key in any section, and describes every option", () => {
+    const bare: string[] = [];
+    const walk = (node: unknown, path: string): void => {
+      if (typeof node !== "object" || node === null) return;
+      const { type, properties, additionalProperties } = node as Record<string, unknown>;
+      if (type === "object" && typeof properties === "object" && properties !== null) {
+        if (additionalProperties !== false) bare.push(`${path} is open`);
+        for (const [key, option] of Object.entries(properties)) {
+          if (typeof (option as { description?: unknown }).description !== "string")
+            bare.push(`${path}.${key} has no description`);
+        }
+      }
+      for (const [key, below] of Object.entries(node)) walk(below, `${path}.${key}`);
+    };
+    walk(jsonSchema(), "");
+    expect(bare).toEqual([]);
+  });
+
+  it("lets a variable stand for a quantity", () => {
+    const { shutdown_timeout } = jsonSchema().properties as Record<string, { pattern: string; default: string }>;
+    const pattern = new RegExp(shutdown_timeout?.pattern ?? "");
+    expect(["250ms", "1.5h", "${GRACE}"].map((text) => pattern.test(text))).toEqual([true, true, true]);
+    expect(["250", "fast", 'x"'].map((text) => pattern.test(text))).toEqual([false, false, false]);
+    expect(shutdown_timeout?.default).toBe("30s");
+  });
+});
+
+describe("lb.toml", () => {
+  it("is fine, without a warning", () => {
+    expect(checked(new URL("lb.toml", root).pathname, {})).toMatchObject({ errors: [], code: 0 });
+  });
+});
