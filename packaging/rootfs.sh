@@ -1,0 +1,22 @@
+#!/bin/sh
+# packaging/rootfs.sh BINARY FOLDER: fills FOLDER with what an image needs to run BINARY as /lb, and nothing else: the
+# binary, the C library's files that it is linked with, and the file that tells the C library how to look up names.
+set -eu
+binary=$1
+root=$2
+
+install -D -m 0755 "$binary" "$root/lb"
+
+# ldd prints `name => path (address)` for a library and `path (address)` for the loader; the kernel's vdso has no path.
+libraries=$(ldd "$binary")
+case $libraries in *"not found"*) echo "$libraries" >&2 && exit 1 ;; esac
+for file in $(echo "$libraries" | grep -o '/[^ ]*'); do
+  install -D -m 0755 "$file" "$root$file"
+done
+
+# The engine mounts /etc/hosts and /etc/resolv.conf; without this file the order in which they are asked is a default
+# that has changed between versions of the C library.
+mkdir -p "$root/etc/lb"
+echo 'hosts: files dns' > "$root/etc/nsswitch.conf"
+chmod 0755 "$root" "$root/etc" "$root/etc/lb"
+chmod 0644 "$root/etc/nsswitch.conf"
