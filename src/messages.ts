@@ -1,0 +1,136 @@
+// Every message between threads, and the plan: what a worker needs to know of a config, with the cells in shared memory
+// that go with each thing. All of it passes through structured clone; views on shared memory stay shared.
+import type { CidrTable } from "./core/cidr-set.ts";
+
+/** One backend address. Kept across reloads and look-ups by `id` as long as pool, name and address stay the same. */
+export interface BackendPlan {
+  id: number;
+  /** As in the log and the metrics: the `name` given, else the address. */
+  name: string;
+  /** Where to dial, ready for connect(2): "10.0.0.1:80", "[2001:db8::1]:80", "unix:/run/app.sock", "unix:@name". */
+  address: string;
+  /** 0..256; 0 takes no new connections. */
+  weight: number;
+  backup: boolean;
+  /** 0 = no cap. */
+  maxConnections: number;
+  /** One Int32 cell: connections open or being dialled, over all workers. */
+  open: Int32Array;
+  /** Rows of BACKEND.size cells, one a worker, by the worker's index. */
+  counters: Float64Array;
+}
+
+export interface PoolPlan {
+  id: number;
+  name: string;
+  balance: "round_robin" | "least_connections";
+  connectTimeoutMs: number;
+  retries: number;
+  /** Local address of connections to the backends as text, or "". */
+  sourceAddress: string;
+  onDown: "keep" | "reset";
+  /** 0 = off. */
+  keepaliveMs: number;
+  backends: BackendPlan[];
+  /** Ids of the backends that are up. */
+  up: number[];
+  /** Rises with each change of `backends` or `up`; an older state never replaces a newer one. */
+  version: number;
+}
+
+export interface ListenerPlan {
+  id: number;
+  name: string;
+  /** Id of a pool of the plan; -1 = none: what no route takes is refused. */
+  pool: number;
+  /** Empty tables are null: everyone, and no one. */
+  allow: CidrTable | null;
+  deny: CidrTable | null;
+  clientPrefix: { ipv4: number; ipv6: number };
+  /** 0 = no limit. */
+  maxConnections: number;
+  maxConnectionsPerClient: number;
+  /** rate in connections per second. */
+  rateLimit: { rate: number; burst: number } | null;
+  overLimit: "reset" | "close";
+  /** Bytes per second for each connection; 0 = unlimited. */
+  bandwidth: { upload: number; download: number };
+  timeoutsMs: { handshake: number; idle: number; halfClose: number; lifetime: number };
+  /** One Int32 cell: connections open over all workers. */
+  open: Int32Array;
+  /** Rows of LISTENER.size cells, one a worker, by the worker's index. */
+  counters: Float64Array;
+  /** The table that counts single clients; null where no limit by client is set. */
+  clients: SharedArrayBuffer | null;
+}
+
+/** A listening socket for one worker to serve. */
+export interface SocketPlan {
+  /** The bound address; one worker may serve several sockets of one address. */
+  key: string;
+  /** Number of the socket within its SO_REUSEPORT group. */
+  index: number;
+  listener: number;
+  /** The supervisor's descriptor, of which the worker makes a duplicate; -1 = the portable way, by hostname and port. */
+  fd: number;
+  hostname: string;
+  port: number;
+  backlog: number;
+}
+
+export interface Plan {
+  generation: number;
+  listeners: ListenerPlan[];
+  pools: PoolPlan[];
+  /** Those that this worker is to serve. */
+  sockets: SocketPlan[];
+  /** Proxied connections of the whole process. */
+  maxConnections: number;
+  accessLog: "text" | "json" | "off";
+  debug: boolean;
+}
+
+/** Given to a worker once, at its start. */
+export interface WorkerStart {
+  kind: "start";
+  index: number;
+  /** The ledger of this worker's connections (shared/ledger.ts). */
+  ledger: SharedArrayBuffer;
+  /** One Int32 cell: connections of the whole process. */
+  open: Int32Array;
+  /** This worker's row of WORKER.size cells. */
+  counters: Float64Array;
+  /** One Int32 cell: characters of access log sent and not yet written. */
+  logPending: Int32Array;
+  plan: Plan;
+}
+
+/** Supervisor → one worker. */
+export type ToWorker =
+  | WorkerStart
+  | { kind: "apply"; plan: Plan }
+  /** End every connection by `deadlineMs` (epoch), forced ends spread over [spreadFromMs, deadlineMs]; then exit. */
+  | { kind: "stop"; spreadFromMs: number; deadlineMs: number };
+
+/** One worker → supervisor. */
+export type FromWorker =
+  | { kind: "applied"; generation: number }
+  | { kind: "refused"; generation: number; reason: string }
+  | { kind: "access"; text: string; lines: number }
+  | { kind: "over_budget" }
+  | { kind: "crashed"; reason: string }
+  | { kind: "stopped" };
+
+/** Supervisor → all workers, by BroadcastChannel: the whole new state of one pool, taken over in one step. */
+export interface PoolState {
+  generation: number;
+  pool: number;
+  version: number;
+  /** Ids of the backends that are up. */
+  up: number[];
+  /** The backends, where a look-up of names changed them; else null. */
+  backends: BackendPlan[] | null;
+}
+
+/** Name of the BroadcastChannel that carries PoolState. */
+export const POOL_CHANNEL = "lb.pools";

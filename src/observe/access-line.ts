@@ -1,0 +1,85 @@
+// One line of the access log, as text (logfmt) or JSON. The keys and their order are the contract of CONFIG's access log.
+import { formatAddress, isIPv4 } from "../core/address.ts";
+import type { End, EndedBy } from "../core/ends.ts";
+
+/** Strings that are empty and numbers that are negative are left out. */
+export interface AccessLine {
+  /** When the connection ended, milliseconds since the epoch. */
+  timeMs: number;
+  listener: string;
+  /** "address:port", the believed one; "unix" for a unix socket's. */
+  client: string;
+  pool: string;
+  backend: string;
+  connectMs: number;
+  durationMs: number;
+  bytesIn: number;
+  bytesOut: number;
+  retries: number;
+  worker: number;
+  end: End;
+  endBy: EndedBy;
+  /** The errno's name, where a connect failed. */
+  error: string;
+}
+
+/** A line without its line feed. Names from the config are safe in both forms; everything is escaped all the same. */
+export function formatAccess(format: "text" | "json", line: AccessLine): string {
+  return format === "json" ? asJson(line) : asText(line);
+}
+
+function asJson(line: AccessLine): string {
+  let text = `{"time":"${time(line.timeMs)}","listener":${JSON.stringify(line.listener)},"client":"${line.client}"`;
+  if (line.pool !== "") text += `,"pool":${JSON.stringify(line.pool)}`;
+  if (line.backend !== "") text += `,"backend":${JSON.stringify(line.backend)}`;
+  if (line.connectMs >= 0) text += `,"connect_ms":${milliseconds(line.connectMs)}`;
+  text += `,"duration_ms":${milliseconds(line.durationMs)},"bytes_in":${line.bytesIn},"bytes_out":${line.bytesOut}`;
+  text += `,"retries":${line.retries},"worker":${line.worker},"end":"${line.end}","end_by":"${line.endBy}"`;
+  if (line.error !== "") text += `,"error":"${line.error}"`;
+  return `${text}}`;
+}
+
+function asText(line: AccessLine): string {
+  let text = `time=${time(line.timeMs)} listener=${word(line.listener)} client=${line.client}`;
+  if (line.pool !== "") text += ` pool=${word(line.pool)}`;
+  if (line.backend !== "") text += ` backend=${word(line.backend)}`;
+  if (line.connectMs >= 0) text += ` connect_ms=${milliseconds(line.connectMs)}`;
+  text += ` duration_ms=${milliseconds(line.durationMs)} bytes_in=${line.bytesIn} bytes_out=${line.bytesOut}`;
+  text += ` retries=${line.retries} worker=${line.worker} end=${line.end} end_by=${line.endBy}`;
+  if (line.error !== "") text += ` error=${line.error}`;
+  return text;
+}
+
+let lastMs = -1;
+let lastText = "";
+
+// Lines come in bursts; most of them share their millisecond with the one before.
+function time(ms: number): string {
+  const whole = Math.floor(ms);
+  if (whole !== lastMs) {
+    lastMs = whole;
+    lastText = new Date(whole).toISOString();
+  }
+  return lastText;
+}
+
+function milliseconds(ms: number): number {
+  return Math.round(ms * 1000) / 1000;
+}
+
+/** A value of logfmt: quoted where a space, a quote or an equals sign stands in it. */
+export function word(value: string): string {
+  return /^[^\s"=]+$/.test(value) ? value : JSON.stringify(value);
+}
+
+/** A client's address as the log shows it; `at` is where its five words begin. All zeros is a unix socket's. */
+export function clientText(words: Int32Array, at: number): string {
+  const w0 = words[at]! >>> 0;
+  const w1 = words[at + 1]! >>> 0;
+  const w2 = words[at + 2]! >>> 0;
+  const w3 = words[at + 3]! >>> 0;
+  const port = words[at + 4]!;
+  if (port === 0 && (w0 | w1 | w2 | w3) === 0) return "unix";
+  const address = formatAddress(w0, w1, w2, w3);
+  return isIPv4(w0, w1, w2) ? `${address}:${port}` : `[${address}]:${port}`;
+}

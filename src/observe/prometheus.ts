@@ -1,0 +1,283 @@
+// The snapshot in Prometheus' text format 0.0.4. One table holds every metric with its name, kind, labels and meaning;
+// docs/metrics.md is tested against it. Nothing is counted here.
+// https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
+import { ENDS, type End, type EndedBy } from "../core/ends.ts";
+import { CONNECT_BUCKETS_MS } from "../shared/counters.ts";
+import type { BackendStatus, ListenerStatus, Snapshot, WorkerStatus } from "./snapshot.ts";
+
+export const PROMETHEUS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
+
+export interface Metric {
+  name: string;
+  type: "counter" | "gauge" | "histogram";
+  labels: readonly string[];
+  help: string;
+  samples: (snapshot: Snapshot) => Sample[];
+}
+
+/** Values of the labels, in the order of the metric's `labels`. A histogram's value is its buckets, not cumulated. */
+interface Sample {
+  labels: readonly string[];
+  value: number | { sumSeconds: number; buckets: readonly number[] };
+}
+
+/** The page that GET /metrics answers. */
+export function prometheusText(snapshot: Snapshot): string {
+  let text = "";
+  for (const metric of METRICS) {
+    const { name, type, help, samples } = metric;
+    text += `# HELP ${name} ${help.replaceAll("\\", "\\\\").replaceAll("\n", "\\n")}\n# TYPE ${name} ${type}\n`;
+    for (const { labels, value } of samples(snapshot)) {
+      if (typeof value === "number") text += line(name, metric.labels, labels, value);
+      else text += histogram(metric, labels, value);
+    }
+  }
+  return text;
+}
+
+/**
+ * The ways in which a connection can end, so that each one is there as 0 before it occurs for the first time: otherwise
+ * rate() and increase() miss the first one. 66 combinations of end and side would be possible, and 24 make sense; any other
+ * that is observed all the same is shown too.
+ */
+const POSSIBLE_ENDS: Record<End, readonly EndedBy[]> = {
+  ...(Object.fromEntries(Object.keys(ENDS).map((end) => [end, ["lb"]])) as unknown as Record<End, readonly EndedBy[]>),
+  eof: ["client", "backend"],
+  reset: ["client", "backend"],
+  handshake_failed: ["client"],
+  connect_refused: ["backend"],
+  connect_timeout: ["backend"],
+  connect_failed: ["backend"],
+};
+
+const LISTENER_LABELS = ["listener"];
+// One name of the config can stand for several addresses, when it is looked up: only with the address is it one backend.
+const BACKEND_LABELS = ["pool", "backend", "address"];
+const WORKER_LABELS = ["worker"];
+
+export const METRICS: readonly Metric[] = [
+  whole("lb_build_info", "gauge", "The version that runs; always 1.", () => 1, {
+    labels: ["version"],
+    values: ({ version }) => [version],
+  }),
+  whole("lb_start_time_seconds", "gauge", "When the process started, seconds since the epoch.", ({ started_at }) =>
+    seconds(started_at),
+  ),
+  whole(
+    "lb_ready",
+    "gauge",
+    "1 while connections are accepted and every listener's pool has a backend up, else 0.",
+    (s) => (s.ready ? 1 : 0),
+  ),
+  whole(
+    "lb_config_generation",
+    "gauge",
+    "Number of the config in force; rises by one with each reload.",
+    (s) => s.config.generation,
+  ),
+  whole(
+    "lb_config_last_reload_successful",
+    "gauge",
+    "1 if the last attempt to load the config succeeded, else 0.",
+    (s) => (s.config.last_reload_ok ? 1 : 0),
+  ),
+  whole(
+    "lb_config_last_reload_success_timestamp_seconds",
+    "gauge",
+    "When the config in force was taken over, seconds since the epoch.",
+    (s) => seconds(s.config.loaded_at),
+  ),
+  {
+    name: "lb_config_reloads_total",
+    type: "counter",
+    labels: ["result"],
+    help: "Attempts to load the config again; result is success or failure.",
+    samples: ({ config: { reloads } }) => [
+      { labels: ["success"], value: reloads.success },
+      { labels: ["failure"], value: reloads.failure },
+    ],
+  },
+  whole("lb_connections_open", "gauge", "Proxied connections open now.", (s) => s.connections.open),
+  whole(
+    "lb_connections_limit",
+    "gauge",
+    "Proxied connections that may be open at once: max_connections.",
+    (s) => s.connections.max,
+  ),
+  whole(
+    "lb_open_files_limit",
+    "gauge",
+    "Open files that the system allows the process.",
+    (s) => s.connections.open_files_limit,
+  ),
+
+  ofListener("lb_listener_connections_total", "counter", "Connections accepted.", (l) => l.accepted),
+  ofListener("lb_listener_connections_open", "gauge", "Connections open now.", (l) => l.open),
+  ofListener(
+    "lb_listener_connections_limit",
+    "gauge",
+    "Connections that may be open at once: max_connections of the listener; 0 = no limit of its own.",
+    (l) => l.max_connections,
+  ),
+  ofListener("lb_listener_received_bytes_total", "counter", "Bytes received from clients.", (l) => l.bytes_in),
+  ofListener("lb_listener_sent_bytes_total", "counter", "Bytes sent to clients.", (l) => l.bytes_out),
+  {
+    name: "lb_listener_connections_ended_total",
+    type: "counter",
+    labels: ["listener", "end", "end_by"],
+    help: "Connections ended, by how (as in the access log) and by whom: client, backend or lb.",
+    samples: ({ listeners }) => listeners.flatMap(endsOf),
+  },
+
+  ofBackend("lb_backend_up", "gauge", "1 while the backend is up, else 0.", (b) => (b.up ? 1 : 0)),
+  ofBackend("lb_backend_weight", "gauge", "Weight of the backend; 0 takes no new connections.", (b) => b.weight),
+  ofBackend("lb_backend_connections_open", "gauge", "Connections open or being made now.", (b) => b.open),
+  ofBackend(
+    "lb_backend_connections_limit",
+    "gauge",
+    "Connections that may be open at once: max_connections of the backend; 0 = no limit.",
+    (b) => b.max_connections,
+  ),
+  ofBackend("lb_backend_connections_ended_total", "counter", "Connections to the backend that ended.", (b) => b.ended),
+  ofBackend("lb_backend_connect_attempts_total", "counter", "Attempts to connect.", (b) => b.connects.attempted),
+  {
+    name: "lb_backend_connect_failures_total",
+    type: "counter",
+    labels: [...BACKEND_LABELS, "reason"],
+    help: "Attempts to connect that failed; reason is refused, timeout or failed.",
+    samples: (snapshot) =>
+      eachBackend(snapshot, (labels, { connects }) => [
+        { labels: [...labels, "refused"], value: connects.refused },
+        { labels: [...labels, "timeout"], value: connects.timed_out },
+        { labels: [...labels, "failed"], value: connects.failed },
+      ]),
+  },
+  ofBackend(
+    "lb_backend_retries_total",
+    "counter",
+    "Connections that went on to another backend after a failed connect to this one.",
+    (b) => b.connects.retried_away,
+  ),
+  {
+    name: "lb_backend_connect_duration_seconds",
+    type: "histogram",
+    labels: BACKEND_LABELS,
+    help: "How long successful connects took.",
+    samples: (snapshot) =>
+      eachBackend(snapshot, (labels, { connect_ms }) => [
+        { labels, value: { sumSeconds: connect_ms.sum / 1000, buckets: connect_ms.buckets } },
+      ]),
+  },
+  ofBackend(
+    "lb_backend_sent_bytes_total",
+    "counter",
+    "Bytes passed on from clients to the backend, counted when a connection ends.",
+    (b) => b.bytes_in,
+  ),
+  ofBackend(
+    "lb_backend_received_bytes_total",
+    "counter",
+    "Bytes passed on from the backend to clients, counted when a connection ends.",
+    (b) => b.bytes_out,
+  ),
+  {
+    name: "lb_backend_health_checks_total",
+    type: "counter",
+    labels: [...BACKEND_LABELS, "result"],
+    help: "Active health checks; result is success or failure.",
+    samples: (snapshot) =>
+      eachBackend(snapshot, (labels, { health }) => [
+        { labels: [...labels, "success"], value: health.checks.success },
+        { labels: [...labels, "failure"], value: health.checks.failure },
+      ]),
+  },
+
+  ofWorker("lb_worker_connections_total", "counter", "Connections accepted.", (w) => w.accepted),
+  ofWorker("lb_worker_connections_open", "gauge", "Connections open now.", (w) => w.open),
+  ofWorker("lb_worker_received_bytes_total", "counter", "Bytes received from clients.", (w) => w.bytes_in),
+  ofWorker("lb_worker_sent_bytes_total", "counter", "Bytes sent to clients.", (w) => w.bytes_out),
+  ofWorker("lb_worker_restarts_total", "counter", "Times that the worker had to be started again.", (w) => w.restarts),
+  ofWorker(
+    "lb_log_lines_dropped_total",
+    "counter",
+    "Lines of access log that were lost because the log could not be written fast enough.",
+    (w) => w.log_lines_lost,
+  ),
+];
+
+// ---------------------------------------------------------------------- rows of the table
+
+type Simple = "counter" | "gauge";
+
+function whole(
+  name: string,
+  type: Simple,
+  help: string,
+  value: (snapshot: Snapshot) => number,
+  labelled: { labels: string[]; values: (snapshot: Snapshot) => string[] } = { labels: [], values: () => [] },
+): Metric {
+  const { labels, values } = labelled;
+  return { name, type, labels, help, samples: (s) => [{ labels: values(s), value: value(s) }] };
+}
+
+function ofListener(name: string, type: Simple, help: string, value: (listener: ListenerStatus) => number): Metric {
+  const samples = ({ listeners }: Snapshot) => listeners.map((l) => ({ labels: [l.name], value: value(l) }));
+  return { name, type, labels: LISTENER_LABELS, help, samples };
+}
+
+function ofBackend(name: string, type: Simple, help: string, value: (backend: BackendStatus) => number): Metric {
+  const samples = (s: Snapshot) => eachBackend(s, (labels, backend) => [{ labels, value: value(backend) }]);
+  return { name, type, labels: BACKEND_LABELS, help, samples };
+}
+
+function ofWorker(name: string, type: Simple, help: string, value: (worker: WorkerStatus) => number): Metric {
+  const samples = ({ workers }: Snapshot) => workers.map((w) => ({ labels: [String(w.index)], value: value(w) }));
+  return { name, type, labels: WORKER_LABELS, help, samples };
+}
+
+function eachBackend(snapshot: Snapshot, each: (labels: string[], backend: BackendStatus) => Sample[]): Sample[] {
+  return snapshot.pools.flatMap((pool) =>
+    pool.backends.flatMap((backend) => each([pool.name, backend.name, backend.address], backend)),
+  );
+}
+
+function endsOf(listener: ListenerStatus): Sample[] {
+  const counts = new Map<string, number>();
+  for (const [end, sides] of Object.entries(POSSIBLE_ENDS)) for (const by of sides) counts.set(`${end} ${by}`, 0);
+  for (const { end, end_by, count } of listener.ends) counts.set(`${end} ${end_by}`, count);
+  return [...counts].map(([key, value]) => ({ labels: [listener.name, ...key.split(" ")], value }));
+}
+
+function seconds(rfc3339: string): number {
+  return Date.parse(rfc3339) / 1000;
+}
+
+// ---------------------------------------------------------------------- lines of text
+
+function histogram(
+  metric: Metric,
+  labels: readonly string[],
+  value: { sumSeconds: number; buckets: readonly number[] },
+) {
+  const names = [...metric.labels, "le"];
+  let text = "";
+  let count = 0;
+  // The buckets are cumulative, and the last one, +Inf, is the count.
+  CONNECT_BUCKETS_MS.forEach((boundMs, i) => {
+    count += value.buckets[i] ?? 0;
+    text += line(`${metric.name}_bucket`, names, [...labels, String(boundMs / 1000)], count);
+  });
+  count += value.buckets[CONNECT_BUCKETS_MS.length] ?? 0;
+  text += line(`${metric.name}_bucket`, names, [...labels, "+Inf"], count);
+  text += line(`${metric.name}_sum`, metric.labels, labels, value.sumSeconds);
+  return text + line(`${metric.name}_count`, metric.labels, labels, count);
+}
+
+function line(name: string, labels: readonly string[], values: readonly string[], value: number): string {
+  const pairs = labels.map((label, i) => `${label}="${escapeLabel(values[i] ?? "")}"`).join(",");
+  return `${name}${pairs === "" ? "" : `{${pairs}}`} ${value}\n`;
+}
+
+function escapeLabel(value: string): string {
+  return value.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
+}

@@ -1,0 +1,101 @@
+// The snapshot: everything there is to know about the running process at one moment, as plain data. /api/status answers it
+// as JSON as it stands, so its keys are an interface; the Prometheus text is a view of it, and nothing else is counted
+// anywhere.
+import type { End, EndedBy } from "../core/ends.ts";
+
+export interface Snapshot {
+  version: string;
+  pid: number;
+  /** RFC 3339. */
+  started_at: string;
+  uptime_seconds: number;
+  ready: boolean;
+  /** Why not, one sentence each; empty when ready. */
+  not_ready: string[];
+  config: ConfigStatus;
+  connections: {
+    open: number;
+    /** The cap of the whole process, and the open-files limit that it comes from. */
+    max: number;
+    open_files_limit: number;
+  };
+  workers: WorkerStatus[];
+  listeners: ListenerStatus[];
+  pools: PoolStatus[];
+}
+
+export interface ConfigStatus {
+  file: string;
+  generation: number;
+  /** When the generation in force was taken over, RFC 3339. */
+  loaded_at: string;
+  reloads: { success: number; failure: number };
+  /** Whether the last attempt to load succeeded, and if not, what was wrong. */
+  last_reload_ok: boolean;
+  last_reload_error: string | null;
+}
+
+export interface WorkerStatus {
+  index: number;
+  state: "starting" | "running" | "retiring";
+  /** Times that this worker had to be started again. */
+  restarts: number;
+  accepted: number;
+  open: number;
+  bytes_in: number;
+  bytes_out: number;
+  log_lines_lost: number;
+}
+
+export interface ListenerStatus {
+  name: string;
+  bind: string[];
+  pool: string | null;
+  open: number;
+  /** 0 = no cap of its own. */
+  max_connections: number;
+  accepted: number;
+  bytes_in: number;
+  bytes_out: number;
+  /** Ended connections; combinations that never occurred are left out. */
+  ends: { end: End; end_by: EndedBy; count: number }[];
+}
+
+export interface PoolStatus {
+  name: string;
+  balance: string;
+  backends: BackendStatus[];
+}
+
+export interface BackendStatus {
+  name: string;
+  address: string;
+  up: boolean;
+  weight: number;
+  backup: boolean;
+  /** 0 = no cap. */
+  max_connections: number;
+  open: number;
+  /** Attempts to connect, and what became of them. */
+  connects: {
+    attempted: number;
+    succeeded: number;
+    refused: number;
+    timed_out: number;
+    failed: number;
+    retried_away: number;
+  };
+  /** Successful connects: their times, in buckets by upper bound (CONNECT_BUCKETS_MS, the last one infinite), not cumulated. */
+  connect_ms: { sum: number; buckets: number[] };
+  bytes_in: number;
+  bytes_out: number;
+  ended: number;
+  health: {
+    check: string;
+    /** When it came up or went down last, RFC 3339. */
+    since: string;
+    checks: { success: number; failure: number };
+    /** What the last failed check said; null after a success. */
+    last_error: string | null;
+  };
+}

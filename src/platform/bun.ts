@@ -1,0 +1,73 @@
+// Bun's undeclared APIs, declared: every name here is in no type declaration of Bun 1.4.5 and has a test of its own in
+// test/platform/, so that an upgrade of Bun that breaks one is seen at once.
+import type { Socket, SocketHandler } from "bun";
+import { formatAddress, parseAddress, type Endpoint } from "../core/address.ts";
+import { ownSockets, peerAddress } from "./sockets.ts";
+
+/** What stops accepting: the part of Bun's listener that we use. */
+export interface Listening {
+  stop(closeActiveConnections?: boolean): void;
+}
+
+interface AdoptOptions<Data> {
+  fd: number;
+  allowHalfOpen: true;
+  data: Data;
+  socket: SocketHandler<Data, "uint8array">;
+}
+
+/** Serves a listening descriptor, in whatever thread; `stop` closes the descriptor. Bun listens again with 511. */
+export function listenOnDescriptor<Data>(fd: number, data: Data, socket: SocketHandler<Data, "uint8array">): Listening {
+  const options: AdoptOptions<Data> = { fd, allowHalfOpen: true, data, socket };
+  return Bun.listen(options as never) as Listening;
+}
+
+/** Listens by Bun's own means with SO_REUSEPORT: the portable way, without FFI. */
+export function listenOnAddress<Data>(
+  hostname: string,
+  port: number,
+  data: Data,
+  socket: SocketHandler<Data, "uint8array">,
+): Listening {
+  return Bun.listen({ hostname, port, reusePort: true, allowHalfOpen: true, data, socket } as never) as Listening;
+}
+
+/**
+ * Adopts a descriptor whose connect(2) is under way. `open` is called before this returns, whatever becomes of the
+ * connect: the first `drain` or `data` says that it is connected, `close` with an error says that it failed and why.
+ */
+export function adoptConnecting<Data>(fd: number, data: Data, socket: SocketHandler<Data, "uint8array">): void {
+  const options: AdoptOptions<Data> = { fd, allowHalfOpen: true, data, socket };
+  // The table has a `connectError`, so the promise's rejection is never unhandled.
+  void Bun.connect(options as never);
+}
+
+/**
+ * Connects by Bun's own means: the portable way. No deadline cancels it before the kernel gives up, and every failure says
+ * ECONNREFUSED; whoever gave the attempt up must ignore its socket. `open` comes when it is connected.
+ */
+export function connectByAddress<Data>(
+  endpoint: Endpoint,
+  data: Data,
+  socket: SocketHandler<Data, "uint8array">,
+): void {
+  const where =
+    endpoint.kind === "ip"
+      ? { hostname: formatAddress(...endpoint.address), port: endpoint.port }
+      : { unix: endpoint.kind === "unix" ? endpoint.path : `\0${endpoint.kind === "abstract" ? endpoint.name : ""}` };
+  void Bun.connect({ ...where, allowHalfOpen: true, data, socket } as never);
+}
+
+/** The peer's address, into five words of `out` from `at`, as peerAddress does; false = the peer is gone already. */
+export function readPeer(socket: Socket<unknown>, fd: number, out: Int32Array, at: number): boolean {
+  if (ownSockets()) return peerAddress(fd, out, at);
+  const address = parseAddress(socket.remoteAddress);
+  for (let i = 0; i < 4; i++) out[at + i] = address?.[i] ?? 0;
+  out[at + 4] = socket.remotePort;
+  return true;
+}
+
+/** The descriptor of an open socket, -1 once it is closed. */
+export function descriptorOf(socket: Socket<unknown>): number {
+  return (socket as unknown as { fd: number }).fd;
+}

@@ -1,0 +1,64 @@
+// The C library through bun:ffi: nothing but the symbols that the socket code needs and their errno. Linux only, glibc and
+// musl; elsewhere, and where FFI is forbidden, `openLibc` answers null and the portable way serves (see sockets.ts).
+import { dlopen, FFIType, ptr as addressOf, read } from "bun:ffi";
+import { constants } from "node:os";
+
+const { i32, u32, ptr } = FFIType;
+
+const symbols = {
+  socket: { args: [i32, i32, i32], returns: i32 },
+  bind: { args: [i32, ptr, u32], returns: i32 },
+  listen: { args: [i32, i32], returns: i32 },
+  connect: { args: [i32, ptr, u32], returns: i32 },
+  setsockopt: { args: [i32, i32, i32, ptr, u32], returns: i32 },
+  getsockopt: { args: [i32, i32, i32, ptr, ptr], returns: i32 },
+  getpeername: { args: [i32, ptr, ptr], returns: i32 },
+  fcntl: { args: [i32, i32, i32], returns: i32 },
+  close: { args: [i32], returns: i32 },
+  clock_gettime: { args: [i32, ptr], returns: i32 },
+  getrlimit: { args: [i32, ptr], returns: i32 },
+  __errno_location: { args: [], returns: ptr },
+} as const;
+
+export type Libc = ReturnType<typeof open>["symbols"];
+
+function open(path: string) {
+  return dlopen(path, symbols);
+}
+
+let opened: Libc | null | undefined;
+
+/** The C library's functions for this thread, or null where there are none to be had. Opens it at the first call. */
+export function openLibc(): Libc | null {
+  if (opened !== undefined) return opened;
+  opened = null;
+  if (process.platform !== "linux") return opened;
+  const machine = process.arch === "arm64" ? "aarch64" : "x86_64";
+  for (const path of ["libc.so.6", `libc.musl-${machine}.so.1`]) {
+    try {
+      opened = open(path).symbols;
+      break;
+    } catch {
+      // The other C library, or a sandbox that forbids FFI.
+    }
+  }
+  return opened;
+}
+
+/** errno of this thread's last failed call. Ask at once: any later call may change it. */
+export function errno(libc: Libc): number {
+  const location = libc.__errno_location();
+  return location === null ? 0 : read.i32(location);
+}
+
+const names = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]));
+
+/** "ECONNREFUSED" for 111, and so on; "E<number>" for one that this platform does not name. */
+export function errnoName(number: number): string {
+  return names.get(number) ?? `E${number}`;
+}
+
+/** The address of a typed array's memory; whoever takes it must hold on to the array for as long as it is used. */
+export function pointerTo(array: Uint8Array): number {
+  return addressOf(array);
+}

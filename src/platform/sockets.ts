@@ -1,0 +1,342 @@
+// Sockets below Bun's API: listening sockets that the supervisor owns, connects that can be cancelled, and the few socket
+// options that the kernel offers and Bun does not. Every function takes and gives plain descriptors.
+// Numbers are those of Linux's uapi headers (asm-generic/socket.h, linux/tcp.h, linux/filter.h), alike on x64 and arm64.
+import { isIPv4, type Address, type Endpoint } from "../core/address.ts";
+import { errno, errnoName, openLibc, pointerTo, type Libc } from "./libc.ts";
+
+const AF_UNIX = 1;
+const AF_INET = 2;
+const AF_INET6 = 10;
+const SOCK_STREAM = 1;
+const SOCK_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SO_REUSEADDR = 2;
+const SO_KEEPALIVE = 9;
+const SO_LINGER = 13;
+const SO_REUSEPORT = 15;
+const SO_ATTACH_FILTER = 26;
+const SO_ATTACH_REUSEPORT_CBPF = 51;
+const SO_DETACH_REUSEPORT_BPF = 68;
+const SOL_IP = 0;
+const IP_BIND_ADDRESS_NO_PORT = 24;
+const SOL_TCP = 6;
+const TCP_KEEPIDLE = 4;
+const TCP_KEEPINTVL = 5;
+const TCP_KEEPCNT = 6;
+const SOL_IPV6 = 41;
+const IPV6_V6ONLY = 26;
+const F_DUPFD_CLOEXEC = 1030;
+const EINPROGRESS = 115;
+const EAFNOSUPPORT = 97;
+
+/** A failed system call: its name and the errno's, such as { call: "bind", code: "EADDRINUSE" }. */
+export interface SocketError {
+  call: string;
+  code: string;
+}
+
+/** Whether this process can make sockets of its own (FFI on Linux). Where not, Bun listens and connects by itself. */
+export function ownSockets(): boolean {
+  return openLibc() !== null;
+}
+
+function libc(): Libc {
+  const opened = openLibc();
+  if (opened === null) throw new Error("sockets of our own need Linux and bun:ffi");
+  return opened;
+}
+
+/** The sockaddr of an endpoint as bind(2) and connect(2) take it. A name has none: look it up first. */
+export function sockaddr(endpoint: Endpoint): Uint8Array {
+  switch (endpoint.kind) {
+    case "ip":
+      return inetSockaddr(endpoint.address, endpoint.port);
+    case "any":
+      return inetSockaddr([0, 0, 0, 0], endpoint.port);
+    case "unix":
+      return unixSockaddr(endpoint.path, false);
+    case "abstract":
+      return unixSockaddr(`\0${endpoint.name}`, true);
+    case "name":
+      throw new Error(`the name ${endpoint.host} has no sockaddr before it is looked up`);
+  }
+}
+
+function inetSockaddr(address: Address, port: number): Uint8Array {
+  const [w0, w1, w2, w3] = address;
+  const v4 = isIPv4(w0, w1, w2);
+  const bytes = new Uint8Array(v4 ? 16 : 28);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, v4 ? AF_INET : AF_INET6, true);
+  view.setUint16(2, port);
+  if (v4) {
+    view.setUint32(4, w3);
+  } else {
+    [w0, w1, w2, w3].forEach((word, i) => view.setUint32(8 + 4 * i, word));
+  }
+  return bytes;
+}
+
+function unixSockaddr(path: string, abstract: boolean): Uint8Array {
+  const name = new TextEncoder().encode(path);
+  // unix(7): an abstract name is as long as the address says; a path ends with a zero byte.
+  const bytes = new Uint8Array(2 + name.length + (abstract ? 0 : 1));
+  new DataView(bytes.buffer).setUint16(0, AF_UNIX, true);
+  bytes.set(name, 2);
+  return bytes;
+}
+
+function familyOf(address: Uint8Array): number {
+  return (address[0] ?? 0) | ((address[1] ?? 0) << 8);
+}
+
+const flag = new Int32Array(1);
+
+function setInt(fd: number, level: number, option: number, value: number): boolean {
+  flag[0] = value;
+  return libc().setsockopt(fd, level, option, flag, 4) === 0;
+}
+
+/**
+ * A bound and listening socket, non-blocking and closed on exec: a TCP one with SO_REUSEPORT, so that more can join its
+ * group (unless `share` is false), or a unix one. ":port" listens on IPv6 and IPv4 by one dual-stack socket, or on IPv4 where there is no IPv6.
+ */
+export function listenOn(endpoint: Endpoint, backlog: number, share = true): number | SocketError {
+  const address = sockaddr(endpoint);
+  const dualStack = endpoint.kind === "any";
+  const made = listenAt(address, { backlog, dualStack, share });
+  if (typeof made !== "number" && endpoint.kind === "any" && made.code === errnoName(EAFNOSUPPORT)) {
+    return listenAt(inetSockaddr([0, 0, 0xffff, 0], endpoint.port), { backlog, dualStack: false, share });
+  }
+  return made;
+}
+
+interface ListenOptions {
+  backlog: number;
+  dualStack: boolean;
+  share: boolean;
+}
+
+function listenAt(address: Uint8Array, { backlog, dualStack, share }: ListenOptions): number | SocketError {
+  const c = libc();
+  const family = familyOf(address);
+  const fd = c.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return failed("socket");
+  if (family !== AF_UNIX) {
+    setInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (share) setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    if (family === AF_INET6) setInt(fd, SOL_IPV6, IPV6_V6ONLY, dualStack ? 0 : 1);
+  }
+  if (c.bind(fd, address, address.length) !== 0) return failedAndClosed("bind", fd);
+  if (c.listen(fd, backlog) !== 0) return failedAndClosed("listen", fd);
+  return fd;
+}
+
+function failed(call: string): SocketError {
+  return { call, code: errnoName(errno(libc())) };
+}
+
+function failedAndClosed(call: string, fd: number): SocketError {
+  const error = failed(call);
+  closeDescriptor(fd);
+  return error;
+}
+
+/** Another descriptor of the same socket, closed on exec. */
+export function duplicate(fd: number): number | SocketError {
+  const copy = libc().fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  return copy < 0 ? failed("fcntl") : copy;
+}
+
+export function closeDescriptor(fd: number): void {
+  libc().close(fd);
+}
+
+/** Sets the length of a listening socket's accept queue; the kernel caps it at net.core.somaxconn. */
+export function setBacklog(fd: number, backlog: number): void {
+  libc().listen(fd, backlog);
+}
+
+/**
+ * TCP keepalive on a socket: the first probe after `idleMs` of silence, three probes, a third of that apart, the connection
+ * reset when none is answered. On a listening socket every accepted one inherits it (tcp(7)), which costs no call each.
+ */
+export function setKeepalive(fd: number, idleMs: number): void {
+  if (idleMs === 0) {
+    setInt(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+    return;
+  }
+  const seconds = Math.max(1, Math.round(idleMs / 1000));
+  setInt(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  setInt(fd, SOL_TCP, TCP_KEEPIDLE, seconds);
+  setInt(fd, SOL_TCP, TCP_KEEPINTVL, Math.max(1, Math.round(seconds / 3)));
+  setInt(fd, SOL_TCP, TCP_KEEPCNT, 3);
+}
+
+/** Whatever closes this descriptor, the peer sees a reset and not an end (socket(7), SO_LINGER of zero). */
+export function resetOnClose(fd: number): void {
+  libc().setsockopt(fd, SOL_SOCKET, SO_LINGER, new Int32Array([1, 0]), 8);
+}
+
+// ---------------------------------------------------------------------- classic BPF (linux/filter.h, bpf_common.h)
+
+const LD_W_ABS = 0x20;
+const LD_B_ABS = 0x30;
+const TAX = 0x07;
+const XOR_X = 0xac;
+const RSH_K = 0x74;
+const AND_K = 0x54;
+const MUL_K = 0x24;
+const MOD_K = 0x94;
+const JEQ_K = 0x15;
+const RET_A = 0x16;
+const RET_K = 0x06;
+const SKF_AD_OFF = -0x1000;
+const SKF_AD_RANDOM = 56;
+const SKF_NET_OFF = -0x100000;
+
+type Instruction = readonly [code: number, k: number, jumpTrue?: number, jumpFalse?: number];
+
+function attach(fd: number, option: number, program: readonly Instruction[]): boolean {
+  const instructions = new Uint8Array(8 * program.length);
+  const view = new DataView(instructions.buffer);
+  program.forEach(([code, k, jumpTrue = 0, jumpFalse = 0], i) => {
+    view.setUint16(8 * i, code, true);
+    view.setUint8(8 * i + 2, jumpTrue);
+    view.setUint8(8 * i + 3, jumpFalse);
+    view.setUint32(8 * i + 4, k >>> 0, true);
+  });
+  // struct sock_fprog: a 16-bit length, six bytes of padding, a pointer.
+  const header = new BigUint64Array([BigInt(program.length), BigInt(pointerTo(instructions))]);
+  return libc().setsockopt(fd, SOL_SOCKET, option, header, 16) === 0;
+}
+
+// A multiplicative hash (Knuth, TAOCP 6.4) spreads neighbouring addresses before the remainder is taken.
+const spread = (workers: number): Instruction[] => [
+  [MUL_K, 0x9e3779b1],
+  [RSH_K, 15],
+  [MOD_K, workers],
+  [RET_A, 0],
+];
+
+/**
+ * Which socket of a SO_REUSEPORT group gets a connection, told to the kernel through one socket of the group. Sockets are
+ * numbered in the order of their listen(2); `workers` counts those that take part, and the rest get nothing more.
+ * - "client": by source address alone (IPv4 whole, IPv6 by its /64), so that a client stays with one worker.
+ * - "flow": the kernel's own spread over address and port pairs, or at random where only some sockets take part.
+ */
+export function steer(fd: number, by: "flow" | "client", workers: number, sockets: number): boolean {
+  if (by === "client") {
+    return attach(fd, SO_ATTACH_REUSEPORT_CBPF, [
+      [LD_B_ABS, SKF_NET_OFF],
+      [RSH_K, 4],
+      [JEQ_K, 4, 0, 2], // IP version: 4 goes on, else to the load of IPv6's first word
+      [LD_W_ABS, SKF_NET_OFF + 12],
+      [JEQ_K, 0, 4, 4], // both ways: to the hash
+      [LD_W_ABS, SKF_NET_OFF + 8],
+      [TAX, 0],
+      [LD_W_ABS, SKF_NET_OFF + 12],
+      [XOR_X, 0],
+      ...spread(workers),
+    ]);
+  }
+  if (workers === sockets) {
+    libc().setsockopt(fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, flag, 4);
+    return true;
+  }
+  return attach(fd, SO_ATTACH_REUSEPORT_CBPF, [
+    [LD_W_ABS, SKF_AD_OFF + SKF_AD_RANDOM],
+    [MOD_K, workers],
+    [RET_A, 0],
+  ]);
+}
+
+/**
+ * A listening TCP socket takes no new connection from now on, yet goes on with handshakes already begun, so that its queue
+ * can be emptied before it is closed: segments with SYN and without ACK are dropped. To close a socket with connections in
+ * its queue resets them. A client that comes meanwhile tries its SYN again a second later and is then refused.
+ */
+export function refuseNewcomers(fd: number): void {
+  // The kernel runs a socket filter over the TCP header (tcp_filter in net/ipv4/tcp_ipv4.c): byte 13 holds the flags.
+  attach(fd, SO_ATTACH_FILTER, [
+    [LD_B_ABS, 13],
+    [AND_K, 0x12],
+    [JEQ_K, 0x02, 0, 1],
+    [RET_K, 0],
+    [RET_K, 0xffffffff],
+  ]);
+}
+
+// ---------------------------------------------------------------------- the way of a connection
+
+const peer = new Uint8Array(28);
+const peerView = new DataView(peer.buffer);
+const peerLength = new Uint32Array(1);
+
+/**
+ * The peer's address of a connected socket, into five words of `out` from `at`: the address's four, then the port. A unix
+ * peer is all zeros. Hot path: one system call, nothing allocated.
+ */
+export function peerAddress(fd: number, out: Int32Array, at: number): boolean {
+  peerLength[0] = 28;
+  if (libc().getpeername(fd, peer, peerLength) !== 0) return false;
+  const family = peer[0];
+  out[at + 4] = family === AF_UNIX ? 0 : peerView.getUint16(2);
+  if (family === AF_INET) {
+    out[at] = 0;
+    out[at + 1] = 0;
+    out[at + 2] = 0xffff;
+    out[at + 3] = peerView.getInt32(4);
+  } else {
+    const offset = family === AF_INET6 ? 8 : -1;
+    for (let i = 0; i < 4; i++) out[at + i] = offset < 0 ? 0 : peerView.getInt32(offset + 4 * i);
+  }
+  return true;
+}
+
+/**
+ * Begins a connect and does not wait: a descriptor whose connection is being made (Bun.connect({ fd }) adopts it), or the
+ * errno, negative. `source` is the sockaddr of the local address, its port 0, or null. Hot path.
+ */
+export function beginConnect(to: Uint8Array, source: Uint8Array | null): number {
+  const c = libc();
+  const fd = c.socket(familyOf(to), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno(c);
+  if (source !== null) {
+    // ip(7): the port is chosen at connect, so that one may serve many destinations.
+    setInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+    if (c.bind(fd, source, source.length) !== 0) return abandoned(c, fd);
+  }
+  if (c.connect(fd, to, to.length) === 0) return fd;
+  const error = errno(c);
+  if (error === EINPROGRESS) return fd;
+  c.close(fd);
+  return -error;
+}
+
+function abandoned(c: Libc, fd: number): number {
+  const error = errno(c);
+  c.close(fd);
+  return -error;
+}
+
+const CLOCK_MONOTONIC = 1;
+const timespec = new BigInt64Array(2);
+
+/** Nanoseconds on a clock that never goes back and that all threads share, which Bun's own are not (clock_gettime(2)). */
+export function monotonicNs(): bigint {
+  const c = openLibc();
+  if (c === null) return BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
+  c.clock_gettime(CLOCK_MONOTONIC, timespec);
+  return timespec[0]! * 1_000_000_000n + timespec[1]!;
+}
+
+const RLIMIT_NOFILE = 7;
+
+/** The soft limit of open files of this process (getrlimit(2)); Bun has raised it to the hard one at its start. */
+export function openFilesLimit(): number {
+  const limits = new BigUint64Array(2);
+  if (!ownSockets() || libc().getrlimit(RLIMIT_NOFILE, limits) !== 0) return 1024;
+  return Number(limits[0] ?? 1024n) > 2 ** 31 ? 2 ** 31 : Number(limits[0]);
+}

@@ -1,0 +1,145 @@
+// The table of clients of one listener: who holds how many connections, and who may open another one now; exact over all
+// workers. It is of fixed size and set-associative; when a set is full the entry that has been idle longest goes, so a flood
+// of addresses cannot make it grow, nor make a client with open connections be forgotten.
+import { hashWords, type HashKey } from "../core/hash.ts";
+import { NO_TOKEN, takeToken } from "../policy/token-bucket.ts";
+
+// An entry is two 64-bit words and a time. The first word is the client's tag and its open connections together, so that to
+// count one more, and to give the entry to another client only while nothing is open, is one compare-and-exchange each.
+// The second is the theoretical arrival time of the token bucket (GCRA), in nanoseconds: one word holds the whole bucket.
+const OPEN_BITS = 24n;
+const OPEN_MASK = (1n << OPEN_BITS) - 1n;
+const TAG_BITS = 40n;
+
+/** Entries of a set: all the places that one client may have. */
+export const WAYS = 16;
+const ENTRY_BYTES = 24;
+const HEADER_BYTES = 64;
+
+/** Answers of `claim` other than an entry's number. */
+export const CLIENT_OVER_RATE = -1;
+export const CLIENT_OVER_CAP = -2;
+/** Every place that the client may have belongs to a client with open connections. */
+export const CLIENT_TABLE_FULL = -3;
+
+/** What a listener allows one client; 0 = no limit. */
+export interface ClientLimits {
+  /** Open connections at once. */
+  maxOpen: number;
+  /** Nanoseconds between two new connections at the steady rate; 0n = no rate limit. */
+  intervalNs: bigint;
+  /** New connections at once after a pause. */
+  burst: number;
+}
+
+/** Memory for a table of at least `entries` clients (rounded up to a power of two), with a hash key of its own. */
+export function clientMemory(entries: number): SharedArrayBuffer {
+  const sets = 2 ** Math.ceil(Math.log2(Math.max(1, entries / WAYS)));
+  const memory = new SharedArrayBuffer(HEADER_BYTES + sets * WAYS * ENTRY_BYTES);
+  // A private key: an attacker must not be able to choose addresses that fall into one set.
+  new Uint8Array(memory, 0, 8).set(crypto.getRandomValues(new Uint8Array(8)));
+  return memory;
+}
+
+export class ClientTable {
+  readonly #words: BigInt64Array;
+  readonly #seen: Int32Array;
+  readonly #sets: number;
+  readonly #key: HashKey;
+  readonly #hash = new Int32Array(2);
+
+  constructor(memory: SharedArrayBuffer) {
+    const entries = (memory.byteLength - HEADER_BYTES) / ENTRY_BYTES;
+    this.#key = new Int32Array(memory, 0, 2);
+    this.#words = new BigInt64Array(memory, HEADER_BYTES, entries * 2);
+    this.#seen = new Int32Array(memory, HEADER_BYTES + entries * 16, entries);
+    this.#sets = entries / WAYS;
+  }
+
+  /**
+   * One more connection of a client (its address masked to the listener's client prefix) at `nowNs` on a clock that all
+   * threads share: the number of its entry, to be given back by `release` when the connection ends if maxOpen is set, or
+   * one of the negative answers above.
+   */
+  claim(w0: number, w1: number, w2: number, w3: number, limits: ClientLimits, nowNs: bigint): number {
+    hashWords(this.#key, 0, w0, w1, w2, w3, this.#hash);
+    const low = this.#hash[0] ?? 0;
+    const high = this.#hash[1] ?? 0;
+    const set = (low & (this.#sets - 1)) * WAYS;
+    // The tag is never 0, which marks an entry that nobody has had.
+    const tag = (BigInt(high >>> 0) << 8n) | BigInt(low >>> 24) || 1n;
+    const seconds = Number(nowNs / 1_000_000_000n) | 0;
+    for (;;) {
+      const entry = this.#find(set, tag, seconds);
+      if (entry < 0) return CLIENT_TABLE_FULL;
+      const answer = this.#count(entry, tag, limits, nowNs);
+      if (answer === LOST) continue;
+      this.#seen[entry] = seconds;
+      return answer;
+    }
+  }
+
+  release(entry: number): void {
+    Atomics.sub(this.#words, 2 * entry, 1n);
+  }
+
+  /** Open connections of an entry's client. */
+  open(entry: number): number {
+    return Number(Atomics.load(this.#words, 2 * entry) & OPEN_MASK);
+  }
+
+  // The client's entry, made if need be in the place that has been idle longest; -1 = no place is idle.
+  #find(set: number, tag: bigint, seconds: number): number {
+    for (;;) {
+      let oldest = -1;
+      let oldestWord = 0n;
+      let oldestAge = -1;
+      for (let entry = set; entry < set + WAYS; entry++) {
+        const word = Atomics.load(this.#words, 2 * entry);
+        if (tagOf(word) === tag) return entry;
+        if ((word & OPEN_MASK) !== 0n) continue;
+        const age = word === 0n ? 2 ** 31 : (seconds - (this.#seen[entry] ?? 0)) | 0;
+        if (age <= oldestAge) continue;
+        oldest = entry;
+        oldestWord = word;
+        oldestAge = age;
+      }
+      if (oldest < 0) return -1;
+      // What the former client still owed is forgotten before the place changes hands, never after: a claim of the new
+      // client by another worker must not find it.
+      Atomics.store(this.#words, 2 * oldest + 1, 0n);
+      this.#seen[oldest] = seconds;
+      const fresh = BigInt.asIntN(64, tag << OPEN_BITS);
+      if (Atomics.compareExchange(this.#words, 2 * oldest, oldestWord, fresh) === oldestWord) return oldest;
+    }
+  }
+
+  #count(entry: number, tag: bigint, limits: ClientLimits, nowNs: bigint): number {
+    const { maxOpen, intervalNs, burst } = limits;
+    if (maxOpen > 0) {
+      for (;;) {
+        const word = Atomics.load(this.#words, 2 * entry);
+        if (tagOf(word) !== tag) return LOST;
+        if ((word & OPEN_MASK) >= BigInt(maxOpen)) return CLIENT_OVER_CAP;
+        if (Atomics.compareExchange(this.#words, 2 * entry, word, word + 1n) === word) break;
+      }
+    }
+    if (intervalNs === 0n) return entry;
+    for (;;) {
+      const tat = Atomics.load(this.#words, 2 * entry + 1);
+      const next = takeToken(tat, nowNs, intervalNs, burst);
+      if (next === NO_TOKEN) {
+        if (maxOpen > 0) this.release(entry);
+        return CLIENT_OVER_RATE;
+      }
+      if (Atomics.compareExchange(this.#words, 2 * entry + 1, tat, next) === tat) return entry;
+    }
+  }
+}
+
+/** The entry was given to another client between finding and counting: look again. */
+const LOST = -4;
+
+function tagOf(word: bigint): bigint {
+  return BigInt.asUintN(Number(TAG_BITS), word >> OPEN_BITS);
+}

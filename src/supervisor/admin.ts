@@ -1,0 +1,292 @@
+// The admin endpoint: probes, metrics, status and the few things that one may order. Knows HTTP and who may ask; what it
+// answers comes from outside. https://www.rfc-editor.org/rfc/rfc9110 (HTTP), rfc6750 (bearer tokens)
+import { createHash, timingSafeEqual } from "node:crypto";
+import { chmodSync, lstatSync, unlinkSync } from "node:fs";
+import type { Server } from "bun";
+import type { BindEndpoint } from "../config/kinds.ts";
+import { formatAddress, formatEndpoint, formatHostPort, parseAddress } from "../core/address.ts";
+import { PROMETHEUS_CONTENT_TYPE, prometheusText } from "../observe/prometheus.ts";
+import type { Snapshot } from "../observe/snapshot.ts";
+import { beginConnect, closeDescriptor, ownSockets, sockaddr } from "../platform/sockets.ts";
+
+export interface AdminOptions {
+  bind: BindEndpoint;
+  /** The bearer token; null = whoever can connect may ask. */
+  token: string | null;
+  snapshot: () => Snapshot;
+  reload: () => Promise<{ ok: boolean; message: string }>;
+  /** Ends a worker as if it had crashed; false = there is none of that index. */
+  restartWorker: (index: number) => boolean;
+  /** Hears what a handler threw: a fault of this program. */
+  failed?: (error: unknown) => void;
+}
+
+export interface Admin {
+  /** As in the config, with the real port: "127.0.0.1:9900", "unix:/run/lb/admin.sock". */
+  readonly address: string;
+  /** The token in force from the next request on. */
+  setToken(token: string | null): void;
+  /** Accepts no more; answers under way are finished, and a unix socket's file is removed. */
+  stop(): void;
+}
+
+/** No request has a body that means anything. */
+const BODY_BYTES_MAX = 4096;
+/** Of a connection that says nothing; longer than usual scrape intervals, so that they keep theirs. */
+const IDLE_SECONDS = 75;
+
+/** Listens and answers. `error` is one line for people, with the cure. */
+export function startAdmin(options: AdminOptions): Admin | { error: string } {
+  const { bind, failed } = options;
+  let token = options.token;
+  const started = listen(bind, {
+    development: false,
+    idleTimeout: IDLE_SECONDS,
+    maxRequestBodySize: BODY_BYTES_MAX,
+    fetch: async (request: Request, server: Server<undefined>): Promise<Response> => {
+      const response = await answer({ request, server, token, options });
+      for (const [name, value] of Object.entries(HEADERS)) response.headers.set(name, value);
+      return response;
+    },
+    // Says nothing of what went wrong: an error's text could hold anything.
+    error: (error: unknown): Response => {
+      failed?.(error);
+      return new Response("internal error, see the log\n", { status: 500, headers: { ...HEADERS, ...PLAIN } });
+    },
+  });
+  if (typeof started === "string") return { error: `the admin endpoint cannot listen on ${started}` };
+  return {
+    address: addressOf(bind, started),
+    setToken: (next) => {
+      token = next;
+    },
+    stop: () => void started.stop(false),
+  };
+}
+
+const PLAIN = { "Content-Type": "text/plain; charset=utf-8" };
+
+const HEADERS = {
+  "Cache-Control": "no-store",
+  "X-Content-Type-Options": "nosniff",
+  "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+  "Cross-Origin-Resource-Policy": "same-origin",
+  "Referrer-Policy": "no-referrer",
+};
+
+// ---------------------------------------------------------------------- requests
+
+interface Asked {
+  request: Request;
+  server: Server<undefined>;
+  token: string | null;
+  options: AdminOptions;
+}
+
+interface Route {
+  method: "GET" | "POST";
+  path: RegExp;
+  /** Answered to everyone, token or not: for probes, which carry none. */
+  open?: true;
+  answer: (options: AdminOptions, path: RegExpExecArray) => Response | Promise<Response>;
+}
+
+const ROUTES: readonly Route[] = [
+  { method: "GET", path: /^\/live$/, open: true, answer: () => plain(200, "ok") },
+  { method: "GET", path: /^\/ready$/, open: true, answer: ({ snapshot }) => ready(snapshot()) },
+  { method: "GET", path: /^\/metrics$/, answer: ({ snapshot }) => metrics(snapshot()) },
+  { method: "GET", path: /^\/api\/status$/, answer: ({ snapshot }) => json(200, snapshot()) },
+  { method: "POST", path: /^\/api\/reload$/, answer: ({ reload }) => reloaded(reload) },
+  {
+    method: "POST",
+    path: /^\/api\/workers\/(\d{1,4})\/restart$/,
+    answer: ({ restartWorker }, path) => restarted(restartWorker, Number(path[1])),
+  },
+];
+
+async function answer({ request, server, token, options }: Asked): Promise<Response> {
+  const path = pathOf(request.url);
+  const found = ROUTES.map((route) => ({ route, match: route.path.exec(path) })).find(({ match }) => match !== null);
+  if (found?.route.open !== true) {
+    const refused = refusal(request, token, options.bind);
+    if (refused !== null) return refused;
+  }
+  if (found === undefined || found.match === null) return plain(404, NOT_FOUND);
+  const { method } = found.route;
+  // RFC 9110 section 9.3.2: HEAD is GET without the content, which Bun leaves out.
+  if (request.method !== method && !(method === "GET" && request.method === "HEAD")) {
+    const allow = method === "GET" ? "GET, HEAD" : method;
+    return plain(405, `only ${allow} is allowed here`, { Allow: allow });
+  }
+  // A reload takes as long as it takes.
+  if (method === "POST") server.timeout(request, 0);
+  return found.route.answer(options, found.match);
+}
+
+const NOT_FOUND =
+  "not found\n\nGET  /live\nGET  /ready\nGET  /metrics\nGET  /api/status\nPOST /api/reload\nPOST /api/workers/N/restart";
+
+/** Why the one who asks gets no answer, or null if he gets one. */
+function refusal(request: Request, token: string | null, bind: BindEndpoint): Response | null {
+  if (token !== null) {
+    if (bears(request, token)) return null;
+    return plain(401, "a bearer token is required", { "WWW-Authenticate": 'Bearer realm="lb"' });
+  }
+  // Without a token it is the browser of somebody on this machine that a foreign page could send here. A name that it made
+  // to mean 127.0.0.1 (DNS rebinding) shows in Host; and a form or a simple fetch cannot set a header of its own (CSRF).
+  const host = request.headers.get("host");
+  if (!isOwnHost(host, bind)) return plain(403, "this Host is not answered: ask by IP address or localhost");
+  if (request.method !== "GET" && request.method !== "HEAD" && request.headers.get("x-lb-admin") !== "1") {
+    return plain(403, "the header X-Lb-Admin: 1 is required");
+  }
+  return null;
+}
+
+/** In constant time: hashes are compared, which are of one length and which nobody can steer. */
+function bears(request: Request, token: string): boolean {
+  const given = /^bearer +(\S+) *$/i.exec(request.headers.get("authorization") ?? "")?.[1];
+  const matches = timingSafeEqual(digest(given ?? ""), digest(token));
+  return matches && given !== undefined;
+}
+
+function digest(text: string): Uint8Array {
+  return createHash("sha256").update(text).digest();
+}
+
+/** Whether a Host header is an IP address, localhost, or none at all (HTTP/1.0, which no browser speaks). */
+function isOwnHost(host: string | null, bind: BindEndpoint): boolean {
+  // No page can make a browser speak to a unix socket.
+  if (host === null || bind.kind === "unix" || bind.kind === "abstract") return true;
+  const name = /^(\[[0-9a-fA-F:.]+\]|[^:[\]]+)(:\d{1,5})?$/.exec(host)?.[1]?.toLowerCase();
+  if (name === undefined) return false;
+  return name === "localhost" || parseAddress(name.replace(/^\[|\]$/g, "")) !== null;
+}
+
+/** Bun gives the URL whole where Host is well-formed, and only the path where it is not or is missing. */
+function pathOf(url: string): string {
+  const path = url.startsWith("/") ? url : url.replace(/^[a-z]+:\/\/[^/?#]*/i, "");
+  return path.replace(/[?#].*$/s, "");
+}
+
+// ---------------------------------------------------------------------- answers
+
+function ready(snapshot: Snapshot): Response {
+  return snapshot.ready ? plain(200, "ready") : plain(503, ["not ready", ...snapshot.not_ready].join("\n"));
+}
+
+function metrics(snapshot: Snapshot): Response {
+  return new Response(prometheusText(snapshot), { headers: { "Content-Type": PROMETHEUS_CONTENT_TYPE } });
+}
+
+async function reloaded(reload: AdminOptions["reload"]): Promise<Response> {
+  const result = await reload();
+  return json(result.ok ? 200 : 422, result);
+}
+
+function restarted(restartWorker: AdminOptions["restartWorker"], index: number): Response {
+  if (!restartWorker(index)) return json(404, { ok: false, message: `there is no worker ${index}` });
+  return json(200, { ok: true, message: `worker ${index} was ended and is started again` });
+}
+
+function plain(status: number, text: string, headers: Record<string, string> = {}): Response {
+  return new Response(`${text}\n`, { status, headers: { ...PLAIN, ...headers } });
+}
+
+function json(status: number, value: unknown): Response {
+  const headers = { "Content-Type": "application/json; charset=utf-8" };
+  return new Response(`${JSON.stringify(value, null, 2)}\n`, { status, headers });
+}
+
+// ---------------------------------------------------------------------- listening
+
+type Serving = Omit<Bun.Serve.HostnamePortServeOptions<undefined>, "hostname" | "port" | "routes"> & {
+  fetch: (request: Request, server: Server<undefined>) => Promise<Response>;
+};
+
+/** The server, or which address could not be had and why. */
+function listen(bind: BindEndpoint, serving: Serving): Server<undefined> | string {
+  const name = formatEndpoint(bind);
+  if (bind.kind === "unix") return listenAtPath(bind.path, serving);
+  if (bind.kind === "abstract") {
+    const started = attempt(() => Bun.serve({ ...serving, unix: `\0${bind.name}` } as never));
+    return typeof started === "string" ? `${name}: ${reason(started)}` : started;
+  }
+  // "::" is dual-stack; without IPv6 there is only IPv4.
+  const hostnames = bind.kind === "any" ? ["::", "0.0.0.0"] : [formatAddress(...bind.address)];
+  let code = "";
+  for (const hostname of hostnames) {
+    const started = attempt(() => Bun.serve({ ...serving, hostname, port: bind.port }));
+    if (typeof started !== "string") return started;
+    code = started;
+    if (code === "EADDRINUSE" || code === "EACCES") break;
+  }
+  const cure = code === "EADDRINUSE" ? `; who has it tells: ss -ltnp 'sport = :${bind.port}'` : "";
+  return `${name}: ${reason(code)}${cure}`;
+}
+
+function listenAtPath(path: string, serving: Serving): Server<undefined> | string {
+  const serve = () => privately(path, () => Bun.serve({ ...serving, unix: path } as never));
+  let started = attempt(serve);
+  if (started === "EADDRINUSE" && isLeftover(path)) {
+    const removed = attempt(() => unlinkSync(path));
+    started = typeof removed === "string" ? removed : attempt(serve);
+  }
+  if (typeof started !== "string") return started;
+  const exists = started === "EADDRINUSE" && !isSocket(path);
+  return `unix:${path}: ${exists ? "a file that is no socket is in its place: remove it" : reason(started)}`;
+}
+
+/** Makes a socket file that only this user may connect to, from its first moment. */
+function privately(path: string, make: () => Server<undefined>): Server<undefined> {
+  // A thread other than the main one has no umask of its own to set; there, the mode comes a moment later.
+  const before = attempt(() => process.umask(0o177));
+  try {
+    const server = make();
+    chmodSync(path, 0o600);
+    return server;
+  } finally {
+    if (typeof before === "number") process.umask(before);
+  }
+}
+
+/** Whether a socket file belongs to no one any more: only then is a connect to it refused (unix(7)). */
+function isLeftover(path: string): boolean {
+  if (!isSocket(path) || !ownSockets()) return false;
+  const connected = beginConnect(sockaddr({ kind: "unix", path }), null);
+  if (connected >= 0) closeDescriptor(connected);
+  return connected === -ECONNREFUSED;
+}
+
+const ECONNREFUSED = 111;
+
+function isSocket(path: string): boolean {
+  return attempt(() => lstatSync(path).isSocket()) === true;
+}
+
+const REASONS: Record<string, string> = {
+  EADDRINUSE: "the address is in use, perhaps by another lb: stop that one, or change admin.bind",
+  EADDRNOTAVAIL: "this machine has no such address: change admin.bind",
+  EACCES: "permission denied: choose a port above 1023, or a folder that this user may write to, in admin.bind",
+  ENOENT: "there is no such folder: make it, or change admin.bind",
+  ENOTDIR: "a part of the path is not a folder: change admin.bind",
+  EROFS: "the file system is read-only: change admin.bind",
+};
+
+function reason(code: string): string {
+  return REASONS[code] ?? `it failed with ${code}`;
+}
+
+/** What `work` gives, or the code of the error that it throws. */
+function attempt<T>(work: () => T): T | string {
+  try {
+    return work();
+  } catch (error) {
+    return error instanceof Error && "code" in error ? String(error.code) : "an unknown error";
+  }
+}
+
+function addressOf(bind: BindEndpoint, server: Server<undefined>): string {
+  const port = server.port ?? 0;
+  if (bind.kind === "ip") return formatHostPort(bind.address, port);
+  return formatEndpoint(bind.kind === "any" ? { kind: "any", port } : bind);
+}

@@ -1,0 +1,317 @@
+// The worker threads: started, given plans, started again when they die, retired when there are to be fewer. What a dead
+// worker held in shared memory is given back here, from its ledger.
+import { END_CODES, ENDED_BY } from "../core/ends.ts";
+import type { FromWorker, Plan, PoolState, ToWorker } from "../messages.ts";
+import { POOL_CHANNEL } from "../messages.ts";
+import { clientText, type AccessLine } from "../observe/access-line.ts";
+import { resetOnClose } from "../platform/sockets.ts";
+import { giveBack } from "../shared/cells.ts";
+import { ClientTable } from "../shared/clients.ts";
+import { LISTENER, WORKER } from "../shared/counters.ts";
+import { CLAIM, Ledger, ledgerMemory, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import type { Log } from "./log.ts";
+import type { Registry } from "./registry.ts";
+
+/** A worker that has not answered a plan by then is taken for hung and is started anew. */
+const ANSWER_MS = 10_000;
+/** A worker that dies again and again is started again after ever longer pauses. */
+const RESTART_FIRST_MS = 10;
+const RESTART_MAX_MS = 5000;
+/** Having lived so long, a worker's death counts as the first again. */
+const STABLE_MS = 10_000;
+
+export interface FleetOptions {
+  spawn: () => Worker;
+  registry: Registry;
+  log: Log;
+  /** The plan in force, with the sockets of the worker at a position, 0 and up without gaps. */
+  planFor: (position: number) => Plan;
+  /** Connections that one worker may have at once. */
+  ledgerRows: number;
+  /** One Int32 cell: connections of the whole process. */
+  open: Int32Array;
+  onAccess: (text: string, lines: number, pending: Int32Array) => void;
+  /** A connection that died with its worker. */
+  onLost: (line: AccessLine) => void;
+  onOverBudget: () => void;
+}
+
+type Answer = { ok: true } | { ok: false; reason: string };
+
+/** One worker thread after another in the same place: same index, same rows of counters. */
+export class WorkerSeat {
+  /** Its number in logs and metrics, and of its rows of counters. */
+  readonly index: number;
+  /** Its place among the workers that accept. */
+  readonly position: number;
+  readonly counters: Float64Array<SharedArrayBuffer>;
+  readonly #logPending: Int32Array<SharedArrayBuffer>;
+  readonly #options: FleetOptions;
+  readonly #ledgerMemory: SharedArrayBuffer;
+  #worker: Worker | null = null;
+  #ledger: Ledger;
+  state: "starting" | "running" | "retiring" | "gone" = "starting";
+  restarts = 0;
+  #startedMs = 0;
+  #deathsInARow = 0;
+  #answer: ((answer: Answer) => void) | null = null;
+  readonly #onGone: (() => void)[] = [];
+
+  constructor(index: number, position: number, options: FleetOptions) {
+    this.index = index;
+    this.position = position;
+    this.#options = options;
+    this.counters = options.registry.arena.float64(WORKER.size);
+    this.#logPending = options.registry.arena.int32(1);
+    this.#ledgerMemory = ledgerMemory(options.ledgerRows);
+    this.#ledger = new Ledger(this.#ledgerMemory);
+  }
+
+  /** Starts the thread with the plan in force; resolves when it serves, or says why it does not. */
+  start(): Promise<Answer> {
+    const { spawn, planFor, open } = this.#options;
+    this.state = "starting";
+    this.#startedMs = performance.now();
+    const worker = spawn();
+    this.#worker = worker;
+    worker.addEventListener("message", (event) => this.#hear(event.data as FromWorker));
+    worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      this.#options.log.error("worker failed", { worker: this.index, error: event.message });
+    });
+    worker.addEventListener("close", () => this.#died(worker));
+    const { index, counters } = this;
+    const ledger = this.#ledgerMemory;
+    this.#post({
+      kind: "start",
+      index,
+      ledger,
+      open,
+      counters,
+      logPending: this.#logPending,
+      plan: planFor(this.position),
+    });
+    return this.#awaitAnswer();
+  }
+
+  /** Gives the worker a new plan; resolves with its answer. */
+  apply(plan: Plan): Promise<Answer> {
+    if (this.#worker === null) return Promise.resolve({ ok: true });
+    this.#post({ kind: "apply", plan });
+    return this.#awaitAnswer();
+  }
+
+  /** Lets the worker end its connections by the deadline (epoch milliseconds, Infinity = when they end); then it is gone. */
+  stop(spreadFromMs: number, deadlineMs: number): Promise<void> {
+    this.state = "retiring";
+    if (this.#worker === null) {
+      this.state = "gone";
+      return Promise.resolve();
+    }
+    this.#post({ kind: "stop", spreadFromMs, deadlineMs });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#onGone.push(resolve);
+    return promise;
+  }
+
+  /** Ends the thread at once, as if it had crashed. Its connections are reset. */
+  kill(): boolean {
+    if (this.#worker === null) return false;
+    for (const row of this.#ledger.rowsInUse()) {
+      for (const cell of [ROW.clientFd, ROW.backendFd]) {
+        const fd = this.#ledger.words[row * ROW_WORDS + cell] ?? -1;
+        if (fd >= 0) resetOnClose(fd);
+      }
+    }
+    this.#worker.terminate();
+    return true;
+  }
+
+  /** Characters of its access log were written. */
+  get logPending(): Int32Array {
+    return this.#logPending;
+  }
+
+  #post(message: ToWorker): void {
+    this.#worker?.postMessage(message);
+  }
+
+  #awaitAnswer(): Promise<Answer> {
+    const { promise, resolve } = Promise.withResolvers<Answer>();
+    const timer = setTimeout(() => {
+      this.#options.log.error("worker does not answer", { worker: this.index });
+      this.kill();
+    }, ANSWER_MS);
+    this.#answer = (answer) => {
+      clearTimeout(timer);
+      this.#answer = null;
+      resolve(answer);
+    };
+    return promise;
+  }
+
+  #hear(message: FromWorker): void {
+    switch (message.kind) {
+      case "applied":
+        if (this.state === "starting") this.state = "running";
+        this.#answer?.({ ok: true });
+        return;
+      case "refused":
+        this.#answer?.({ ok: false, reason: message.reason });
+        return;
+      case "access":
+        this.#options.onAccess(message.text, message.lines, this.#logPending);
+        return;
+      case "over_budget":
+        this.#options.onOverBudget();
+        return;
+      case "crashed":
+        this.#options.log.error("worker crashed", { worker: this.index, reason: message.reason });
+        return;
+      case "stopped":
+        this.state = "gone";
+        this.#worker?.terminate();
+    }
+  }
+
+  #died(worker: Worker): void {
+    if (worker !== this.#worker) return;
+    this.#worker = null;
+    const lost = this.#harvest();
+    if (this.state === "retiring" || this.state === "gone") {
+      this.state = "gone";
+      for (const resolve of this.#onGone) resolve();
+      return;
+    }
+    const lived = performance.now() - this.#startedMs;
+    this.#deathsInARow = lived > STABLE_MS ? 1 : this.#deathsInARow + 1;
+    const pauseMs = Math.min(RESTART_MAX_MS, RESTART_FIRST_MS * 2 ** (this.#deathsInARow - 1));
+    this.#options.log.error("worker died", { worker: this.index, connections_lost: lost, restart_in_ms: pauseMs });
+    this.state = "starting";
+    this.restarts++;
+    // The death is the answer to a plan that was under way: the next start takes the plan in force then.
+    this.#answer?.({ ok: true });
+    setTimeout(() => void this.#startAgain(), pauseMs);
+  }
+
+  async #startAgain(): Promise<void> {
+    if (this.state !== "starting") return;
+    const answer = await this.start();
+    if (answer.ok) this.#options.log.info("worker started again", { worker: this.index });
+    else this.#options.log.error("worker refused the plan", { worker: this.index, reason: answer.reason });
+  }
+
+  // Gives back what the dead worker's connections claimed, and writes their lines. Nobody else touches its rows now.
+  #harvest(): number {
+    const { words } = this.#ledger;
+    let lost = 0;
+    for (const row of this.#ledger.rowsInUse()) {
+      this.#lose(row, row * ROW_WORDS);
+      words[row * ROW_WORDS] = 0;
+      lost++;
+    }
+    words[0] = 0;
+    this.#logPending[0] = 0;
+    return lost;
+  }
+
+  #lose(row: number, at: number): void {
+    const { registry, open, onLost } = this.#options;
+    const { words, floats } = this.#ledger;
+    const claims = words[at]!;
+    const listener = registry.listenerById.get(words[at + ROW.listener]!);
+    const backend = registry.backendById.get(words[at + ROW.backend]!);
+    if (claims & CLAIM.process) giveBack(open);
+    if (listener !== undefined) {
+      if (claims & CLAIM.listener) giveBack(listener.open);
+      if (claims & CLAIM.client && listener.clients)
+        new ClientTable(listener.clients).release(words[at + ROW.clientEntry]!);
+      const ends = this.index * LISTENER.size + LISTENER.ends;
+      listener.counters[ends + END_CODES.worker_lost * ENDED_BY.length + ENDED_BY.indexOf("lb")]!++;
+    }
+    if (claims & CLAIM.backend && backend !== undefined) giveBack(backend.open);
+    this.counters[WORKER.ended]!++;
+    const now = performance.timeOrigin + performance.now();
+    onLost({
+      timeMs: now,
+      listener: listener?.name ?? "",
+      client: clientText(words, at + ROW.address),
+      pool: registry.poolById.get(words[at + ROW.pool]!)?.name ?? "",
+      backend: backend?.name ?? "",
+      connectMs: -1,
+      durationMs: now - floats[row * ROW_FLOATS + ROW_FLOAT.startedMs]!,
+      bytesIn: floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn]!,
+      bytesOut: floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut]!,
+      retries: words[at + ROW.retries]!,
+      worker: this.index,
+      end: "worker_lost",
+      endBy: "lb",
+      error: "",
+    });
+  }
+}
+
+/** All the workers, and the channel that all of them hear. */
+export class Fleet {
+  readonly #options: FleetOptions;
+  readonly #channel = new BroadcastChannel(POOL_CHANNEL);
+  seats: WorkerSeat[] = [];
+  /** Seats that serve no socket any more, while their connections last. */
+  retiring: WorkerSeat[] = [];
+
+  constructor(options: FleetOptions) {
+    this.#options = options;
+  }
+
+  /** Starts further workers up to `count`. The error of the first that cannot serve, or null. */
+  async growTo(count: number): Promise<string | null> {
+    const fresh: WorkerSeat[] = [];
+    while (this.seats.length < count) {
+      const seat = new WorkerSeat(this.#freeIndex(), this.seats.length, this.#options);
+      this.seats.push(seat);
+      fresh.push(seat);
+    }
+    const answers = await Promise.all(fresh.map((seat) => seat.start()));
+    return firstRefusal(answers);
+  }
+
+  /** Every worker takes the plan in force; the reason of the first that does not, or null. */
+  async applyAll(): Promise<string | null> {
+    const answers = await Promise.all(this.seats.map((seat) => seat.apply(this.#options.planFor(seat.position))));
+    return firstRefusal(answers);
+  }
+
+  /** Retires the workers from `count` on. The others must serve their sockets already. */
+  shrinkTo(count: number): void {
+    for (const seat of this.seats.splice(count)) {
+      this.retiring.push(seat);
+      void seat.stop(Infinity, Infinity).then(() => {
+        this.retiring = this.retiring.filter((other) => other !== seat);
+      });
+    }
+  }
+
+  /** Tells all workers the whole new state of one pool. */
+  broadcast(state: PoolState): void {
+    this.#channel.postMessage(state);
+  }
+
+  /** All workers end; resolves when the last is gone. */
+  async stopAll(spreadFromMs: number, deadlineMs: number): Promise<void> {
+    await Promise.all([...this.seats, ...this.retiring].map((seat) => seat.stop(spreadFromMs, deadlineMs)));
+    this.#channel.close();
+  }
+
+  // A retired worker that is still busy keeps its index: two writers of one row would lose counts.
+  #freeIndex(): number {
+    const taken = new Set([...this.seats, ...this.retiring].map((seat) => seat.index));
+    let index = 0;
+    while (taken.has(index)) index++;
+    return index;
+  }
+}
+
+function firstRefusal(answers: readonly Answer[]): string | null {
+  for (const answer of answers) if (!answer.ok) return answer.reason;
+  return null;
+}

@@ -1,0 +1,225 @@
+// Active health checks: a connect to every backend of every pool, at its interval, from the supervisor alone. Says when a
+// backend goes up or down (rise and fall), and keeps what the status shows of each.
+import type { Socket, SocketHandler } from "bun";
+import { formatEndpoint, parseEndpoint } from "../core/address.ts";
+import type { PoolConfig } from "../config/schema.ts";
+import { adoptConnecting, connectByAddress } from "../platform/bun.ts";
+import { errnoName } from "../platform/libc.ts";
+import { beginConnect, ownSockets, sockaddr } from "../platform/sockets.ts";
+import { record, startRiseFall, type RiseFall } from "../policy/rise-fall.ts";
+import type { BackendRecord, PoolRecord } from "./registry.ts";
+
+/** Checks under way at once, so that a large config cannot take all descriptors; more wait for their turn. */
+export const CHECKS_AT_ONCE_MAX = 16;
+
+/** Part of the interval by which each is longer or shorter at random. */
+const JITTER = 0.1;
+
+type HealthConfig = PoolConfig["health"];
+
+export interface HealthFacts {
+  sinceMs: number;
+  success: number;
+  failure: number;
+  lastError: string | null;
+}
+
+/** A backend went up or down. */
+export type OnChange = (backendId: number, up: boolean, reason: string) => void;
+
+class Check {
+  readonly facts: HealthFacts = { sinceMs: Date.now(), success: 0, failure: 0, lastError: null };
+  backend: BackendRecord;
+  config: HealthConfig;
+  #state: RiseFall;
+  #timer: ReturnType<typeof setTimeout> | null = null;
+  #probe: Probe | null = null;
+  readonly #checks: HealthChecks;
+
+  constructor(backend: BackendRecord, config: HealthConfig, checks: HealthChecks) {
+    this.backend = backend;
+    this.config = config;
+    this.#checks = checks;
+    this.#state = startRiseFall(config.rise, config.fall);
+    this.#schedule(Math.random() * JITTER * config.interval);
+  }
+
+  /** The same backend after a reload; its history goes on if the rules are the same. */
+  reconfigure(backend: BackendRecord, config: HealthConfig): void {
+    this.backend = backend;
+    const before = this.config;
+    this.config = config;
+    if (config.rise !== before.rise || config.fall !== before.fall) {
+      this.#state = { ...startRiseFall(config.rise, config.fall), up: backend.up };
+    }
+    if (JSON.stringify(config) !== JSON.stringify(before)) this.#schedule(Math.random() * JITTER * config.interval);
+  }
+
+  stop(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#probe?.cancel();
+    this.#checks.finished(this);
+  }
+
+  /** Its turn has come. */
+  begin(): void {
+    this.#probe = new Probe(target(this.backend.address, this.config.port), this.config.timeout, (error) => {
+      this.#probe = null;
+      this.#checks.finished(this);
+      this.#record(error);
+      const { interval } = this.config;
+      this.#schedule(interval * (1 - JITTER + 2 * JITTER * Math.random()));
+    });
+  }
+
+  #schedule(ms: number): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      if (this.#probe === null) this.#checks.enqueue(this);
+    }, ms);
+  }
+
+  #record(error: string | null): void {
+    const { facts } = this;
+    facts.lastError = error;
+    if (error === null) facts.success++;
+    else facts.failure++;
+    const change = record(this.#state, error === null);
+    if (change === null) return;
+    facts.sinceMs = Date.now();
+    this.#checks.changed(this.backend.id, change === "up", error ?? "");
+  }
+}
+
+export class HealthChecks {
+  readonly #checks = new Map<number, Check>();
+  readonly #onChange: OnChange;
+  readonly #waiting: Check[] = [];
+  readonly #running = new Set<Check>();
+
+  constructor(onChange: OnChange) {
+    this.#onChange = onChange;
+  }
+
+  /** Checks exactly the backends of these pools from now on; those checked before keep their history. */
+  follow(pools: readonly PoolRecord[]): void {
+    const wanted = new Set<number>();
+    for (const pool of pools) {
+      if (pool.config.health.type === "off") continue;
+      for (const backend of pool.backends) {
+        wanted.add(backend.id);
+        const check = this.#checks.get(backend.id);
+        if (check === undefined) this.#checks.set(backend.id, new Check(backend, pool.config.health, this));
+        else check.reconfigure(backend, pool.config.health);
+      }
+    }
+    for (const [id, check] of this.#checks) {
+      if (wanted.has(id)) continue;
+      check.stop();
+      this.#checks.delete(id);
+    }
+  }
+
+  stop(): void {
+    this.follow([]);
+  }
+
+  facts(backendId: number): HealthFacts | null {
+    return this.#checks.get(backendId)?.facts ?? null;
+  }
+
+  enqueue(check: Check): void {
+    this.#waiting.push(check);
+    this.#next();
+  }
+
+  finished(check: Check): void {
+    this.#running.delete(check);
+    const at = this.#waiting.indexOf(check);
+    if (at >= 0) this.#waiting.splice(at, 1);
+    this.#next();
+  }
+
+  changed(backendId: number, up: boolean, reason: string): void {
+    this.#onChange(backendId, up, reason);
+  }
+
+  #next(): void {
+    while (this.#running.size < CHECKS_AT_ONCE_MAX) {
+      const check = this.#waiting.shift();
+      if (check === undefined) return;
+      this.#running.add(check);
+      check.begin();
+    }
+  }
+}
+
+function target(address: string, port: number): string {
+  const endpoint = parseEndpoint(address);
+  return port > 0 && endpoint.kind === "ip" ? formatEndpoint({ ...endpoint, port }) : address;
+}
+
+/** One connect, and what became of it: null for success, else what was wrong. Tells once. */
+class Probe {
+  #socket: Socket<Probe> | null = null;
+  #done: ((error: string | null) => void) | null;
+  readonly #timer: ReturnType<typeof setTimeout>;
+
+  constructor(address: string, timeoutMs: number, done: (error: string | null) => void) {
+    this.#done = done;
+    this.#timer = setTimeout(() => this.end("connect timed out"), timeoutMs);
+    const endpoint = parseEndpoint(address);
+    if (endpoint.kind === "bad") throw new Error(`${address}: ${endpoint.why}`);
+    if (!ownSockets()) {
+      connectByAddress(endpoint, this, portableEvents);
+      return;
+    }
+    const fd = beginConnect(sockaddr(endpoint), null);
+    if (fd >= 0) adoptConnecting(fd, this, probeEvents);
+    else queueMicrotask(() => this.end(`connect failed: ${errnoName(-fd)}`));
+  }
+
+  opened(socket: Socket<Probe>): void {
+    if (this.#done === null) socket.terminate();
+    else this.#socket = socket;
+  }
+
+  end(error: string | null): void {
+    const done = this.#done;
+    if (done === null) return;
+    this.cancel();
+    done(error);
+  }
+
+  cancel(): void {
+    this.#done = null;
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.end();
+  }
+}
+
+function failed(error: Error | undefined): string {
+  const code = (error as { code?: string } | undefined)?.code ?? "closed";
+  return code === "ECONNREFUSED" ? "connection refused" : `connect failed: ${code}`;
+}
+
+const probeEvents: SocketHandler<Probe, "uint8array"> = {
+  binaryType: "uint8array",
+  open: (socket) => socket.data.opened(socket),
+  drain: (socket) => socket.data.end(null),
+  data: (socket) => socket.data.end(null),
+  end: (socket) => socket.data.end(null),
+  close: (socket, error) => socket.data.end(failed(error)),
+  connectError: (socket, error) => socket.data.end(failed(error)),
+  error: (socket, error) => socket.data.end(failed(error)),
+};
+
+const portableEvents: SocketHandler<Probe, "uint8array"> = {
+  ...probeEvents,
+  open: (socket) => {
+    socket.data.opened(socket);
+    socket.data.end(null);
+  },
+};

@@ -1,0 +1,271 @@
+// The two logs. Log is what the process says about itself, on stderr; AccessSink is where the workers' lines of access log
+// go. Neither ever makes the supervisor wait: what cannot be written soon enough is lost and counted.
+import { closeSync, constants, openSync } from "node:fs";
+import type { Config } from "../config/schema.ts";
+import { Output } from "./output.ts";
+
+export type Level = Config["log"]["level"];
+export type Fields = Record<string, string | number | boolean>;
+
+const GRAVITY: Record<Level, number> = { debug: 0, info: 1, warn: 2, error: 3 };
+
+/** Bytes of the process log that may wait to be written. */
+const LOG_BYTES_MAX = 1024 * 1024;
+
+export class Log {
+  #level: Level;
+  #format: "text" | "json";
+  readonly #output: Output;
+  #waitingBytes = 0;
+  #linesLost = 0;
+
+  /** `fd` is for tests: the log goes to stderr. */
+  constructor({
+    level = "info",
+    format = "text",
+    fd = 2,
+  }: { level?: Level; format?: "text" | "json"; fd?: number } = {}) {
+    this.#level = level;
+    this.#format = format;
+    this.#output = new Output(fd, (lines) => (this.#linesLost += lines));
+    process.once("exit", () => this.#output.writeRestSync());
+  }
+
+  configure({ level, format }: { level: Level; format: "text" | "json" }): void {
+    this.#level = level;
+    this.#format = format;
+  }
+
+  /** `event` is a few words for people, always the same ones; what varies goes into the fields. */
+  debug(event: string, fields: Fields = {}): void {
+    this.#write("debug", event, fields);
+  }
+
+  info(event: string, fields: Fields = {}): void {
+    this.#write("info", event, fields);
+  }
+
+  warn(event: string, fields: Fields = {}): void {
+    this.#write("warn", event, fields);
+  }
+
+  error(event: string, fields: Fields = {}): void {
+    this.#write("error", event, fields);
+  }
+
+  /** Resolves when everything is written, or after `timeoutMs`. To be awaited before the process exits. */
+  flush(timeoutMs: number): Promise<void> {
+    return within(timeoutMs, this.#output.drained());
+  }
+
+  #write(level: Level, event: string, fields: Fields): void {
+    if (GRAVITY[level] < GRAVITY[this.#level]) return;
+    const time = new Date().toISOString();
+    const line = this.#format === "json" ? asJson(time, level, event, fields) : asText(time, level, event, fields);
+    const bytes = Buffer.from(`${line}\n`);
+    if (this.#output.broken || this.#waitingBytes + bytes.length > LOG_BYTES_MAX) {
+      this.#linesLost++;
+      return;
+    }
+    this.#waitingBytes += bytes.length;
+    this.#output.push({ bytes, lines: 1, settled: () => this.#settled(bytes.length) });
+  }
+
+  #settled(bytes: number): void {
+    this.#waitingBytes -= bytes;
+    if (this.#linesLost === 0 || this.#waitingBytes > 0 || this.#output.broken) return;
+    const lines = this.#linesLost;
+    this.#linesLost = 0;
+    this.warn("lines of this log were lost: stderr was not read, or its disk was full", { lines });
+  }
+}
+
+function asJson(time: string, level: Level, event: string, fields: Fields): string {
+  return JSON.stringify({ time, level, event, ...fields });
+}
+
+/** `2026-01-01T00:00:00.000Z info  listening listener=web bind=0.0.0.0:8080`. */
+function asText(time: string, level: Level, event: string, fields: Fields): string {
+  let text = `${time} ${level.padEnd(5)} ${printable(event)}`;
+  for (const [key, value] of Object.entries(fields)) {
+    const plain = String(value);
+    text += ` ${key}=${/^[^\s"=]+$/.test(plain) ? printable(plain) : printable(JSON.stringify(plain))}`;
+  }
+  return text;
+}
+
+/** Control characters, which could move a terminal's cursor or fake a line, as escapes. */
+function printable(text: string): string {
+  // eslint-disable-next-line no-control-regex
+  return text.replace(
+    /[\x00-\x1f\x7f-\x9f\u2028\u2029]/g,
+    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+// ---------------------------------------------------------------------- the access log
+
+export type AccessTarget = Config["log"]["access"];
+
+/** Bytes of access log that may wait to be written, over all workers. */
+export const ACCESS_BYTES_MAX = 16 * 1024 * 1024;
+/** One kind of trouble is told about so often. */
+const WARN_EVERY_MS = 60_000;
+
+export class AccessSink {
+  readonly #log: Log;
+  readonly #bytesMax: number;
+  #target: AccessTarget = "off";
+  #output: Output | null = null;
+  /** The one in use and those before it that still have something to write; with the descriptor to close, or -1. */
+  readonly #outputs = new Map<Output, number>();
+  #waitingBytes = 0;
+  #linesLost = 0;
+  readonly #warned = new Map<string, number>();
+
+  /** Writes nowhere before `configure`. */
+  constructor(log: Log, bytesMax = ACCESS_BYTES_MAX) {
+    this.#log = log;
+    this.#bytesMax = bytesMax;
+  }
+
+  /** Lines that could not be written, since the start. */
+  get linesLost(): number {
+    return this.#linesLost;
+  }
+
+  /**
+   * Takes `lines` whole lines, each with its line feed. `done` is called with the number of their characters as soon as
+   * they are written or lost, which may be before this returns.
+   */
+  write(text: string, lines: number, done: (characters: number) => void): void {
+    const output = this.#output;
+    if (output === null) {
+      done(text.length);
+      return;
+    }
+    const bytes = Buffer.from(text);
+    if (output.broken || this.#waitingBytes + bytes.length > this.#bytesMax) {
+      this.#linesLost += lines;
+      if (!output.broken) {
+        this.#warn("access log is written too slowly: lines are lost", { target: nameOf(this.#target) });
+      }
+      done(text.length);
+      return;
+    }
+    this.#waitingBytes += bytes.length;
+    const settled = () => {
+      this.#waitingBytes -= bytes.length;
+      done(text.length);
+    };
+    output.push({ bytes, lines, settled });
+  }
+
+  /** Where the lines go from now on. An answer that is not null says why it cannot be, and nothing has changed then. */
+  configure(target: AccessTarget): string | null {
+    if (nameOf(target) === nameOf(this.#target) && typeof target === typeof this.#target) return null;
+    const opened = open(target);
+    if (typeof opened === "string") return opened;
+    this.#target = target;
+    this.#use(opened);
+    return null;
+  }
+
+  /** Opens the file again by its path, for a log rotation. If it cannot be opened, the old one stays. */
+  reopen(): void {
+    if (typeof this.#target === "string") return;
+    const opened = open(this.#target);
+    if (typeof opened === "string") {
+      this.#log.error("access log not reopened, the old file stays in use", { error: opened });
+      return;
+    }
+    this.#use(opened);
+    this.#log.info("access log reopened", { file: this.#target.file });
+  }
+
+  /** Resolves when every line is written or lost, or after `timeoutMs`. */
+  async flush(timeoutMs: number): Promise<void> {
+    await within(timeoutMs, Promise.all([...this.#outputs.keys()].map((output) => output.drained())));
+  }
+
+  /** The old output goes on with what it has; a file is closed after that. */
+  #use({ fd, owned }: Opened): void {
+    this.#retire(this.#output);
+    this.#output = null;
+    if (fd < 0) return;
+    const name = nameOf(this.#target);
+    const output = new Output(fd, (lines, code) => {
+      this.#linesLost += lines;
+      if (output.broken)
+        this.#log.warn("access log is gone: lines are lost from now on", { target: name, error: code });
+      else this.#warn("access log cannot be written: lines are lost", { target: name, error: code });
+    });
+    this.#output = output;
+    this.#outputs.set(output, owned ? fd : -1);
+  }
+
+  #retire(output: Output | null): void {
+    if (output === null) return;
+    void output.drained().then(() => {
+      const fd = this.#outputs.get(output) ?? -1;
+      this.#outputs.delete(output);
+      if (fd >= 0) closeSync(fd);
+    });
+  }
+
+  #warn(event: string, fields: Fields): void {
+    const now = performance.now();
+    const last = this.#warned.get(event);
+    if (last !== undefined && now - last < WARN_EVERY_MS) return;
+    this.#warned.set(event, now);
+    this.#log.warn(event, { ...fields, lines_lost: this.#linesLost });
+  }
+}
+
+interface Opened {
+  /** -1 = nowhere. */
+  fd: number;
+  owned: boolean;
+}
+
+/** The descriptor to write to, or why there is none. */
+function open(target: AccessTarget): Opened | string {
+  if (target === "off") return { fd: -1, owned: false };
+  if (target === "stdout") return { fd: 1, owned: false };
+  if (target === "stderr") return { fd: 2, owned: false };
+  // Without O_NONBLOCK the opening of a named pipe would wait for a reader.
+  const flags = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK;
+  try {
+    return { fd: openSync(target.file, flags, 0o640), owned: true };
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? String(error.code) : "unknown error";
+    return `the access log ${JSON.stringify(target.file)} cannot be opened: ${REASONS[code] ?? "it failed"} (${code})`;
+  }
+}
+
+const REASONS: Record<string, string> = {
+  ENOENT: "there is no such folder, make it first",
+  ENOTDIR: "a part of its path is not a folder",
+  EACCES: "this user may not write it",
+  EPERM: "this user may not write it",
+  EISDIR: "it is a folder",
+  EROFS: "the file system is read-only",
+  ENXIO: "it is a named pipe that nobody reads",
+  EMFILE: "there are too many open files",
+  ENFILE: "there are too many open files",
+};
+
+function nameOf(target: AccessTarget): string {
+  return typeof target === "string" ? target : target.file;
+}
+
+/** Resolves with `work`, or after `timeoutMs`. */
+function within(timeoutMs: number, work: Promise<unknown>): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, timeoutMs);
+    void work.then(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}

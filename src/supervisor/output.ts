@@ -1,0 +1,150 @@
+// Text on its way to a descriptor that may be slow, full or gone: written by the thread pool, one write(2) at a time, so
+// that the event loop never waits. What is written and how much may wait is up to the logs (log.ts).
+import { write, writeSync } from "node:fs";
+
+/** Lines that are written, or lost, together. `settled` is called once, when they are either. */
+export interface Batch {
+  bytes: Uint8Array;
+  lines: number;
+  settled: () => void;
+}
+
+/** At most about so much goes into one write(2). */
+const WRITE_BYTES_MAX = 256 * 1024;
+/** A full pipe that does not block (EAGAIN) is tried again after so long, twice as long each time up to the second. */
+const RETRY_MS_MIN = 5;
+const RETRY_MS_MAX = 200;
+
+const LINE_FEED = 0x0a;
+
+/** Errors after which a descriptor will never take anything again. */
+const FINAL = new Set(["EPIPE", "EBADF", "ENXIO", "ECONNRESET", "EINVAL"]);
+
+export class Output {
+  readonly #fd: number;
+  /** Told of lines that could not be written. */
+  readonly #lost: (lines: number, code: string) => void;
+  #queue: Batch[] = [];
+  /** What is being written, and how much of it already is. */
+  #current: Batch | null = null;
+  #offset = 0;
+  #scheduled = false;
+  #retryMs = RETRY_MS_MIN;
+  /** The last write ended within a line. */
+  #isTorn = false;
+  #waiting: (() => void)[] = [];
+  /** No write will ever succeed again. */
+  broken = false;
+
+  constructor(fd: number, lost: (lines: number, code: string) => void) {
+    this.#fd = fd;
+    this.#lost = lost;
+  }
+
+  get idle(): boolean {
+    return this.#current === null && this.#queue.length === 0;
+  }
+
+  push(batch: Batch): void {
+    this.#queue.push(batch);
+    if (this.#current !== null || this.#scheduled) return;
+    // Not at once: what the same turn of the event loop adds goes into the same write.
+    this.#scheduled = true;
+    queueMicrotask(() => {
+      this.#scheduled = false;
+      this.#next();
+    });
+  }
+
+  /** Resolves when everything was written or lost. */
+  drained(): Promise<void> {
+    return this.idle ? Promise.resolve() : new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  /**
+   * Writes what waits without the thread pool, at the exit of the process. Does nothing while a write is in flight: it may
+   * be stuck, and then this would be too.
+   */
+  writeRestSync(): void {
+    if (this.#current !== null) return;
+    for (const { bytes } of this.#queue.splice(0)) {
+      try {
+        for (let at = 0; at < bytes.length;) at += writeSync(this.#fd, bytes, at);
+      } catch {
+        return;
+      }
+    }
+  }
+
+  #next(): void {
+    if (this.#current !== null || this.#queue.length === 0) return;
+    const batches: Batch[] = [];
+    let size = 0;
+    for (const batch of this.#queue) {
+      if (batches.length > 0 && size + batch.bytes.length > WRITE_BYTES_MAX) break;
+      batches.push(batch);
+      size += batch.bytes.length;
+    }
+    this.#queue.splice(0, batches.length);
+    const parts = batches.map(({ bytes }) => bytes);
+    if (this.#isTorn) parts.unshift(Uint8Array.of(LINE_FEED));
+    this.#current = {
+      bytes: parts.length === 1 ? parts[0]! : Buffer.concat(parts),
+      lines: batches.reduce((sum, { lines }) => sum + lines, 0),
+      settled: () => {
+        for (const batch of batches) batch.settled();
+      },
+    };
+    this.#offset = 0;
+    this.#write(this.#current.bytes);
+  }
+
+  #write(bytes: Uint8Array): void {
+    write(this.#fd, bytes, this.#offset, bytes.length - this.#offset, null, (error, count) => {
+      this.#offset += count ?? 0;
+      if (count > 0) this.#isTorn = bytes[this.#offset - 1] !== LINE_FEED;
+      const code = error === null ? "" : (error.code ?? "unknown error");
+      if (code === "EINTR") this.#write(bytes);
+      else if (code === "EAGAIN" || (code === "" && count === 0 && bytes.length > 0)) this.#writeLater(bytes);
+      else if (code !== "") this.#lose(code);
+      else if (this.#offset < bytes.length) this.#write(bytes);
+      else this.#finish();
+      if (count > 0) this.#retryMs = RETRY_MS_MIN;
+    });
+  }
+
+  #writeLater(bytes: Uint8Array): void {
+    setTimeout(() => this.#write(bytes), this.#retryMs);
+    this.#retryMs = Math.min(2 * this.#retryMs, RETRY_MS_MAX);
+  }
+
+  #lose(code: string): void {
+    const current = this.#current;
+    if (current === null) return;
+    let lines = linesIn(current.bytes, this.#offset);
+    this.broken ||= FINAL.has(code);
+    if (this.broken) {
+      for (const batch of this.#queue.splice(0)) {
+        lines += batch.lines;
+        batch.settled();
+      }
+    }
+    this.#lost(lines, code);
+    this.#finish();
+  }
+
+  #finish(): void {
+    const done = this.#current;
+    this.#current = null;
+    done?.settled();
+    if (this.#queue.length > 0) this.#next();
+    // What a `settled` has just added was not written yet.
+    else if (this.idle) for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+}
+
+function linesIn(bytes: Uint8Array, from: number): number {
+  let lines = 0;
+  for (let at = bytes.indexOf(LINE_FEED, from); at >= 0; at = bytes.indexOf(LINE_FEED, at + 1)) lines++;
+  return lines;
+}

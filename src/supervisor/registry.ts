@@ -1,0 +1,273 @@
+// What the supervisor knows of each listener, pool and backend: its identity, which outlives reloads as long as the config
+// names the same thing, and its cells in shared memory. Turns a config into the plans that workers get.
+import { cidrTable } from "../core/cidr-set.ts";
+import { formatAddress, formatEndpoint, formatHostPort, type Address } from "../core/address.ts";
+import type { BackendConfig, Config, ListenerConfig, PoolConfig } from "../config/schema.ts";
+import type { BackendPlan, ListenerPlan, PoolPlan, PoolState } from "../messages.ts";
+import { Arena, claimed } from "../shared/cells.ts";
+import { clientMemory } from "../shared/clients.ts";
+import { BACKEND, LISTENER } from "../shared/counters.ts";
+
+/** Rows of counters that each thing has; the config allows no more workers. */
+export const WORKERS_MAX = 256;
+
+/** Clients that a listener's table knows at the least. */
+const CLIENT_ENTRIES_MIN = 65_536;
+const CLIENT_ENTRIES_MAX = 4_194_304;
+
+export interface ListenerRecord {
+  readonly id: number;
+  readonly name: string;
+  config: ListenerConfig;
+  readonly open: Int32Array<SharedArrayBuffer>;
+  readonly counters: Float64Array<SharedArrayBuffer>;
+  clients: SharedArrayBuffer | null;
+}
+
+export interface BackendRecord {
+  readonly id: number;
+  readonly key: string;
+  name: string;
+  readonly address: string;
+  config: BackendConfig;
+  up: boolean;
+  readonly open: Int32Array<SharedArrayBuffer>;
+  readonly counters: Float64Array<SharedArrayBuffer>;
+}
+
+export interface PoolRecord {
+  readonly id: number;
+  readonly name: string;
+  config: PoolConfig;
+  backends: BackendRecord[];
+  version: number;
+}
+
+/** The addresses of a backend's name; what is not a name needs none. */
+export type Addresses = (host: string) => readonly Address[];
+
+/** The things of a config that is not in force yet. */
+export interface Draft {
+  readonly listeners: ListenerRecord[];
+  readonly pools: PoolRecord[];
+}
+
+export class Registry {
+  listeners: ListenerRecord[] = [];
+  pools: PoolRecord[] = [];
+  /** Everything that a connection may still name, by id. */
+  readonly listenerById = new Map<number, ListenerRecord>();
+  readonly poolById = new Map<number, PoolRecord>();
+  readonly backendById = new Map<number, BackendRecord>();
+  readonly arena = new Arena();
+  #lastId = 0;
+
+  /** The records for a config: the ones in force where the thing is the same, new ones else. Changes nothing. */
+  draft(config: Config, connectionsMax: number, addresses: Addresses): Draft {
+    const listeners = config.listeners.map((listener) => this.#draftListener(listener, connectionsMax));
+    const pools = config.pools.map((pool) => {
+      const old = this.pools.find(({ name }) => name === pool.name);
+      const id = old?.id ?? this.#nextId();
+      return {
+        id,
+        name: pool.name,
+        config: pool,
+        version: old?.version ?? 0,
+        backends: this.#draftBackends(pool, old, addresses),
+      };
+    });
+    return { listeners, pools };
+  }
+
+  /** The draft is in force. Pools get a new version, for their backends may be others now. */
+  commit(draft: Draft): void {
+    this.listeners = draft.listeners;
+    this.pools = draft.pools;
+    for (const listener of draft.listeners) this.listenerById.set(listener.id, listener);
+    for (const pool of draft.pools) {
+      // Health may have changed while the draft was on its way.
+      for (const backend of pool.backends) {
+        backend.up = this.backendById.get(backend.id)?.up ?? backend.up;
+        this.backendById.set(backend.id, backend);
+      }
+      pool.version = Math.max(pool.version, this.poolById.get(pool.id)?.version ?? 0) + 1;
+      this.poolById.set(pool.id, pool);
+    }
+  }
+
+  /** The draft came to nothing: cells that were made for it are given back. */
+  discard(draft: Draft): void {
+    for (const listener of draft.listeners) {
+      if (!this.listenerById.has(listener.id)) this.#free(listener);
+    }
+    for (const backend of draft.pools.flatMap((pool) => pool.backends)) {
+      if (!this.backendById.has(backend.id)) this.#free(backend);
+    }
+  }
+
+  /** New addresses for the names of one pool; true if that changed its backends. */
+  readdress(pool: PoolRecord, addresses: Addresses): boolean {
+    const backends = this.#draftBackends(pool.config, pool, addresses);
+    const same =
+      backends.length === pool.backends.length && backends.every((backend, i) => backend.id === pool.backends[i]?.id);
+    if (same) return false;
+    pool.backends = backends;
+    pool.version++;
+    for (const backend of backends) this.backendById.set(backend.id, backend);
+    return true;
+  }
+
+  /** Forgets what is in no config any more, once no connection counts on it. */
+  sweep(): void {
+    const backends = new Set(this.pools.flatMap((pool) => pool.backends));
+    for (const [id, backend] of this.backendById) {
+      if (backends.has(backend) || claimed(backend.open) > 0) continue;
+      this.backendById.delete(id);
+      this.#free(backend);
+    }
+    for (const [id, listener] of this.listenerById) {
+      if (this.listeners.some((kept) => kept.id === id) || claimed(listener.open) > 0) continue;
+      this.listenerById.delete(id);
+      this.#free(listener);
+    }
+    for (const [id, pool] of this.poolById) {
+      if (!this.pools.some((kept) => kept.id === id) && pool.backends.every((b) => !this.backendById.has(b.id))) {
+        this.poolById.delete(id);
+      }
+    }
+  }
+
+  #draftListener(config: ListenerConfig, connectionsMax: number): ListenerRecord {
+    const old = this.listeners.find(({ name }) => name === config.name);
+    const limitsClients = config.rate_limit !== null || config.max_connections_per_client > 0;
+    return {
+      id: old?.id ?? this.#nextId(),
+      name: config.name,
+      config,
+      open: old?.open ?? this.arena.int32(1),
+      counters: old?.counters ?? this.arena.float64(WORKERS_MAX * LISTENER.size),
+      clients: old?.clients ?? (limitsClients ? clientMemory(clientEntries(config, connectionsMax)) : null),
+    };
+  }
+
+  #draftBackends(pool: PoolConfig, old: PoolRecord | undefined, addresses: Addresses): BackendRecord[] {
+    const known = new Map(old?.backends.map((backend) => [backend.key, backend]));
+    const drafted = new Map<string, BackendRecord>();
+    for (const config of pool.backends) {
+      for (const { name, address } of expand(config, addresses)) {
+        const key = `${name} ${address}`;
+        if (drafted.has(key)) continue;
+        const same = known.get(key);
+        drafted.set(key, {
+          id: same?.id ?? this.#nextId(),
+          key,
+          name,
+          address,
+          config,
+          up: same?.up ?? true,
+          open: same?.open ?? this.arena.int32(1),
+          counters: same?.counters ?? this.arena.float64(WORKERS_MAX * BACKEND.size),
+        });
+      }
+    }
+    return [...drafted.values()];
+  }
+
+  #free({ open, counters }: { open: Int32Array<SharedArrayBuffer>; counters: Float64Array<SharedArrayBuffer> }): void {
+    this.arena.free(open);
+    this.arena.free(counters);
+  }
+
+  #nextId(): number {
+    return ++this.#lastId;
+  }
+}
+
+// A client with open connections keeps its place, so there are twice as many places as there can be such clients.
+function clientEntries(config: ListenerConfig, connectionsMax: number): number {
+  const holders = Math.min(connectionsMax, config.max_connections || connectionsMax);
+  return Math.min(CLIENT_ENTRIES_MAX, Math.max(CLIENT_ENTRIES_MIN, 2 * holders));
+}
+
+// A name with several addresses is that many backends, each with its address behind the name.
+function expand(config: BackendConfig, addresses: Addresses): { name: string; address: string }[] {
+  const { endpoint, name } = config;
+  if (endpoint.kind !== "name") return [{ name, address: formatEndpoint(endpoint) }];
+  const found = addresses(endpoint.host);
+  return found.map((address) => ({
+    name: found.length === 1 ? name : `${name}/${formatAddress(...address)}`,
+    address: formatHostPort(address, endpoint.port),
+  }));
+}
+
+export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[]): ListenerPlan {
+  const { config } = record;
+  return {
+    id: record.id,
+    name: record.name,
+    pool: pools.find(({ name }) => name === config.pool)?.id ?? -1,
+    allow: cidrTable(config.allow),
+    deny: cidrTable(config.deny),
+    clientPrefix: config.client_prefix,
+    maxConnections: config.max_connections,
+    maxConnectionsPerClient: config.max_connections_per_client,
+    rateLimit: config.rate_limit,
+    overLimit: config.over_limit,
+    bandwidth: { upload: config.bandwidth.upload, download: config.bandwidth.download },
+    timeoutsMs: {
+      handshake: config.timeouts.handshake,
+      idle: config.timeouts.idle,
+      halfClose: config.timeouts.half_close,
+      lifetime: config.timeouts.lifetime,
+    },
+    open: record.open,
+    counters: record.counters,
+    clients: record.clients,
+  };
+}
+
+export function poolPlan(record: PoolRecord): PoolPlan {
+  const { config } = record;
+  return {
+    id: record.id,
+    name: record.name,
+    balance: config.balance,
+    connectTimeoutMs: config.connect_timeout,
+    retries: config.retries,
+    sourceAddress: config.source_address,
+    onDown: config.on_down,
+    keepaliveMs: config.keepalive,
+    backends: record.backends.map(backendPlan),
+    up: upIds(record),
+    version: record.version,
+  };
+}
+
+/** The whole state of a pool for the workers; `withBackends` where these may have changed. */
+export function poolState(record: PoolRecord, generation: number, withBackends: boolean): PoolState {
+  return {
+    generation,
+    pool: record.id,
+    version: record.version,
+    up: upIds(record),
+    backends: withBackends ? record.backends.map(backendPlan) : null,
+  };
+}
+
+function backendPlan(record: BackendRecord): BackendPlan {
+  const { id, name, address, config, open, counters } = record;
+  return {
+    id,
+    name,
+    address,
+    weight: config.weight,
+    backup: config.backup,
+    maxConnections: config.max_connections,
+    open,
+    counters,
+  };
+}
+
+function upIds(record: PoolRecord): number[] {
+  return record.backends.filter(({ up }) => up).map(({ id }) => id);
+}

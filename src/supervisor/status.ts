@@ -1,0 +1,149 @@
+// Takes the snapshot: adds up the workers' rows of counters and puts beside them what the supervisor knows.
+import { formatEndpoint } from "../core/address.ts";
+import { END_NAMES, ENDED_BY } from "../core/ends.ts";
+import type { Config } from "../config/schema.ts";
+import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot, WorkerStatus } from "../observe/snapshot.ts";
+import { openFilesLimit } from "../platform/sockets.ts";
+import { claimed } from "../shared/cells.ts";
+import { BACKEND, CONNECT_BUCKETS_MS, LISTENER, WORKER } from "../shared/counters.ts";
+import type { Fleet, WorkerSeat } from "./fleet.ts";
+import type { HealthChecks } from "./health.ts";
+import type { BackendRecord, ListenerRecord, PoolRecord, Registry } from "./registry.ts";
+
+export interface StatusSources {
+  version: string;
+  file: string;
+  startedAtMs: number;
+  loadedAtMs: number;
+  generation: number;
+  reloads: { success: number; failure: number; lastError: string | null };
+  phase: "starting" | "running" | "stopping";
+  open: number;
+  maxConnections: number;
+  config: Config;
+  registry: Registry;
+  fleet: Fleet;
+  health: HealthChecks;
+}
+
+export function takeSnapshot(sources: StatusSources): Snapshot {
+  const { registry, fleet, health, reloads } = sources;
+  const notReady = whyNotReady(sources);
+  return {
+    version: sources.version,
+    pid: process.pid,
+    started_at: new Date(sources.startedAtMs).toISOString(),
+    uptime_seconds: (Date.now() - sources.startedAtMs) / 1000,
+    ready: notReady.length === 0,
+    not_ready: notReady,
+    config: {
+      file: sources.file,
+      generation: sources.generation,
+      loaded_at: new Date(sources.loadedAtMs).toISOString(),
+      reloads: { success: reloads.success, failure: reloads.failure },
+      last_reload_ok: reloads.lastError === null,
+      last_reload_error: reloads.lastError,
+    },
+    connections: { open: sources.open, max: sources.maxConnections, open_files_limit: openFilesLimit() },
+    workers: [...fleet.seats, ...fleet.retiring].map(workerStatus),
+    listeners: registry.listeners.map(listenerStatus),
+    pools: registry.pools.map((pool) => poolStatus(pool, health)),
+  };
+}
+
+function whyNotReady({ phase, registry, fleet }: StatusSources): string[] {
+  if (phase === "starting") return ["the process is starting"];
+  if (phase === "stopping") return ["the process is stopping"];
+  const reasons: string[] = [];
+  if (!fleet.seats.some(({ state }) => state === "running")) reasons.push("no worker is running");
+  for (const listener of registry.listeners) {
+    const pool = registry.pools.find(({ name }) => name === listener.config.pool);
+    if (pool === undefined || pool.backends.some(({ up, config }) => up && config.weight > 0)) continue;
+    reasons.push(`listener ${listener.name}: pool ${pool.name} has no backend up`);
+  }
+  return reasons;
+}
+
+function workerStatus({ index, state, restarts, counters }: WorkerSeat): WorkerStatus {
+  const accepted = counters[WORKER.accepted]!;
+  return {
+    index,
+    state: state === "gone" ? "retiring" : state,
+    restarts,
+    accepted,
+    open: accepted - counters[WORKER.ended]!,
+    bytes_in: counters[WORKER.bytesIn]!,
+    bytes_out: counters[WORKER.bytesOut]!,
+    log_lines_lost: counters[WORKER.logLinesLost]!,
+  };
+}
+
+/** Adds up all rows: `sum(cell)` is the total of one cell. */
+function sumOf(counters: Float64Array, size: number): (cell: number) => number {
+  return (cell) => {
+    let sum = 0;
+    for (let at = cell; at < counters.length; at += size) sum += counters[at]!;
+    return sum;
+  };
+}
+
+function listenerStatus({ name, config, open, counters }: ListenerRecord): ListenerStatus {
+  const sum = sumOf(counters, LISTENER.size);
+  const ends = END_NAMES.flatMap((end, code) =>
+    ENDED_BY.map((end_by, by) => ({ end, end_by, count: sum(LISTENER.ends + code * ENDED_BY.length + by) })),
+  );
+  return {
+    name,
+    bind: config.bind.map(formatEndpoint),
+    pool: config.pool,
+    open: claimed(open),
+    max_connections: config.max_connections,
+    accepted: sum(LISTENER.accepted),
+    bytes_in: sum(LISTENER.bytesIn),
+    bytes_out: sum(LISTENER.bytesOut),
+    ends: ends.filter(({ count }) => count > 0),
+  };
+}
+
+function poolStatus(pool: PoolRecord, health: HealthChecks): PoolStatus {
+  return {
+    name: pool.name,
+    balance: pool.config.balance,
+    backends: pool.backends.map((backend) => backendStatus(backend, pool, health)),
+  };
+}
+
+function backendStatus(backend: BackendRecord, pool: PoolRecord, health: HealthChecks): BackendStatus {
+  const sum = sumOf(backend.counters, BACKEND.size);
+  const facts = health.facts(backend.id);
+  return {
+    name: backend.name,
+    address: backend.address,
+    up: backend.up,
+    weight: backend.config.weight,
+    backup: backend.config.backup,
+    max_connections: backend.config.max_connections,
+    open: claimed(backend.open),
+    connects: {
+      attempted: sum(BACKEND.dials),
+      succeeded: sum(BACKEND.connected),
+      refused: sum(BACKEND.refused),
+      timed_out: sum(BACKEND.timedOut),
+      failed: sum(BACKEND.failed),
+      retried_away: sum(BACKEND.retriedAway),
+    },
+    connect_ms: {
+      sum: sum(BACKEND.connectSumMs),
+      buckets: Array.from({ length: CONNECT_BUCKETS_MS.length + 1 }, (_, i) => sum(BACKEND.connectBuckets + i)),
+    },
+    bytes_in: sum(BACKEND.bytesIn),
+    bytes_out: sum(BACKEND.bytesOut),
+    ended: sum(BACKEND.ended),
+    health: {
+      check: pool.config.health.type,
+      since: new Date(facts?.sinceMs ?? Date.now()).toISOString(),
+      checks: { success: facts?.success ?? 0, failure: facts?.failure ?? 0 },
+      last_error: facts?.lastError ?? null,
+    },
+  };
+}

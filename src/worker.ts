@@ -1,0 +1,33 @@
+// Entry of a data-plane thread. Sits beside main.ts, because in the compiled binary every module's URL is the entry's.
+import { POOL_CHANNEL, type FromWorker, type PoolState, type ToWorker } from "./messages.ts";
+import { DataPlane } from "./worker/plane.ts";
+
+declare const self: {
+  onmessage: ((event: MessageEvent<ToWorker>) => void) | null;
+  postMessage(message: FromWorker): void;
+};
+
+let plane: DataPlane | null = null;
+
+const crash = (error: unknown): void => {
+  if (plane === null) throw error;
+  plane.crash(error);
+};
+process.on("uncaughtException", crash);
+process.on("unhandledRejection", crash);
+
+const pools = new BroadcastChannel(POOL_CHANNEL);
+pools.onmessage = (event: { data: unknown }): void => plane?.update(event.data as PoolState);
+
+self.onmessage = ({ data: message }): void => {
+  switch (message.kind) {
+    case "start":
+      plane = new DataPlane(message, (answer) => self.postMessage(answer));
+      return;
+    case "apply":
+      plane?.apply(message.plan);
+      return;
+    case "stop":
+      plane?.stop(message.spreadFromMs, message.deadlineMs);
+  }
+};

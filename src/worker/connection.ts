@@ -1,0 +1,436 @@
+// One proxied connection, from accept to its one line in the access log. It owns the two sockets, the two flows between
+// them and the claims that its row of the ledger names; it decides what an event means, and ends exactly once.
+import type { Socket } from "bun";
+import { END_CODES, ENDED_BY, type End, type EndedBy } from "../core/ends.ts";
+import type { TimerNode } from "../core/timer-wheel.ts";
+import { setKeepalive } from "../platform/sockets.ts";
+import { giveBack } from "../shared/cells.ts";
+import { BACKEND, CONNECT_BUCKETS_MS, LISTENER, WORKER } from "../shared/counters.ts";
+import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import { beginDial, failureOf } from "./dial.ts";
+import { Flow } from "./flow.ts";
+import type { Listener } from "./listener.ts";
+import { Pace } from "./pace.ts";
+import type { DataPlane } from "./plane.ts";
+import type { Backend, Pool } from "./pool.ts";
+
+/** The phases of a connection and where each may lead; nothing but `#enter` sets the phase. */
+const NEXT = {
+  accepted: ["dialing", "closed"],
+  dialing: ["dialing", "relaying", "closed"],
+  relaying: ["closed"],
+  closed: [],
+} as const;
+
+export type Phase = keyof typeof NEXT;
+
+const BY_CODE = { client: 0, backend: 1, lb: 2 } as const satisfies Record<EndedBy, number>;
+
+/** A connection in which nothing waits and nothing has moved for this long is closed with FIN, any other one with RST. */
+const QUIET_MS = 1000;
+
+/** The client's socket outlives a refusal with FIN by at most this long, so that the FIN is not overtaken by a RST. */
+export const LINGER_MS = 1000;
+
+export class Connection implements TimerNode {
+  timerNext: TimerNode | null = null;
+  timerPrev: TimerNode | null = null;
+  timerSlot = -1;
+  timerAt = 0;
+
+  phase: Phase = "accepted";
+  readonly plane: DataPlane;
+  readonly listener: Listener;
+  readonly pool: Pool | null;
+  /** Row of the ledger. */
+  readonly row: number;
+  client: Socket<unknown> | null;
+  /** The socket to the backend: being connected while dialing, connected while relaying. */
+  backendSocket: Socket<unknown> | null = null;
+  backend: Backend | null = null;
+  /** Backends that failed, not to be tried again. */
+  tried: number[] | null = null;
+  /** Client → backend, and back. */
+  readonly up = new Flow();
+  readonly down = new Flow();
+  /** All times are on the wheel's clock. When a byte last moved. */
+  activeMs: number;
+  readonly startedMs: number;
+  /** When a stop of the worker ends this connection; Infinity while none is asked for. */
+  stopAtMs = Infinity;
+  #lifetimeEndsMs: number;
+  #dialStartedMs = 0;
+  #connectMs = -1;
+  #firstEnd: EndedBy | null = null;
+  #keepaliveMs = 0;
+  #lingers = false;
+
+  constructor(plane: DataPlane, listener: Listener, client: Socket<unknown>, row: number) {
+    this.plane = plane;
+    this.listener = listener;
+    this.pool = listener.pool;
+    this.row = row;
+    this.client = client;
+    this.up.from = client;
+    this.down.to = client;
+    const now = plane.wheel.now;
+    this.activeMs = now;
+    this.startedMs = now;
+    const { lifetime } = listener.plan.timeoutsMs;
+    // Within the last tenth at random, so that connections opened together do not all come back together.
+    this.#lifetimeEndsMs = lifetime === 0 ? Infinity : now + lifetime * (0.9 + 0.1 * Math.random());
+    const { upload, download } = listener.plan.bandwidth;
+    if (upload > 0) this.up.pace = new Pace(upload);
+    if (download > 0) this.down.pace = new Pace(download);
+  }
+
+  // ---------------------------------------------------------------- events of the client's socket; hot path
+
+  clientData(chunk: Uint8Array): void {
+    if (this.phase === "closed") return;
+    const length = chunk.length;
+    this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesIn]! += length;
+    this.listener.counters[LISTENER.bytesIn]! += length;
+    this.plane.counters[WORKER.bytesIn]! += length;
+    this.activeMs = this.plane.wheel.now;
+    if (!this.up.forward(chunk)) this.finish("reset", "backend");
+  }
+
+  clientDrained(): void {
+    if (this.phase !== "relaying") return;
+    if (!this.down.flush()) this.finish("reset", "client");
+    else if (this.down.state === "ending") this.#passEnds();
+  }
+
+  clientEnded(): void {
+    if (this.phase === "closed" || this.up.state !== "open") return;
+    this.up.state = "ending";
+    this.#firstEnd ??= "client";
+    this.#passEnds();
+  }
+
+  clientClosed(error: Error | undefined): void {
+    this.client = null;
+    this.up.from = null;
+    if (this.phase === "closed") {
+      this.#stopLingering();
+      return;
+    }
+    // After our own FIN the peer's arrives as a close without error: an end like any other.
+    if (error === undefined) this.clientEnded();
+    else this.finish("reset", "client");
+  }
+
+  // ---------------------------------------------------------------- events of the backend's socket; hot path
+
+  /** A socket whose attempt was given up may still speak; only the current one counts. */
+  backendOpened(socket: Socket<unknown>): void {
+    if (this.phase === "dialing") this.backendSocket = socket;
+    else socket.terminate();
+  }
+
+  backendData(socket: Socket<unknown>, chunk: Uint8Array): void {
+    if (socket !== this.backendSocket || this.phase === "closed") return;
+    if (this.phase === "dialing") this.#connected();
+    const length = chunk.length;
+    this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut]! += length;
+    this.listener.counters[LISTENER.bytesOut]! += length;
+    this.plane.counters[WORKER.bytesOut]! += length;
+    this.activeMs = this.plane.wheel.now;
+    if (!this.down.forward(chunk)) this.finish("reset", "client");
+  }
+
+  backendDrained(socket: Socket<unknown>): void {
+    if (socket !== this.backendSocket || this.phase === "closed") return;
+    if (this.phase === "dialing") this.#connected();
+    else if (!this.up.flush()) this.finish("reset", "backend");
+    else if (this.up.state === "ending") this.#passEnds();
+  }
+
+  backendEnded(socket: Socket<unknown>): void {
+    if (socket !== this.backendSocket || this.phase === "closed" || this.down.state !== "open") return;
+    if (this.phase === "dialing") this.#connected();
+    this.down.state = "ending";
+    this.#firstEnd ??= "backend";
+    this.#passEnds();
+  }
+
+  backendClosed(socket: Socket<unknown>, error: Error | undefined): void {
+    if (socket !== this.backendSocket) return;
+    if (this.phase === "dialing") {
+      this.backendSocket = null;
+      this.attemptFailed((error as { code?: string } | undefined)?.code ?? "ECONNREFUSED");
+      return;
+    }
+    if (this.phase === "closed") return;
+    if (error !== undefined) {
+      this.finish("reset", "backend");
+      return;
+    }
+    this.backendEnded(socket);
+    this.down.from = null;
+    this.backendSocket = null;
+  }
+
+  // ---------------------------------------------------------------- dialing
+
+  /** Picks a backend and connects to it; ends the connection where there is none. */
+  dial(): void {
+    const { pool } = this;
+    if (pool === null) {
+      this.finish("no_route", "lb");
+      return;
+    }
+    const backend = pool.pick(this.tried);
+    if (backend === null) {
+      this.finish(pool.hasBackendUp ? "queue_full" : "no_backend", "lb");
+      return;
+    }
+    this.#dialBackend(backend, pool);
+  }
+
+  #dialBackend(backend: Backend, pool: Pool): void {
+    this.backend = backend;
+    const at = this.row * ROW_WORDS;
+    const { words } = this.plane;
+    words[at + ROW.backend] = backend.id;
+    words[at]! |= CLAIM.backend;
+    backend.counters[BACKEND.dials]!++;
+    this.#enter("dialing");
+    this.#dialStartedMs = performance.now();
+    const error = beginDial(backend, pool, this);
+    if (error !== null) {
+      this.attemptFailed(error);
+      return;
+    }
+    this.plane.wheel.schedule(this, this.plane.wheel.now + pool.plan.connectTimeoutMs);
+  }
+
+  /** The attempt has failed with this errno's name: another backend while there is one, else the end. */
+  attemptFailed(code: string): void {
+    const { backend, pool, backendSocket } = this;
+    if (backend === null || pool === null) return;
+    this.backendSocket = null;
+    backendSocket?.terminate();
+    const failure = failureOf(code);
+    backend.counters[failure.cell]!++;
+    const at = this.row * ROW_WORDS;
+    const { words } = this.plane;
+    const retries = words[at + ROW.retries] ?? 0;
+    this.tried = this.tried === null ? [backend.id] : [...this.tried, backend.id];
+    const next = retries < pool.plan.retries ? pool.pick(this.tried) : null;
+    if (next === null) {
+      this.finish(failure.end, "backend", code);
+      return;
+    }
+    this.#giveBackBackend();
+    backend.counters[BACKEND.retriedAway]!++;
+    words[at + ROW.retries] = retries + 1;
+    this.#dialBackend(next, pool);
+  }
+
+  #connected(): void {
+    const { backend, backendSocket, plane } = this;
+    if (backend === null || backendSocket === null) return;
+    this.#enter("relaying");
+    this.#connectMs = performance.now() - this.#dialStartedMs;
+    countConnect(backend.counters, this.#connectMs);
+    this.down.from = backendSocket;
+    this.up.to = backendSocket;
+    if (this.up.pace !== null || this.down.pace !== null) plane.pace(this);
+    this.#keepaliveMs = this.pool?.plan.keepaliveMs ?? 0;
+    this.#scheduleRelay();
+    if (!this.up.flush()) this.finish("reset", "backend");
+    else if (this.up.state === "ending") this.#passEnds();
+  }
+
+  // ---------------------------------------------------------------- relaying
+
+  // A FIN goes on once the bytes before it have. Where the other direction is done already, both sockets are closed in one
+  // step instead of a shutdown and a close each.
+  #passEnds(): void {
+    const { up, down } = this;
+    if (up.state === "ending" && up.drained) {
+      if (down.state === "done" || (down.state === "ending" && down.drained)) return this.#finishEof();
+      up.state = "done";
+      this.backendSocket?.shutdown();
+      this.#scheduleRelay();
+    }
+    if (down.state === "ending" && down.drained) {
+      if (up.state === "done") return this.#finishEof();
+      down.state = "done";
+      this.client?.shutdown();
+      this.#scheduleRelay();
+    }
+  }
+
+  #finishEof(): void {
+    this.finish("eof", this.#firstEnd ?? "client");
+  }
+
+  /** A tick of the worker's clock for a connection with a bandwidth limit. */
+  paceTick(elapsedMs: number): void {
+    if (this.phase !== "relaying") return;
+    if (!this.up.flushPaced(elapsedMs)) this.finish("reset", "backend");
+    else if (!this.down.flushPaced(elapsedMs)) this.finish("reset", "client");
+    else this.#passEnds();
+  }
+
+  // ---------------------------------------------------------------- time
+
+  onTimer(nowMs: number): void {
+    switch (this.phase) {
+      case "closed":
+        this.client?.terminate();
+        return;
+      case "accepted":
+        return;
+      case "dialing":
+        this.attemptFailed("ETIMEDOUT");
+        return;
+      case "relaying":
+        this.#relayTimer(nowMs);
+    }
+  }
+
+  #relayTimer(nowMs: number): void {
+    const { idle, halfClose } = this.listener.plan.timeoutsMs;
+    const quietMs = nowMs - this.activeMs;
+    if (nowMs >= this.stopAtMs) this.finish("shutdown", "lb");
+    else if (nowMs >= this.#lifetimeEndsMs) this.finish("lifetime", "lb");
+    else if (halfClose > 0 && this.#halfClosed && quietMs >= halfClose) this.finish("half_close_timeout", "lb");
+    else if (idle > 0 && quietMs >= idle) this.finish("idle_timeout", "lb");
+    else {
+      this.#startKeepalive(nowMs);
+      this.#scheduleRelay();
+    }
+  }
+
+  // A short connection never pays for keepalive: it is set when half of its time has passed. The client's side has it from
+  // the listening socket.
+  #startKeepalive(nowMs: number): void {
+    if (this.#keepaliveMs === 0 || nowMs < this.startedMs + this.#keepaliveMs / 2) return;
+    const fd = this.plane.words[this.row * ROW_WORDS + ROW.backendFd] ?? -1;
+    if (fd >= 0 && this.backendSocket !== null) setKeepalive(fd, this.#keepaliveMs);
+    this.#keepaliveMs = 0;
+  }
+
+  get #halfClosed(): boolean {
+    return this.up.state !== "open" || this.down.state !== "open";
+  }
+
+  #scheduleRelay(): void {
+    const { idle, halfClose } = this.listener.plan.timeoutsMs;
+    let at = Math.min(this.#lifetimeEndsMs, this.stopAtMs);
+    if (idle > 0) at = Math.min(at, this.activeMs + idle);
+    if (halfClose > 0 && this.#halfClosed) at = Math.min(at, this.activeMs + halfClose);
+    if (this.#keepaliveMs > 0) at = Math.min(at, this.startedMs + this.#keepaliveMs / 2);
+    if (at !== Infinity) this.plane.wheel.schedule(this, at);
+  }
+
+  /** The worker is to stop: this connection may go on until then (on the wheel's clock). */
+  stopAt(atMs: number): void {
+    this.stopAtMs = atMs;
+    if (this.phase === "relaying") this.#scheduleRelay();
+  }
+
+  // ---------------------------------------------------------------- the end
+
+  /**
+   * Ends the connection: claims end, counters move, one line of access log says why. Safe to call twice; only the first
+   * counts. `error` is the errno's name where there is one.
+   */
+  finish(end: End, by: EndedBy, error = ""): void {
+    if (this.phase === "closed") return;
+    const relayed = this.phase === "relaying";
+    const waits = this.up.queue !== null || this.down.queue !== null;
+    const quiet = !waits && this.plane.wheel.now - this.activeMs >= QUIET_MS;
+    this.#enter("closed");
+    this.plane.wheel.cancel(this);
+    this.#count(end, by);
+    this.plane.accessLog.write(this, end, by, this.#connectMs, error);
+    this.#giveBackAll();
+    this.up.clear();
+    this.down.clear();
+    const { client, backendSocket } = this;
+    this.backendSocket = null;
+    if (end === "eof" || (relayed && by === "lb" && quiet)) {
+      this.client = null;
+      client?.end();
+      backendSocket?.end();
+      return;
+    }
+    backendSocket?.terminate();
+    if (!relayed && by !== "client" && this.listener.plan.overLimit === "close") {
+      this.#linger();
+      return;
+    }
+    this.client = null;
+    client?.terminate();
+  }
+
+  #count(end: End, by: EndedBy): void {
+    const { plane, listener, backend } = this;
+    listener.counters[LISTENER.ends + END_CODES[end] * ENDED_BY.length + BY_CODE[by]]!++;
+    plane.counters[WORKER.ended]!++;
+    if (backend === null) return;
+    const at = this.row * ROW_FLOATS;
+    backend.counters[BACKEND.ended]!++;
+    backend.counters[BACKEND.bytesIn]! += plane.floats[at + ROW_FLOAT.bytesIn] ?? 0;
+    backend.counters[BACKEND.bytesOut]! += plane.floats[at + ROW_FLOAT.bytesOut] ?? 0;
+  }
+
+  #giveBackBackend(): void {
+    const { words } = this.plane;
+    const at = this.row * ROW_WORDS;
+    if (this.backend === null || ((words[at] ?? 0) & CLAIM.backend) === 0) return;
+    words[at]! &= ~CLAIM.backend;
+    this.backend.giveBack();
+  }
+
+  #giveBackAll(): void {
+    const { plane, listener } = this;
+    const at = this.row * ROW_WORDS;
+    this.#giveBackBackend();
+    const claims = plane.words[at] ?? 0;
+    const entry = plane.words[at + ROW.clientEntry] ?? 0;
+    plane.forget(this);
+    if (claims & CLAIM.client) listener.clients?.release(entry);
+    if (claims & CLAIM.listener) giveBack(listener.plan.open);
+    if (claims & CLAIM.process) giveBack(plane.open);
+  }
+
+  // A close while bytes of the client are unread would send RST in spite of us (RFC 1122, 4.2.2.13), so the socket stays,
+  // its bytes ignored, until the client's own FIN or for a second.
+  #linger(): void {
+    if (this.client === null) return;
+    if (!this.plane.mayLinger()) {
+      this.client.terminate();
+      return;
+    }
+    this.#lingers = true;
+    this.client.shutdown();
+    this.plane.wheel.schedule(this, this.plane.wheel.now + LINGER_MS);
+  }
+
+  #stopLingering(): void {
+    if (!this.#lingers) return;
+    this.#lingers = false;
+    this.plane.wheel.cancel(this);
+    this.plane.lingered();
+  }
+
+  #enter(phase: Phase): void {
+    if (!(NEXT[this.phase] as readonly Phase[]).includes(phase))
+      throw new Error(`${this.phase} cannot become ${phase}`);
+    this.phase = phase;
+  }
+}
+
+function countConnect(counters: Float64Array, ms: number): void {
+  counters[BACKEND.connected]!++;
+  counters[BACKEND.connectSumMs]! += ms;
+  let bucket = 0;
+  while (bucket < CONNECT_BUCKETS_MS.length && ms > CONNECT_BUCKETS_MS[bucket]!) bucket++;
+  counters[BACKEND.connectBuckets + bucket]!++;
+}

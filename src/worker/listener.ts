@@ -1,0 +1,133 @@
+// Where clients come in: accepts, and turns away whom the listener's lists, caps and limits do not admit. What is admitted
+// becomes a Connection.
+import type { Socket, SocketHandler } from "bun";
+import { cidrHas } from "../core/cidr-set.ts";
+import { isIPv4 } from "../core/address.ts";
+import type { End } from "../core/ends.ts";
+import type { ListenerPlan } from "../messages.ts";
+import { descriptorOf, readPeer } from "../platform/bun.ts";
+import { monotonicNs } from "../platform/sockets.ts";
+import { tokenIntervalNs } from "../policy/token-bucket.ts";
+import { claim } from "../shared/cells.ts";
+import { CLIENT_OVER_RATE, ClientTable, type ClientLimits } from "../shared/clients.ts";
+import { LISTENER, WORKER } from "../shared/counters.ts";
+import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import { Connection } from "./connection.ts";
+import type { DataPlane } from "./plane.ts";
+import type { Pool } from "./pool.ts";
+
+/** A listener in one generation of the config, as one worker sees it. Connections keep the one they began with. */
+export class Listener {
+  readonly plan: ListenerPlan;
+  readonly pool: Pool | null;
+  /** This worker's row of LISTENER.size cells. */
+  readonly counters: Float64Array;
+  readonly clients: ClientTable | null;
+  readonly #limits: ClientLimits;
+  readonly #shiftIPv4: number;
+  readonly #masks: readonly [number, number, number, number];
+
+  constructor(plan: ListenerPlan, pool: Pool | null, worker: number) {
+    this.plan = plan;
+    this.pool = pool;
+    this.counters = plan.counters.subarray(worker * LISTENER.size, (worker + 1) * LISTENER.size);
+    this.clients = plan.clients === null ? null : new ClientTable(plan.clients);
+    this.#limits = {
+      maxOpen: plan.maxConnectionsPerClient,
+      intervalNs: plan.rateLimit === null ? 0n : tokenIntervalNs(plan.rateLimit.rate),
+      burst: plan.rateLimit?.burst ?? 1,
+    };
+    this.#shiftIPv4 = prefixMask(plan.clientPrefix.ipv4, 0);
+    const bits = plan.clientPrefix.ipv6;
+    this.#masks = [prefixMask(bits, 0), prefixMask(bits, 1), prefixMask(bits, 2), prefixMask(bits, 3)];
+  }
+
+  /**
+   * Whether the client whose address stands in the ledger's row may come in: null, with the claims noted in the row, or
+   * the end that turns it away. Hot path.
+   */
+  admit(plane: DataPlane, row: number): End | null {
+    const { words } = plane;
+    const at = row * ROW_WORDS;
+    const { plan } = this;
+    const w0 = words[at + ROW.address]! >>> 0;
+    const w1 = words[at + ROW.address + 1]! >>> 0;
+    const w2 = words[at + ROW.address + 2]! >>> 0;
+    const w3 = words[at + ROW.address + 3]! >>> 0;
+    if (plan.deny !== null && cidrHas(plan.deny, w0, w1, w2, w3)) return "denied";
+    if (plan.allow !== null && !cidrHas(plan.allow, w0, w1, w2, w3)) return "denied";
+    if (!claim(plane.open, plane.maxConnections)) {
+      plane.overBudget();
+      return "over_capacity";
+    }
+    words[at]! |= CLAIM.process;
+    if (!claim(plan.open, plan.maxConnections)) return "over_capacity";
+    words[at]! |= CLAIM.listener;
+    return this.clients === null ? null : this.#admitClient(this.clients, words, at, w0, w1, w2, w3);
+  }
+
+  #admitClient(
+    clients: ClientTable,
+    words: Int32Array,
+    at: number,
+    w0: number,
+    w1: number,
+    w2: number,
+    w3: number,
+  ): End | null {
+    const [m0, m1, m2, m3] = this.#masks;
+    const entry = isIPv4(w0, w1, w2)
+      ? clients.claim(w0, w1, w2, w3 & this.#shiftIPv4, this.#limits, monotonicNs())
+      : clients.claim(w0 & m0, w1 & m1, w2 & m2, w3 & m3, this.#limits, monotonicNs());
+    if (entry < 0) return entry === CLIENT_OVER_RATE ? "rate_limited" : "over_capacity";
+    words[at + ROW.clientEntry] = entry;
+    if (this.#limits.maxOpen > 0) words[at]! |= CLAIM.client;
+    return null;
+  }
+}
+
+/** The `index`th 32-bit word of the mask of a prefix. */
+function prefixMask(bits: number, index: number): number {
+  const inWord = Math.min(32, Math.max(0, bits - 32 * index));
+  return inWord === 0 ? 0 : -1 << (32 - inWord);
+}
+
+/** What Bun hands to a freshly accepted socket: the way to its listener, which a reload may change. */
+export interface Acceptor {
+  readonly plane: DataPlane;
+  listener: Listener;
+}
+
+/** The one table of handlers for all sockets of clients. A socket's data is its acceptor until `open` has replaced it. */
+export const clientEvents: SocketHandler<Connection, "uint8array"> = {
+  binaryType: "uint8array",
+  open: (socket) => accept(socket, socket.data as unknown as Acceptor),
+  data: (socket, chunk) => socket.data.clientData(chunk),
+  drain: (socket) => socket.data.clientDrained(),
+  end: (socket) => socket.data.clientEnded(),
+  close: (socket, error) => socket.data.clientClosed(error),
+  error: (socket, error) => socket.data.plane.crash(error),
+};
+
+// Hot path.
+function accept(socket: Socket<Connection>, { plane, listener }: Acceptor): void {
+  const row = plane.ledger.take();
+  listener.counters[LISTENER.accepted]!++;
+  plane.counters[WORKER.accepted]!++;
+  const { words, floats } = plane;
+  const at = row * ROW_WORDS;
+  const fd = descriptorOf(socket);
+  words[at + ROW.listener] = listener.plan.id;
+  words[at + ROW.pool] = listener.plan.pool;
+  words[at + ROW.clientFd] = fd;
+  floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = plane.epochMs();
+  const present = readPeer(socket, fd, words, at + ROW.address);
+  const connection = new Connection(plane, listener, socket, row);
+  socket.data = connection;
+  plane.remember(connection);
+  // A client that has reset the connection while it waited in the accept queue.
+  if (!present) return connection.finish("reset", "client");
+  const refused = listener.admit(plane, row);
+  if (refused === null) connection.dial();
+  else connection.finish(refused, "lb");
+}

@@ -1,0 +1,291 @@
+// The data plane of one worker thread: everything that its connections share. It takes plans from the supervisor, serves the
+// listening sockets they name, keeps the clock, and stops when it is told to.
+import type { TimerNode } from "../core/timer-wheel.ts";
+import { TimerWheel } from "../core/timer-wheel.ts";
+import type { FromWorker, Plan, PoolState, SocketPlan, WorkerStart } from "../messages.ts";
+import { listenOnAddress, listenOnDescriptor, type Listening } from "../platform/bun.ts";
+import { duplicate, setBacklog } from "../platform/sockets.ts";
+import { Ledger } from "../shared/ledger.ts";
+import { AccessLog } from "./access-log.ts";
+import type { Connection } from "./connection.ts";
+import { clientEvents, Listener, type Acceptor } from "./listener.ts";
+import { Pool } from "./pool.ts";
+
+/** The worker's clock: timeouts end within one tick after their time, bandwidth is handed out once a tick. */
+export const TICK_MS = 50;
+const WHEEL_SLOTS = 1024;
+
+/** How long a listening socket that is to be closed goes on accepting what stands in its queue. */
+export const ACCEPT_DRAIN_MS = 250;
+
+/** Refused clients that wait for their FIN to be read; beyond that they are reset. */
+export const LINGERING_MAX = 256;
+
+/** Between two messages that say the process is at its cap. */
+const OVER_BUDGET_EVERY_MS = 1000;
+
+interface Served {
+  readonly acceptor: Acceptor & { listener: Listener };
+  readonly listening: Listening;
+  readonly fd: number;
+  backlog: number;
+}
+
+export class DataPlane {
+  readonly index: number;
+  readonly ledger: Ledger;
+  readonly words: Int32Array;
+  readonly floats: Float64Array;
+  /** This worker's row of WORKER.size cells. */
+  readonly counters: Float64Array;
+  /** One Int32 cell: connections of the whole process. */
+  readonly open: Int32Array;
+  readonly wheel = new TimerWheel(TICK_MS, WHEEL_SLOTS, performance.now());
+  readonly accessLog: AccessLog;
+  maxConnections = 0;
+  readonly #post: (message: FromWorker) => void;
+  #pools = new Map<number, Pool>();
+  readonly #served = new Map<string, Served>();
+  /** Live connections by their row of the ledger. */
+  readonly #connections: (Connection | undefined)[] = [];
+  #connectionCount = 0;
+  readonly #paced = new Set<Connection>();
+  #pacedAtMs = 0;
+  #clock: ReturnType<typeof setInterval> | null = null;
+  #lingering = 0;
+  #overBudgetSaidMs = -Infinity;
+  #retiring = 0;
+  #stop: { spreadFromMs: number; deadlineMs: number } | null = null;
+  #stopped = false;
+
+  constructor(start: WorkerStart, post: (message: FromWorker) => void) {
+    this.index = start.index;
+    this.ledger = new Ledger(start.ledger);
+    this.words = this.ledger.words;
+    this.floats = this.ledger.floats;
+    this.counters = start.counters;
+    this.open = start.open;
+    this.#post = post;
+    this.accessLog = new AccessLog(this, start.logPending, (text, lines) => post({ kind: "access", text, lines }));
+    this.apply(start.plan);
+  }
+
+  /** Milliseconds since the epoch, on a clock that does not go back. */
+  epochMs(): number {
+    return performance.timeOrigin + performance.now();
+  }
+
+  // ---------------------------------------------------------------- plans
+
+  /**
+   * Takes over a new generation in one step and says so, or says why not, having changed nothing. Connections keep the
+   * listener they began with.
+   */
+  apply(plan: Plan): void {
+    const pools = new Map<number, Pool>();
+    const listeners = new Map<number, Listener>();
+    const adopted: string[] = [];
+    try {
+      for (const pool of plan.pools) pools.set(pool.id, this.#pools.get(pool.id) ?? new Pool(pool, this.index));
+      for (const listener of plan.listeners) {
+        listeners.set(listener.id, new Listener(listener, pools.get(listener.pool) ?? null, this.index));
+      }
+      for (const socket of plan.sockets) {
+        const listener = listeners.get(socket.listener);
+        if (listener === undefined) throw new Error(`no listener ${socket.listener} for ${socket.key}`);
+        if (this.#serve(socket, listener)) adopted.push(keyOf(socket));
+      }
+    } catch (error) {
+      for (const key of adopted) this.#close(key);
+      this.#post({ kind: "refused", generation: plan.generation, reason: String(error) });
+      return;
+    }
+    for (const pool of plan.pools) this.#pools.get(pool.id)?.apply(pool);
+    this.#pools = pools;
+    this.maxConnections = plan.maxConnections;
+    this.accessLog.format = plan.accessLog;
+    this.accessLog.debug = plan.debug;
+    const wanted = new Map(plan.sockets.map((socket) => [keyOf(socket), socket]));
+    for (const [key, served] of this.#served) {
+      const socket = wanted.get(key);
+      const listener = socket && listeners.get(socket.listener);
+      if (listener === undefined) this.#retire(key);
+      else served.acceptor.listener = listener;
+    }
+    this.#post({ kind: "applied", generation: plan.generation });
+  }
+
+  /** A change of health or names in one pool. */
+  update(state: PoolState): void {
+    const pool = this.#pools.get(state.pool);
+    if (pool === undefined) return;
+    const down = pool.update(state);
+    if (down.length === 0 || pool.plan.onDown !== "reset") return;
+    for (const connection of this.#connections) {
+      if (connection?.backend && connection.phase === "relaying" && down.includes(connection.backend.id)) {
+        connection.finish("backend_down", "lb");
+      }
+    }
+  }
+
+  // ---------------------------------------------------------------- listening sockets
+
+  // True = a socket not served before.
+  #serve(socket: SocketPlan, listener: Listener): boolean {
+    const key = keyOf(socket);
+    const served = this.#served.get(key);
+    if (served !== undefined) {
+      if (served.backlog !== socket.backlog && served.fd >= 0) setBacklog(served.fd, socket.backlog);
+      served.backlog = socket.backlog;
+      return false;
+    }
+    const acceptor: Acceptor = { plane: this, listener };
+    const listening = this.#listen(socket, acceptor);
+    this.#served.set(key, { acceptor, backlog: socket.backlog, ...listening });
+    return true;
+  }
+
+  #listen(socket: SocketPlan, acceptor: Acceptor): { listening: Listening; fd: number } {
+    const events = clientEvents as never;
+    if (socket.fd < 0) return { listening: listenOnAddress(socket.hostname, socket.port, acceptor, events), fd: -1 };
+    const fd = duplicate(socket.fd);
+    if (typeof fd !== "number") throw new Error(`${fd.call}: ${fd.code}`);
+    const listening = listenOnDescriptor(fd, acceptor, events);
+    setBacklog(fd, socket.backlog);
+    return { listening, fd };
+  }
+
+  #retire(key: string): void {
+    const served = this.#served.get(key);
+    if (served === undefined) return;
+    this.#served.delete(key);
+    this.#retiring++;
+    setTimeout(() => {
+      served.listening.stop(false);
+      this.#retiring--;
+      this.#stoppedWhenDone();
+    }, ACCEPT_DRAIN_MS);
+  }
+
+  #close(key: string): void {
+    this.#served.get(key)?.listening.stop(false);
+    this.#served.delete(key);
+  }
+
+  // ---------------------------------------------------------------- connections; hot path
+
+  remember(connection: Connection): void {
+    if (this.#clock === null) this.#startClock();
+    this.#connections[connection.row] = connection;
+    this.#connectionCount++;
+    if (this.#stop !== null) connection.stopAt(this.#stopTime(this.#stop));
+  }
+
+  /** The connection has ended: its row is free again. */
+  forget(connection: Connection): void {
+    this.ledger.release(connection.row);
+    this.#connections[connection.row] = undefined;
+    this.#connectionCount--;
+    this.#paced.delete(connection);
+    if (this.#stop !== null && this.#connectionCount === 0) queueMicrotask(() => this.#stoppedWhenDone());
+  }
+
+  /** From now on the connection gets a tick of the clock to send what its bandwidth allows. */
+  pace(connection: Connection): void {
+    if (this.#paced.size === 0) this.#pacedAtMs = this.wheel.now;
+    this.#paced.add(connection);
+  }
+
+  mayLinger(): boolean {
+    if (this.#lingering >= LINGERING_MAX) return false;
+    this.#lingering++;
+    return true;
+  }
+
+  lingered(): void {
+    this.#lingering--;
+  }
+
+  /** The cap of the process was reached; the supervisor says it once. */
+  overBudget(): void {
+    if (this.wheel.now < this.#overBudgetSaidMs + OVER_BUDGET_EVERY_MS) return;
+    this.#overBudgetSaidMs = this.wheel.now;
+    this.#post({ kind: "over_budget" });
+  }
+
+  // ---------------------------------------------------------------- the clock
+
+  #startClock(): void {
+    this.wheel.advance(performance.now());
+    this.#clock = setInterval(() => this.#tick(), TICK_MS);
+  }
+
+  #tick(): void {
+    const now = performance.now();
+    this.wheel.advance(now);
+    if (this.#paced.size > 0) {
+      const elapsed = now - this.#pacedAtMs;
+      this.#pacedAtMs = now;
+      for (const connection of this.#paced) connection.paceTick(elapsed);
+    }
+    this.accessLog.flush();
+    if (this.#connectionCount > 0 || this.wheel.size > 0 || this.#clock === null) return;
+    clearInterval(this.#clock);
+    this.#clock = null;
+  }
+
+  // ---------------------------------------------------------------- stopping
+
+  /** Accepts what is queued and no more, and ends all connections by the deadline, spread over the window before it. */
+  stop(spreadFromMs: number, deadlineMs: number): void {
+    const stop = {
+      spreadFromMs: spreadFromMs - performance.timeOrigin,
+      deadlineMs: deadlineMs - performance.timeOrigin,
+    };
+    this.#stop = stop;
+    if (this.#clock === null) this.#startClock();
+    for (const key of [...this.#served.keys()]) this.#retire(key);
+    for (const connection of this.#connections) connection?.stopAt(this.#stopTime(stop));
+    if (deadlineMs !== Infinity) this.wheel.schedule(this.#deadline(), stop.deadlineMs);
+    this.#stoppedWhenDone();
+  }
+
+  #stopTime(stop: { spreadFromMs: number; deadlineMs: number }): number {
+    if (stop.deadlineMs === Infinity) return Infinity;
+    return stop.spreadFromMs + Math.random() * (stop.deadlineMs - stop.spreadFromMs);
+  }
+
+  // What is not relaying yet has no timer for the stop: the deadline itself ends it.
+  #deadline(): TimerNode {
+    const onTimer = (): void => {
+      for (const connection of this.#connections) connection?.finish("shutdown", "lb");
+      this.#stoppedWhenDone();
+    };
+    return { timerNext: null, timerPrev: null, timerSlot: -1, timerAt: 0, onTimer };
+  }
+
+  #stoppedWhenDone(): void {
+    if (this.#stop === null || this.#stopped || this.#retiring > 0 || this.#connectionCount > 0) return;
+    this.#stopped = true;
+    this.accessLog.flush();
+    this.#post({ kind: "stopped" });
+  }
+
+  /**
+   * A broken invariant: this worker ends. Its connections are reset, so that no peer takes a cut answer for a whole one;
+   * what they claimed stays in the ledger for the supervisor to give back.
+   */
+  crash(error: unknown): never {
+    const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    this.#post({ kind: "crashed", reason });
+    for (const connection of this.#connections) {
+      connection?.client?.terminate();
+      connection?.backendSocket?.terminate();
+    }
+    process.exit(1);
+  }
+}
+
+function keyOf(socket: SocketPlan): string {
+  return `${socket.key}#${socket.index}`;
+}
