@@ -102,6 +102,8 @@ export interface WorkerStart {
   counters: Float64Array;
   /** One Int32 cell: characters of access log sent and not yet written. */
   logPending: Int32Array;
+  /** LISTENING_MAX cells for the descriptors that the worker accepts on, as many as it has, then zeros. */
+  listening: Int32Array;
   plan: Plan;
 }
 
@@ -131,6 +133,9 @@ export interface PoolState {
   /** The backends, where a look-up of names changed them; else null. */
   backends: BackendPlan[] | null;
 }
+
+/** Listening sockets of one worker whose descriptors are noted for the supervisor. */
+export const LISTENING_MAX = 4096;
 
 /** Name of the BroadcastChannel that carries PoolState. */
 export const POOL_CHANNEL = "lb.pools";

@@ -67,7 +67,8 @@ class Backend {
   }
 
   #serve(port: number): Bun.Server<undefined> {
-    return Bun.serve({ hostname: "127.0.0.1", port, development: false, fetch: (request) => this.#answer(request) });
+    const fetch = (request: Request): Response => this.#answer(request);
+    return Bun.serve({ hostname: "127.0.0.1", port, development: false, reusePort: false, fetch });
   }
 
   #answer(request: Request): Response {
@@ -89,10 +90,16 @@ class Backend {
     if (this.#server === null) return;
     void this.#server.stop(true);
     this.#server = null;
-    this.#timer = setTimeout(() => {
+    const resume = (): void => {
       this.#timer = null;
-      this.#server = this.#serve(this.port);
-    }, STOPPED_FOR_SECONDS * 1000);
+      try {
+        this.#server = this.#serve(this.port);
+      } catch {
+        // Something else has taken the port meanwhile.
+        this.#timer = setTimeout(resume, 1000);
+      }
+    };
+    this.#timer = setTimeout(resume, STOPPED_FOR_SECONDS * 1000);
   }
 }
 

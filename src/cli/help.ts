@@ -14,7 +14,7 @@ Usage:
 
 Signals:
   SIGHUP              reload the config; one that is wrong changes nothing
-  SIGTERM, SIGINT     stop: live connections may go on for shutdown_timeout; a second one ends at once
+  SIGTERM, SIGINT     stop within shutdown_timeout; a second one ends at once
   SIGUSR1             reopen the log files
 
 Exit codes:
@@ -25,5 +25,4 @@ The smallest config, four lines of TOML:
   bind = ":8080"
   pool = "app"
   [pools.app]
-  backends = ["127.0.0.1:3000", "127.0.0.1:3001"]
-`;
+  backends = ["127.0.0.1:3000", "127.0.0.1:3001"]`;

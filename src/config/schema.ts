@@ -24,7 +24,7 @@ const connectionsMax = 10_000_000;
 // ------------------------------------------------------------------ the process
 
 const admin = section({
-  enabled: row(flag(), true, "Serve /metrics, /live, /ready, the JSON API and the dashboard."),
+  enabled: row(flag(), true, "Serve /metrics, /live, /ready and the JSON API."),
   bind: row(bindAddress(), "127.0.0.1:9900", "Where: an address, or a Unix socket, which is made with mode 0600."),
   token_file: row(
     text("file"),

@@ -197,10 +197,16 @@ export const METRICS: readonly Metric[] = [
   ofWorker("lb_worker_received_bytes_total", "counter", "Bytes received from clients.", (w) => w.bytes_in),
   ofWorker("lb_worker_sent_bytes_total", "counter", "Bytes sent to clients.", (w) => w.bytes_out),
   ofWorker("lb_worker_restarts_total", "counter", "Times that the worker had to be started again.", (w) => w.restarts),
-  ofWorker(
-    "lb_log_lines_dropped_total",
+  whole(
+    "lb_access_log_lines_lost_total",
     "counter",
-    "Lines of access log that were lost because the log could not be written fast enough.",
+    "Lines of access log that its file or pipe was too slow for.",
+    (s) => s.access_log_lines_lost,
+  ),
+  ofWorker(
+    "lb_worker_log_lines_lost_total",
+    "counter",
+    "Lines of access log that the worker dropped because the supervisor could not keep up.",
     (w) => w.log_lines_lost,
   ),
 ];

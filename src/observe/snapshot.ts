@@ -19,6 +19,8 @@ export interface Snapshot {
     max: number;
     open_files_limit: number;
   };
+  /** Lines of access log that the disk or the reader of a pipe was too slow for. */
+  access_log_lines_lost: number;
   workers: WorkerStatus[];
   listeners: ListenerStatus[];
   pools: PoolStatus[];

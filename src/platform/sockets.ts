@@ -149,6 +149,18 @@ export function duplicate(fd: number): number | SocketError {
   return copy < 0 ? failed("fcntl") : copy;
 }
 
+/**
+ * Puts an unconnected socket in the place of a listening one under the same descriptor. Whoever goes on accepting there
+ * gets EINVAL; the listening socket and its queue live on under its other descriptors.
+ */
+export function unplugListening(fd: number): void {
+  const c = libc();
+  const unconnected = c.socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (unconnected < 0) return;
+  c.dup3(unconnected, fd, SOCK_CLOEXEC);
+  c.close(unconnected);
+}
+
 export function closeDescriptor(fd: number): void {
   libc().close(fd);
 }

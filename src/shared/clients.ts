@@ -14,7 +14,13 @@ const TAG_BITS = 40n;
 /** Entries of a set: all the places that one client may have. */
 export const WAYS = 16;
 const ENTRY_BYTES = 24;
+const SET_BYTES = WAYS * ENTRY_BYTES + 4;
 const HEADER_BYTES = 64;
+
+/** An entry that is changing hands: no client's tag, and open, so that nobody takes it. */
+const NOBODY = 1n;
+/** A worker that makes an entry takes a microsecond; one that has not done so by then has died at it. */
+const MAKING_MS = 100;
 
 /** Answers of `claim` other than an entry's number. */
 export const CLIENT_OVER_RATE = -1;
@@ -35,7 +41,7 @@ export interface ClientLimits {
 /** Memory for a table of at least `entries` clients (rounded up to a power of two), with a hash key of its own. */
 export function clientMemory(entries: number): SharedArrayBuffer {
   const sets = 2 ** Math.ceil(Math.log2(Math.max(1, entries / WAYS)));
-  const memory = new SharedArrayBuffer(HEADER_BYTES + sets * WAYS * ENTRY_BYTES);
+  const memory = new SharedArrayBuffer(HEADER_BYTES + sets * SET_BYTES);
   // A private key: an attacker must not be able to choose addresses that fall into one set.
   new Uint8Array(memory, 0, 8).set(crypto.getRandomValues(new Uint8Array(8)));
   return memory;
@@ -44,16 +50,20 @@ export function clientMemory(entries: number): SharedArrayBuffer {
 export class ClientTable {
   readonly #words: BigInt64Array;
   readonly #seen: Int32Array;
+  /** One cell a set: 1 while a worker makes an entry there. */
+  readonly #making: Int32Array;
   readonly #sets: number;
   readonly #key: HashKey;
   readonly #hash = new Int32Array(2);
 
   constructor(memory: SharedArrayBuffer) {
-    const entries = (memory.byteLength - HEADER_BYTES) / ENTRY_BYTES;
+    const sets = (memory.byteLength - HEADER_BYTES) / SET_BYTES;
+    const entries = sets * WAYS;
     this.#key = new Int32Array(memory, 0, 2);
     this.#words = new BigInt64Array(memory, HEADER_BYTES, entries * 2);
     this.#seen = new Int32Array(memory, HEADER_BYTES + entries * 16, entries);
-    this.#sets = entries / WAYS;
+    this.#making = new Int32Array(memory, HEADER_BYTES + entries * ENTRY_BYTES, sets);
+    this.#sets = sets;
   }
 
   /**
@@ -90,6 +100,22 @@ export class ClientTable {
 
   // The client's entry, made if need be in the place that has been idle longest; -1 = no place is idle.
   #find(set: number, tag: bigint, seconds: number): number {
+    for (let entry = set; entry < set + WAYS; entry++) {
+      if (tagOf(Atomics.load(this.#words, 2 * entry)) === tag) return entry;
+    }
+    // Two workers that see a client for the first time at once must not make two entries of it: one makes, the other
+    // finds. This is the one place where a worker may wait for another: for a microsecond, at a client's first sight.
+    const lock = set / WAYS;
+    while (Atomics.compareExchange(this.#making, lock, 0, 1) !== 0) {
+      if (Atomics.wait(this.#making, lock, 1, MAKING_MS) === "timed-out") break;
+    }
+    const entry = this.#findOrMake(set, tag, seconds);
+    Atomics.store(this.#making, lock, 0);
+    Atomics.notify(this.#making, lock, 1);
+    return entry;
+  }
+
+  #findOrMake(set: number, tag: bigint, seconds: number): number {
     for (;;) {
       let oldest = -1;
       let oldestWord = 0n;
@@ -105,12 +131,12 @@ export class ClientTable {
         oldestAge = age;
       }
       if (oldest < 0) return -1;
-      // What the former client still owed is forgotten before the place changes hands, never after: a claim of the new
-      // client by another worker must not find it.
+      // Nobody's while the bucket of the former client is emptied, so that neither client meets the other's.
+      if (Atomics.compareExchange(this.#words, 2 * oldest, oldestWord, NOBODY) !== oldestWord) continue;
       Atomics.store(this.#words, 2 * oldest + 1, 0n);
       this.#seen[oldest] = seconds;
-      const fresh = BigInt.asIntN(64, tag << OPEN_BITS);
-      if (Atomics.compareExchange(this.#words, 2 * oldest, oldestWord, fresh) === oldestWord) return oldest;
+      Atomics.store(this.#words, 2 * oldest, BigInt.asIntN(64, tag << OPEN_BITS));
+      return oldest;
     }
   }
 
@@ -126,6 +152,8 @@ export class ClientTable {
     }
     if (intervalNs === 0n) return entry;
     for (;;) {
+      // Without a cap nothing keeps the entry from being given to another client.
+      if (maxOpen === 0 && tagOf(Atomics.load(this.#words, 2 * entry)) !== tag) return LOST;
       const tat = Atomics.load(this.#words, 2 * entry + 1);
       const next = takeToken(tat, nowNs, intervalNs, burst);
       if (next === NO_TOKEN) {

@@ -41,6 +41,8 @@ export function startAdmin(options: AdminOptions): Admin | { error: string } {
   let token = options.token;
   const started = listen(bind, {
     development: false,
+    // Bun 1.4.5 sets SO_REUSEPORT by itself where `development` is off: a second process would take half of the requests.
+    reusePort: false,
     idleTimeout: IDLE_SECONDS,
     maxRequestBodySize: BODY_BYTES_MAX,
     fetch: async (request: Request, server: Server<undefined>): Promise<Response> => {

@@ -2,9 +2,9 @@
 // worker held in shared memory is given back here, from its ledger.
 import { END_CODES, ENDED_BY } from "../core/ends.ts";
 import type { FromWorker, Plan, PoolState, ToWorker } from "../messages.ts";
-import { POOL_CHANNEL } from "../messages.ts";
+import { LISTENING_MAX, POOL_CHANNEL } from "../messages.ts";
 import { clientText, type AccessLine } from "../observe/access-line.ts";
-import { resetOnClose } from "../platform/sockets.ts";
+import { resetOnClose, unplugListening } from "../platform/sockets.ts";
 import { giveBack } from "../shared/cells.ts";
 import { ClientTable } from "../shared/clients.ts";
 import { LISTENER, WORKER } from "../shared/counters.ts";
@@ -47,6 +47,7 @@ export class WorkerSeat {
   readonly counters: Float64Array<SharedArrayBuffer>;
   readonly #logPending: Int32Array<SharedArrayBuffer>;
   readonly #options: FleetOptions;
+  readonly #listening: Int32Array<SharedArrayBuffer>;
   readonly #ledgerMemory: SharedArrayBuffer;
   #worker: Worker | null = null;
   #ledger: Ledger;
@@ -63,6 +64,7 @@ export class WorkerSeat {
     this.#options = options;
     this.counters = options.registry.arena.float64(WORKER.size);
     this.#logPending = options.registry.arena.int32(1);
+    this.#listening = options.registry.arena.int32(LISTENING_MAX);
     this.#ledgerMemory = ledgerMemory(options.ledgerRows);
     this.#ledger = new Ledger(this.#ledgerMemory);
   }
@@ -80,17 +82,13 @@ export class WorkerSeat {
       this.#options.log.error("worker failed", { worker: this.index, error: event.message });
     });
     worker.addEventListener("close", () => this.#died(worker));
-    const { index, counters } = this;
-    const ledger = this.#ledgerMemory;
-    this.#post({
-      kind: "start",
-      index,
-      ledger,
-      open,
-      counters,
+    const shared = {
+      ledger: this.#ledgerMemory,
+      counters: this.counters,
       logPending: this.#logPending,
-      plan: planFor(this.position),
-    });
+      listening: this.#listening,
+    };
+    this.#post({ kind: "start", index: this.index, open, ...shared, plan: planFor(this.position) });
     return this.#awaitAnswer();
   }
 
@@ -117,6 +115,11 @@ export class WorkerSeat {
   /** Ends the thread at once, as if it had crashed. Its connections are reset. */
   kill(): boolean {
     if (this.#worker === null) return false;
+    // Bun's loop goes on accepting until the thread is gone, with nobody there to serve what it takes from the queue.
+    for (const fd of this.#listening) {
+      if (fd > 0) unplugListening(fd);
+    }
+    this.#listening.fill(0);
     for (const row of this.#ledger.rowsInUse()) {
       for (const cell of [ROW.clientFd, ROW.backendFd]) {
         const fd = this.#ledger.words[row * ROW_WORDS + cell] ?? -1;

@@ -1,7 +1,6 @@
 // Takes the snapshot: adds up the workers' rows of counters and puts beside them what the supervisor knows.
 import { formatEndpoint } from "../core/address.ts";
 import { END_NAMES, ENDED_BY } from "../core/ends.ts";
-import type { Config } from "../config/schema.ts";
 import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot, WorkerStatus } from "../observe/snapshot.ts";
 import { openFilesLimit } from "../platform/sockets.ts";
 import { claimed } from "../shared/cells.ts";
@@ -20,7 +19,7 @@ export interface StatusSources {
   phase: "starting" | "running" | "stopping";
   open: number;
   maxConnections: number;
-  config: Config;
+  logLinesLost: number;
   registry: Registry;
   fleet: Fleet;
   health: HealthChecks;
@@ -45,6 +44,7 @@ export function takeSnapshot(sources: StatusSources): Snapshot {
       last_reload_error: reloads.lastError,
     },
     connections: { open: sources.open, max: sources.maxConnections, open_files_limit: openFilesLimit() },
+    access_log_lines_lost: sources.logLinesLost,
     workers: [...fleet.seats, ...fleet.retiring].map(workerStatus),
     listeners: registry.listeners.map(listenerStatus),
     pools: registry.pools.map((pool) => poolStatus(pool, health)),

@@ -249,10 +249,9 @@ export class Supervisor {
       if (admin !== null && admin !== this.#admin) admin.stop();
       return refused;
     }
-    if (admin !== this.#admin) {
-      this.#admin?.stop();
-      this.#admin = admin;
-    }
+    if (admin !== this.#admin) this.#admin?.stop();
+    this.#admin = admin;
+    admin?.setToken(config.admin.token);
     this.#log.configure(config.log);
     this.#sayReloaded(cause, old, config);
     return null;
@@ -295,11 +294,8 @@ export class Supervisor {
     const same = JSON.stringify(old.admin) === JSON.stringify(config.admin);
     if (same) return this.#admin;
     if (!config.admin.enabled) return null;
-    if (JSON.stringify(old.admin.bind) === JSON.stringify(config.admin.bind)) {
-      // The same address with another token: the old one must go first.
-      this.#admin?.stop();
-      this.#admin = null;
-    }
+    // The same address with another token: that one changes when the reload is decided.
+    if (this.#admin !== null && JSON.stringify(old.admin.bind) === JSON.stringify(config.admin.bind)) return this.#admin;
     return this.#startAdmin(config);
   }
 
@@ -310,6 +306,7 @@ export class Supervisor {
       snapshot: () => this.snapshot(),
       reload: () => this.reload("admin"),
       restartWorker: (index) => this.#fleet.seats.find((seat) => seat.index === index)?.kill() ?? false,
+      failed: (error) => this.#log.error("admin endpoint failed", { reason: String(error) }),
     });
   }
 
@@ -370,7 +367,7 @@ export class Supervisor {
     if (this.#housekeeping !== null) clearInterval(this.#housekeeping);
     this.#admin?.stop();
     this.#log.info("stopped");
-    await this.#access.flush(LAST_LINES_MS);
+    await Promise.all([this.#access.flush(LAST_LINES_MS), this.#log.flush(LAST_LINES_MS)]);
     this.#finish(0);
   }
 
@@ -394,7 +391,7 @@ export class Supervisor {
       phase: this.#phase,
       open: claimed(this.#open),
       maxConnections: this.#maxConnections,
-      config: this.#config,
+      logLinesLost: this.#access.linesLost,
       registry: this.#registry,
       fleet: this.#fleet,
       health: this.#health,

@@ -11,7 +11,7 @@ import { beginDial, failureOf } from "./dial.ts";
 import { Flow } from "./flow.ts";
 import type { Listener } from "./listener.ts";
 import { Pace } from "./pace.ts";
-import type { DataPlane } from "./plane.ts";
+import { TICK_MS, type DataPlane } from "./plane.ts";
 import type { Backend, Pool } from "./pool.ts";
 
 /** The phases of a connection and where each may lead; nothing but `#enter` sets the phase. */
@@ -28,6 +28,9 @@ const BY_CODE = { client: 0, backend: 1, lb: 2 } as const satisfies Record<Ended
 
 /** A connection in which nothing waits and nothing has moved for this long is closed with FIN, any other one with RST. */
 const QUIET_MS = 1000;
+
+/** `wheel.now` is up to a tick behind, so a timeout counts from a tick later: it may end late, never early. */
+const LATE_MS = TICK_MS;
 
 /** The client's socket outlives a refusal with FIN by at most this long, so that the FIN is not overtaken by a RST. */
 export const LINGER_MS = 1000;
@@ -74,11 +77,11 @@ export class Connection implements TimerNode {
     this.up.from = client;
     this.down.to = client;
     const now = plane.wheel.now;
-    this.activeMs = now;
-    this.startedMs = now;
+    this.activeMs = now + LATE_MS;
+    this.startedMs = now + LATE_MS;
     const { lifetime } = listener.plan.timeoutsMs;
     // Within the last tenth at random, so that connections opened together do not all come back together.
-    this.#lifetimeEndsMs = lifetime === 0 ? Infinity : now + lifetime * (0.9 + 0.1 * Math.random());
+    this.#lifetimeEndsMs = lifetime === 0 ? Infinity : this.startedMs + lifetime * (0.9 + 0.1 * Math.random());
     const { upload, download } = listener.plan.bandwidth;
     if (upload > 0) this.up.pace = new Pace(upload);
     if (download > 0) this.down.pace = new Pace(download);
@@ -92,26 +95,29 @@ export class Connection implements TimerNode {
     this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesIn]! += length;
     this.listener.counters[LISTENER.bytesIn]! += length;
     this.plane.counters[WORKER.bytesIn]! += length;
-    this.activeMs = this.plane.wheel.now;
+    this.activeMs = this.plane.wheel.now + LATE_MS;
     if (!this.up.forward(chunk)) this.finish("reset", "backend");
   }
 
   clientDrained(): void {
     if (this.phase !== "relaying") return;
     if (!this.down.flush()) this.finish("reset", "client");
-    else if (this.down.state === "ending") this.#passEnds();
+    else if (this.down.state === "ending") this.passEnds();
   }
 
   clientEnded(): void {
     if (this.phase === "closed" || this.up.state !== "open") return;
     this.up.state = "ending";
+    this.activeMs = this.plane.wheel.now + LATE_MS;
     this.#firstEnd ??= "client";
-    this.#passEnds();
+    this.plane.passEndsSoon(this);
   }
 
   clientClosed(error: Error | undefined): void {
     this.client = null;
     this.up.from = null;
+    // The number may be another socket's from now on; a row that is free already is not ours to write.
+    if (this.phase !== "closed") this.plane.words[this.row * ROW_WORDS + ROW.clientFd] = -1;
     if (this.phase === "closed") {
       this.#stopLingering();
       return;
@@ -132,11 +138,12 @@ export class Connection implements TimerNode {
   backendData(socket: Socket<unknown>, chunk: Uint8Array): void {
     if (socket !== this.backendSocket || this.phase === "closed") return;
     if (this.phase === "dialing") this.#connected();
+    if (this.phase !== "relaying") return;
     const length = chunk.length;
     this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut]! += length;
     this.listener.counters[LISTENER.bytesOut]! += length;
     this.plane.counters[WORKER.bytesOut]! += length;
-    this.activeMs = this.plane.wheel.now;
+    this.activeMs = this.plane.wheel.now + LATE_MS;
     if (!this.down.forward(chunk)) this.finish("reset", "client");
   }
 
@@ -144,21 +151,22 @@ export class Connection implements TimerNode {
     if (socket !== this.backendSocket || this.phase === "closed") return;
     if (this.phase === "dialing") this.#connected();
     else if (!this.up.flush()) this.finish("reset", "backend");
-    else if (this.up.state === "ending") this.#passEnds();
+    else if (this.up.state === "ending") this.passEnds();
   }
 
   backendEnded(socket: Socket<unknown>): void {
     if (socket !== this.backendSocket || this.phase === "closed" || this.down.state !== "open") return;
     if (this.phase === "dialing") this.#connected();
+    if (this.phase !== "relaying") return;
     this.down.state = "ending";
+    this.activeMs = this.plane.wheel.now + LATE_MS;
     this.#firstEnd ??= "backend";
-    this.#passEnds();
+    this.plane.passEndsSoon(this);
   }
 
   backendClosed(socket: Socket<unknown>, error: Error | undefined): void {
     if (socket !== this.backendSocket) return;
     if (this.phase === "dialing") {
-      this.backendSocket = null;
       this.attemptFailed((error as { code?: string } | undefined)?.code ?? "ECONNREFUSED");
       return;
     }
@@ -170,6 +178,7 @@ export class Connection implements TimerNode {
     this.backendEnded(socket);
     this.down.from = null;
     this.backendSocket = null;
+    this.plane.words[this.row * ROW_WORDS + ROW.backendFd] = -1;
   }
 
   // ---------------------------------------------------------------- dialing
@@ -203,7 +212,7 @@ export class Connection implements TimerNode {
       this.attemptFailed(error);
       return;
     }
-    this.plane.wheel.schedule(this, this.plane.wheel.now + pool.plan.connectTimeoutMs);
+    this.plane.wheel.schedule(this, this.plane.wheel.now + LATE_MS + pool.plan.connectTimeoutMs);
   }
 
   /** The attempt has failed with this errno's name: another backend while there is one, else the end. */
@@ -211,6 +220,7 @@ export class Connection implements TimerNode {
     const { backend, pool, backendSocket } = this;
     if (backend === null || pool === null) return;
     this.backendSocket = null;
+    this.plane.words[this.row * ROW_WORDS + ROW.backendFd] = -1;
     backendSocket?.terminate();
     const failure = failureOf(code);
     backend.counters[failure.cell]!++;
@@ -241,14 +251,17 @@ export class Connection implements TimerNode {
     this.#keepaliveMs = this.pool?.plan.keepaliveMs ?? 0;
     this.#scheduleRelay();
     if (!this.up.flush()) this.finish("reset", "backend");
-    else if (this.up.state === "ending") this.#passEnds();
+    else if (this.up.state === "ending") this.passEnds();
   }
 
   // ---------------------------------------------------------------- relaying
 
-  // A FIN goes on once the bytes before it have. Where the other direction is done already, both sockets are closed in one
-  // step instead of a shutdown and a close each.
-  #passEnds(): void {
+  /**
+   * Passes on each FIN whose bytes have gone before it. Where both directions are at their end, both sockets are closed in
+   * one step instead of a shutdown and a close each.
+   */
+  passEnds(): void {
+    if (this.phase !== "relaying") return;
     const { up, down } = this;
     if (up.state === "ending" && up.drained) {
       if (down.state === "done" || (down.state === "ending" && down.drained)) return this.#finishEof();
@@ -273,7 +286,7 @@ export class Connection implements TimerNode {
     if (this.phase !== "relaying") return;
     if (!this.up.flushPaced(elapsedMs)) this.finish("reset", "backend");
     else if (!this.down.flushPaced(elapsedMs)) this.finish("reset", "client");
-    else this.#passEnds();
+    else this.passEnds();
   }
 
   // ---------------------------------------------------------------- time

@@ -122,6 +122,7 @@ function accept(socket: Socket<Connection>, { plane, listener }: Acceptor): void
   words[at + ROW.clientFd] = fd;
   floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = plane.epochMs();
   const present = readPeer(socket, fd, words, at + ROW.address);
+  plane.startClock();
   const connection = new Connection(plane, listener, socket, row);
   socket.data = connection;
   plane.remember(connection);

@@ -43,6 +43,7 @@ export class DataPlane {
   readonly wheel = new TimerWheel(TICK_MS, WHEEL_SLOTS, performance.now());
   readonly accessLog: AccessLog;
   maxConnections = 0;
+  readonly #listening: Int32Array;
   readonly #post: (message: FromWorker) => void;
   #pools = new Map<number, Pool>();
   readonly #served = new Map<string, Served>();
@@ -52,9 +53,12 @@ export class DataPlane {
   readonly #paced = new Set<Connection>();
   #pacedAtMs = 0;
   #clock: ReturnType<typeof setInterval> | null = null;
+  /** Connections that have heard a FIN in this turn of the loop. */
+  #ending: Connection[] = [];
   #lingering = 0;
   #overBudgetSaidMs = -Infinity;
-  #retiring = 0;
+  /** Sockets that are about to be closed and still accept what is in their queues. */
+  readonly #draining = new Set<Served>();
   #stop: { spreadFromMs: number; deadlineMs: number } | null = null;
   #stopped = false;
 
@@ -65,6 +69,7 @@ export class DataPlane {
     this.floats = this.ledger.floats;
     this.counters = start.counters;
     this.open = start.open;
+    this.#listening = start.listening;
     this.#post = post;
     this.accessLog = new AccessLog(this, start.logPending, (text, lines) => post({ kind: "access", text, lines }));
     this.apply(start.plan);
@@ -142,6 +147,7 @@ export class DataPlane {
     const acceptor: Acceptor = { plane: this, listener };
     const listening = this.#listen(socket, acceptor);
     this.#served.set(key, { acceptor, backlog: socket.backlog, ...listening });
+    this.#noteListening();
     return true;
   }
 
@@ -159,23 +165,32 @@ export class DataPlane {
     const served = this.#served.get(key);
     if (served === undefined) return;
     this.#served.delete(key);
-    this.#retiring++;
+    this.#draining.add(served);
     setTimeout(() => {
+      this.#draining.delete(served);
+      this.#noteListening();
       served.listening.stop(false);
-      this.#retiring--;
       this.#stoppedWhenDone();
     }, ACCEPT_DRAIN_MS);
   }
 
   #close(key: string): void {
-    this.#served.get(key)?.listening.stop(false);
+    const served = this.#served.get(key);
     this.#served.delete(key);
+    this.#noteListening();
+    served?.listening.stop(false);
+  }
+
+  // For the supervisor, who must be able to keep this thread from accepting when it no longer listens to anybody.
+  #noteListening(): void {
+    const fds = [...this.#served.values(), ...this.#draining].map(({ fd }) => fd);
+    this.#listening.fill(0);
+    this.#listening.set(fds.slice(0, this.#listening.length));
   }
 
   // ---------------------------------------------------------------- connections; hot path
 
   remember(connection: Connection): void {
-    if (this.#clock === null) this.#startClock();
     this.#connections[connection.row] = connection;
     this.#connectionCount++;
     if (this.#stop !== null) connection.stopAt(this.#stopTime(this.#stop));
@@ -196,6 +211,20 @@ export class DataPlane {
     this.#paced.add(connection);
   }
 
+  /**
+   * FINs are passed on when all events of this turn of the loop have been heard: often the other side's FIN is among them,
+   * and then a close does for both what took a shutdown, another turn and a close.
+   */
+  passEndsSoon(connection: Connection): void {
+    if (this.#ending.push(connection) === 1) setImmediate(this.#passEnds);
+  }
+
+  readonly #passEnds = (): void => {
+    const ending = this.#ending;
+    this.#ending = [];
+    for (const connection of ending) connection.passEnds();
+  };
+
   mayLinger(): boolean {
     if (this.#lingering >= LINGERING_MAX) return false;
     this.#lingering++;
@@ -215,7 +244,9 @@ export class DataPlane {
 
   // ---------------------------------------------------------------- the clock
 
-  #startClock(): void {
+  /** The clock stands still while there is nothing to time; a connection must find it right. */
+  startClock(): void {
+    if (this.#clock !== null) return;
     this.wheel.advance(performance.now());
     this.#clock = setInterval(() => this.#tick(), TICK_MS);
   }
@@ -243,7 +274,7 @@ export class DataPlane {
       deadlineMs: deadlineMs - performance.timeOrigin,
     };
     this.#stop = stop;
-    if (this.#clock === null) this.#startClock();
+    this.startClock();
     for (const key of [...this.#served.keys()]) this.#retire(key);
     for (const connection of this.#connections) connection?.stopAt(this.#stopTime(stop));
     if (deadlineMs !== Infinity) this.wheel.schedule(this.#deadline(), stop.deadlineMs);
@@ -265,7 +296,7 @@ export class DataPlane {
   }
 
   #stoppedWhenDone(): void {
-    if (this.#stop === null || this.#stopped || this.#retiring > 0 || this.#connectionCount > 0) return;
+    if (this.#stop === null || this.#stopped || this.#draining.size > 0 || this.#connectionCount > 0) return;
     this.#stopped = true;
     this.accessLog.flush();
     this.#post({ kind: "stopped" });
@@ -278,6 +309,7 @@ export class DataPlane {
   crash(error: unknown): never {
     const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
     this.#post({ kind: "crashed", reason });
+    for (const { listening } of [...this.#served.values(), ...this.#draining]) listening.stop(false);
     for (const connection of this.#connections) {
       connection?.client?.terminate();
       connection?.backendSocket?.terminate();

@@ -1,0 +1,403 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import type { BindEndpoint } from "../../src/config/kinds.ts";
+import { parseEndpoint } from "../../src/core/address.ts";
+import type { Snapshot } from "../../src/observe/snapshot.ts";
+import { startAdmin, type Admin, type AdminOptions } from "../../src/supervisor/admin.ts";
+import { eventually } from "../support/eventually.ts";
+import { filledSnapshot } from "../support/snapshot.ts";
+
+const TOKEN = "s3cret-Token/+=";
+
+let folder: string;
+let snapshot: Snapshot;
+let reload: () => Promise<{ ok: boolean; message: string }>;
+let restarted: number[];
+let failures: unknown[];
+const admins: Admin[] = [];
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "lb-admin-"));
+});
+
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+beforeEach(() => {
+  snapshot = filledSnapshot();
+  reload = () => Promise.resolve({ ok: true, message: "generation 4 is in force" });
+  restarted = [];
+  failures = [];
+});
+
+afterEach(() => {
+  for (const admin of admins.splice(0)) admin.stop();
+});
+
+function endpoint(text: string): BindEndpoint {
+  return parseEndpoint(text) as BindEndpoint;
+}
+
+function options(bind: string, token: string | null): AdminOptions {
+  return {
+    bind: endpoint(bind),
+    token,
+    snapshot: () => snapshot,
+    reload: () => reload(),
+    restartWorker: (index) => index < 2 && restarted.push(index) > 0,
+    failed: (error) => failures.push(error),
+  };
+}
+
+function started(bind = "127.0.0.1:0", token: string | null = null): Admin {
+  const admin = startAdmin(options(bind, token));
+  if ("error" in admin) throw new Error(admin.error);
+  admins.push(admin);
+  return admin;
+}
+
+function refusedStart(bind: string): string {
+  const admin = startAdmin(options(bind, null));
+  if ("error" in admin) return admin.error;
+  admins.push(admin);
+  return "";
+}
+
+interface Answer {
+  status: number;
+  headers: Map<string, string>;
+  body: string;
+}
+
+/** Asks with exactly these headers; `host` null leaves Host out, with HTTP/1.0. */
+async function ask(
+  admin: Admin,
+  line: string,
+  { host = "localhost", headers = {} as Record<string, string>, body = "" as string, to = admin.address } = {} as {
+    host?: string | null;
+    headers?: Record<string, string>;
+    body?: string;
+    to?: string;
+  },
+): Promise<Answer> {
+  const where = endpoint(to);
+  const socket =
+    where.kind === "unix"
+      ? connect({ path: where.path })
+      : where.kind === "abstract"
+        ? connect({ path: `\0${where.name}` })
+        : connect({ host: to.startsWith("[") ? "::1" : "127.0.0.1", port: where.port });
+  const all = { ...(host !== null && { Host: host }), Connection: "close", ...headers };
+  const head = Object.entries(all).map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.write(`${line} HTTP/1.${host === null ? 0 : 1}\r\n${head.join("")}\r\n${body}`);
+  let text = "";
+  for await (const chunk of socket) {
+    text += String(chunk);
+    // Bun keeps some connections open in spite of Connection: close.
+    const length = /\r\ncontent-length: (\d+)\r\n/i.exec(text)?.[1];
+    const start = text.indexOf("\r\n\r\n") + 4;
+    if (start > 3 && (line.startsWith("HEAD") || (length !== undefined && text.length - start >= Number(length))))
+      break;
+  }
+  socket.destroy();
+  const [headText = "", ...rest] = text.split("\r\n\r\n");
+  const [statusLine = "", ...headerLines] = headText.split("\r\n");
+  const pairs = headerLines.map((header) => {
+    const colon = header.indexOf(":");
+    return [header.slice(0, colon).toLowerCase(), header.slice(colon + 1).trim()] as const;
+  });
+  return { status: Number(statusLine.split(" ")[1]), headers: new Map(pairs), body: rest.join("\r\n\r\n") };
+}
+
+describe("the admin endpoint", () => {
+  test("is alive while it can answer, ready or not", async () => {
+    snapshot.ready = false;
+    expect(await ask(started(), "GET /live")).toMatchObject({ status: 200, body: "ok\n" });
+  });
+
+  test("is ready when the snapshot is, and says why not", async () => {
+    const admin = started();
+    expect(await ask(admin, "GET /ready")).toMatchObject({ status: 200, body: "ready\n" });
+    snapshot.ready = false;
+    snapshot.not_ready = ["no backend of the pool app is up", "shutting down"];
+    expect(await ask(admin, "GET /ready")).toMatchObject({
+      status: 503,
+      body: "not ready\nno backend of the pool app is up\nshutting down\n",
+    });
+  });
+
+  test("gives the metrics in Prometheus' format, with its content type", async () => {
+    const answer = await ask(started(), "GET /metrics");
+    expect(answer.status).toBe(200);
+    expect(answer.headers.get("content-type")).toBe("text/plain; version=0.0.4; charset=utf-8");
+    expect(answer.body).toContain('lb_build_info{version="1.2.3"} 1\n');
+  });
+
+  test("gives the snapshot as JSON", async () => {
+    const answer = await ask(started(), "GET /api/status?pretty");
+    expect(answer.headers.get("content-type")).toBe("application/json; charset=utf-8");
+    expect(JSON.parse(answer.body)).toEqual(snapshot);
+  });
+
+  test("answers HEAD as GET, without the content", async () => {
+    const admin = started();
+    for (const path of ["/live", "/ready", "/metrics", "/api/status"]) {
+      const get = await ask(admin, `GET ${path}`);
+      const head = await ask(admin, `HEAD ${path}`);
+      expect(head).toMatchObject({ status: 200, body: "" });
+      expect(head.headers.get("content-type")).toBe(get.headers.get("content-type"));
+      expect(head.headers.get("content-length")).toBe(String(Buffer.byteLength(get.body)));
+    }
+  });
+
+  test("refuses other methods and names those that are allowed", async () => {
+    const admin = started();
+    const headers = { "X-Lb-Admin": "1" };
+    for (const [line, allow] of [
+      ["POST /live", "GET, HEAD"],
+      ["DELETE /metrics", "GET, HEAD"],
+      ["OPTIONS /api/status", "GET, HEAD"],
+      ["GET /api/reload", "POST"],
+      ["HEAD /api/workers/0/restart", "POST"],
+    ] as const) {
+      const answer = await ask(admin, line, { headers });
+      expect([line, answer.status, answer.headers.get("allow")]).toEqual([line, 405, allow]);
+    }
+    expect(restarted).toEqual([]);
+  });
+
+  test("does not know other paths", async () => {
+    const admin = started();
+    for (const path of ["/", "/live/", "/LIVE", "//live", "/metrics2", "/api", "/api/workers/x/restart", "/%6cive"]) {
+      expect([path, (await ask(admin, `GET ${path}`)).status]).toEqual([path, 404]);
+    }
+  });
+
+  test("keeps browsers from guessing, framing and storing, whatever it answers", async () => {
+    const admin = started();
+    for (const path of ["/live", "/metrics", "/api/status", "/nothing"]) {
+      const { headers } = await ask(admin, `GET ${path}`);
+      expect(headers.get("x-content-type-options")).toBe("nosniff");
+      expect(headers.get("cache-control")).toBe("no-store");
+      expect(headers.get("content-security-policy")).toContain("default-src 'none'");
+      expect(headers.get("access-control-allow-origin")).toBeUndefined();
+    }
+  });
+
+  test("reloads, and gives the result", async () => {
+    const admin = started();
+    const order = { headers: { "X-Lb-Admin": "1" } };
+    const good = await ask(admin, "POST /api/reload", order);
+    expect([good.status, JSON.parse(good.body)]).toEqual([200, { ok: true, message: "generation 4 is in force" }]);
+    reload = () => Promise.resolve({ ok: false, message: "lb.toml:3:1: no" });
+    const bad = await ask(admin, "POST /api/reload", order);
+    expect([bad.status, JSON.parse(bad.body)]).toEqual([422, { ok: false, message: "lb.toml:3:1: no" }]);
+  });
+
+  test("ends the worker that is named, and no other", async () => {
+    const admin = started();
+    const order = { headers: { "X-Lb-Admin": "1" } };
+    expect((await ask(admin, "POST /api/workers/1/restart", order)).status).toBe(200);
+    expect((await ask(admin, "POST /api/workers/7/restart", order)).status).toBe(404);
+    expect(restarted).toEqual([1]);
+  });
+
+  test("keeps what went wrong inside to the log", async () => {
+    const admin = started();
+    reload = () => Promise.reject(new Error(`secret ${TOKEN}`));
+    const answer = await ask(admin, "POST /api/reload", { headers: { "X-Lb-Admin": "1" } });
+    expect(answer).toMatchObject({ status: 500, body: "internal error, see the log\n" });
+    expect(answer.headers.get("cache-control")).toBe("no-store");
+    expect(failures).toEqual([expect.objectContaining({ message: `secret ${TOKEN}` })]);
+    snapshot = null as unknown as Snapshot;
+    expect((await ask(admin, "GET /metrics")).status).toBe(500);
+    expect((await ask(admin, "GET /live")).status).toBe(200);
+  });
+
+  test("takes no large body", async () => {
+    const admin = started();
+    const large = "x".repeat(10_000);
+    const announced = { "X-Lb-Admin": "1", "Content-Length": "10000" };
+    expect((await ask(admin, "POST /api/reload", { headers: announced, body: large })).status).toBe(413);
+  });
+
+  test("stops answering at stop, and its port is free at once", async () => {
+    const admin = started();
+    expect((await ask(admin, "GET /live")).status).toBe(200);
+    admin.stop();
+    await expect(ask(admin, "GET /live")).rejects.toThrow();
+    expect(refusedStart(admin.address)).toBe("");
+  });
+});
+
+describe("without a token", () => {
+  test.each([
+    ["127.0.0.1", 200],
+    ["127.0.0.1:9900", 200],
+    ["localhost", 200],
+    ["LOCALHOST:1", 200],
+    ["[::1]:9900", 200],
+    ["10.1.2.3:9900", 200],
+    ["evil.example", 403],
+    ["evil.example:9900", 403],
+    ["127.0.0.1.evil.example", 403],
+    ["localhost.evil.example", 403],
+    ["user@127.0.0.1", 403],
+    ["127.0.0.1, evil.example", 403],
+    ["[::1].evil.example", 403],
+  ])("a request with Host %s is answered with %i", async (host, status) => {
+    expect((await ask(started(), "GET /api/status", { host })).status).toBe(status);
+  });
+
+  test("a request without Host is answered, for no browser sends it", async () => {
+    expect((await ask(started(), "GET /metrics", { host: null })).status).toBe(200);
+  });
+
+  test("the probes are answered whatever Host says", async () => {
+    const admin = started();
+    for (const path of ["/live", "/ready"]) {
+      expect((await ask(admin, `GET ${path}`, { host: "lb.internal:9900" })).status).toBe(200);
+    }
+  });
+
+  test("an order needs a header that no form can send", async () => {
+    const admin = started();
+    let reloads = 0;
+    reload = () => Promise.resolve({ ok: true, message: String(++reloads) });
+    const form = { "Content-Type": "application/x-www-form-urlencoded", Origin: "http://evil.example" };
+    expect((await ask(admin, "POST /api/reload", { headers: form })).status).toBe(403);
+    expect((await ask(admin, "POST /api/reload", { headers: { "X-Lb-Admin": "0" } })).status).toBe(403);
+    const foreign = { host: "evil.example", headers: { "X-Lb-Admin": "1" } };
+    expect((await ask(admin, "POST /api/reload", foreign)).status).toBe(403);
+    expect(reloads).toBe(0);
+    expect((await ask(admin, "POST /api/reload", { headers: { "X-Lb-Admin": "1" } })).status).toBe(200);
+  });
+});
+
+describe("with a token", () => {
+  const PATHS = ["GET /metrics", "GET /api/status", "POST /api/reload", "POST /api/workers/0/restart", "GET /nothing"];
+
+  test("nothing but the probes is answered to who does not bear it", async () => {
+    const admin = started("127.0.0.1:0", TOKEN);
+    for (const given of [null, "", "Bearer", "Bearer ", "Bearer wrong", `Basic ${TOKEN}`, `Bearer ${TOKEN}x`, TOKEN]) {
+      const headers = { "X-Lb-Admin": "1", ...(given !== null && { Authorization: given }) };
+      for (const line of PATHS) {
+        const answer = await ask(admin, line, { headers });
+        expect([line, given, answer.status]).toEqual([line, given, 401]);
+        expect(answer.headers.get("www-authenticate")).toBe('Bearer realm="lb"');
+        expect(answer.body).not.toContain(TOKEN);
+      }
+    }
+    expect((await ask(admin, "GET /live")).status).toBe(200);
+    expect((await ask(admin, "GET /ready")).status).toBe(200);
+    expect(restarted).toEqual([]);
+  });
+
+  test("everything is answered to who bears it, by any name", async () => {
+    const admin = started("127.0.0.1:0", TOKEN);
+    for (const scheme of ["Bearer", "bearer"]) {
+      const asked = { host: "lb.example:9900", headers: { Authorization: `${scheme} ${TOKEN}` } };
+      const statuses = [];
+      for (const line of PATHS) statuses.push((await ask(admin, line, asked)).status);
+      expect(statuses).toEqual([200, 200, 200, 200, 404]);
+    }
+  });
+
+  test("another one is in force as soon as it is set", async () => {
+    const admin = started("127.0.0.1:0", TOKEN);
+    admin.setToken("another");
+    expect((await ask(admin, "GET /metrics", { headers: { Authorization: `Bearer ${TOKEN}` } })).status).toBe(401);
+    expect((await ask(admin, "GET /metrics", { headers: { Authorization: "Bearer another" } })).status).toBe(200);
+  });
+});
+
+describe("a bind", () => {
+  test("to a TCP port gives the real one as its address", () => {
+    expect(started("127.0.0.1:0").address).toMatch(/^127\.0\.0\.1:[1-9]\d+$/);
+    expect(started(":0").address).toMatch(/^:[1-9]\d+$/);
+  });
+
+  test("to every address answers over IPv4 and, where there is IPv6, over that", async () => {
+    const admin = started(":0");
+    expect((await ask(admin, "GET /live")).status).toBe(200);
+    if (!existsSync("/proc/net/if_inet6") || readFileSync("/proc/net/if_inet6", "utf8") === "") return;
+    expect((await ask(admin, "GET /live", { to: `[::1]${admin.address}` })).status).toBe(200);
+  });
+
+  test("to an address in use says so, and how to find who has it", () => {
+    const { address } = started();
+    const port = address.split(":")[1];
+    expect(refusedStart(address)).toBe(
+      `the admin endpoint cannot listen on ${address}: the address is in use, perhaps by another lb: ` +
+        `stop that one, or change admin.bind; who has it tells: ss -ltnp 'sport = :${port}'`,
+    );
+  });
+
+  test("to an address that the machine does not have says so", () => {
+    expect(refusedStart("203.0.113.1:9900")).toMatch(/203\.0\.113\.1:9900: this machine has no such address/);
+  });
+
+  test("to a unix socket gives a file for this user alone, and removes it at stop", async () => {
+    const path = join(folder, "admin.sock");
+    const admin = started(`unix:${path}`);
+    expect(admin.address).toBe(`unix:${path}`);
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    expect((await ask(admin, "GET /metrics", { host: "any.name" })).status).toBe(200);
+    admin.stop();
+    await eventually("the file's end", () => !existsSync(path));
+  });
+
+  test("to a unix socket never leaves a moment for others, and leaves the umask as it was", () => {
+    const path = join(folder, "umask.sock");
+    // Only the main thread of a process has a umask to set: here a process of its own, whose chmod is out of order.
+    const source = `
+      import { mock } from "bun:test";
+      const fs = await import("node:fs");
+      mock.module("node:fs", () => ({ ...fs, chmodSync: () => {} }));
+      process.umask(0o002);
+      const { startAdmin } = await import(${JSON.stringify(join(import.meta.dirname, "../../src/supervisor/admin.ts"))});
+      const admin = startAdmin({ bind: { kind: "unix", path: ${JSON.stringify(path)} }, token: null });
+      console.log((fs.statSync(${JSON.stringify(path)}).mode & 0o777).toString(8), process.umask().toString(8));
+      admin.stop();`;
+    const child = Bun.spawnSync([process.execPath, "-e", source]);
+    expect(child.stderr.toString()).toBe("");
+    expect(child.stdout.toString()).toBe("600 2\n");
+  });
+
+  test("to the file of a dead process replaces it", async () => {
+    const path = join(folder, "stale.sock");
+    const source = `Bun.listen({ unix: ${JSON.stringify(path)}, socket: { data() {} } }); process.kill(process.pid, 9)`;
+    Bun.spawnSync([process.execPath, "-e", source]);
+    expect(existsSync(path)).toBe(true);
+    expect((await ask(started(`unix:${path}`), "GET /live")).status).toBe(200);
+  });
+
+  test("to the file of a living process leaves it alone", async () => {
+    const path = join(folder, "live.sock");
+    const server = createServer((socket) => socket.on("error", () => {}).end("still here"));
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    expect(refusedStart(`unix:${path}`)).toMatch(/live\.sock: the address is in use/);
+    const text = await new Promise((resolve) => connect({ path }).once("data", (data) => resolve(String(data))));
+    expect(text).toBe("still here");
+    server.close();
+  });
+
+  test("to a file that is no socket leaves it alone", () => {
+    const path = join(folder, "precious");
+    writeFileSync(path, "data");
+    expect(refusedStart(`unix:${path}`)).toMatch(/precious: a file that is no socket is in its place/);
+    expect(readFileSync(path, "utf8")).toBe("data");
+  });
+
+  test("to a path without a folder says so", () => {
+    expect(refusedStart(`unix:${join(folder, "nowhere", "a.sock")}`)).toMatch(/a\.sock: there is no such folder/);
+  });
+
+  test("to an abstract name is answered there", async () => {
+    const admin = started(`unix:@lb-admin-test-${process.pid}`);
+    expect((await ask(admin, "GET /live")).status).toBe(200);
+    expect(refusedStart(admin.address)).toMatch(/the address is in use/);
+  });
+});

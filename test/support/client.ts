@@ -1,0 +1,158 @@
+// A client as a test wants it: connects, says something, reads until it has what it waits for, and knows how it ended.
+import type { Socket } from "bun";
+import { parseAddress } from "../../src/core/address.ts";
+import { adoptConnecting } from "../../src/platform/bun.ts";
+import { errnoName } from "../../src/platform/libc.ts";
+import { beginConnect, sockaddr } from "../../src/platform/sockets.ts";
+
+export type ClientEnd = "eof" | "reset";
+
+export interface ConnectOptions {
+  host?: string;
+  /** Local address, such as another one of 127.0.0.0/8. */
+  from?: string;
+}
+
+export class Client {
+  #socket: Socket<Client> | null = null;
+  port = 0;
+  host = "";
+  #text = "";
+  #end: ClientEnd | null = null;
+  /** The FIN or RST of the peer; a FIN leaves this side open. */
+  readonly ended: Promise<ClientEnd>;
+  readonly #ended: (end: ClientEnd) => void;
+  #wake = Promise.withResolvers<void>();
+
+  /** Use `connect`. */
+  constructor() {
+    const { promise, resolve } = Promise.withResolvers<ClientEnd>();
+    this.ended = promise;
+    this.#ended = resolve;
+  }
+
+  /** All that was read and not taken yet. */
+  get text(): string {
+    return this.#text;
+  }
+
+  /** How the peer has ended it; null = it has not. */
+  get end(): ClientEnd | null {
+    return this.#end;
+  }
+
+  /** "127.0.0.1:54321", as the access log has it. */
+  get address(): string {
+    return this.host.includes(":") ? `[${this.host}]:${this.port}` : `${this.host}:${this.port}`;
+  }
+
+  send(text: string | Uint8Array): void {
+    // A write that meets a reset takes its errno away: what follows looks like an end.
+    if ((this.#socket?.write(text) ?? -1) < 0) this.over("reset");
+  }
+
+  /** Takes the next line, without its line feed; null when the peer ends before. */
+  async line(ms = 10_000): Promise<string | null> {
+    await this.until(() => this.#text.includes("\n"), ms);
+    const at = this.#text.indexOf("\n");
+    if (at < 0) return null;
+    const line = this.#text.slice(0, at);
+    this.#text = this.#text.slice(at + 1);
+    return line;
+  }
+
+  /** One line there and the same one back: the connection works. */
+  async echoes(word = "ping"): Promise<boolean> {
+    this.send(`${word}\n`);
+    return (await this.line()) === word;
+  }
+
+  /** Waits until `isSo`, or the peer has ended; throws after `ms`. */
+  async until(isSo: () => boolean, ms = 10_000): Promise<void> {
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => late.reject(new Error(`the client waited ${ms} ms, with ${JSON.stringify(this.#text)}`)), ms);
+    try {
+      while (!isSo() && this.#end === null) await Promise.race([this.#wake.promise, late.promise]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** FIN; reading goes on. */
+  finish(): void {
+    this.#socket?.shutdown();
+  }
+
+  /** RST. */
+  reset(): void {
+    this.#socket?.terminate();
+  }
+
+  [Symbol.dispose](): void {
+    this.#socket?.terminate();
+  }
+
+  /** The three that follow are for `connect` alone. */
+  opened(socket: Socket<Client>): void {
+    this.#socket = socket;
+    this.port = socket.localPort;
+    this.host = socket.localAddress;
+  }
+
+  heard(chunk: Uint8Array): void {
+    this.#text += Buffer.from(chunk).toString("latin1");
+    this.#awaken();
+  }
+
+  over(end: ClientEnd): void {
+    this.#end ??= end;
+    this.#ended(this.#end);
+    this.#awaken();
+  }
+
+  #awaken(): void {
+    this.#wake.resolve();
+    this.#wake = Promise.withResolvers<void>();
+  }
+}
+
+/**
+ * Resolves when the TCP connection stands; rejects with the errno's name when none comes about. A reset that follows at once
+ * is a reset, as `ended` says.
+ */
+export async function connect(port: number, { host = "127.0.0.1", from }: ConnectOptions = {}): Promise<Client> {
+  const { promise, resolve, reject } = Promise.withResolvers<Client>();
+  // Bun.connect by itself says ECONNREFUSED whatever has happened; an adopted descriptor knows the errno.
+  const fd = beginConnect(addressOf(host, port), from === undefined ? null : addressOf(from, 0));
+  if (fd < 0) throw new Error(errnoName(-fd));
+  const client = new Client();
+  const stands = (): void => resolve(client);
+  adoptConnecting(fd, client, {
+    binaryType: "uint8array",
+    open: (socket) => client.opened(socket),
+    drain: stands,
+    data: (_, chunk) => {
+      stands();
+      client.heard(chunk);
+    },
+    end: () => {
+      stands();
+      client.over("eof");
+    },
+    close: (_, error) => {
+      const code = (error as { code?: string } | undefined)?.code;
+      if (code === "ECONNREFUSED" || code === "ETIMEDOUT") reject(new Error(code));
+      stands();
+      client.over(code === undefined ? "eof" : "reset");
+    },
+    error: () => client.over("reset"),
+    connectError: (_, error) => reject(error),
+  });
+  return promise;
+}
+
+function addressOf(host: string, port: number): Uint8Array {
+  const address = parseAddress(host);
+  if (address === null) throw new Error(`${host} is no address`);
+  return sockaddr({ kind: "ip", address, port });
+}

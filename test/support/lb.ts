@@ -1,0 +1,418 @@
+// The compiled binary under test: started with a config in a folder of its own, watched by its two logs and its admin
+// endpoint, and ended whatever happens. Knows no more of the product than a user does.
+import { spawn, type ChildProcess } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Snapshot } from "../../src/observe/snapshot.ts";
+
+const repository = join(import.meta.dirname, "../..");
+
+/** The executable that all these tests run: what `npm test` has built, or the one that LB_BINARY names. */
+export const binary = process.env["LB_BINARY"] ?? join(repository, "dist/lb");
+
+const START_MS = 10_000;
+/** A process that has live connections may take its shutdown_timeout; nobody waits for that after a test. */
+const STOP_MS = 1000;
+const WAIT_MS = 10_000;
+
+/** One line of the access log, format = "json". */
+export interface AccessEntry {
+  time: string;
+  listener: string;
+  client: string;
+  pool?: string;
+  backend?: string;
+  connect_ms?: number;
+  duration_ms: number;
+  bytes_in: number;
+  bytes_out: number;
+  retries: number;
+  worker: number;
+  end: string;
+  end_by: string;
+  error?: string;
+}
+
+/** One line of the process log, format = "json". */
+export interface LogEntry {
+  time: string;
+  level: string;
+  event: string;
+  [field: string]: string | number | boolean;
+}
+
+export interface LbOptions {
+  /** Open files, soft and hard. */
+  ulimit?: number;
+  env?: Record<string, string>;
+  /** Put before the binary's own command line; must exec it in the end, so that the pid is the binary's. */
+  wrapper?: string[];
+  /** The whole text is given: neither [admin] nor [log] is added. */
+  asItIs?: boolean;
+}
+
+/**
+ * Starts `lb FILE` and waits until it listens. Unless the text has them, [admin] is on a free port (with a wrapper: on a
+ * unix socket, which can be reached from any network namespace) and [log] writes JSON, the access log to stdout.
+ * Throws with all that was written when it exits early.
+ */
+export async function startLb(toml: string, options: LbOptions = {}): Promise<Lb> {
+  const dir = await mkdtemp(join(tmpdir(), "lb-test-"));
+  const admin = options.wrapper === undefined ? `127.0.0.1:${await freePort()}` : `unix:${join(dir, "admin.sock")}`;
+  const lb = new Lb(dir, admin, options);
+  try {
+    await lb.start(toml);
+  } catch (error) {
+    await lb.stop();
+    throw error;
+  }
+  return lb;
+}
+
+const alive = new Set<ChildProcess>();
+process.on("exit", () => {
+  for (const child of alive) child.kill("SIGKILL");
+});
+
+export class Lb {
+  readonly dir: string;
+  readonly file: string;
+  /** Where GET /live is answered: "http://127.0.0.1:1234"; behind a unix socket "http://localhost", see `fetch`. */
+  readonly adminUrl: string;
+  /** The unix socket of the admin endpoint, or null. */
+  readonly adminSocket: string | null;
+  readonly #adminBind: string;
+  readonly #options: LbOptions;
+  #child: ChildProcess | null = null;
+  /** What was written to stdout and stderr so far, line by line. */
+  readonly stdout: string[] = [];
+  readonly stderr: string[] = [];
+  readonly #access: AccessEntry[] = [];
+  readonly #log: LogEntry[] = [];
+  readonly #listeners = new Set<() => void>();
+  #exit: { code: number | null; signal: NodeJS.Signals | null } | null = null;
+  /** The process is gone and all its output was read. */
+  readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
+  readonly #exited: (how: { code: number | null; signal: NodeJS.Signals | null }) => void;
+
+  /** Use `startLb`. */
+  constructor(dir: string, adminBind: string, options: LbOptions) {
+    this.dir = dir;
+    this.file = join(dir, "lb.toml");
+    this.#adminBind = adminBind;
+    this.#options = options;
+    this.adminSocket = adminBind.startsWith("unix:") ? adminBind.slice(5) : null;
+    this.adminUrl = this.adminSocket === null ? `http://${adminBind}` : "http://localhost";
+    const { promise, resolve } = Promise.withResolvers<{ code: number | null; signal: NodeJS.Signals | null }>();
+    this.exited = promise;
+    this.#exited = resolve;
+  }
+
+  /** For `startLb` alone. */
+  async start(toml: string): Promise<void> {
+    await this.write(toml);
+    await built();
+    const { ulimit, env, wrapper } = this.#options;
+    const limited = ulimit === undefined ? [] : ["sh", "-c", 'ulimit -n "$0" && exec "$@"', String(ulimit)];
+    const [command, ...args] = [...limited, ...(wrapper ?? []), binary, this.file];
+    const child = spawn(command!, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
+    this.#child = child;
+    alive.add(child);
+    eachLine(child.stdout!, (line) => this.#take(line, this.stdout, this.#access));
+    eachLine(child.stderr!, (line) => this.#take(line, this.stderr, this.#log));
+    child.once("error", (error) => this.stderr.push(String(error)));
+    child.once("close", (code, signal) => {
+      alive.delete(child);
+      this.#exit = { code, signal };
+      this.#exited(this.#exit);
+      this.#changed();
+    });
+    await this.#until("start", START_MS, () => this.#log.some(({ event }) => event === "started") || this.#saysStarted());
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? -1;
+  }
+
+  get running(): boolean {
+    return this.#exit === null;
+  }
+
+  // ---------------------------------------------------------------- the logs
+
+  /** The lines of the access log so far. */
+  accessLines(): readonly AccessEntry[] {
+    return this.#access;
+  }
+
+  /** The lines of the process log so far. */
+  log(): readonly LogEntry[] {
+    return this.#log;
+  }
+
+  /** The first line of the access log, past or to come, of which `predicate` is true. */
+  async waitLine(predicate: (line: AccessEntry) => boolean, ms = WAIT_MS): Promise<AccessEntry> {
+    await this.#until("a line of the access log", ms, () => this.#access.some(predicate));
+    return this.#access.find(predicate)!;
+  }
+
+  /** `count` lines of the access log of which `predicate` is true. */
+  async waitLines(count: number, predicate: (line: AccessEntry) => boolean, ms = WAIT_MS): Promise<AccessEntry[]> {
+    const what = (): string => `${count} lines of the access log (${this.#access.filter(predicate).length} so far)`;
+    await this.#until(what, ms, () => this.#access.filter(predicate).length >= count);
+    return this.#access.filter(predicate);
+  }
+
+  /** The first line of the process log from the `from`th on, past or to come, of which `predicate` is true. */
+  async waitLog(predicate: (line: LogEntry) => boolean, ms = WAIT_MS, from = 0): Promise<LogEntry> {
+    await this.#until("a line of the log", ms, () => this.#log.slice(from).some(predicate));
+    return this.#log.slice(from).find(predicate)!;
+  }
+
+  // ---------------------------------------------------------------- the admin endpoint
+
+  /** A request to the admin endpoint, wherever it listens. */
+  fetch(path: string, init: RequestInit = {}): Promise<Response> {
+    const unix = this.adminSocket === null ? {} : { unix: this.adminSocket };
+    return fetch(`${this.adminUrl}${path}`, { signal: AbortSignal.timeout(WAIT_MS), ...init, ...unix });
+  }
+
+  async status(): Promise<Snapshot> {
+    const response = await this.fetch("/api/status");
+    if (response.status !== 200) throw new Error(`/api/status: ${response.status} ${await response.text()}`);
+    return (await response.json()) as Snapshot;
+  }
+
+  /** The first status, asked for again and again, of which `predicate` is true. */
+  async waitStatus(predicate: (status: Snapshot) => boolean, ms = WAIT_MS): Promise<Snapshot> {
+    const deadline = performance.now() + ms;
+    for (;;) {
+      const status = await this.status();
+      if (predicate(status)) return status;
+      if (performance.now() > deadline) throw new Error(`the status did not become as expected: ${JSON.stringify(status)}`);
+      await pause(20);
+    }
+  }
+
+  /** The metrics as Prometheus text. */
+  async metrics(): Promise<string> {
+    return (await this.fetch("/metrics")).text();
+  }
+
+  /** The sum of all samples of a metric whose labels contain `labels`; null where there is none. */
+  async metric(name: string, labels: Record<string, string> = {}): Promise<number | null> {
+    const wanted = Object.entries(labels).map(([key, value]) => `${key}=${JSON.stringify(value)}`);
+    let sum: number | null = null;
+    for (const line of (await this.metrics()).split("\n")) {
+      const [, of, given = "", value] = /^([a-zA-Z_:]+)(?:\{(.*)\})? (\S+)/.exec(line) ?? [];
+      if (of === name && wanted.every((label) => given.includes(label))) sum = (sum ?? 0) + Number(value);
+    }
+    return sum;
+  }
+
+  async ready(): Promise<{ status: number; text: string }> {
+    const response = await this.fetch("/ready");
+    return { status: response.status, text: await response.text() };
+  }
+
+  /** Ends a worker thread as if it had crashed. */
+  restartWorker(index: number): Promise<Response> {
+    return this.fetch(`/api/workers/${index}/restart`, { method: "POST", headers: { "X-Lb-Admin": "1" } });
+  }
+
+  // ---------------------------------------------------------------- config and signals
+
+  /** Writes the config in place, and does not wait for what comes of it. */
+  async write(toml: string): Promise<void> {
+    await writeFile(this.file, this.configText(toml));
+  }
+
+  /** The text that the process gets to see: with [admin] and [log] where they are missing. */
+  configText(toml: string): string {
+    if (this.#options.asItIs) return toml;
+    const parts = [toml];
+    if (!/^\s*\[?admin\b/m.test(toml)) parts.push(`[admin]\nbind = ${JSON.stringify(this.#adminBind)}\n`);
+    if (!/^\s*\[?log\b/m.test(toml)) parts.push(`[log]\nformat = "json"\naccess = "stdout"\n`);
+    return parts.join("\n");
+  }
+
+  /** Writes the config in place and waits until it is in force or refused; says which. */
+  async reload(toml: string): Promise<{ ok: boolean; generation: number; error: string | null }> {
+    const before = await this.status();
+    await this.write(toml);
+    return this.reloaded(before);
+  }
+
+  /** Waits for the end of a reload that began after `before` was taken. */
+  async reloaded(before: Snapshot, ms = WAIT_MS): Promise<{ ok: boolean; generation: number; error: string | null }> {
+    const { success, failure } = before.config.reloads;
+    const { config } = await this.waitStatus(
+      ({ config: { reloads } }) => reloads.success > success || reloads.failure > failure,
+      ms,
+    );
+    const ok = config.reloads.success > success;
+    return { ok, generation: config.generation, error: config.last_reload_error };
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.#child?.kill(name);
+  }
+
+  /** Ends the process, gently at first, and removes its folder. */
+  async stop(): Promise<void> {
+    if (this.#child !== null && this.#exit === null) {
+      this.signal("SIGTERM");
+      await Promise.race([this.exited, pause(STOP_MS)]);
+      if (this.running) {
+        this.signal("SIGKILL");
+        await this.exited;
+      }
+    }
+    await rm(this.dir, { recursive: true, force: true });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  // ---------------------------------------------------------------- within
+
+  #take(line: string, raw: string[], parsed: unknown[]): void {
+    raw.push(line);
+    if (line.startsWith("{")) {
+      try {
+        parsed.push(JSON.parse(line));
+      } catch {
+        // Not a line of ours, or torn: the test that cares looks at the raw lines.
+      }
+    }
+    this.#changed();
+  }
+
+  // With a log level above info, or a text log, no line says so that could be read here.
+  #saysStarted(): boolean {
+    return this.stderr.some((line) => / started /.test(line));
+  }
+
+  #changed(): void {
+    for (const listener of [...this.#listeners]) listener();
+  }
+
+  /** Resolves when `isSo` is; rejects when the process is gone and it is not, or after `ms`. */
+  #until(what: string | (() => string), ms: number, isSo: () => boolean): Promise<void> {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const fail = (why: string): void => {
+      const name = typeof what === "string" ? what : what();
+      reject(new Error(`waiting for ${name}: ${why}\n${this.output()}`));
+    };
+    const look = (): void => {
+      if (isSo()) resolve();
+      else if (this.#exit !== null) fail(`the process has ended (${this.#exit.code ?? this.#exit.signal})`);
+    };
+    const timer = setTimeout(() => fail(`not within ${ms} ms`), ms);
+    this.#listeners.add(look);
+    look();
+    return promise.finally(() => {
+      clearTimeout(timer);
+      this.#listeners.delete(look);
+    });
+  }
+
+  /** The end of both outputs, for messages of failed tests. */
+  output(): string {
+    return ["--- stdout", ...this.stdout.slice(-20), "--- stderr", ...this.stderr.slice(-40)].join("\n");
+  }
+}
+
+/** Runs a command line of the binary to its end. */
+export async function runLb(
+  args: string[],
+  options: { env?: Record<string, string>; cwd?: string; ms?: number } = {},
+): Promise<{ code: number | null; signal: NodeJS.Signals | null; stdout: string; stderr: string }> {
+  await built();
+  const { env, cwd = tmpdir(), ms = WAIT_MS } = options;
+  const child = spawn(binary, args, { stdio: ["ignore", "pipe", "pipe"], cwd, env: { ...process.env, ...env } });
+  alive.add(child);
+  let stdout = "";
+  let stderr = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+  const timer = setTimeout(() => child.kill("SIGKILL"), ms);
+  const { promise, resolve } = Promise.withResolvers<[number | null, NodeJS.Signals | null]>();
+  child.once("close", (code, signal) => resolve([code, signal]));
+  const [code, signal] = await promise;
+  clearTimeout(timer);
+  alive.delete(child);
+  return { code, signal, stdout, stderr };
+}
+
+// ---------------------------------------------------------------------- ports
+
+/** Below the range that the kernel takes the ports of outgoing connections from, so that none of those gets in the way. */
+const PORT_FIRST = 10_000;
+const PORT_LAST = 32_000;
+const given = new Set<number>();
+
+/** A port on which nobody listens, on any address; never the same one twice. */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = PORT_FIRST + Math.floor(Math.random() * (PORT_LAST - PORT_FIRST));
+    if (given.has(port)) continue;
+    given.add(port);
+    if (await isFree(port)) return port;
+  }
+}
+
+/** `count` of them. */
+export async function freePorts(count: number): Promise<number[]> {
+  const ports: number[] = [];
+  while (ports.length < count) ports.push(await freePort());
+  return ports;
+}
+
+function isFree(port: number): Promise<boolean> {
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const server = createServer();
+  server.once("error", () => resolve(false));
+  server.listen({ port, host: "0.0.0.0", exclusive: true }, () => server.close(() => resolve(true)));
+  return promise;
+}
+
+// ---------------------------------------------------------------------- parts
+
+let building: Promise<void> | null = null;
+
+/** Makes the binary where it is missing; `npm test` has made it before. */
+function built(): Promise<void> {
+  if (existsSync(binary)) return Promise.resolve();
+  building ??= new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [join(repository, "scripts/build.ts")], { stdio: ["ignore", "pipe", "pipe"] });
+    let output = "";
+    child.stdout.on("data", (text) => (output += text));
+    child.stderr.on("data", (text) => (output += text));
+    child.once("close", (code) => (code === 0 ? resolve() : reject(new Error(`the build failed:\n${output}`))));
+  });
+  return building;
+}
+
+function eachLine(stream: NodeJS.ReadableStream, take: (line: string) => void): void {
+  let rest = "";
+  stream.setEncoding("utf8");
+  stream.on("data", (text: string) => {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) take(line);
+  });
+  stream.on("end", () => {
+    if (rest !== "") take(rest);
+  });
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+}

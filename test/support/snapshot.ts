@@ -1,0 +1,95 @@
+// A snapshot with something in every place.
+import type { BackendStatus, Snapshot } from "../../src/observe/snapshot.ts";
+import { CONNECT_BUCKETS_MS } from "../../src/shared/counters.ts";
+
+export function filledSnapshot(): Snapshot {
+  return {
+    version: "1.2.3",
+    pid: 4711,
+    started_at: "2026-01-02T03:04:05.500Z",
+    uptime_seconds: 60,
+    ready: true,
+    not_ready: [],
+    config: {
+      file: "/etc/lb/lb.toml",
+      generation: 3,
+      loaded_at: "2026-01-02T03:05:00.000Z",
+      reloads: { success: 2, failure: 1 },
+      last_reload_ok: false,
+      last_reload_error: "lb.toml:3:1: no",
+    },
+    connections: { open: 7, max: 1000, open_files_limit: 4096 },
+    access_log_lines_lost: 3,
+    workers: [
+      {
+        index: 0,
+        state: "running",
+        restarts: 1,
+        accepted: 30,
+        open: 4,
+        bytes_in: 1000,
+        bytes_out: 2000,
+        log_lines_lost: 5,
+      },
+      {
+        index: 1,
+        state: "running",
+        restarts: 0,
+        accepted: 12,
+        open: 3,
+        bytes_in: 10,
+        bytes_out: 20,
+        log_lines_lost: 0,
+      },
+    ],
+    listeners: [
+      {
+        name: "web",
+        bind: ["0.0.0.0:8080"],
+        pool: "app",
+        open: 7,
+        max_connections: 0,
+        accepted: 42,
+        bytes_in: 1010,
+        bytes_out: 2020,
+        ends: [
+          { end: "eof", end_by: "client", count: 30 },
+          { end: "connect_refused", end_by: "backend", count: 2 },
+          { end: "idle_timeout", end_by: "client", count: 1 },
+        ],
+      },
+    ],
+    pools: [
+      {
+        name: "app",
+        balance: "round_robin",
+        backends: [
+          filledBackend("app.example:80", "10.0.0.1:80"),
+          filledBackend("app.example:80", "10.0.0.2:80"),
+          { ...filledBackend("big", "unix:/run/app.sock"), up: false },
+        ],
+      },
+      { name: "empty", balance: "least_connections", backends: [] },
+    ],
+  };
+}
+
+/** Ten connects: one in each of the first nine buckets, one above the last bound. */
+function filledBackend(name: string, address: string): BackendStatus {
+  const buckets = [...CONNECT_BUCKETS_MS, Infinity].map((_, i) => (i < 9 || i === CONNECT_BUCKETS_MS.length ? 1 : 0));
+  return {
+    name,
+    address,
+    up: true,
+    weight: 3,
+    backup: false,
+    max_connections: 500,
+    open: 2,
+    connects: { attempted: 16, succeeded: 10, refused: 3, timed_out: 2, failed: 1, retried_away: 4 },
+    connect_ms: { sum: 6250, buckets },
+    bytes_in: 111,
+    bytes_out: 222,
+    ended: 8,
+    health: { check: "tcp", since: "2026-01-02T03:04:06.000Z", checks: { success: 20, failure: 3 }, last_error: null },
+  };
+}
