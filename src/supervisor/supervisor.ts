@@ -295,7 +295,8 @@ export class Supervisor {
     if (same) return this.#admin;
     if (!config.admin.enabled) return null;
     // The same address with another token: that one changes when the reload is decided.
-    if (this.#admin !== null && JSON.stringify(old.admin.bind) === JSON.stringify(config.admin.bind)) return this.#admin;
+    if (this.#admin !== null && JSON.stringify(old.admin.bind) === JSON.stringify(config.admin.bind))
+      return this.#admin;
     return this.#startAdmin(config);
   }
 

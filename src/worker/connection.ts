@@ -7,11 +7,12 @@ import { setKeepalive } from "../platform/sockets.ts";
 import { giveBack } from "../shared/cells.ts";
 import { BACKEND, CONNECT_BUCKETS_MS, LISTENER, WORKER } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import { TICK_MS } from "./clock.ts";
 import { beginDial, failureOf } from "./dial.ts";
 import { Flow } from "./flow.ts";
 import type { Listener } from "./listener.ts";
 import { Pace } from "./pace.ts";
-import { TICK_MS, type DataPlane } from "./plane.ts";
+import type { DataPlane } from "./plane.ts";
 import type { Backend, Pool } from "./pool.ts";
 
 /** The phases of a connection and where each may lead; nothing but `#enter` sets the phase. */

@@ -8,11 +8,10 @@ import { duplicate, setBacklog } from "../platform/sockets.ts";
 import { Ledger } from "../shared/ledger.ts";
 import { AccessLog } from "./access-log.ts";
 import type { Connection } from "./connection.ts";
+import { TICK_MS } from "./clock.ts";
 import { clientEvents, Listener, type Acceptor } from "./listener.ts";
 import { Pool } from "./pool.ts";
 
-/** The worker's clock: timeouts end within one tick after their time, bandwidth is handed out once a tick. */
-export const TICK_MS = 50;
 const WHEEL_SLOTS = 1024;
 
 /** How long a listening socket that is to be closed goes on accepting what stands in its queue. */

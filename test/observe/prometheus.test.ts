@@ -60,7 +60,7 @@ describe("the metrics", () => {
       'lb_worker_received_bytes_total{worker="0"}': 1000,
       'lb_worker_sent_bytes_total{worker="0"}': 2000,
       'lb_worker_restarts_total{worker="0"}': 1,
-      'lb_log_lines_dropped_total{worker="0"}': 5,
+      'lb_worker_log_lines_lost_total{worker="0"}': 5,
     };
     for (const [name, value] of Object.entries(expected)) expect(values.get(name), name).toBe(value);
   });

@@ -70,7 +70,10 @@ export class Client {
   /** Waits until `isSo`, or the peer has ended; throws after `ms`. */
   async until(isSo: () => boolean, ms = 10_000): Promise<void> {
     const late = Promise.withResolvers<never>();
-    const timer = setTimeout(() => late.reject(new Error(`the client waited ${ms} ms, with ${JSON.stringify(this.#text)}`)), ms);
+    const timer = setTimeout(
+      () => late.reject(new Error(`the client waited ${ms} ms, with ${JSON.stringify(this.#text)}`)),
+      ms,
+    );
     try {
       while (!isSo() && this.#end === null) await Promise.race([this.#wake.promise, late.promise]);
     } finally {

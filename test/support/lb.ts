@@ -130,7 +130,11 @@ export class Lb {
       this.#exited(this.#exit);
       this.#changed();
     });
-    await this.#until("start", START_MS, () => this.#log.some(({ event }) => event === "started") || this.#saysStarted());
+    await this.#until(
+      "start",
+      START_MS,
+      () => this.#log.some(({ event }) => event === "started") || this.#saysStarted(),
+    );
   }
 
   get pid(): number {
@@ -192,7 +196,8 @@ export class Lb {
     for (;;) {
       const status = await this.status();
       if (predicate(status)) return status;
-      if (performance.now() > deadline) throw new Error(`the status did not become as expected: ${JSON.stringify(status)}`);
+      if (performance.now() > deadline)
+        throw new Error(`the status did not become as expected: ${JSON.stringify(status)}`);
       await pause(20);
     }
   }
@@ -389,7 +394,9 @@ let building: Promise<void> | null = null;
 function built(): Promise<void> {
   if (existsSync(binary)) return Promise.resolve();
   building ??= new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [join(repository, "scripts/build.ts")], { stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(process.execPath, [join(repository, "scripts/build.ts")], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
     let output = "";
     child.stdout.on("data", (text) => (output += text));
     child.stderr.on("data", (text) => (output += text));

@@ -97,7 +97,16 @@ interface Attempt {
 }
 
 function generate(task: LoadTask): void {
-  const { ports, host = "127.0.0.1", concurrency, rate, from, timeoutMs = 5000, tagged = false, total = Infinity } = task;
+  const {
+    ports,
+    host = "127.0.0.1",
+    concurrency,
+    rate,
+    from,
+    timeoutMs = 5000,
+    tagged = false,
+    total = Infinity,
+  } = task;
   const startedMs = performance.now();
   const result: Omit<LoadResult, "seconds" | "latencyMs"> = { started: 0, ok: 0, failures: {}, failed: [], byTag: {} };
   const latencies: number[] = [];
@@ -117,7 +126,8 @@ function generate(task: LoadTask): void {
     } else {
       result.failures[failure] = (result.failures[failure] ?? 0) + 1;
       const atMs = now - startedMs;
-      if (result.failed.length < 1000) result.failed.push({ kind: failure, port: attempt.port, target: attempt.target, ms, atMs });
+      if (result.failed.length < 1000)
+        result.failed.push({ kind: failure, port: attempt.port, target: attempt.target, ms, atMs });
     }
     if (underWay === 0 && stopping) finish();
     else more();
@@ -125,7 +135,8 @@ function generate(task: LoadTask): void {
 
   const finish = (): void => {
     latencies.sort((a, b) => a - b);
-    const at = (part: number): number => latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * part))] ?? 0;
+    const at = (part: number): number =>
+      latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * part))] ?? 0;
     const latencyMs = { median: at(0.5), p99: at(0.99), max: at(1) };
     const seconds = (performance.now() - startedMs) / 1000;
     const text = `${result.ok === 0 ? "none\n" : ""}${JSON.stringify({ ...result, seconds, latencyMs })}\n`;

@@ -1,0 +1,4 @@
+// The grain of a worker's time.
+
+/** One tick of the worker's clock: timeouts end within two ticks after their time, bandwidth is handed out once a tick. */
+export const TICK_MS = 50;

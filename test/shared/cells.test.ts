@@ -1,0 +1,124 @@
+import { describe, expect, test } from "vitest";
+import { add, Arena, claim, claimed, giveBack } from "../../src/shared/cells.ts";
+import { runThreads } from "../support/threads.ts";
+import type { CapJob, CapResult } from "./claiming-thread.ts";
+
+const thread = new URL("./claiming-thread.ts", import.meta.url);
+const CACHE_LINE = 64;
+
+describe("Arena", () => {
+  test("hands out zeroed cells of shared memory that nothing else shares a cache line with", () => {
+    const arena = new Arena();
+    const given = [arena.int32(1), arena.float64(1), arena.int32(17), arena.float64(100), arena.int32(1)];
+    const lines = new Map<SharedArrayBuffer, Set<number>>();
+    for (const cells of given) {
+      expect(cells.buffer).toBeInstanceOf(SharedArrayBuffer);
+      expect([...cells].every((cell) => cell === 0)).toBe(true);
+      const taken = lines.get(cells.buffer) ?? new Set();
+      lines.set(cells.buffer, taken);
+      const last = cells.byteOffset + cells.byteLength - 1;
+      for (let line = Math.floor(cells.byteOffset / CACHE_LINE); line <= Math.floor(last / CACHE_LINE); line++) {
+        expect(taken.has(line)).toBe(false);
+        taken.add(line);
+      }
+    }
+  });
+
+  test("goes on when a piece of its memory is used up", () => {
+    const arena = new Arena();
+    const given = Array.from({ length: 70_000 }, () => arena.int32(1));
+    given.forEach((cell, i) => (cell[0] = i));
+    expect(given.every((cell, i) => cell[0] === i)).toBe(true);
+    expect(new Set(given.map(({ buffer }) => buffer)).size).toBeGreaterThan(1);
+  });
+
+  test("has place for cells that are larger than a piece of its memory", () => {
+    const arena = new Arena();
+    const before = arena.int32(1);
+    const large = arena.float64(1_000_000);
+    const after = arena.int32(1);
+    large.fill(7);
+    expect(large).toHaveLength(1_000_000);
+    expect([before[0], after[0]]).toEqual([0, 0]);
+  });
+
+  test("gives freed cells out again, zeroed, and to one taker only", () => {
+    const arena = new Arena();
+    const first = arena.float64(20);
+    first.fill(3);
+    arena.free(first);
+    const [second, third] = [arena.float64(20), arena.float64(20)];
+    expect([second.buffer, second.byteOffset]).toEqual([first.buffer, first.byteOffset]);
+    expect([...second].every((cell) => cell === 0)).toBe(true);
+    expect(third.byteOffset).not.toBe(second.byteOffset);
+  });
+
+  test("does not grow when the same sizes are taken and freed for ever", () => {
+    const arena = new Arena();
+    const buffers = new Set<SharedArrayBuffer>();
+    for (let i = 0; i < 100_000; i++) {
+      const [cell, row] = [arena.int32(1), arena.float64(300)];
+      buffers.add(cell.buffer).add(row.buffer);
+      arena.free(cell);
+      arena.free(row);
+    }
+    expect(buffers.size).toBe(1);
+  });
+});
+
+describe("claim", () => {
+  const cell = (): Int32Array => new Int32Array(new SharedArrayBuffer(4));
+
+  test("admits up to the cap and again what was given back", () => {
+    const open = cell();
+    expect([claim(open, 2), claim(open, 2), claim(open, 2)]).toEqual([true, true, false]);
+    expect(claimed(open)).toBe(2);
+    giveBack(open);
+    expect([claim(open, 2), claim(open, 2)]).toEqual([true, false]);
+  });
+
+  test("counts and never refuses where there is no cap", () => {
+    const open = cell();
+    for (let i = 0; i < 100; i++) expect(claim(open, 0)).toBe(true);
+    expect(claimed(open)).toBe(100);
+  });
+
+  test("refuses until enough is given back where the cap was lowered below what is held", () => {
+    const open = cell();
+    for (let i = 0; i < 5; i++) claim(open, 5);
+    for (const held of [5, 4, 3]) {
+      expect(claimed(open)).toBe(held);
+      expect(claim(open, 3)).toBe(false);
+      giveBack(open);
+    }
+    expect(claim(open, 3)).toBe(true);
+  });
+
+  test("leaves a sum as it is but for what is added", () => {
+    const sum = cell();
+    add(sum, 1000);
+    add(sum, -400);
+    expect(claimed(sum)).toBe(600);
+  });
+
+  test("is exact when several threads claim and give back at once", async () => {
+    const open = cell();
+    const inside = cell();
+    const job: CapJob = { kind: "cap", cell: open, inside, max: 2, times: 300_000 };
+    const results = await runThreads<CapResult>(thread, [job, job, job, job]);
+    expect(results.map(({ broken }) => broken)).toEqual([0, 0, 0, 0]);
+    for (const { admitted, refused } of results) expect(admitted + refused).toBe(job.times);
+    // Without a refusal the threads were never there at the same time, and the test has said nothing.
+    expect(results.reduce((sum, { refused }) => sum + refused, 0)).toBeGreaterThan(0);
+    expect(claimed(open)).toBe(0);
+  });
+
+  test("loses no claim of several threads", async () => {
+    const open = cell();
+    const inside = cell();
+    const job: CapJob = { kind: "cap", cell: open, inside, max: 1_000_000, times: 300_000 };
+    const results = await runThreads<CapResult>(thread, [job, job, job, job]);
+    expect(results.map(({ admitted }) => admitted)).toEqual([300_000, 300_000, 300_000, 300_000]);
+    expect(claimed(open)).toBe(0);
+  });
+});

@@ -1,0 +1,238 @@
+import { describe, expect, test } from "vitest";
+import {
+  CLIENT_OVER_CAP,
+  CLIENT_OVER_RATE,
+  CLIENT_TABLE_FULL,
+  clientMemory,
+  ClientTable,
+  WAYS,
+  type ClientLimits,
+} from "../../src/shared/clients.ts";
+import { tokenIntervalNs } from "../../src/policy/token-bucket.ts";
+import { runThreads } from "../support/threads.ts";
+import type { ClientCapJob, ClientCapResult, RateJob, RateResult } from "./claiming-thread.ts";
+
+const thread = new URL("./claiming-thread.ts", import.meta.url);
+const SECOND = 1_000_000_000n;
+
+const capOf = (maxOpen: number): ClientLimits => ({ maxOpen, intervalNs: 0n, burst: 1 });
+const rateOf = (perSecond: number, burst: number): ClientLimits => ({
+  maxOpen: 0,
+  intervalNs: tokenIntervalNs(perSecond),
+  burst,
+});
+
+/** A claim of the IPv4 client with this number. */
+const claimAs = (table: ClientTable, client: number, limits: ClientLimits, nowNs = SECOND): number =>
+  table.claim(0, 0, 0xffff, client, limits, nowNs);
+
+describe("the cap of one client", () => {
+  test("admits that many at once, and again what was released", () => {
+    const table = new ClientTable(clientMemory(64));
+    const entry = claimAs(table, 1, capOf(2));
+    expect(entry).toBeGreaterThanOrEqual(0);
+    expect(claimAs(table, 1, capOf(2))).toBe(entry);
+    expect(table.open(entry)).toBe(2);
+    expect(claimAs(table, 1, capOf(2))).toBe(CLIENT_OVER_CAP);
+    expect(table.open(entry)).toBe(2);
+    table.release(entry);
+    expect(claimAs(table, 1, capOf(2))).toBe(entry);
+  });
+
+  test("counts each client for itself, in every word of the address", () => {
+    const table = new ClientTable(clientMemory(1024));
+    const clients = [
+      [0, 0, 0xffff, 1],
+      [0, 0, 0xffff, 2],
+      [0, 0, 0, 1],
+      [0, 1, 0xffff, 1],
+      [1, 0, 0xffff, 1],
+      [0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff],
+    ] as const;
+    for (const [w0, w1, w2, w3] of clients) {
+      expect(table.claim(w0, w1, w2, w3, capOf(1), SECOND)).toBeGreaterThanOrEqual(0);
+    }
+    for (const [w0, w1, w2, w3] of clients) {
+      expect(table.claim(w0, w1, w2, w3, capOf(1), SECOND)).toBe(CLIENT_OVER_CAP);
+    }
+  });
+
+  test("takes a word with its top bit set for the same client, signed or not", () => {
+    const table = new ClientTable(clientMemory(64));
+    expect(table.claim(0, 0, 0xffff, 0xc0a80001, capOf(1), SECOND)).toBeGreaterThanOrEqual(0);
+    expect(table.claim(0, 0, 0xffff, 0xc0a80001 | 0, capOf(1), SECOND)).toBe(CLIENT_OVER_CAP);
+  });
+
+  test("is exact over several threads, in a table so small that clients push each other out", async () => {
+    const memory = clientMemory(WAYS);
+    const inside = new Int32Array(new SharedArrayBuffer(4 * 60));
+    const job = { kind: "client cap", memory, inside, limits: capOf(3), held: 6, times: 150_000 } as const;
+    const jobs: ClientCapJob[] = [1, 2, 3, 4].map((seed) => ({ ...job, seed }));
+    const results = await runThreads<ClientCapResult>(thread, jobs);
+    expect(results.map(({ broken }) => broken)).toEqual([0, 0, 0, 0]);
+    // All three have happened, or the test has not been where it wanted to go.
+    for (const { admitted } of results) expect(admitted).toBeGreaterThan(0);
+    const answered = (answer: number): number => results.reduce((sum, { answers }) => sum + (answers[answer] ?? 0), 0);
+    expect(answered(CLIENT_TABLE_FULL)).toBeGreaterThan(0);
+    expect(answered(CLIENT_OVER_CAP)).toBeGreaterThan(0);
+    const table = new ClientTable(memory);
+    expect(Array.from({ length: WAYS }, (_, entry) => table.open(entry))).toEqual(Array(WAYS).fill(0));
+  });
+});
+
+describe("the rate of one client", () => {
+  test("admits the burst at once and then one each interval", () => {
+    const table = new ClientTable(clientMemory(64));
+    const limits = rateOf(50, 10);
+    const at = (ms: number): boolean => claimAs(table, 1, limits, SECOND + BigInt(ms) * 1_000_000n) >= 0;
+    for (let i = 0; i < 10; i++) expect(at(0)).toBe(true);
+    expect([at(0), at(19), at(20), at(20), at(39), at(40)]).toEqual([false, false, true, false, false, true]);
+    // A second later the bucket is full again, and no fuller.
+    for (let i = 0; i < 10; i++) expect(at(1100)).toBe(true);
+    expect(at(1100)).toBe(false);
+  });
+
+  test("gives the place back that it refuses, where there is a cap as well", () => {
+    const table = new ClientTable(clientMemory(64));
+    const limits: ClientLimits = { maxOpen: 5, intervalNs: SECOND, burst: 1 };
+    const entry = claimAs(table, 1, limits);
+    for (let i = 0; i < 20; i++) expect(claimAs(table, 1, limits)).toBe(CLIENT_OVER_RATE);
+    expect(table.open(entry)).toBe(1);
+  });
+
+  test("takes no token for what the cap refuses", () => {
+    const table = new ClientTable(clientMemory(64));
+    const limits: ClientLimits = { maxOpen: 1, intervalNs: SECOND, burst: 2 };
+    const entry = claimAs(table, 1, limits);
+    for (let i = 0; i < 20; i++) expect(claimAs(table, 1, limits)).toBe(CLIENT_OVER_CAP);
+    table.release(entry);
+    expect(claimAs(table, 1, limits)).toBe(entry);
+    table.release(entry);
+    expect(claimAs(table, 1, limits)).toBe(CLIENT_OVER_RATE);
+  });
+
+  test("is exact over four threads: 50/s with a burst of 10 is 510 in ten seconds", async () => {
+    const base = { kind: "rate", limits: rateOf(50, 10), fromNs: SECOND, inStep: false, clients: 1 } as const;
+    const job: RateJob = { ...base, memory: clientMemory(64), stepNs: 1_000_000n, steps: 10_000 };
+    const admitted = await runThreads<RateResult>(thread, [job, job, job, job]);
+    expect(admitted.reduce((sum, [count]) => sum + count!, 0)).toBe(510);
+    // Some of them from each: else the threads have not competed.
+    expect(admitted.filter(([count]) => count! > 0).length).toBeGreaterThan(1);
+  });
+
+  test("is exact for clients whom several threads see for the first time at once", async () => {
+    const clients = 20_000;
+    const base = { kind: "rate", limits: rateOf(50, 10), fromNs: SECOND, inStep: true, clients } as const;
+    const job: RateJob = { ...base, memory: clientMemory(16 * clients), stepNs: 1n, steps: 0 };
+    const [one, other] = await runThreads<RateResult>(thread, [job, job]);
+    const wrong = one!.filter((count, client) => count + other![client]! !== 10);
+    expect(wrong).toHaveLength(0);
+    const shared = one!.filter((count, client) => count > 0 && other![client]! > 0).length;
+    expect(shared).toBeGreaterThan(0);
+  });
+});
+
+describe("a full table", () => {
+  const onceAnHour: ClientLimits = { maxOpen: 0, intervalNs: 3600n * SECOND, burst: 1 };
+
+  test("forgets the client that has been idle longest, and no other", () => {
+    const table = new ClientTable(clientMemory(WAYS));
+    for (let client = 0; client < WAYS; client++) {
+      expect(claimAs(table, client, onceAnHour, BigInt(client + 1) * SECOND)).toBeGreaterThanOrEqual(0);
+    }
+    // Client 0 comes again, so client 1 is the oldest now, although it is refused.
+    expect(claimAs(table, 0, onceAnHour, 100n * SECOND)).toBe(CLIENT_OVER_RATE);
+    expect(claimAs(table, 99, onceAnHour, 101n * SECOND)).toBeGreaterThanOrEqual(0);
+    for (let client = 0; client < WAYS; client++) {
+      if (client === 1) continue;
+      expect(claimAs(table, client, onceAnHour, 102n * SECOND)).toBe(CLIENT_OVER_RATE);
+    }
+    expect(claimAs(table, 1, onceAnHour, 103n * SECOND)).toBeGreaterThanOrEqual(0);
+  });
+
+  test("forgets nobody who has a connection open, however old", () => {
+    const table = new ClientTable(clientMemory(WAYS));
+    const entry = claimAs(table, 0, capOf(1), SECOND);
+    for (let client = 1; client < 1000; client++) {
+      const other = claimAs(table, client, capOf(1), BigInt(1000 + client) * SECOND);
+      expect(other).toBeGreaterThanOrEqual(0);
+      table.release(other);
+    }
+    expect(claimAs(table, 0, capOf(1), 5000n * SECOND)).toBe(CLIENT_OVER_CAP);
+    expect(table.open(entry)).toBe(1);
+  });
+
+  test("says so when every place belongs to somebody with a connection open, and takes the next when one is free", () => {
+    const table = new ClientTable(clientMemory(WAYS));
+    const entries = Array.from({ length: WAYS }, (_, client) => claimAs(table, client, capOf(2)));
+    expect(new Set(entries).size).toBe(WAYS);
+    expect(claimAs(table, 99, capOf(2))).toBe(CLIENT_TABLE_FULL);
+    // Those inside go on as before.
+    expect(claimAs(table, 5, capOf(2))).toBe(entries[5]);
+    table.release(entries[3]!);
+    expect(claimAs(table, 99, capOf(2))).toBe(entries[3]);
+    expect(claimAs(table, 98, capOf(2))).toBe(CLIENT_TABLE_FULL);
+  });
+
+  test("stands a flood of a million addresses: it does not grow and breaks no entry that is held", () => {
+    const memory = clientMemory(65_536);
+    const table = new ClientTable(memory);
+    const limits: ClientLimits = { maxOpen: 2, intervalNs: tokenIntervalNs(1), burst: 5 };
+    const held = Array.from({ length: 1000 }, (_, client) => claimAs(table, client, limits));
+    expect(held.every((entry) => entry >= 0)).toBe(true);
+    let now = 2n * SECOND;
+    let refused = 0;
+    const before = process.memoryUsage();
+    for (let address = 10_000; address < 1_010_000; address++) {
+      now += 10_000n;
+      const entry = claimAs(table, address, limits, now);
+      if (entry < 0) refused++;
+      else table.release(entry);
+    }
+    Bun.gc(true);
+    const { heapUsed, rss } = process.memoryUsage();
+    expect(refused).toBe(0);
+    expect(heapUsed - before.heapUsed).toBeLessThan(4e6);
+    expect(rss - before.rss).toBeLessThan(64e6);
+    expect(memory.byteLength).toBeLessThan(65_536 * 32);
+    for (const [client, entry] of held.entries()) {
+      expect(table.open(entry)).toBe(1);
+      expect(claimAs(table, client, limits, now)).toBe(entry);
+      expect(claimAs(table, client, limits, now)).toBe(CLIENT_OVER_CAP);
+    }
+  });
+
+  test("stands a flood of clients that stay: they are refused, and the others go on", () => {
+    const table = new ClientTable(clientMemory(1024));
+    const entry = claimAs(table, 0, capOf(2));
+    let admitted = 1;
+    let full = 0;
+    for (let client = 1; client <= 10_000; client++) {
+      const answer = claimAs(table, client, capOf(2));
+      if (answer >= 0) admitted++;
+      else if (answer === CLIENT_TABLE_FULL) full++;
+    }
+    expect(admitted + full).toBe(10_001);
+    expect(admitted).toBe(1024);
+    expect(table.open(entry)).toBe(1);
+    expect(claimAs(table, 0, capOf(2))).toBe(entry);
+  });
+});
+
+describe("clientMemory", () => {
+  test("draws a key of its own for each table, so that nobody can choose addresses that meet in one set", () => {
+    const places = [0, 1, 2, 3].map(() => {
+      const table = new ClientTable(clientMemory(65_536));
+      return Array.from({ length: 20 }, (_, client) => claimAs(table, client, capOf(1))).join(" ");
+    });
+    expect(new Set(places).size).toBe(4);
+  });
+
+  test("has place for at least as many clients as asked for", () => {
+    for (const entries of [1, 16, 17, 1000, 65_536]) {
+      const places = (clientMemory(entries).byteLength - 64) / 24;
+      expect(places).toBeGreaterThanOrEqual(entries);
+      expect(places).toBeLessThan(Math.max(2 * entries, 2 * WAYS));
+    }
+  });
+});

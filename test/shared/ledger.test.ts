@@ -1,0 +1,90 @@
+import { describe, expect, test } from "vitest";
+import {
+  CLAIM,
+  Ledger,
+  ledgerMemory,
+  ROW,
+  ROW_FLOAT,
+  ROW_FLOATS,
+  ROW_WORDS,
+} from "../../src/shared/ledger.ts";
+
+const ADDRESS_WORDS = 4;
+
+describe("Ledger", () => {
+  test("gives each connection a row of its own, and a released one to the next", () => {
+    const ledger = new Ledger(ledgerMemory(10));
+    const rows = [ledger.take(), ledger.take(), ledger.take()];
+    expect(new Set(rows).size).toBe(3);
+    ledger.release(rows[1]!);
+    expect(ledger.take()).toBe(rows[1]!);
+    expect(rows).not.toContain(ledger.take());
+  });
+
+  test("has exactly as many rows as it was made for", () => {
+    const ledger = new Ledger(ledgerMemory(3));
+    const rows = [ledger.take(), ledger.take(), ledger.take()];
+    expect(() => ledger.take()).toThrow("no free row");
+    ledger.release(rows[2]!);
+    expect(ledger.take()).toBe(rows[2]!);
+    expect(() => ledger.take()).toThrow("no free row");
+  });
+
+  test("gives a row out clean, whatever the connection before it has left there", () => {
+    const ledger = new Ledger(ledgerMemory(1));
+    const row = ledger.take();
+    ledger.words.fill(-1, row * ROW_WORDS, (row + 1) * ROW_WORDS);
+    ledger.release(row);
+    ledger.take();
+    const at = row * ROW_WORDS;
+    expect(ledger.words[at + ROW.claims]).toBe(CLAIM.row);
+    expect(ledger.words[at + ROW.pool]).toBe(0);
+    expect(ledger.words[at + ROW.backend]).toBe(0);
+    expect(ledger.words[at + ROW.retries]).toBe(0);
+    // 0 is a descriptor.
+    expect(ledger.words[at + ROW.backendFd]).toBe(-1);
+    expect(ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn]).toBe(0);
+    expect(ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut]).toBe(0);
+  });
+
+  test("keeps every cell of every row apart from all others", () => {
+    const ledger = new Ledger(ledgerMemory(3));
+    const rows = [ledger.take(), ledger.take(), ledger.take()];
+    const owner = new Map<number, string>([[0, "the count of rows"]]);
+    const own = (word: number, who: string): void => {
+      expect(owner.get(word), who).toBeUndefined();
+      owner.set(word, who);
+    };
+    for (const row of rows) {
+      for (const [name, cell] of Object.entries(ROW)) {
+        const words = name === "address" ? ADDRESS_WORDS : 1;
+        for (let i = 0; i < words; i++) own(row * ROW_WORDS + cell + i, `row ${row}, ${name}`);
+      }
+      for (const [name, cell] of Object.entries(ROW_FLOAT)) {
+        for (let i = 0; i < 2; i++) own(2 * (row * ROW_FLOATS + cell) + i, `row ${row}, ${name}`);
+      }
+    }
+    expect(Math.max(...owner.keys())).toBeLessThan(ledger.words.length);
+    // What writes a peer's address writes the port behind it.
+    expect(ROW.port).toBe(ROW.address + ADDRESS_WORDS);
+  });
+
+  test("shows the rows in use, with their claims, to whoever looks at its memory", () => {
+    const memory = ledgerMemory(5);
+    const ledger = new Ledger(memory);
+    const [first, second, third] = [ledger.take(), ledger.take(), ledger.take()];
+    ledger.words[third * ROW_WORDS]! |= CLAIM.process | CLAIM.backend;
+    ledger.release(second);
+    const seen = new Ledger(memory);
+    expect([...seen.rowsInUse()]).toEqual([first, third]);
+    expect(seen.words[third * ROW_WORDS]).toBe(CLAIM.row | CLAIM.process | CLAIM.backend);
+    ledger.release(first);
+    ledger.release(third);
+    expect([...seen.rowsInUse()]).toEqual([]);
+  });
+
+  test("has a bit of its own for each claim", () => {
+    const bits = Object.values(CLAIM);
+    expect(bits.reduce((all, bit) => all | bit, 0)).toBe(bits.reduce((sum, bit) => sum + bit, 0));
+  });
+});
