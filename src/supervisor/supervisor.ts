@@ -27,6 +27,8 @@ const SPREAD_PART = 1 / 5;
 const HOUSEKEEPING_MS = 1000;
 /** How long the last lines of the log may take at the end. */
 const LAST_LINES_MS = 2000;
+/** The same, when the process is told twice. */
+const AT_ONCE_MS = 100;
 /** Below this part of the cap the process counts as recovered. */
 const RECOVERED_BELOW = 0.9;
 
@@ -50,6 +52,7 @@ export async function run(options: RunOptions): Promise<number> {
   const error = await supervisor.start();
   if (error !== null) {
     log.error("cannot start", { reason: error });
+    await log.flush(LAST_LINES_MS);
     return 1;
   }
   return supervisor.finished;
@@ -348,7 +351,7 @@ export class Supervisor {
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       process.on(signal, () => {
         if (this.#phase === "running") void this.stop(signal);
-        else this.#exitAtOnce();
+        else void this.#exitAtOnce();
       });
     }
   }
@@ -372,10 +375,11 @@ export class Supervisor {
     this.#finish(0);
   }
 
-  #exitAtOnce(): void {
+  async #exitAtOnce(): Promise<void> {
     this.#log.warn("stopping at once", { open: claimed(this.#open) });
     this.#sockets.closeAll();
     this.#admin?.stop();
+    await Promise.all([this.#access.flush(AT_ONCE_MS), this.#log.flush(AT_ONCE_MS)]);
     process.exit(0);
   }
 
