@@ -10,6 +10,8 @@ export interface BackendPlan {
   /** Where to dial, ready for connect(2): "10.0.0.1:80", "[2001:db8::1]:80", "unix:/run/app.sock", "unix:@name". */
   address: string;
   /** 0..256; 0 takes no new connections. */
+  /** The host name that the config gives, for the name in TLS; "" where it gives an IP address or a socket. */
+  host: string;
   weight: number;
   backup: boolean;
   /** 0 = no cap. */
@@ -18,6 +20,43 @@ export interface BackendPlan {
   open: Int32Array;
   /** Rows of BACKEND.size cells, one a worker, by the worker's index. */
   counters: Float64Array;
+}
+
+export type TlsVersion = "1.2" | "1.3";
+
+/** TLS termination. Certificates and keys are PEM. */
+export interface TlsServerPlan {
+  /** `names` as they stand in the certificate, lower case, wildcards as "*.example.com". */
+  certificates: { cert: string; key: string; names: string[] }[];
+  unknownName: "default" | "reject";
+  minVersion: TlsVersion;
+  /** TLS 1.2 suites in OpenSSL's form; "" = the runtime's. */
+  ciphers: string;
+  alpn: string[];
+  clientAuth: "off" | "optional" | "required";
+  clientCa: string | null;
+  clientCrl: string | null;
+}
+
+/** TLS towards backends. Certificates and keys are PEM. */
+export interface TlsClientPlan {
+  verify: boolean;
+  /** null = the system's. */
+  ca: string | null;
+  /** SNI and the name checked; "" = the backend's host. */
+  serverName: string;
+  alpn: string[];
+  minVersion: TlsVersion;
+  cert: string | null;
+  key: string | null;
+}
+
+/** A route of a listener: conditions as in policy/route.ts, and the id of the pool. */
+export interface RoutePlan {
+  sni: string[];
+  alpn: string[];
+  clients: CidrTable | null;
+  pool: number;
 }
 
 export interface PoolPlan {
@@ -31,6 +70,9 @@ export interface PoolPlan {
   onDown: "keep" | "reset";
   /** 0 = off. */
   keepaliveMs: number;
+  sendProxy: "off" | "v1" | "v2";
+  /** TLS towards the backends, or null. */
+  tls: TlsClientPlan | null;
   backends: BackendPlan[];
   /** Ids of the backends that are up. */
   up: number[];
@@ -43,6 +85,12 @@ export interface ListenerPlan {
   name: string;
   /** Id of a pool of the plan; -1 = none: what no route takes is refused. */
   pool: number;
+  proxyProtocol: "off" | "required" | "optional";
+  /** Whose PROXY header is believed. */
+  trustedProxies: CidrTable | null;
+  tls: TlsServerPlan | null;
+  /** The first that matches wins. */
+  routes: RoutePlan[];
   /** Empty tables are null: everyone, and no one. */
   allow: CidrTable | null;
   deny: CidrTable | null;
@@ -120,6 +168,7 @@ export type FromWorker =
   | { kind: "refused"; generation: number; reason: string }
   | { kind: "access"; text: string; lines: number }
   | { kind: "over_budget" }
+  | { kind: "debug"; event: string; fields: Record<string, string | number> }
   | { kind: "crashed"; reason: string }
   | { kind: "stopped" };
 

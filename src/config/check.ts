@@ -1,12 +1,12 @@
 // What no single option can know: references between sections, addresses used twice, what makes no sense together. Runs on
 // configs with faults too, so that every problem is told at once; it then looks only at what is sound.
-import { isIPv4, parseAddress, UNIX_NAME_BYTES_MAX, formatEndpoint } from "../core/address.ts";
+import { formatCidr, formatEndpoint, isIPv4, parseAddress, UNIX_NAME_BYTES_MAX } from "../core/address.ts";
 import type { Address, Endpoint } from "../core/address.ts";
 import { quote } from "./wording.ts";
 import { absoluteEndpoint } from "./paths.ts";
 import { formatPath } from "./problem.ts";
 import type { KeyPath } from "./problem.ts";
-import type { FileConfig } from "./schema.ts";
+import type { FileConfig, FileListener } from "./schema.ts";
 import { closest } from "./suggest.ts";
 
 /** A problem or a warning, not yet placed in the file. */
@@ -41,6 +41,7 @@ export function check(subject: Subject): Finding[] {
   checkLog(subject, report);
   checkBinds(subject, report);
   checkListeners(subject, report);
+  checkProxyProtocol(subject, report);
   checkPools(subject, report);
   return findings;
 }
@@ -129,30 +130,90 @@ function checkAdminOverlap(bounds: readonly Bound[], report: Report): void {
   }
 }
 
-function checkListeners({ config, isSound, isWhole }: Subject, report: Report): void {
+function checkListeners(subject: Subject, report: Report): void {
+  const { config, isSound, isWhole } = subject;
   if (!isWhole(["listeners"])) return;
   if (config.listeners.length === 0) {
     const message = 'expected at least one listener, found none: add [listeners.web] with bind = ":8080" and a pool';
     report({ path: ["listeners"], message });
   }
   const pools = isWhole(["pools"]) ? config.pools.map((pool) => pool.name) : null;
-  const known = new Set(pools);
-  for (const { name, pool } of config.listeners) {
-    const path = ["listeners", name, "pool"];
-    if (!isWhole(path)) continue;
-    if (pool === null) {
-      report({ path: ["listeners", name], message: "has no pool: its connections are refused", warning: true });
-    } else if (pools !== null && !known.has(pool)) {
-      const meant = closest(pool, pools);
-      const have = pools.length === 0 ? "there are no pools" : `there is no pool ${quote(pool)}`;
-      const message = `expected the name of a pool, found ${quote(pool)}: ${have}`;
-      report({ path, message, ...(meant !== null && { hint: `did you mean ${quote(meant)}?` }) });
-    }
+  const known = pools && new Set(pools);
+  const used = new Set<string>();
+  for (const { path, pool } of poolsNamed(subject)) {
+    used.add(pool);
+    if (pools === null || known?.has(pool) === true) continue;
+    const meant = closest(pool, pools);
+    const have = pools.length === 0 ? "there are no pools" : `there is no pool ${quote(pool)}`;
+    const message = `expected the name of a pool, found ${quote(pool)}: ${have}`;
+    report({ path, message, ...(meant !== null && { hint: `did you mean ${quote(meant)}?` }) });
   }
-  if (pools === null || !config.listeners.every(({ name }) => isSound(["listeners", name, "pool"]))) return;
-  const used = new Set(config.listeners.map((listener) => listener.pool));
+  for (const listener of config.listeners) {
+    const path = ["listeners", listener.name];
+    if (!isSound([...path, "routes"])) continue;
+    checkRoutes(listener, report);
+    if (isWhole([...path, "pool"]) && listener.pool === null && listener.routes.length === 0)
+      report({ path, message: "has no pool and no routes: its connections are refused", warning: true });
+  }
+  const isTold = config.listeners.every(
+    ({ name }) => isSound(["listeners", name, "pool"]) && isSound(["listeners", name, "routes"]),
+  );
+  if (pools === null || !isTold) return;
   for (const name of pools) {
     if (!used.has(name)) report({ path: ["pools", name], message: "no listener uses this pool", warning: true });
+  }
+}
+
+/** Every name of a pool that stands in a listener or in one of its routes. */
+function* poolsNamed({ config, isSound, isWhole }: Subject): Generator<{ path: KeyPath; pool: string }> {
+  for (const { name, pool, routes } of config.listeners) {
+    const path = ["listeners", name];
+    if (isWhole([...path, "pool"]) && pool !== null) yield { path: [...path, "pool"], pool };
+    if (!isWhole([...path, "routes"])) continue;
+    for (const [index, route] of routes.entries()) {
+      const at = [...path, "routes", index, "pool"];
+      if (isSound(at)) yield { path: at, pool: route.pool };
+    }
+  }
+}
+
+/** Routes that no connection comes to, because one before them takes it. */
+function checkRoutes({ name, pool, routes }: FileListener, report: Report): void {
+  const path = ["listeners", name, "routes"];
+  const before = new Map<string, number>();
+  for (const [index, { sni, alpn, clients }] of routes.entries()) {
+    const conditions = JSON.stringify([sni.toSorted(), alpn.toSorted(), clients.map(formatCidr).toSorted()]);
+    const everything = before.get(takesEverything);
+    const first = everything ?? before.get(conditions);
+    if (first !== undefined) {
+      const why = everything === undefined ? "has the same conditions" : "takes every connection";
+      const message = `is never used: ${formatPath([...path, first])} ${why}`;
+      report({ path: [...path, index], message, warning: true });
+    } else before.set(conditions, index);
+  }
+  const everything = before.get(takesEverything);
+  if (pool === null || everything === undefined) return;
+  const message = `is never used: ${formatPath([...path, everything])} takes every connection`;
+  report({ path: ["listeners", name, "pool"], message, warning: true });
+}
+
+/** The conditions of a route that has none. */
+const takesEverything = "[[],[],[]]";
+
+function checkProxyProtocol({ config, isSound, isWhole }: Subject, report: Report): void {
+  if (!isWhole(["listeners"])) return;
+  for (const { name, bind, proxy_protocol: mode, trusted_proxies: trusted } of config.listeners) {
+    const path = ["listeners", name];
+    if (!isSound([...path, "proxy_protocol"]) || !isSound([...path, "trusted_proxies"])) continue;
+    if (mode === "off" && trusted.length > 0) {
+      const message = 'has no effect: proxy_protocol is "off"';
+      report({ path: [...path, "trusted_proxies"], message, warning: true });
+    }
+    if (mode === "off" || trusted.length > 0 || !isSound([...path, "bind"])) continue;
+    // The peer on a Unix socket has no address, and whoever may open the socket is trusted.
+    if (bind.every(({ kind }) => kind === "unix" || kind === "abstract")) continue;
+    const message = `${quote(mode)} needs trusted_proxies, whose PROXY headers are believed`;
+    report({ path: [...path, "proxy_protocol"], message, hint: 'such as trusted_proxies = ["10.0.0.0/8"]' });
   }
 }
 

@@ -1,6 +1,7 @@
 // What a reload changes, in words for the log.
+import { basename } from "node:path";
 import { formatEndpoint } from "../core/address.ts";
-import type { BackendConfig, Config, ListenerConfig, PoolConfig } from "./schema.ts";
+import type { BackendConfig, CertificateConfig, Config, ListenerConfig, PoolConfig } from "./schema.ts";
 
 /** One line for each change, such as "listeners.web: rate_limit changed"; none where the configs mean the same. */
 export function summarize(old: Config, next: Config): string[] {
@@ -14,12 +15,34 @@ export function summarize(old: Config, next: Config): string[] {
 }
 
 function listenerChanges(old: ListenerConfig, next: ListenerConfig): string[] {
-  return changedKeys(old, next).map((key) => `${key} changed`);
+  const keys = changedKeys(old, next);
+  // Certificates come, go and change one by one, where both configs have some.
+  const changes = old.tls && next.tls ? certificateChanges(old.tls.certificates, next.tls.certificates) : [];
+  return [...described(keys.filter((key) => key !== "tls.certificates")), ...changes];
+}
+
+function certificateChanges(old: CertificateConfig[], next: CertificateConfig[]): string[] {
+  const before = new Map(old.map((certificate) => [certificate.cert, certificate]));
+  const after = new Set(next.map(({ cert }) => cert));
+  const all = new Set([...before.keys(), ...after]);
+  const nameOf = ({ cert }: CertificateConfig) =>
+    [...all].some((other) => other !== cert && basename(other) === basename(cert)) ? cert : basename(cert);
+  const lines: string[] = [];
+  for (const certificate of next) {
+    const was = before.get(certificate.cert);
+    if (was === undefined) lines.push(`certificate ${nameOf(certificate)} added`);
+    // The rest of the chain and the key may change below the same leaf.
+    else if (!sameJson(was, certificate)) lines.push(`certificate ${nameOf(certificate)} changed`);
+  }
+  for (const certificate of old)
+    if (!after.has(certificate.cert)) lines.push(`certificate ${nameOf(certificate)} removed`);
+  if (lines.length === 0 && !sameJson(old, next)) lines.push("certificates in another order");
+  return lines;
 }
 
 function poolChanges(old: PoolConfig, next: PoolConfig): string[] {
   return [
-    ...changedKeys(omit(old, ["backends"]), omit(next, ["backends"])).map((key) => `${key} changed`),
+    ...described(changedKeys(omit(old, ["backends"]), omit(next, ["backends"]))),
     ...backendChanges(old.backends, next.backends),
   ];
 }
@@ -30,7 +53,7 @@ function backendChanges(old: BackendConfig[], next: BackendConfig[]): string[] {
   const lines: string[] = [];
   for (const backend of next) {
     const was = before.get(backend.name);
-    if (was === undefined) lines.push(`backend ${described(backend)} added`);
+    if (was === undefined) lines.push(`backend ${addressed(backend)} added`);
     else
       lines.push(
         ...changedKeys(was, backend).map(
@@ -38,12 +61,12 @@ function backendChanges(old: BackendConfig[], next: BackendConfig[]): string[] {
         ),
       );
   }
-  for (const backend of old) if (!after.has(backend.name)) lines.push(`backend ${described(backend)} removed`);
+  for (const backend of old) if (!after.has(backend.name)) lines.push(`backend ${addressed(backend)} removed`);
   return lines;
 }
 
 /** "big (10.0.0.12:80)", or only the address where that is the name. */
-function described({ name, endpoint }: BackendConfig): string {
+function addressed({ name, endpoint }: BackendConfig): string {
   const address = formatEndpoint(endpoint);
   return name === address ? name : `${name} (${address})`;
 }
@@ -66,12 +89,17 @@ function named<T extends { name: string }>(
   return lines;
 }
 
+/** "tls.ca changed"; the same where only the content of the file did, which stands in `tls.ca_pem`. */
+function described(keys: string[]): string[] {
+  return [...new Set(keys.map((key) => `${key.replace(/_pem$/, "")} changed`))];
+}
+
 /** The options whose values differ; those of a section by their own names: "timeouts.idle". */
 function changedKeys(old: object, next: object): string[] {
   const before = old as Record<string, unknown>;
   return Object.entries(next).flatMap(([key, value]) => {
     const was = before[key];
-    if (JSON.stringify(was) === JSON.stringify(value)) return [];
+    if (sameJson(was, value)) return [];
     const isSection = isPlain(was) && isPlain(value) && !("kind" in value) && key !== "access";
     return isSection ? changedKeys(was, value).map((below) => `${key}.${below}`) : [key];
   });
@@ -83,4 +111,8 @@ function isPlain(value: unknown): value is object {
 
 function omit(value: object, keys: string[]): object {
   return Object.fromEntries(Object.entries(value).filter(([key]) => !keys.includes(key)));
+}
+
+function sameJson(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
 }

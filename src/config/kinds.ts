@@ -3,6 +3,8 @@
 import * as v from "valibot";
 import { parseAddress, parseCidr, parseEndpoint } from "../core/address.ts";
 import type { Cidr, Endpoint } from "../core/address.ts";
+import { dnsName } from "./names.ts";
+import type { DnsName } from "./names.ts";
 import { closest } from "./suggest.ts";
 import { formatDuration, parseBandwidth, parseDuration, parseRate, patterns } from "./units.ts";
 import type { Quantity } from "./units.ts";
@@ -139,6 +141,28 @@ export function nameText(): Kind<string, string> {
   return withWords(v.pipe(v.string(message), v.regex(nameForm, message)), "name");
 }
 
+/** What routes match a client's server name with: "www.example.com", or "*.example.com" for any one label there. */
+export function sniPattern(): Kind<string, string> {
+  return dnsText('a name such as "www.example.com" or "*.example.com"', "DNS name or wildcard", true, (given) =>
+    given === "*" ? 'leave sni out to take every name, or write "*.example.com"' : null,
+  );
+}
+
+/** The name of a TLS server, or "". */
+export function serverName(): Kind<string, string> {
+  return dnsText('a DNS name such as "db.example.com", or ""', "DNS name", false, (given) =>
+    given === "" ? "" : null,
+  );
+}
+
+/** An ALPN protocol's name: 1 to 255 bytes (RFC 7301 section 3.1). */
+export function protocolName(): Kind<string, string> {
+  const wanted = 'a protocol such as "h2" or "http/1.1", of 1 to 255 bytes';
+  const fits = (given: string) => given !== "" && new TextEncoder().encode(given).byteLength <= 255;
+  const schema = v.pipe(v.string(expected(wanted)), v.check(fits, expected(wanted)));
+  return withWords(schema, "text");
+}
+
 /** An IP address without a port, or "". */
 export function addressOrNone(): Kind<string, string> {
   const message = expected('an IP address such as "10.0.0.5", or ""');
@@ -168,6 +192,28 @@ function quantity(
       return NEVER;
     }),
   );
+}
+
+/** A DNS name in lower case. `special` answers "" for a text that is fine as it is, or why it is refused. */
+function dnsText(
+  wanted: string,
+  words: string,
+  wildcard: boolean,
+  special: (given: string) => string | null,
+): Kind<string, string> {
+  const schema = v.pipe(
+    v.string(expected(wanted)),
+    v.rawTransform(({ dataset, addIssue, NEVER }) => {
+      const given = dataset.value;
+      const answer = special(given);
+      if (answer === "") return given;
+      const parsed: DnsName = answer === null ? dnsName(given, { wildcard }) : { is: "bad", why: answer };
+      if (parsed.is === "name") return parsed.name;
+      addIssue({ message: withMeant(`${expectedFound(wanted, given)}: ${parsed.why}`, parsed.meant) });
+      return NEVER;
+    }),
+  );
+  return withWords(schema, words);
 }
 
 function endpoint(

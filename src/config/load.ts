@@ -1,5 +1,4 @@
 // A config file → a Config, or every problem it has. Reads the file and those it names; never throws.
-import { closeSync, openSync, readSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import { safeParse } from "valibot";
@@ -8,6 +7,8 @@ import { check } from "./check.ts";
 import type { Finding } from "./check.ts";
 import { conceal, expand } from "./env.ts";
 import type { Environment } from "./env.ts";
+import { decode, disk, NamedFiles, readBytes, reasonOf } from "./files.ts";
+import type { Disk } from "./files.ts";
 import { quote } from "./wording.ts";
 import { locator } from "./locate.ts";
 import { absoluteEndpoint, absolutePath } from "./paths.ts";
@@ -15,18 +16,20 @@ import { formatPath, sortProblems } from "./problem.ts";
 import type { KeyPath, Problem } from "./problem.ts";
 import { file as fileSchema } from "./schema.ts";
 import type { Config, FileConfig } from "./schema.ts";
+import { readTls } from "./tls.ts";
+import type { TlsMaterial } from "./tls.ts";
 
 /** `files` are the absolute paths of the config and of every file it names: what a watcher watches. */
 export type LoadResult =
   | { ok: true; config: Config; warnings: Problem[]; files: string[]; text: string }
   | { ok: false; problems: Problem[]; files: string[] };
 
-export interface ParseOptions {
+export interface ParseOptions extends Partial<Disk> {
   /** The config file as the user named it: for messages, and for the folder that paths are relative to. */
   file: string;
   env: Environment;
-  /** The first `most` bytes of a file; throws as node:fs does. */
-  readFile?: (path: string, most: number) => Uint8Array;
+  /** When certificates must be valid, in milliseconds since 1970; left out = now. */
+  now?: number;
 }
 
 const configBytesMax = 8 * 1024 * 1024;
@@ -53,7 +56,7 @@ export function loadConfig(path: string, env: Environment): LoadResult {
   return parseConfig(text, { file: path, env });
 }
 
-/** The same for a text at hand; `readFile` is asked for the files that it names. */
+/** The same for a text at hand; `readFile` and `modeOf` are asked for the files that it names. */
 export function parseConfig(text: string, options: ParseOptions): LoadResult {
   const { file } = options;
   const folder = dirname(resolve(file));
@@ -68,7 +71,8 @@ export function parseConfig(text: string, options: ParseOptions): LoadResult {
 }
 
 function parseAll(text: string, options: ParseOptions, folder: string, files: string[]): LoadResult {
-  const { file, env, readFile = readBytes } = options;
+  const { file, env, now = Date.now() } = options;
+  const named = new NamedFiles(folder, files, { ...disk, ...options });
   const document = parseToml(text, file);
   if ("problem" in document) return { ok: false, problems: [document.problem], files };
   const tree = document.tree;
@@ -85,9 +89,11 @@ function parseAll(text: string, options: ParseOptions, folder: string, files: st
   }
 
   const config = result.output as FileConfig;
-  const token = readToken(config, { ...soundness(findings), folder, files, readFile });
+  const token = readToken(config, soundness(findings), named);
   if (token.finding !== null) findings.push(token.finding);
+  const tls = readTls({ config, ...soundness(findings), files: named, now });
   findings.push(
+    ...tls.findings,
     ...check({ config, ...soundness(findings), folder, isArray: (path) => Array.isArray(valueAt(tree, path)) }),
   );
 
@@ -95,7 +101,13 @@ function parseAll(text: string, options: ParseOptions, folder: string, files: st
   const place =
     findings.length > 0 ? placer(text, file, (message, path) => conceal(message, path, expansions)) : () => [];
   if (problems.length > 0) return { ok: false, problems: place(problems), files };
-  return { ok: true, config: finish(config, folder, token.value), warnings: place(findings), files, text };
+  return {
+    ok: true,
+    config: finish(config, folder, { token: token.value, tls }),
+    warnings: place(findings),
+    files,
+    text,
+  };
 }
 
 /** Findings → problems with their places, in the order of the file, none of them twice. */
@@ -127,11 +139,14 @@ function parseToml(text: string, file: string): { tree: Record<string, unknown> 
   }
 }
 
-/** What is still worth checking, given the problems found so far. */
-function soundness(findings: readonly Finding[]): {
+/** As in check.ts. */
+interface Soundness {
   isSound: (path: KeyPath) => boolean;
   isWhole: (path: KeyPath) => boolean;
-} {
+}
+
+/** What is still worth checking, given the problems found so far. */
+function soundness(findings: readonly Finding[]): Soundness {
   const exact = new Set<string>();
   const above = new Set<string>();
   for (const { path } of findings) {
@@ -148,30 +163,19 @@ function soundness(findings: readonly Finding[]): {
   return { isWhole, isSound: (path) => isWhole(path) && !above.has(JSON.stringify(path)) };
 }
 
-interface TokenSource {
-  isSound: (path: KeyPath) => boolean;
-  folder: string;
-  files: string[];
-  readFile: (path: string, most: number) => Uint8Array;
-}
-
 /** The admin endpoint's bearer token. Nothing of it, and nothing of the file, ever gets into a message. */
-function readToken(config: FileConfig, source: TokenSource): { value: string | null; finding: Finding | null } {
+function readToken(
+  config: FileConfig,
+  { isSound }: Soundness,
+  files: NamedFiles,
+): { value: string | null; finding: Finding | null } {
   const path = ["admin", "token_file"];
-  if (!source.isSound(path) || !config.admin.enabled || config.admin.token_file === "")
-    return { value: null, finding: null };
+  if (!isSound(path) || !config.admin.enabled || config.admin.token_file === "") return { value: null, finding: null };
   const name = config.admin.token_file;
   const refuse = (why: string) => ({ value: null, finding: { path, message: `the file ${quote(name)} ${why}` } });
-  const file = absolutePath(source.folder, name);
-  source.files.push(file);
-  let bytes: Uint8Array;
-  try {
-    bytes = source.readFile(file, tokenBytesMax + 1);
-  } catch (error) {
-    return refuse(`cannot be read: ${reasonOf(error)}`);
-  }
-  if (bytes.byteLength > tokenBytesMax) return refuse("is larger than 64 KiB: it is no token");
-  const token = decode(bytes)?.trim();
+  const read = files.read(name, tokenBytesMax);
+  if (read.is === "bad") return refuse(read.why.startsWith("is larger") ? `${read.why}: it is no token` : read.why);
+  const token = decode(read.bytes)?.trim();
   if (token === undefined) return refuse("is not UTF-8: it is no token");
   if (token === "") return refuse("is empty: expected a token");
   // RFC 6750 section 2.1: what can stand in an Authorization header.
@@ -179,8 +183,14 @@ function readToken(config: FileConfig, source: TokenSource): { value: string | n
   return { value: token, finding: null };
 }
 
-/** Fills in what depends on the rest: absolute paths, names, the token. */
-function finish(config: FileConfig, folder: string, token: string | null): Config {
+/** What was read from files. */
+interface Contents {
+  token: string | null;
+  tls: TlsMaterial;
+}
+
+/** Fills in what depends on the rest: absolute paths, names, the contents of files. */
+function finish(config: FileConfig, folder: string, { token, tls }: Contents): Config {
   const { access } = config.log;
   const isWord = access === "stdout" || access === "stderr" || access === "off";
   return {
@@ -194,6 +204,7 @@ function finish(config: FileConfig, folder: string, token: string | null): Confi
         rate: listener.rate_limit.rate,
         burst: listener.rate_limit.burst ?? Math.max(1, Math.ceil(listener.rate_limit.rate)),
       },
+      tls: listener.tls && made(tls.listeners, listener.name),
     })),
     pools: config.pools.map((pool) => ({
       ...pool,
@@ -202,49 +213,16 @@ function finish(config: FileConfig, folder: string, token: string | null): Confi
         name: name ?? formatEndpoint(address),
         ...rest,
       })),
+      tls: pool.tls && made(tls.pools, pool.name),
     })),
   };
 }
 
-function readBytes(path: string, most: number): Uint8Array {
-  const descriptor = openSync(path, "r");
-  try {
-    const chunks: Uint8Array[] = [];
-    let left = most;
-    while (left > 0) {
-      const chunk = new Uint8Array(Math.min(left, 65536));
-      const count = readSync(descriptor, chunk, 0, chunk.byteLength, null);
-      if (count === 0) break;
-      chunks.push(chunk.subarray(0, count));
-      left -= count;
-    }
-    return Buffer.concat(chunks);
-  } finally {
-    closeSync(descriptor);
-  }
-}
-
-/** "no such file (ENOENT)". */
-function reasonOf(error: unknown): string {
-  const code = error instanceof Error && "code" in error ? String(error.code) : "unknown error";
-  const words: Record<string, string> = {
-    ENOENT: "there is no such file",
-    EACCES: "permission denied",
-    EISDIR: "it is a directory",
-    ENOTDIR: "a part of its path is not a directory",
-    ELOOP: "its links go in a circle",
-    ENAMETOOLONG: "its name is too long",
-  };
-  return words[code] ?? code;
-}
-
-/** The text, or null if the bytes are not UTF-8. */
-function decode(bytes: Uint8Array): string | null {
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch {
-    return null;
-  }
+/** What must be there, because a config without problems has it: TLS that was asked for is never left off. */
+function made<T>(all: Map<string, T>, name: string): T {
+  const one = all.get(name);
+  if (one === undefined) throw new Error(`no TLS material for ${name}`);
+  return one;
 }
 
 function lineOfBadBytes(bytes: Uint8Array): number {

@@ -12,7 +12,10 @@ import {
   duration,
   flag,
   nameText,
+  protocolName,
   rate,
+  serverName,
+  sniPattern,
   text,
   whole,
 } from "./kinds.ts";
@@ -61,14 +64,20 @@ const listenerTimeouts = section({
 });
 
 const certificate = section({
-  cert: required(text("file", 1), "The certificate and its chain, PEM."),
-  key: required(text("file", 1), "Its private key, PEM."),
+  cert: required(
+    text("file", 1),
+    "The certificate, then the rest of its chain, PEM. It must be valid today; a chain out of order gets a warning.",
+  ),
+  key: required(
+    text("file", 1),
+    "Its private key, PEM and not encrypted. May be the same file as `cert`. One that every user can read gets a warning.",
+  ),
 });
 
 const listenerTls = section({
   certificates: required(
     list(certificate, 1, "expected at least one certificate, found an empty array"),
-    "Chosen by SNI from each certificate's own names (a wildcard covers one label); the first is the default.",
+    "Chosen by SNI from each certificate's own names (a wildcard covers one label); the first is the default. An RSA and an ECDSA certificate may bear the same name; of two with the same type of key the first is used.",
   ),
   unknown_name: row(
     choice(["default", "reject"]),
@@ -76,21 +85,33 @@ const listenerTls = section({
     "A client's name that no certificate bears, or no name: the default certificate, or a TLS alert.",
   ),
   min_version: row(choice(["1.2", "1.3"]), "1.2", "The oldest TLS version spoken."),
-  ciphers: row(text("text"), "", `TLS 1.2 cipher list in OpenSSL's form; "" = the runtime's default.`),
-  alpn: row(list(text("text", 1)), [], "Our protocols, in order of preference."),
-  client_auth: row(choice(["off", "optional", "required"]), "off", "Whether clients show a certificate."),
-  client_ca: row(text("file"), "", "CA bundle that client certificates are checked against."),
-  client_crl: row(text("file"), "", "Revoked client certificates."),
+  ciphers: row(
+    text("text"),
+    "",
+    `TLS 1.2 cipher list in OpenSSL's form; "" = the runtime's default. The suites of TLS 1.3 are always on.`,
+  ),
+  alpn: row(
+    list(protocolName()),
+    [],
+    `Our protocols, in order of preference, such as "h2" and "http/1.1". A client that offers none of them is refused; empty = none is negotiated.`,
+  ),
+  client_auth: row(
+    choice(["off", "optional", "required"]),
+    "off",
+    "Whether clients show a certificate; optional and required need client_ca. optional: none is fine, a bad one is refused.",
+  ),
+  client_ca: row(text("file"), "", "CA bundle, PEM, that client certificates are checked against."),
+  client_crl: row(text("file"), "", "Revoked client certificates: PEM, one or more X509 CRL."),
 });
 
 const route = section({
   sni: row(
-    list(text("text", 1)),
+    list(sniPattern()),
     [],
-    "Names the client asked for; `*.` covers one label. Without tls the ClientHello is read and TLS passed through.",
+    "Names the client asked for, any of them; `*.` covers one label. Without tls the ClientHello is read and TLS passed through. Empty = any name, and none.",
   ),
-  alpn: row(list(text("text", 1)), [], "Protocols the client offered."),
-  clients: row(list(cidr()), [], "Addresses of the client."),
+  alpn: row(list(protocolName()), [], "Protocols the client offered, any of them; empty = any."),
+  clients: row(list(cidr()), [], "Addresses of the client, the believed one behind a PROXY header; empty = any."),
   pool: required(text("pool's name", 1), "Where such connections go."),
 });
 
@@ -114,19 +135,15 @@ const listener = section({
   ),
   allow: row(list(cidr()), [], "Clients that may connect; empty = everyone."),
   deny: row(list(cidr()), [], "Clients that may not; wins over allow."),
-  proxy_protocol: later(
-    row(
-      choice(["off", "required", "optional"]),
-      "off",
-      "Whether a PROXY header (v1 and v2 both) comes first; required and optional need trusted_proxies.",
-    ),
+  proxy_protocol: row(
+    choice(["off", "required", "optional"]),
+    "off",
+    "Whether a PROXY header (v1 and v2 both) comes first; required and optional need trusted_proxies.",
   ),
-  trusted_proxies: later(
-    row(
-      list(cidr()),
-      [],
-      "Whose PROXY header is believed. From others: required refuses the connection, optional treats the bytes as the client's own.",
-    ),
+  trusted_proxies: row(
+    list(cidr()),
+    [],
+    "Whose PROXY header is believed. From others: required refuses the connection, optional treats the bytes as the client's own. A peer on a Unix socket has no address and is always believed, so a listener with Unix sockets alone needs none.",
   ),
   client_prefix: row(
     section({
@@ -161,8 +178,12 @@ const listener = section({
     "Bytes per second; left out = no limit.",
   ),
   timeouts: row(listenerTimeouts, {}, "When connections are ended."),
-  tls: later(absent(listenerTls, null, "Present = TLS is terminated here.")),
-  routes: later(row(list(route), [], "The first that matches wins; all the conditions given must hold.")),
+  tls: absent(listenerTls, null, "Present = TLS is terminated here."),
+  routes: row(
+    list(route),
+    [],
+    "The first that matches wins; all the conditions given must hold. One without conditions takes every connection.",
+  ),
 });
 
 // ------------------------------------------------------------------ where connections go
@@ -179,7 +200,11 @@ const backend = section({
 });
 
 const health = section({
-  type: row(choice(["tcp", "off"], ["tls", "http", "exchange"]), "tcp", "How a backend is checked."),
+  type: row(
+    choice(["tcp", "tls", "off"], ["http", "exchange"]),
+    "tcp",
+    "How a backend is checked. tcp: it accepts a connection. tls: it also completes a TLS handshake, with the pool's tls settings; without such, any certificate will do.",
+  ),
   interval: row(duration({ least: 10 }), "2s", "Time between checks, with up to 10 % jitter."),
   timeout: row(duration(), "1s", "How long one check may take."),
   rise: row(whole(1, 1000), 2, "Successes in a row to come up; a backend starts up."),
@@ -201,13 +226,17 @@ const passive = section({
 });
 
 const poolTls = section({
-  verify: row(flag(), true, "Check the backend's certificate."),
-  ca: row(text("file"), "", `CA bundle; "" = the system's.`),
-  server_name: row(text("text"), "", `SNI and the name checked; "" = the backend's host name.`),
-  alpn: row(list(text("text", 1)), [], "Protocols offered."),
+  verify: row(flag(), true, "Check the backend's certificate, and that it bears the name."),
+  ca: row(text("file"), "", `CA bundle, PEM; "" = the system's.`),
+  server_name: row(
+    serverName(),
+    "",
+    `SNI and the name checked; "" = the backend's host name. Where that is an IP address, the certificate must bear the address, and no SNI is sent. Required for Unix sockets, unless verify = false.`,
+  ),
+  alpn: row(list(protocolName()), [], "Protocols offered, in order of preference."),
   min_version: row(choice(["1.2", "1.3"]), "1.2", "The oldest TLS version spoken."),
-  cert: row(text("file"), "", "Client certificate, PEM."),
-  key: row(text("file"), "", "Its private key, PEM."),
+  cert: row(text("file"), "", "Client certificate with its chain, PEM; with `key`."),
+  key: row(text("file"), "", "Its private key, PEM and not encrypted; with `cert`."),
 });
 
 const queue = section({
@@ -242,7 +271,11 @@ const pool = section({
     "Further backends tried when a connect fails, before any byte of the client has gone out.",
   ),
   source_address: row(addressOrNone(), "", `Local address of connections to backends; "" = the kernel's choice.`),
-  send_proxy: later(row(choice(["off", "v1", "v2"]), "off", "Send a PROXY header to the backends.")),
+  send_proxy: row(
+    choice(["off", "v1", "v2"]),
+    "off",
+    "Send a PROXY header of that version to the backends, first of all, before TLS. It tells the address of the client.",
+  ),
   on_down: row(choice(["keep", "reset"]), "keep", "A backend that goes down: keep its connections, or reset them."),
   slow_start: later(
     row(duration({ zero: "off" }), "0s", "A backend that comes up reaches its full weight over this long."),
@@ -258,7 +291,7 @@ const pool = section({
   ),
   health: row(health, {}, "Active check; left out = tcp with these defaults."),
   passive: later(absent(passive, null, "Real traffic as a check; left out = off.")),
-  tls: later(absent(poolTls, null, "Present = TLS towards the backends.")),
+  tls: absent(poolTls, null, "Present = TLS towards the backends."),
 });
 
 // ------------------------------------------------------------------ the file
@@ -286,7 +319,7 @@ export const file = section({
   pools: row(named("pool", pool), {}, "Where connections go."),
 });
 
-/** What the file says, before relative paths, the token and left-out names are filled in (load.ts). */
+/** What the file says, before paths, the content of files and left-out names are filled in (load.ts). */
 export type FileConfig = InferOutput<typeof file>;
 
 // ------------------------------------------------------------------ what everyone else sees
@@ -301,16 +334,61 @@ export interface Config extends Omit<FileConfig, "admin" | "log" | "listeners" |
   pools: PoolConfig[];
 }
 
-type FileListener = FileConfig["listeners"][number];
-type FilePool = FileConfig["pools"][number];
+export type FileListener = FileConfig["listeners"][number];
+export type FileListenerTls = NonNullable<FileListener["tls"]>;
+export type FilePool = FileConfig["pools"][number];
+export type FilePoolTls = NonNullable<FilePool["tls"]>;
 
-export interface ListenerConfig extends Omit<FileListener, "rate_limit"> {
+export interface ListenerConfig extends Omit<FileListener, "rate_limit" | "tls"> {
   /** null = no limit. */
   rate_limit: { rate: number; burst: number } | null;
+  /** null = TLS is not terminated here. */
+  tls: ListenerTlsConfig | null;
 }
 
-export interface PoolConfig extends Omit<FilePool, "backends"> {
+/** Names in lower case, as in `sni` of the routes. PEM texts hold only the blocks that their names tell. */
+export interface ListenerTlsConfig extends Omit<FileListenerTls, "certificates"> {
+  /** At least one; the first is the default. */
+  certificates: CertificateConfig[];
+  /** null where `client_ca` is "". */
+  client_ca_pem: string | null;
+  /** null where `client_crl` is "". */
+  client_crl_pem: string | null;
+}
+
+/** A certificate that was valid, and matched its key, when the config was loaded. */
+export interface CertificateConfig {
+  cert: string;
+  key: string;
+  /** The leaf first, then the rest of the chain. */
+  cert_pem: string;
+  /** It must never be logged. */
+  key_pem: string;
+  /** The leaf's DNS names, in lower case, such as "example.com" and "*.example.com"; none at all is possible. */
+  names: string[];
+  /** The leaf's type of key, as node:crypto has it: "rsa", "ec", "ed25519". */
+  key_type: string;
+  /** When the leaf expires, in milliseconds since 1970. */
+  not_after: number;
+  /** SHA-256 of the leaf, in hexadecimal, lower case. */
+  fingerprint: string;
+}
+
+export type RouteConfig = FileListener["routes"][number];
+
+export interface PoolConfig extends Omit<FilePool, "backends" | "tls"> {
   backends: BackendConfig[];
+  /** null = plain. */
+  tls: PoolTlsConfig | null;
+}
+
+export interface PoolTlsConfig extends FilePoolTls {
+  /** null where `ca` is "": the system's. */
+  ca_pem: string | null;
+  /** null where `cert` is "". */
+  cert_pem: string | null;
+  /** null where `key` is "". It must never be logged. */
+  key_pem: string | null;
 }
 
 export interface BackendConfig {

@@ -67,9 +67,10 @@ function milliseconds(ms: number): number {
   return Math.round(ms * 1000) / 1000;
 }
 
-/** A value of logfmt: quoted where a space, a quote or an equals sign stands in it. */
+/** A value of logfmt: quoted where a space, a quote, an equals sign or a control character stands in it. */
 export function word(value: string): string {
-  return /^[^\s"=]+$/.test(value) ? value : JSON.stringify(value);
+  if (/^[^\s"=\p{Cc}]+$/u.test(value)) return value;
+  return JSON.stringify(value).replace(/\p{Cc}/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /** A client's address as the log shows it; `at` is where its five words begin. All zeros is a unix socket's. */

@@ -71,3 +71,80 @@ export function readPeer(socket: Socket<unknown>, fd: number, out: Int32Array, a
 export function descriptorOf(socket: Socket<unknown>): number {
   return (socket as unknown as { fd: number }).fd;
 }
+
+// ---------------------------------------------------------------------- TLS
+
+/** What tls.createSecureContext(…).context is: certificates, CA, versions and ciphers, and the keys of session tickets. */
+export type TlsContext = object & { readonly __tlsContext?: never };
+
+/** How a handshake as server is to be done. */
+export interface ServerTls {
+  secureContext: TlsContext;
+  /** As alpnWire gives it; "" = none. */
+  ALPNProtocols: string;
+  requestCert: boolean;
+  rejectUnauthorized: boolean;
+}
+
+/** How a handshake as client is to be done. */
+export interface ClientTls {
+  secureContext: TlsContext;
+  ALPNProtocols: string;
+  rejectUnauthorized: boolean;
+  serverName?: string;
+}
+
+/** Protocol names as ALPN has them on the wire (RFC 7301 section 3.1): each behind its length. Bun takes no other form. */
+export function alpnWire(protocols: readonly string[]): string {
+  return protocols.map((protocol) => String.fromCharCode(protocol.length) + protocol).join("");
+}
+
+/** A TLS socket's facts and doings that are declared for no socket, or not for a server's. */
+export interface TlsFacts {
+  /** "TLSv1.3", also on a server's socket. */
+  getTLSVersion(): string | null;
+  setSession(session: Uint8Array): void;
+}
+
+/** The handlers of a TLS socket: `session` comes with each ticket that a server gives. */
+export interface TlsHandler<Data> extends SocketHandler<Data, "uint8array"> {
+  session?(socket: Socket<Data>, session: Uint8Array): void;
+}
+
+/**
+ * Turns an accepted socket into a TLS server that has read `bytes` already, at any point of its life. The handlers'
+ * `open` comes before this returns, and `handshake` may. The socket itself is dead afterwards; a twin of it goes on
+ * hearing the ciphertext, with `twin` as its data.
+ */
+export function upgradeToServer<Data>(
+  socket: Socket<Data>,
+  upgrade: { tls: ServerTls; bytes: Uint8Array; data: Data; twin: Data; handlers: TlsHandler<Data> },
+): void {
+  const { tls, bytes, data, twin, handlers } = upgrade;
+  socket.data = twin;
+  const [raw] = socket.upgradeTLS({
+    isServer: true,
+    initialData: bytes,
+    tls: withoutEmpty(tls),
+    data,
+    socket: handlers,
+  } as never);
+  raw.data = twin;
+}
+
+/** Turns a connected socket into a TLS client; the rest as above. */
+export function upgradeToClient<Data>(
+  socket: Socket<Data>,
+  upgrade: { tls: ClientTls; data: Data; twin: Data; handlers: TlsHandler<Data> },
+): void {
+  const { tls, data, twin, handlers } = upgrade;
+  socket.data = twin;
+  const [raw] = socket.upgradeTLS({ tls: withoutEmpty(tls), data, socket: handlers } as never);
+  raw.data = twin;
+}
+
+function withoutEmpty<T extends { ALPNProtocols: string }>(tls: T): Partial<T> {
+  if (tls.ALPNProtocols !== "") return tls;
+  const { ALPNProtocols: _, ...rest } = tls;
+  return rest as unknown as Partial<T>;
+}

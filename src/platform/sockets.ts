@@ -282,29 +282,41 @@ export function refuseNewcomers(fd: number): void {
 
 // ---------------------------------------------------------------------- the way of a connection
 
-const peer = new Uint8Array(28);
-const peerView = new DataView(peer.buffer);
-const peerLength = new Uint32Array(1);
+const name = new Uint8Array(28);
+const nameView = new DataView(name.buffer);
+const nameLength = new Uint32Array(1);
 
 /**
  * The peer's address of a connected socket, into five words of `out` from `at`: the address's four, then the port. A unix
- * peer is all zeros. Hot path: one system call, nothing allocated.
+ * peer is all zeros. False = the socket is not connected any more. Hot path: one system call, nothing allocated.
  */
 export function peerAddress(fd: number, out: Int32Array, at: number): boolean {
-  peerLength[0] = 28;
-  if (libc().getpeername(fd, peer, peerLength) !== 0) return false;
-  const family = peer[0];
-  out[at + 4] = family === AF_UNIX ? 0 : peerView.getUint16(2);
+  nameLength[0] = 28;
+  if (libc().getpeername(fd, name, nameLength) !== 0) return false;
+  readName(out, at);
+  return true;
+}
+
+/** The address that the peer of a connected socket has addressed, in the same form. */
+export function localAddress(fd: number, out: Int32Array, at: number): boolean {
+  nameLength[0] = 28;
+  if (libc().getsockname(fd, name, nameLength) !== 0) return false;
+  readName(out, at);
+  return true;
+}
+
+function readName(out: Int32Array, at: number): void {
+  const family = name[0];
+  out[at + 4] = family === AF_UNIX ? 0 : nameView.getUint16(2);
   if (family === AF_INET) {
     out[at] = 0;
     out[at + 1] = 0;
     out[at + 2] = 0xffff;
-    out[at + 3] = peerView.getInt32(4);
+    out[at + 3] = nameView.getInt32(4);
   } else {
     const offset = family === AF_INET6 ? 8 : -1;
-    for (let i = 0; i < 4; i++) out[at + i] = offset < 0 ? 0 : peerView.getInt32(offset + 4 * i);
+    for (let i = 0; i < 4; i++) out[at + i] = offset < 0 ? 0 : nameView.getInt32(offset + 4 * i);
   }
-  return true;
 }
 
 /**

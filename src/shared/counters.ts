@@ -7,13 +7,45 @@ export const CONNECT_BUCKETS_MS = [0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 5
 
 const ENDS_CELLS = END_NAMES.length * ENDED_BY.length;
 
-/** Cells of a listener's row. `ends` is a block: index = ends + endCode * 3 + endedBy. */
+/** Upper bounds, in milliseconds, of the buckets of the histogram of TLS handshakes; one more counts what is above. */
+export const HANDSHAKE_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000] as const;
+
+/** Why TLS handshakes with clients fail. */
+export const TLS_FAILURES = [
+  "not_tls",
+  "bad_hello",
+  "unknown_name",
+  "protocol_version",
+  "no_shared_cipher",
+  "no_shared_alpn",
+  "certificate_missing",
+  "certificate_bad",
+  "alert",
+  "closed",
+  "timeout",
+  "other",
+] as const;
+export type TlsFailure = (typeof TLS_FAILURES)[number];
+
+const TLS = 3 + ENDS_CELLS;
+
+/**
+ * Cells of a listener's row. Blocks: ends + endCode * 3 + endedBy; tlsFailures + the number in TLS_FAILURES;
+ * handshakeBuckets of HANDSHAKE_BUCKETS_MS.length + 1 cells.
+ */
 export const LISTENER = {
   accepted: 0,
   bytesIn: 1,
   bytesOut: 2,
   ends: 3,
-  size: 3 + ENDS_CELLS,
+  tls12: TLS,
+  tls12Resumed: TLS + 1,
+  tls13: TLS + 2,
+  tls13Resumed: TLS + 3,
+  handshakeSumMs: TLS + 4,
+  tlsFailures: TLS + 5,
+  handshakeBuckets: TLS + 5 + TLS_FAILURES.length,
+  size: TLS + 5 + TLS_FAILURES.length + HANDSHAKE_BUCKETS_MS.length + 1,
 } as const;
 
 /** Cells of a backend's row. `connectBuckets` is a block of CONNECT_BUCKETS_MS.length + 1 cells. */
@@ -27,9 +59,10 @@ export const BACKEND = {
   bytesOut: 6,
   ended: 7,
   retriedAway: 8,
-  connectSumMs: 9,
-  connectBuckets: 10,
-  size: 10 + CONNECT_BUCKETS_MS.length + 1,
+  tlsFailed: 9,
+  connectSumMs: 10,
+  connectBuckets: 11,
+  size: 11 + CONNECT_BUCKETS_MS.length + 1,
 } as const;
 
 /** Cells of a worker's own row. */

@@ -3,7 +3,10 @@
 // back and write the lines when the worker dies. It is also where the worker itself keeps these facts: nothing is stored
 // twice.
 
-/** Words (Int32) of a row. ADDRESS is four words, and PORT follows it: platform's peerAddress writes all five. */
+/**
+ * Words (Int32) of a row. `address` is the client's: four words, and `port` follows, as platform's peerAddress writes all
+ * five. `peer` is of the same form and counts where `proxied` is 1: the client is not the peer but who a PROXY header said.
+ */
 export const ROW = {
   claims: 0,
   listener: 1,
@@ -15,12 +18,14 @@ export const ROW = {
   retries: 7,
   address: 8,
   port: 12,
+  proxied: 13,
+  peer: 14,
 } as const;
 
 /** Float64 cells of a row; they lie behind the words. */
-export const ROW_FLOAT = { startedMs: 7, bytesIn: 8, bytesOut: 9 } as const;
+export const ROW_FLOAT = { startedMs: 10, bytesIn: 11, bytesOut: 12 } as const;
 
-export const ROW_WORDS = 20;
+export const ROW_WORDS = 26;
 export const ROW_FLOATS = ROW_WORDS / 2;
 
 /** Bits of ROW.claims: what is to be given back. A row without `row` is free. */
@@ -66,6 +71,7 @@ export class Ledger {
     words[at + ROW.backend] = 0;
     words[at + ROW.backendFd] = -1;
     words[at + ROW.retries] = 0;
+    words[at + ROW.proxied] = 0;
     const floatsAt = row * ROW_FLOATS;
     floats[floatsAt + ROW_FLOAT.bytesIn] = 0;
     floats[floatsAt + ROW_FLOAT.bytesOut] = 0;

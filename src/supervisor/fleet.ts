@@ -168,6 +168,9 @@ export class WorkerSeat {
       case "over_budget":
         this.#options.onOverBudget();
         return;
+      case "debug":
+        this.#options.log.debug(message.event, { worker: this.index, ...message.fields });
+        return;
       case "crashed":
         this.#options.log.error("worker crashed", { worker: this.index, reason: message.reason });
         return;

@@ -1,5 +1,6 @@
 // The two logs. Log is what the process says about itself, on stderr; AccessSink is where the workers' lines of access log
 // go. Neither ever makes the supervisor wait: what cannot be written soon enough is lost and counted.
+import { word } from "../observe/access-line.ts";
 import { closeSync, constants, openSync } from "node:fs";
 import type { Config } from "../config/schema.ts";
 import { Output } from "./output.ts";
@@ -88,8 +89,7 @@ function asJson(time: string, level: Level, event: string, fields: Fields): stri
 function asText(time: string, level: Level, event: string, fields: Fields): string {
   let text = `${time} ${level.padEnd(5)} ${printable(event)}`;
   for (const [key, value] of Object.entries(fields)) {
-    const plain = String(value);
-    text += ` ${key}=${/^[^\s"=]+$/.test(plain) ? printable(plain) : printable(JSON.stringify(plain))}`;
+    text += ` ${key}=${word(String(value))}`;
   }
   return text;
 }

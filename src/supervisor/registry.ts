@@ -2,8 +2,15 @@
 // names the same thing, and its cells in shared memory. Turns a config into the plans that workers get.
 import { cidrTable } from "../core/cidr-set.ts";
 import { formatAddress, formatEndpoint, formatHostPort, type Address } from "../core/address.ts";
-import type { BackendConfig, Config, ListenerConfig, PoolConfig } from "../config/schema.ts";
-import type { BackendPlan, ListenerPlan, PoolPlan, PoolState } from "../messages.ts";
+import type {
+  BackendConfig,
+  Config,
+  ListenerConfig,
+  ListenerTlsConfig,
+  PoolConfig,
+  PoolTlsConfig,
+} from "../config/schema.ts";
+import type { BackendPlan, ListenerPlan, PoolPlan, PoolState, TlsClientPlan, TlsServerPlan } from "../messages.ts";
 import { Arena, claimed } from "../shared/cells.ts";
 import { clientMemory } from "../shared/clients.ts";
 import { BACKEND, LISTENER } from "../shared/counters.ts";
@@ -206,6 +213,15 @@ export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[
     id: record.id,
     name: record.name,
     pool: pools.find(({ name }) => name === config.pool)?.id ?? -1,
+    proxyProtocol: config.proxy_protocol,
+    trustedProxies: cidrTable(config.trusted_proxies),
+    tls: config.tls && serverTlsPlan(config.tls),
+    routes: config.routes.map(({ sni, alpn, clients, pool }) => ({
+      sni,
+      alpn,
+      clients: cidrTable(clients),
+      pool: pools.find(({ name }) => name === pool)?.id ?? -1,
+    })),
     allow: cidrTable(config.allow),
     deny: cidrTable(config.deny),
     clientPrefix: config.client_prefix,
@@ -226,6 +242,32 @@ export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[
   };
 }
 
+function serverTlsPlan(tls: ListenerTlsConfig): TlsServerPlan {
+  return {
+    certificates: tls.certificates.map(({ cert_pem, key_pem, names }) => ({ cert: cert_pem, key: key_pem, names })),
+    unknownName: tls.unknown_name,
+    minVersion: tls.min_version,
+    ciphers: tls.ciphers,
+    alpn: tls.alpn,
+    clientAuth: tls.client_auth,
+    clientCa: tls.client_ca_pem,
+    clientCrl: tls.client_crl_pem,
+  };
+}
+
+/** TLS towards the backends of a pool, for the workers and the health checks. */
+export function clientTlsPlan(tls: PoolTlsConfig): TlsClientPlan {
+  return {
+    verify: tls.verify,
+    ca: tls.ca_pem,
+    serverName: tls.server_name,
+    alpn: tls.alpn,
+    minVersion: tls.min_version,
+    cert: tls.cert_pem,
+    key: tls.key_pem,
+  };
+}
+
 export function poolPlan(record: PoolRecord): PoolPlan {
   const { config } = record;
   return {
@@ -237,6 +279,8 @@ export function poolPlan(record: PoolRecord): PoolPlan {
     sourceAddress: config.source_address,
     onDown: config.on_down,
     keepaliveMs: config.keepalive,
+    sendProxy: config.send_proxy,
+    tls: config.tls && clientTlsPlan(config.tls),
     backends: record.backends.map(backendPlan),
     up: upIds(record),
     version: record.version,
@@ -260,12 +304,18 @@ function backendPlan(record: BackendRecord): BackendPlan {
     id,
     name,
     address,
+    host: hostOf(record),
     weight: config.weight,
     backup: config.backup,
     maxConnections: config.max_connections,
     open,
     counters,
   };
+}
+
+/** The host name that the config gives for a backend, "" where it gives an IP address or a socket. */
+export function hostOf({ config: { endpoint } }: BackendRecord): string {
+  return endpoint.kind === "name" ? endpoint.host : "";
 }
 
 function upIds(record: PoolRecord): number[] {

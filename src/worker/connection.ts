@@ -1,5 +1,6 @@
 // One proxied connection, from accept to its one line in the access log. It owns the two sockets, the two flows between
-// them and the claims that its row of the ledger names; it decides what an event means, and ends exactly once.
+// them and the claims that its row of the ledger names; it decides what an event means, and ends exactly once. What happens
+// before the backend is chosen stands in opening.ts, a single attempt to connect in dial.ts, one direction in flow.ts.
 import type { Socket } from "bun";
 import { END_CODES, ENDED_BY, type End, type EndedBy } from "../core/ends.ts";
 import type { TimerNode } from "../core/timer-wheel.ts";
@@ -7,17 +8,26 @@ import { setKeepalive } from "../platform/sockets.ts";
 import { giveBack } from "../shared/cells.ts";
 import { BACKEND, CONNECT_BUCKETS_MS, LISTENER, WORKER } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import type { ProxyEnd } from "../wire/proxy-protocol.ts";
 import { TICK_MS } from "./clock.ts";
-import { beginDial, failureOf } from "./dial.ts";
+import { beginDial, failureOf, greet } from "./dial.ts";
 import { Flow } from "./flow.ts";
+import type { Head } from "./head.ts";
 import type { Listener } from "./listener.ts";
+import { clientGone, handshakeTimedOut, readHead } from "./opening.ts";
 import { Pace } from "./pace.ts";
 import type { DataPlane } from "./plane.ts";
 import type { Backend, Pool } from "./pool.ts";
+import { dueEnd, nextDueMs } from "./timeouts.ts";
 
-/** The phases of a connection and where each may lead; nothing but `#enter` sets the phase. */
+/**
+ * The phases of a connection and where each may lead; nothing but `enter` sets the phase. `reading`: the PROXY header or
+ * the ClientHello. `securing`: the TLS handshake with the client. `dialing`: connecting to a backend, TLS with it included.
+ */
 const NEXT = {
-  accepted: ["dialing", "closed"],
+  accepted: ["reading", "dialing", "closed"],
+  reading: ["securing", "dialing", "closed"],
+  securing: ["dialing", "closed"],
   dialing: ["dialing", "relaying", "closed"],
   relaying: ["closed"],
   closed: [],
@@ -45,24 +55,38 @@ export class Connection implements TimerNode {
   phase: Phase = "accepted";
   readonly plane: DataPlane;
   readonly listener: Listener;
-  readonly pool: Pool | null;
   /** Row of the ledger. */
   readonly row: number;
   client: Socket<unknown> | null;
   /** The socket to the backend: being connected while dialing, connected while relaying. */
   backendSocket: Socket<unknown> | null = null;
+  /** Where the connection goes: the listener's pool, or a route's. */
+  pool: Pool | null;
   backend: Backend | null = null;
   /** Backends that failed, not to be tried again. */
   tried: number[] | null = null;
   /** Client → backend, and back. */
   readonly up = new Flow();
   readonly down = new Flow();
-  /** All times are on the wheel's clock. When a byte last moved. */
+
+  /** While reading. */
+  head: Head | null = null;
+  /** Whom the client addressed, where a PROXY header said so. */
+  addressed: ProxyEnd | null = null;
+  /** What the client's TLS told; "" = nothing. */
+  sni = "";
+  alpn = "";
+  tlsVersion = "";
+  /** The client has presented a certificate that was verified. */
+  clientCertificate = false;
+
+  /** All times are on the wheel's clock. When a byte, or a FIN, last came. */
   activeMs: number;
   readonly startedMs: number;
-  /** When a stop of the worker ends this connection; Infinity while none is asked for. */
+  /** The same moment on performance.now(), which is exact. */
+  readonly startedAtMs = performance.now();
+  readonly lifetimeEndsMs: number;
   stopAtMs = Infinity;
-  #lifetimeEndsMs: number;
   #dialStartedMs = 0;
   #connectMs = -1;
   #firstEnd: EndedBy | null = null;
@@ -77,21 +101,29 @@ export class Connection implements TimerNode {
     this.client = client;
     this.up.from = client;
     this.down.to = client;
-    const now = plane.wheel.now;
-    this.activeMs = now + LATE_MS;
-    this.startedMs = now + LATE_MS;
+    this.activeMs = plane.wheel.now + LATE_MS;
+    this.startedMs = this.activeMs;
     const { lifetime } = listener.plan.timeoutsMs;
     // Within the last tenth at random, so that connections opened together do not all come back together.
-    this.#lifetimeEndsMs = lifetime === 0 ? Infinity : this.startedMs + lifetime * (0.9 + 0.1 * Math.random());
+    this.lifetimeEndsMs = lifetime === 0 ? Infinity : this.startedMs + lifetime * (0.9 + 0.1 * Math.random());
     const { upload, download } = listener.plan.bandwidth;
     if (upload > 0) this.up.pace = new Pace(upload);
     if (download > 0) this.down.pace = new Pace(download);
   }
 
+  get halfClosed(): boolean {
+    return this.up.state !== "open" || this.down.state !== "open";
+  }
+
   // ---------------------------------------------------------------- events of the client's socket; hot path
 
   clientData(chunk: Uint8Array): void {
-    if (this.phase === "closed") return;
+    if (this.phase === "reading") readHead(this, chunk);
+    else if (this.phase !== "closed") this.fromClient(chunk);
+  }
+
+  /** Bytes of the client that are the backend's. */
+  fromClient(chunk: Uint8Array): void {
     const length = chunk.length;
     this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesIn]! += length;
     this.listener.counters[LISTENER.bytesIn]! += length;
@@ -106,8 +138,16 @@ export class Connection implements TimerNode {
     else if (this.down.state === "ending") this.passEnds();
   }
 
+  /** From now on the client is heard through this TLS socket. */
+  clientSecuring(socket: Socket<unknown>): void {
+    this.client = socket;
+    this.up.from = socket;
+    this.down.to = socket;
+  }
+
   clientEnded(): void {
     if (this.phase === "closed" || this.up.state !== "open") return;
+    if (this.phase === "reading" || this.phase === "securing") return clientGone(this);
     this.up.state = "ending";
     this.activeMs = this.plane.wheel.now + LATE_MS;
     this.#firstEnd ??= "client";
@@ -117,12 +157,12 @@ export class Connection implements TimerNode {
   clientClosed(error: Error | undefined): void {
     this.client = null;
     this.up.from = null;
-    // The number may be another socket's from now on; a row that is free already is not ours to write.
-    if (this.phase !== "closed") this.plane.words[this.row * ROW_WORDS + ROW.clientFd] = -1;
     if (this.phase === "closed") {
       this.#stopLingering();
       return;
     }
+    // The number may be another socket's from now on.
+    this.plane.words[this.row * ROW_WORDS + ROW.clientFd] = -1;
     // After our own FIN the peer's arrives as a close without error: an end like any other.
     if (error === undefined) this.clientEnded();
     else this.finish("reset", "client");
@@ -138,7 +178,7 @@ export class Connection implements TimerNode {
 
   backendData(socket: Socket<unknown>, chunk: Uint8Array): void {
     if (socket !== this.backendSocket || this.phase === "closed") return;
-    if (this.phase === "dialing") this.#connected();
+    if (this.phase === "dialing") this.#connected(socket);
     if (this.phase !== "relaying") return;
     const length = chunk.length;
     this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut]! += length;
@@ -150,14 +190,14 @@ export class Connection implements TimerNode {
 
   backendDrained(socket: Socket<unknown>): void {
     if (socket !== this.backendSocket || this.phase === "closed") return;
-    if (this.phase === "dialing") this.#connected();
+    if (this.phase === "dialing") this.#connected(socket);
     else if (!this.up.flush()) this.finish("reset", "backend");
     else if (this.up.state === "ending") this.passEnds();
   }
 
   backendEnded(socket: Socket<unknown>): void {
     if (socket !== this.backendSocket || this.phase === "closed" || this.down.state !== "open") return;
-    if (this.phase === "dialing") this.#connected();
+    if (this.phase === "dialing") this.#connected(socket);
     if (this.phase !== "relaying") return;
     this.down.state = "ending";
     this.activeMs = this.plane.wheel.now + LATE_MS;
@@ -196,6 +236,7 @@ export class Connection implements TimerNode {
       this.finish(pool.hasBackendUp ? "queue_full" : "no_backend", "lb");
       return;
     }
+    this.plane.words[this.row * ROW_WORDS + ROW.pool] = pool.id;
     this.#dialBackend(backend, pool);
   }
 
@@ -206,8 +247,9 @@ export class Connection implements TimerNode {
     words[at + ROW.backend] = backend.id;
     words[at]! |= CLAIM.backend;
     backend.counters[BACKEND.dials]!++;
-    this.#enter("dialing");
+    this.enter("dialing");
     this.#dialStartedMs = performance.now();
+    this.#connectMs = -1;
     const error = beginDial(backend, pool, this);
     if (error !== null) {
       this.attemptFailed(error);
@@ -216,7 +258,7 @@ export class Connection implements TimerNode {
     this.plane.wheel.schedule(this, this.plane.wheel.now + LATE_MS + pool.plan.connectTimeoutMs);
   }
 
-  /** The attempt has failed with this errno's name: another backend while there is one, else the end. */
+  /** The attempt has failed for this reason (an errno's name, or dial.ts's): another backend if there is one, else the end. */
   attemptFailed(code: string): void {
     const { backend, pool, backendSocket } = this;
     if (backend === null || pool === null) return;
@@ -240,22 +282,31 @@ export class Connection implements TimerNode {
     this.#dialBackend(next, pool);
   }
 
-  #connected(): void {
-    const { backend, backendSocket, plane } = this;
-    if (backend === null || backendSocket === null) return;
-    this.#enter("relaying");
+  // TCP is connected; what the pool wants said first is said, and TLS goes before the client's bytes.
+  #connected(socket: Socket<unknown>): void {
+    const { backend, pool } = this;
+    if (backend === null || pool === null || this.#connectMs >= 0) return;
     this.#connectMs = performance.now() - this.#dialStartedMs;
     countConnect(backend.counters, this.#connectMs);
+    if (pool.plain) this.relay(socket);
+    else greet(this, backend, pool, socket);
+  }
+
+  // ---------------------------------------------------------------- relaying
+
+  /** The backend is ready for the client's bytes on this socket. */
+  relay(backendSocket: Socket<unknown>): void {
+    this.backendSocket = backendSocket;
+    this.enter("relaying");
+    this.activeMs = this.plane.wheel.now + LATE_MS;
     this.down.from = backendSocket;
     this.up.to = backendSocket;
-    if (this.up.pace !== null || this.down.pace !== null) plane.pace(this);
+    if (this.up.pace !== null || this.down.pace !== null) this.plane.pace(this);
     this.#keepaliveMs = this.pool?.plan.keepaliveMs ?? 0;
     this.#scheduleRelay();
     if (!this.up.flush()) this.finish("reset", "backend");
     else if (this.up.state === "ending") this.passEnds();
   }
-
-  // ---------------------------------------------------------------- relaying
 
   /**
    * Passes on each FIN whose bytes have gone before it. Where both directions are at their end, both sockets are closed in
@@ -299,6 +350,10 @@ export class Connection implements TimerNode {
         return;
       case "accepted":
         return;
+      case "reading":
+      case "securing":
+        handshakeTimedOut(this);
+        return;
       case "dialing":
         this.attemptFailed("ETIMEDOUT");
         return;
@@ -308,16 +363,13 @@ export class Connection implements TimerNode {
   }
 
   #relayTimer(nowMs: number): void {
-    const { idle, halfClose } = this.listener.plan.timeoutsMs;
-    const quietMs = nowMs - this.activeMs;
-    if (nowMs >= this.stopAtMs) this.finish("shutdown", "lb");
-    else if (nowMs >= this.#lifetimeEndsMs) this.finish("lifetime", "lb");
-    else if (halfClose > 0 && this.#halfClosed && quietMs >= halfClose) this.finish("half_close_timeout", "lb");
-    else if (idle > 0 && quietMs >= idle) this.finish("idle_timeout", "lb");
-    else {
-      this.#startKeepalive(nowMs);
-      this.#scheduleRelay();
+    const end = dueEnd(this, this.listener.plan.timeoutsMs, nowMs);
+    if (end !== null) {
+      this.finish(end, "lb");
+      return;
     }
+    this.#startKeepalive(nowMs);
+    this.#scheduleRelay();
   }
 
   // A short connection never pays for keepalive: it is set when half of its time has passed. The client's side has it from
@@ -329,17 +381,15 @@ export class Connection implements TimerNode {
     this.#keepaliveMs = 0;
   }
 
-  get #halfClosed(): boolean {
-    return this.up.state !== "open" || this.down.state !== "open";
-  }
-
   #scheduleRelay(): void {
-    const { idle, halfClose } = this.listener.plan.timeoutsMs;
-    let at = Math.min(this.#lifetimeEndsMs, this.stopAtMs);
-    if (idle > 0) at = Math.min(at, this.activeMs + idle);
-    if (halfClose > 0 && this.#halfClosed) at = Math.min(at, this.activeMs + halfClose);
+    let at = nextDueMs(this, this.listener.plan.timeoutsMs);
     if (this.#keepaliveMs > 0) at = Math.min(at, this.startedMs + this.#keepaliveMs / 2);
     if (at !== Infinity) this.plane.wheel.schedule(this, at);
+  }
+
+  /** The handshake's deadline runs from accept, over every phase before the backend is dialled. */
+  scheduleHandshake(): void {
+    this.plane.wheel.schedule(this, this.startedMs + this.listener.plan.timeoutsMs.handshake);
   }
 
   /** The worker is to stop: this connection may go on until then (on the wheel's clock). */
@@ -352,20 +402,21 @@ export class Connection implements TimerNode {
 
   /**
    * Ends the connection: claims end, counters move, one line of access log says why. Safe to call twice; only the first
-   * counts. `error` is the errno's name where there is one.
+   * counts. `error` is the reason behind the end where it has a name, such as an errno's.
    */
   finish(end: End, by: EndedBy, error = ""): void {
     if (this.phase === "closed") return;
     const relayed = this.phase === "relaying";
     const waits = this.up.queue !== null || this.down.queue !== null;
     const quiet = !waits && this.plane.wheel.now - this.activeMs >= QUIET_MS;
-    this.#enter("closed");
+    this.enter("closed");
     this.plane.wheel.cancel(this);
     this.#count(end, by);
     this.plane.accessLog.write(this, end, by, this.#connectMs, error);
     this.#giveBackAll();
     this.up.clear();
     this.down.clear();
+    this.head = null;
     const { client, backendSocket } = this;
     this.backendSocket = null;
     if (end === "eof" || (relayed && by === "lb" && quiet)) {
@@ -375,7 +426,9 @@ export class Connection implements TimerNode {
       return;
     }
     backendSocket?.terminate();
-    if (!relayed && by !== "client" && this.listener.plan.overLimit === "close") {
+    // An alert must reach the client; a reset could overtake it.
+    const told = end === "handshake_failed" && by !== "backend";
+    if (told || (!relayed && by !== "client" && this.listener.plan.overLimit === "close")) {
       this.#linger();
       return;
     }
@@ -424,6 +477,7 @@ export class Connection implements TimerNode {
     }
     this.#lingers = true;
     this.client.shutdown();
+    this.plane.startClock();
     this.plane.wheel.schedule(this, this.plane.wheel.now + LINGER_MS);
   }
 
@@ -434,7 +488,8 @@ export class Connection implements TimerNode {
     this.plane.lingered();
   }
 
-  #enter(phase: Phase): void {
+  /** The only place where the phase changes. */
+  enter(phase: Phase): void {
     if (!(NEXT[this.phase] as readonly Phase[]).includes(phase))
       throw new Error(`${this.phase} cannot become ${phase}`);
     this.phase = phase;

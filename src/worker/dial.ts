@@ -1,14 +1,15 @@
 // Connecting to a backend: begins one attempt, hands its socket's events to the connection, and names failures. The
 // deadline of the attempt and the choice of another backend are the connection's (connection.ts).
-import type { SocketHandler } from "bun";
+import type { Socket, SocketHandler } from "bun";
 import type { End } from "../core/ends.ts";
-import { adoptConnecting, connectByAddress } from "../platform/bun.ts";
+import { adoptConnecting, connectByAddress, upgradeToClient, type TlsFacts, type TlsHandler } from "../platform/bun.ts";
 import { errnoName } from "../platform/libc.ts";
 import { beginConnect, ownSockets } from "../platform/sockets.ts";
 import { BACKEND } from "../shared/counters.ts";
 import { ROW, ROW_WORDS } from "../shared/ledger.ts";
 import type { Connection } from "./connection.ts";
 import type { Backend, Pool } from "./pool.ts";
+import { proxyHeaderFor } from "./send-proxy.ts";
 
 /** The one table of handlers for all sockets to backends. */
 export const backendEvents: SocketHandler<Connection, "uint8array"> = {
@@ -47,9 +48,80 @@ export function beginDial(backend: Backend, pool: Pool, connection: Connection):
   return null;
 }
 
+// ---------------------------------------------------------------------- before the client's bytes
+
+/** What comes before the client's bytes on a connected socket: the PROXY header, and then TLS. Ends in `relay` or a failure. */
+export function greet(connection: Connection, backend: Backend, pool: Pool, socket: Socket<unknown>): void {
+  const { sendProxy } = pool.plan;
+  if (sendProxy !== "off") {
+    const header = proxyHeaderFor(connection, sendProxy);
+    // The buffer of a socket that was just connected is larger than any header.
+    if (socket.write(header) !== header.length) return connection.attemptFailed("EPIPE");
+  }
+  if (pool.tls === null) return connection.relay(socket);
+  upgradeToClient(socket as Socket<Connection>, {
+    tls: pool.tls.options(backend.host, backend.address),
+    data: connection,
+    twin: connection.plane.deaf,
+    handlers: tlsBackendEvents,
+  });
+}
+
+/** The table of handlers for sockets to backends that speak TLS. */
+const tlsBackendEvents: TlsHandler<Connection> = {
+  ...backendEvents,
+  open: (socket) => securing(socket.data, socket),
+  // Before the handshake is done there is nothing to hear but its end.
+  drain: (socket) => (socket.data.phase === "relaying" ? socket.data.backendDrained(socket) : undefined),
+  end: (socket) => (socket.data.phase === "relaying" ? socket.data.backendEnded(socket) : tlsFailed(socket, "closed")),
+  close: (socket, error) =>
+    socket.data.phase === "relaying" ? socket.data.backendClosed(socket, error) : tlsFailed(socket, "closed"),
+  handshake: (socket, done, error) => handshakeDone(socket.data, socket, done, error),
+  session: (socket, session) => keepSession(socket.data, session),
+  error: (socket, error) => tlsErred(socket, error),
+};
+
+function securing(connection: Connection, socket: Socket<Connection>): void {
+  connection.backendSocket = socket;
+  const { backend, pool } = connection;
+  const session = backend === null ? null : (pool?.tls?.session(backend.host, backend.address) ?? null);
+  if (session !== null) (socket as unknown as TlsFacts).setSession(session);
+}
+
+function handshakeDone(connection: Connection, socket: Socket<Connection>, done: boolean, error: Error | null): void {
+  if (socket !== connection.backendSocket || connection.phase !== "dialing") return;
+  // Without verification the runtime reports what is wrong with the certificate, and the connection is usable all the same.
+  if (done || connection.pool?.tls?.verifies === false) connection.relay(socket);
+  else tlsFailed(socket, (error as { code?: string } | null)?.code ?? "failed");
+}
+
+function keepSession({ backend, pool }: Connection, session: Uint8Array): void {
+  if (backend !== null) pool?.tls?.keep(backend.host, backend.address, session);
+}
+
+function tlsFailed(socket: Socket<Connection>, reason: string): void {
+  const connection = socket.data;
+  if (socket === connection.backendSocket && connection.phase === "dialing")
+    connection.attemptFailed(TLS_FAILED + reason);
+}
+
+// Both what TLS meets on its way and what a handler of ours throws comes here; only the former has a code.
+function tlsErred(socket: Socket<Connection>, error: Error): void {
+  const { code } = error as { code?: unknown };
+  if (typeof code !== "string") socket.data.plane.crash(error);
+  if (socket.data.phase === "dialing") tlsFailed(socket, code);
+  else if (socket === socket.data.backendSocket) socket.data.finish("reset", "backend", "tls");
+}
+
+// ---------------------------------------------------------------------- failures
+
+/** What the reason of a failed TLS handshake begins with; the runtime's name for what was wrong follows. */
+const TLS_FAILED = "tls ";
+
 const REFUSED = { cell: BACKEND.refused, end: "connect_refused" } as const satisfies Failure;
 const TIMED_OUT = { cell: BACKEND.timedOut, end: "connect_timeout" } as const satisfies Failure;
 const FAILED = { cell: BACKEND.failed, end: "connect_failed" } as const satisfies Failure;
+const UNSECURED = { cell: BACKEND.tlsFailed, end: "handshake_failed" } as const satisfies Failure;
 
 /** Where a failed attempt is counted, and the end if it was the last. */
 export interface Failure {
@@ -59,5 +131,6 @@ export interface Failure {
 
 export function failureOf(code: string): Failure {
   if (code === "ECONNREFUSED") return REFUSED;
+  if (code.startsWith(TLS_FAILED)) return UNSECURED;
   return code === "ETIMEDOUT" ? TIMED_OUT : FAILED;
 }

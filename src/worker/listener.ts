@@ -4,17 +4,21 @@ import type { Socket, SocketHandler } from "bun";
 import { cidrHas } from "../core/cidr-set.ts";
 import { isIPv4 } from "../core/address.ts";
 import type { End } from "../core/ends.ts";
-import type { ListenerPlan } from "../messages.ts";
+import type { ListenerPlan, RoutePlan } from "../messages.ts";
 import { descriptorOf, readPeer } from "../platform/bun.ts";
 import { monotonicNs } from "../platform/sockets.ts";
+import { chooseRoute } from "../policy/route.ts";
 import { tokenIntervalNs } from "../policy/token-bucket.ts";
 import { claim } from "../shared/cells.ts";
 import { CLIENT_OVER_RATE, ClientTable, type ClientLimits } from "../shared/clients.ts";
 import { LISTENER, WORKER } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import type { ClientHello } from "../wire/client-hello.ts";
 import { Connection } from "./connection.ts";
+import { open } from "./opening.ts";
 import type { DataPlane } from "./plane.ts";
 import type { Pool } from "./pool.ts";
+import type { TlsServer } from "./tls-server.ts";
 
 /** A listener in one generation of the config, as one worker sees it. Connections keep the one they began with. */
 export class Listener {
@@ -23,13 +27,22 @@ export class Listener {
   /** This worker's row of LISTENER.size cells. */
   readonly counters: Float64Array;
   readonly clients: ClientTable | null;
+  readonly routes: readonly RoutePlan[];
+  readonly tls: TlsServer | null;
+  readonly #pools: ReadonlyMap<number, Pool>;
+  readonly #readsHello: boolean;
   readonly #limits: ClientLimits;
-  readonly #shiftIPv4: number;
+  readonly #maskIPv4: number;
   readonly #masks: readonly [number, number, number, number];
 
-  constructor(plan: ListenerPlan, pool: Pool | null, worker: number) {
+  /** Throws where the runtime refuses what the listener's TLS asks for. */
+  constructor(plan: ListenerPlan, pools: ReadonlyMap<number, Pool>, tls: TlsServer | null, worker: number) {
     this.plan = plan;
-    this.pool = pool;
+    this.#pools = pools;
+    this.pool = pools.get(plan.pool) ?? null;
+    this.routes = plan.routes;
+    this.tls = tls;
+    this.#readsHello = tls !== null || plan.routes.some(({ sni, alpn }) => sni.length + alpn.length > 0);
     this.counters = plan.counters.subarray(worker * LISTENER.size, (worker + 1) * LISTENER.size);
     this.clients = plan.clients === null ? null : new ClientTable(plan.clients);
     this.#limits = {
@@ -37,52 +50,92 @@ export class Listener {
       intervalNs: plan.rateLimit === null ? 0n : tokenIntervalNs(plan.rateLimit.rate),
       burst: plan.rateLimit?.burst ?? 1,
     };
-    this.#shiftIPv4 = prefixMask(plan.clientPrefix.ipv4, 0);
+    this.#maskIPv4 = prefixMask(plan.clientPrefix.ipv4, 0);
     const bits = plan.clientPrefix.ipv6;
     this.#masks = [prefixMask(bits, 0), prefixMask(bits, 1), prefixMask(bits, 2), prefixMask(bits, 3)];
   }
 
-  /**
-   * Whether the client whose address stands in the ledger's row may come in: null, with the claims noted in the row, or
-   * the end that turns it away. Hot path.
-   */
-  admit(plane: DataPlane, row: number): End | null {
+  /** Whether anything of the client must be read before the route is known. */
+  get readsHello(): boolean {
+    return this.#readsHello;
+  }
+
+  /** What comes first from the peer whose address stands in the row: by the listener's setting and whom it trusts. */
+  expectsProxyHeader(words: Int32Array, row: number): "no" | "optional" | "required" | "untrusted" {
+    const { proxyProtocol, trustedProxies } = this.plan;
+    if (proxyProtocol === "off") return "no";
+    const at = row * ROW_WORDS + ROW.address;
+    const w0 = words[at]! >>> 0;
+    const w1 = words[at + 1]! >>> 0;
+    const w2 = words[at + 2]! >>> 0;
+    const w3 = words[at + 3]! >>> 0;
+    // Who may connect to a unix socket is decided by the file's mode: such a peer is trusted.
+    const unix = (w0 | w1 | w2 | w3) === 0 && words[at + 4] === 0;
+    if (unix || (trustedProxies !== null && cidrHas(trustedProxies, w0, w1, w2, w3))) return proxyProtocol;
+    return proxyProtocol === "required" ? "untrusted" : "no";
+  }
+
+  /** Deny and allow lists, for the client whose address stands in the row. Null = admitted. Hot path. */
+  checkAddress(plane: DataPlane, row: number): End | null {
+    const { allow, deny } = this.plan;
+    if (allow === null && deny === null) return null;
+    const { words } = plane;
+    const at = row * ROW_WORDS + ROW.address;
+    const w0 = words[at]! >>> 0;
+    const w1 = words[at + 1]! >>> 0;
+    const w2 = words[at + 2]! >>> 0;
+    const w3 = words[at + 3]! >>> 0;
+    if (deny !== null && cidrHas(deny, w0, w1, w2, w3)) return "denied";
+    return allow !== null && !cidrHas(allow, w0, w1, w2, w3) ? "denied" : null;
+  }
+
+  /** Claims a place of the process and one of the listener, noted in the row. Null = both are had. Hot path. */
+  claimPlaces(plane: DataPlane, row: number): End | null {
     const { words } = plane;
     const at = row * ROW_WORDS;
-    const { plan } = this;
-    const w0 = words[at + ROW.address]! >>> 0;
-    const w1 = words[at + ROW.address + 1]! >>> 0;
-    const w2 = words[at + ROW.address + 2]! >>> 0;
-    const w3 = words[at + ROW.address + 3]! >>> 0;
-    if (plan.deny !== null && cidrHas(plan.deny, w0, w1, w2, w3)) return "denied";
-    if (plan.allow !== null && !cidrHas(plan.allow, w0, w1, w2, w3)) return "denied";
     if (!claim(plane.open, plane.maxConnections)) {
       plane.overBudget();
       return "over_capacity";
     }
     words[at]! |= CLAIM.process;
-    if (!claim(plan.open, plan.maxConnections)) return "over_capacity";
+    if (!claim(this.plan.open, this.plan.maxConnections)) return "over_capacity";
     words[at]! |= CLAIM.listener;
-    return this.clients === null ? null : this.#admitClient(this.clients, words, at, w0, w1, w2, w3);
+    return null;
   }
 
-  #admitClient(
-    clients: ClientTable,
-    words: Int32Array,
-    at: number,
-    w0: number,
-    w1: number,
-    w2: number,
-    w3: number,
-  ): End | null {
+  /** The rate and the cap of the client whose address stands in the row. Null = admitted. Hot path. */
+  admitClient(plane: DataPlane, row: number): End | null {
+    const { clients } = this;
+    if (clients === null) return null;
+    const { words } = plane;
+    const at = row * ROW_WORDS;
+    const w0 = words[at + ROW.address]! >>> 0;
+    const w1 = words[at + ROW.address + 1]! >>> 0;
+    const w2 = words[at + ROW.address + 2]! >>> 0;
+    const w3 = words[at + ROW.address + 3]! >>> 0;
     const [m0, m1, m2, m3] = this.#masks;
     const entry = isIPv4(w0, w1, w2)
-      ? clients.claim(w0, w1, w2, w3 & this.#shiftIPv4, this.#limits, monotonicNs())
+      ? clients.claim(w0, w1, w2, w3 & this.#maskIPv4, this.#limits, monotonicNs())
       : clients.claim(w0 & m0, w1 & m1, w2 & m2, w3 & m3, this.#limits, monotonicNs());
     if (entry < 0) return entry === CLIENT_OVER_RATE ? "rate_limited" : "over_capacity";
     words[at + ROW.clientEntry] = entry;
     if (this.#limits.maxOpen > 0) words[at]! |= CLAIM.client;
     return null;
+  }
+
+  /** The pool of the first route that takes the connection, else the listener's. */
+  routeFor(connection: Connection, hello: ClientHello | null): Pool | null {
+    const { words } = connection.plane;
+    const at = connection.row * ROW_WORDS + ROW.address;
+    const chosen = chooseRoute(this.routes, {
+      sni: connection.sni === "" ? null : connection.sni,
+      alpn: hello?.alpn ?? (connection.alpn === "" ? [] : [connection.alpn]),
+      w0: words[at]! >>> 0,
+      w1: words[at + 1]! >>> 0,
+      w2: words[at + 2]! >>> 0,
+      w3: words[at + 3]! >>> 0,
+    });
+    return chosen < 0 ? this.pool : (this.#pools.get(chosen) ?? null);
   }
 }
 
@@ -128,7 +181,5 @@ function accept(socket: Socket<Connection>, { plane, listener }: Acceptor): void
   plane.remember(connection);
   // A client that has reset the connection while it waited in the accept queue.
   if (!present) return connection.finish("reset", "client");
-  const refused = listener.admit(plane, row);
-  if (refused === null) connection.dial();
-  else connection.finish(refused, "lb");
+  open(connection);
 }

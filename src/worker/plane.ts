@@ -2,7 +2,15 @@
 // listening sockets they name, keeps the clock, and stops when it is told to.
 import type { TimerNode } from "../core/timer-wheel.ts";
 import { TimerWheel } from "../core/timer-wheel.ts";
-import type { FromWorker, Plan, PoolState, SocketPlan, WorkerStart } from "../messages.ts";
+import type {
+  FromWorker,
+  Plan,
+  PoolState,
+  SocketPlan,
+  TlsClientPlan,
+  TlsServerPlan,
+  WorkerStart,
+} from "../messages.ts";
 import { listenOnAddress, listenOnDescriptor, type Listening } from "../platform/bun.ts";
 import { duplicate, setBacklog } from "../platform/sockets.ts";
 import { Ledger } from "../shared/ledger.ts";
@@ -11,6 +19,8 @@ import type { Connection } from "./connection.ts";
 import { TICK_MS } from "./clock.ts";
 import { clientEvents, Listener, type Acceptor } from "./listener.ts";
 import { Pool } from "./pool.ts";
+import { TlsClient } from "./tls-client.ts";
+import { TlsServer } from "./tls-server.ts";
 
 const WHEEL_SLOTS = 1024;
 
@@ -45,6 +55,8 @@ export class DataPlane {
   readonly #listening: Int32Array;
   readonly #post: (message: FromWorker) => void;
   #pools = new Map<number, Pool>();
+  #servers: Kept<TlsServerPlan, TlsServer> | null = null;
+  #clients: Kept<TlsClientPlan, TlsClient> | null = null;
   readonly #served = new Map<string, Served>();
   /** Live connections by their row of the ledger. */
   readonly #connections: (Connection | undefined)[] = [];
@@ -89,10 +101,16 @@ export class DataPlane {
     const pools = new Map<number, Pool>();
     const listeners = new Map<number, Listener>();
     const adopted: string[] = [];
+    const servers = new Kept(TlsServer, this.#servers);
+    const clients = new Kept(TlsClient, this.#clients);
     try {
-      for (const pool of plan.pools) pools.set(pool.id, this.#pools.get(pool.id) ?? new Pool(pool, this.index));
+      for (const pool of plan.pools) {
+        const client = pool.tls && clients.get(pool.tls);
+        pools.set(pool.id, this.#pools.get(pool.id) ?? new Pool(pool, client, this.index));
+      }
       for (const listener of plan.listeners) {
-        listeners.set(listener.id, new Listener(listener, pools.get(listener.pool) ?? null, this.index));
+        const server = listener.tls && servers.get(listener.tls, listener.id);
+        listeners.set(listener.id, new Listener(listener, pools, server, this.index));
       }
       for (const socket of plan.sockets) {
         const listener = listeners.get(socket.listener);
@@ -104,7 +122,9 @@ export class DataPlane {
       this.#post({ kind: "refused", generation: plan.generation, reason: String(error) });
       return;
     }
-    for (const pool of plan.pools) this.#pools.get(pool.id)?.apply(pool);
+    for (const pool of plan.pools) this.#pools.get(pool.id)?.apply(pool, pool.tls && clients.get(pool.tls));
+    this.#servers = servers;
+    this.#clients = clients;
     this.#pools = pools;
     this.maxConnections = plan.maxConnections;
     this.accessLog.format = plan.accessLog;
@@ -234,6 +254,24 @@ export class DataPlane {
     this.#lingering--;
   }
 
+  /** Hears the ciphertext of sockets that have become TLS, and does nothing. */
+  readonly deaf = {
+    plane: this,
+    clientData: ignore,
+    clientDrained: ignore,
+    clientEnded: ignore,
+    clientClosed: ignore,
+    backendData: ignore,
+    backendDrained: ignore,
+    backendEnded: ignore,
+    backendClosed: ignore,
+  } as unknown as Connection;
+
+  /** A line for the debug log; the fields are not made where nobody wants them. */
+  debug(event: string, fields: () => Record<string, string | number>): void {
+    if (this.accessLog.debug) this.#post({ kind: "debug", event, fields: fields() });
+  }
+
   /** The cap of the process was reached; the supervisor says it once. */
   overBudget(): void {
     if (this.wheel.now < this.#overBudgetSaidMs + OVER_BUDGET_EVERY_MS) return;
@@ -307,6 +345,7 @@ export class DataPlane {
    */
   crash(error: unknown): never {
     const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    this.accessLog.flush();
     this.#post({ kind: "crashed", reason });
     for (const { listening } of [...this.#served.values(), ...this.#draining]) listening.stop(false);
     for (const connection of this.#connections) {
@@ -315,6 +354,33 @@ export class DataPlane {
     }
     process.exit(1);
   }
+}
+
+/**
+ * What is made of a plan and kept as long as the plan stays the same word for word, so that its sessions can be resumed
+ * after a reload that did not concern it.
+ */
+class Kept<P, T> {
+  readonly #make: new (plan: P) => T;
+  readonly #before: ReadonlyMap<string, T>;
+  readonly #now = new Map<string, T>();
+
+  constructor(make: new (plan: P) => T, before: Kept<P, T> | null) {
+    this.#make = make;
+    this.#before = before === null ? new Map<string, T>() : before.#now;
+  }
+
+  /** Equal plans share one where `owner` is equal too. */
+  get(plan: P, owner = 0): T {
+    const key = `${owner} ${JSON.stringify(plan)}`;
+    const made = this.#now.get(key) ?? this.#before.get(key) ?? new this.#make(plan);
+    this.#now.set(key, made);
+    return made;
+  }
+}
+
+function ignore(): void {
+  // The TLS socket says all that counts.
 }
 
 function keyOf(socket: SocketPlan): string {

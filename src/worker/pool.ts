@@ -6,11 +6,15 @@ import { createBalancer, eligible, type Balancer, type Candidate } from "../poli
 import { claim, claimed, giveBack } from "../shared/cells.ts";
 import { BACKEND } from "../shared/counters.ts";
 import { sockaddr } from "../platform/sockets.ts";
+import type { TlsClient } from "./tls-client.ts";
 
 /** A backend and the cells that go with it. Lives as long as a connection or the pool knows it. */
 export class Backend implements Candidate {
   readonly id: number;
   readonly name: string;
+  readonly address: string;
+  /** The host name that the config gives, or "". */
+  readonly host: string;
   readonly endpoint: Endpoint;
   readonly sockaddr: Uint8Array;
   readonly weight: number;
@@ -23,6 +27,8 @@ export class Backend implements Candidate {
   constructor(plan: BackendPlan, worker: number) {
     this.id = plan.id;
     this.name = plan.name;
+    this.address = plan.address;
+    this.host = plan.host;
     this.weight = plan.weight;
     this.backup = plan.backup;
     this.maxConnections = plan.maxConnections;
@@ -57,20 +63,31 @@ export class Pool {
   readonly #worker: number;
   #plan: PoolPlan;
   #source: Uint8Array | null = null;
+  #tls: TlsClient | null = null;
   #backends: Backend[] = [];
   #up: ReadonlySet<number> = new Set();
   #balancer: Balancer<Backend> | null = null;
   #version = -1;
 
-  constructor(plan: PoolPlan, worker: number) {
+  constructor(plan: PoolPlan, tls: TlsClient | null, worker: number) {
     this.id = plan.id;
     this.#worker = worker;
     this.#plan = plan;
-    this.apply(plan);
+    this.apply(plan, tls);
   }
 
   get plan(): PoolPlan {
     return this.#plan;
+  }
+
+  /** TLS with the backends, or null. */
+  get tls(): TlsClient | null {
+    return this.#tls;
+  }
+
+  /** The client's bytes are the first that a backend sees. */
+  get plain(): boolean {
+    return this.#tls === null && this.#plan.sendProxy === "off";
   }
 
   /** The sockaddr of the local address for connects, or null. */
@@ -83,9 +100,10 @@ export class Pool {
     return this.#up.size > 0;
   }
 
-  /** A new generation of the config. */
-  apply(plan: PoolPlan): void {
+  /** A new generation of the config, with the TLS that `tlsFor` made of the plan. */
+  apply(plan: PoolPlan, tls: TlsClient | null): void {
     this.#plan = plan;
+    this.#tls = tls;
     const source = plan.sourceAddress === "" ? null : parseAddress(plan.sourceAddress);
     this.#source = source === null ? null : sockaddr({ kind: "ip", address: source, port: 0 });
     this.#become(plan.backends, plan.up, plan.version, true);

@@ -1,0 +1,381 @@
+// The first message of a TLS client: bytes → the name, the protocols and the versions that it asks for. Nothing is
+// decrypted, and no more is judged than what has to be understood; the server judges the rest.
+import { parseAddress } from "../core/address.ts";
+import { latin1 } from "./latin1.ts";
+
+/** The longest ClientHello, with the four bytes before it. With post-quantum key shares one has about 1,800. */
+export const HELLO_HANDSHAKE_BYTES_MAX = 16384;
+
+/** The longest payload of a record (RFC 8446 section 5.1). */
+export const RECORD_BYTES_MAX = 16384;
+
+export interface ClientHello {
+  /**
+   * The host name asked for (RFC 6066 section 3), in lower case, without a dot at its end; null if there is none, or if
+   * it cannot be a host's: an IP address, which the RFC forbids, or anything but letters, digits, "-" and "_" in labels.
+   * With `ech` it may be the public name of the outer hello.
+   */
+  serverName: string | null;
+  /** RFC 7301, in the client's order of preference, a character a byte. */
+  alpn: readonly string[];
+  /** As on the wire: 0x0303 is TLS 1.2. `min` is known only from supported_versions (RFC 8446 section 4.2.1). */
+  versions: { min?: number; max: number };
+  /** Whether there is an encrypted_client_hello (RFC 9849), be it a real or a GREASE one: they look alike. */
+  ech: boolean;
+}
+
+export type HelloAnswer =
+  | { is: "more" }
+  | { is: "hello"; hello: ClientHello }
+  /** The first bytes are not those of a TLS handshake: another protocol, or SSL 2. */
+  | { is: "not_tls" }
+  | { is: "bad"; why: string };
+
+/** The answer to the bytes, all that have arrived. Where they come in pieces, a HelloReader does not begin anew each time. */
+export function parseClientHello(bytes: Uint8Array): HelloAnswer {
+  return new HelloReader().push(bytes);
+}
+
+/**
+ * Gathers the bytes of one client until its hello is whole, over any number of records and chunks. Whatever the chunks
+ * are, each byte is looked at once on its way and once when the hello is whole, and the memory is at most twice what
+ * came: at most six times HELLO_HANDSHAKE_BYTES_MAX before the answer, in records of one byte.
+ */
+export class HelloReader {
+  #answer: HelloAnswer = MORE;
+  #bytes: Uint8Array = NOTHING;
+  #length = 0;
+
+  /** How far #bytes are understood. */
+  #at = 0;
+  #records = 0;
+  /** Bytes of the current record's payload from #at on; 0 between records. */
+  #recordLeft = 0;
+  /** Handshake bytes before #at, and how many there are in all: 0 until it is known. */
+  #gathered = 0;
+  #needed = 0;
+  /** The message's length, as far as its bytes have come. */
+  #bodyBytes = 0;
+
+  /** Everything pushed, for whom the hello was meant. */
+  get bytes(): Uint8Array {
+    return this.#bytes.subarray(0, this.#length);
+  }
+
+  /**
+   * The answer to all chunks so far; once it is not "more" it stays. The chunk may be kept without a copy, so nobody may
+   * write to its memory afterwards.
+   */
+  push(chunk: Uint8Array): HelloAnswer {
+    this.#append(chunk);
+    if (this.#answer.is === "more") this.#answer = this.#scan();
+    return this.#answer;
+  }
+
+  #append(chunk: Uint8Array): void {
+    const length = this.#length + chunk.length;
+    if (this.#length === 0) {
+      this.#bytes = chunk;
+    } else if (chunk.length > 0) {
+      // The first chunk is its giver's memory and is never written to, even if it is a view with room behind it.
+      if (length > this.#bytes.length) {
+        const grown = new Uint8Array(length * 2);
+        grown.set(this.bytes);
+        this.#bytes = grown;
+      }
+      this.#bytes.set(chunk, this.#length);
+    }
+    this.#length = length;
+  }
+
+  #scan(): HelloAnswer {
+    while (true) {
+      if (this.#recordLeft === 0) {
+        const refused = this.#startRecord();
+        if (refused !== null) return refused;
+      }
+      const end = Math.min(this.#at + this.#recordLeft, this.#length);
+      if (this.#gathered < HANDSHAKE_HEAD_BYTES) {
+        const refused = this.#readHandshakeHead(end);
+        if (refused !== null) return refused;
+      }
+      const taken = end - this.#at;
+      this.#gathered += taken;
+      this.#recordLeft -= taken;
+      this.#at = end;
+      if (this.#needed > 0 && this.#gathered + this.#recordLeft > this.#needed) {
+        return bad("the record does not end with the ClientHello");
+      }
+      if (this.#needed > 0 && this.#gathered === this.#needed) return readHello(this.#message());
+      if (this.#recordLeft > 0) return MORE;
+    }
+  }
+
+  /** Reads the head of a record (RFC 8446 section 5.1), as far as it is there. Null if it is whole and good. */
+  #startRecord(): HelloAnswer | null {
+    const bytes = this.#bytes;
+    const at = this.#at;
+    const arrived = this.#length - at;
+    const first = this.#records === 0;
+    if (arrived > 0 && bytes[at] !== HANDSHAKE) return first ? NOT_TLS : bad("another record amid the ClientHello");
+    // Of the version only the first byte is looked at: the rest "MUST be ignored for all purposes".
+    if (arrived > 1 && bytes[at + 1] !== 3) return first ? NOT_TLS : bad("a record that is not of TLS");
+    if (arrived > 3) {
+      const length = (bytes[at + 3]! << 8) | (arrived > 4 ? bytes[at + 4]! : 0);
+      if (length > RECORD_BYTES_MAX) return bad(`a record of more than ${RECORD_BYTES_MAX} bytes`);
+      if (arrived > 4 && length === 0) return bad("an empty handshake record");
+      this.#recordLeft = length;
+    }
+    if (arrived < RECORD_HEAD_BYTES) {
+      this.#recordLeft = 0;
+      return MORE;
+    }
+    this.#at += RECORD_HEAD_BYTES;
+    this.#records++;
+    return null;
+  }
+
+  /** Reads what lies of the message's type and length between #at and `end`. Null if it is good so far. */
+  #readHandshakeHead(end: number): HelloAnswer | null {
+    let index = this.#gathered;
+    for (let at = this.#at; at < end && index < HANDSHAKE_HEAD_BYTES; at++, index++) {
+      const byte = this.#bytes[at]!;
+      if (index === 0) {
+        if (byte !== CLIENT_HELLO) return bad(`handshake message ${byte} instead of a ClientHello`);
+        continue;
+      }
+      this.#bodyBytes = this.#bodyBytes * 256 + byte;
+      // The bytes of the length that are still to come make it no smaller.
+      const least = HANDSHAKE_HEAD_BYTES + this.#bodyBytes * 256 ** (HANDSHAKE_HEAD_BYTES - 1 - index);
+      if (least > HELLO_HANDSHAKE_BYTES_MAX)
+        return bad(`a ClientHello of more than ${HELLO_HANDSHAKE_BYTES_MAX} bytes`);
+    }
+    if (index < HANDSHAKE_HEAD_BYTES) return null;
+    if (this.#bodyBytes < BODY_BYTES_MIN) return bad(`a ClientHello of ${this.#bodyBytes} bytes`);
+    this.#needed = HANDSHAKE_HEAD_BYTES + this.#bodyBytes;
+    return null;
+  }
+
+  /** The whole message, without the heads of its records. */
+  #message(): Uint8Array {
+    if (this.#records === 1) return this.#bytes.subarray(RECORD_HEAD_BYTES, this.#at);
+    const message = new Uint8Array(this.#needed);
+    for (let at = 0, filled = 0; at < this.#at;) {
+      const length = (this.#bytes[at + 3]! << 8) | this.#bytes[at + 4]!;
+      at += RECORD_HEAD_BYTES;
+      message.set(this.#bytes.subarray(at, at + length), filled);
+      at += length;
+      filled += length;
+    }
+    return message;
+  }
+}
+
+const MORE: HelloAnswer = { is: "more" };
+const NOT_TLS: HelloAnswer = { is: "not_tls" };
+const NOTHING = new Uint8Array(0);
+
+/** Content type, version, length. */
+const RECORD_HEAD_BYTES = 5;
+const HANDSHAKE = 22;
+
+/** Type, length. */
+const HANDSHAKE_HEAD_BYTES = 4;
+const CLIENT_HELLO = 1;
+
+/** Version, random, no session id, one cipher suite, one compression method (RFC 5246 section 7.4.1.2). */
+const BODY_BYTES_MIN = 41;
+
+const TLS_1_2 = 0x0303;
+
+const SERVER_NAME = 0;
+const ALPN = 16;
+const SUPPORTED_VERSIONS = 43;
+const ENCRYPTED_CLIENT_HELLO = 0xfe0d;
+
+const HOST_NAME = 0;
+const ECH_OUTER = 0;
+const ECH_INNER = 1;
+
+/** RFC 6066 section 3: an SNI name longer than any host name, which OpenSSL and BoringSSL refuse too. */
+const SERVER_NAME_BYTES_MAX = 255;
+
+function bad(why: string): HelloAnswer {
+  return { is: "bad", why };
+}
+
+/** The message of RFC 8446 section 4.1.2, which that of TLS 1.2 and earlier is too. */
+function readHello(message: Uint8Array): HelloAnswer {
+  const body = new Cursor(message, HANDSHAKE_HEAD_BYTES, message.length);
+  const legacyVersion = body.number(2);
+  if (legacyVersion >> 8 !== 3) return bad("legacy_version is not of TLS");
+  body.at += 32;
+  const sessionId = body.vector(1);
+  const suites = body.vector(2);
+  const compressions = body.vector(1);
+  if (sessionId === null || sessionId.left > 32) return bad("wrong length of the session id");
+  if (suites === null || suites.left === 0 || suites.left % 2 !== 0) return bad("wrong length of the cipher suites");
+  if (compressions === null || compressions.left === 0) return bad("wrong length of the compression methods");
+  // "Servers MUST negotiate TLS 1.2 or prior" without supported_versions, whatever legacy_version says (section 4.2.1).
+  const hello = { serverName: null, alpn: [], versions: { max: Math.min(legacyVersion, TLS_1_2) }, ech: false };
+  // Before TLS 1.3 a hello may end here.
+  const fault = body.left === 0 ? null : readExtensions(body, hello);
+  return fault === null ? { is: "hello", hello } : bad(fault);
+}
+
+/** These and the functions below fill in `hello` and return what is wrong, or null. */
+function readExtensions(body: Cursor, hello: ClientHello): string | null {
+  const extensions = body.vector(2);
+  if (extensions === null || body.left > 0) return "wrong length of the extensions";
+  const seen = new Set<number>();
+  while (extensions.left > 0) {
+    const type = extensions.number(2);
+    const data = extensions.vector(2);
+    if (data === null) return "wrong length of an extension";
+    // "There MUST NOT be more than one extension of the same type" (section 4.2).
+    if (seen.has(type)) return `extension ${type} twice`;
+    seen.add(type);
+    const fault = readExtension(type, data, hello);
+    if (fault !== null) return fault;
+  }
+  return null;
+}
+
+function readExtension(type: number, data: Cursor, hello: ClientHello): string | null {
+  switch (type) {
+    case SERVER_NAME:
+      return readServerName(data, hello);
+    case ALPN:
+      return readAlpn(data, hello);
+    case SUPPORTED_VERSIONS:
+      return readVersions(data, hello);
+    case ENCRYPTED_CLIENT_HELLO:
+      return readEch(data, hello);
+    default:
+      return null;
+  }
+}
+
+/**
+ * RFC 6066 section 3. A name that is empty, longer than SERVER_NAME_BYTES_MAX or has a NUL in it breaks the message, as
+ * it does for OpenSSL and BoringSSL; any other that cannot be a host's counts as no name, because clients send such
+ * names and servers let them pass.
+ */
+function readServerName(data: Cursor, hello: ClientHello): string | null {
+  const names = data.vector(2);
+  if (names === null || names.left === 0 || data.left > 0) return "wrong length of server_name";
+  let seen = false;
+  while (names.left > 0) {
+    const type = names.number(1);
+    // "All future data structures associated with new NameTypes MUST begin with a 16-bit length field."
+    const name = names.vector(2);
+    if (name === null) return "wrong length of a server name";
+    if (type !== HOST_NAME) continue;
+    if (seen) return "two host names";
+    seen = true;
+    if (name.left === 0 || name.left > SERVER_NAME_BYTES_MAX) return `a host name of ${name.left} bytes`;
+    const text = name.text();
+    if (text.includes("\0")) return "a NUL in the host name";
+    hello.serverName = hostName(text);
+  }
+  return null;
+}
+
+/** The name in its one form, or null if no host has it. */
+function hostName(text: string): string | null {
+  const name = (text.endsWith(".") ? text.slice(0, -1) : text).toLowerCase();
+  return /^[a-z\d_-]{1,63}(\.[a-z\d_-]{1,63})*$/.test(name) && parseAddress(name) === null ? name : null;
+}
+
+/** RFC 7301 section 3.1. */
+function readAlpn(data: Cursor, hello: ClientHello): string | null {
+  const list = data.vector(2);
+  if (list === null || list.left === 0 || data.left > 0) return "wrong length of the ALPN extension";
+  const alpn: string[] = [];
+  while (list.left > 0) {
+    const name = list.vector(1);
+    if (name === null || name.left === 0) return "wrong length of an ALPN name";
+    const text = name.text();
+    if (!isGrease(text)) alpn.push(text);
+  }
+  hello.alpn = alpn;
+  return null;
+}
+
+/** RFC 8701 section 2: the ALPN names {0x0A,0x0A}, {0x1A,0x1A} and so on stand for nothing. */
+function isGrease(name: string): boolean {
+  return name.length === 2 && name[0] === name[1] && (name.charCodeAt(0) & 0x0f) === 0x0a;
+}
+
+/** RFC 8446 section 4.2.1. GREASE and drafts differ from TLS in the first byte. */
+function readVersions(data: Cursor, hello: ClientHello): string | null {
+  const list = data.vector(1);
+  if (list === null || list.left === 0 || list.left % 2 !== 0 || data.left > 0) {
+    return "wrong length of supported_versions";
+  }
+  let min = Infinity;
+  let max = 0;
+  while (list.left > 0) {
+    const version = list.number(2);
+    if (version >> 8 !== 3) continue;
+    min = Math.min(min, version);
+    max = Math.max(max, version);
+  }
+  if (max === 0) return "no version of TLS in supported_versions";
+  hello.versions = { min, max };
+  return null;
+}
+
+/** RFC 9849 section 5: the outer form is the client's, the inner one comes from a server that has decrypted it. */
+function readEch(data: Cursor, hello: ClientHello): string | null {
+  const type = data.number(1);
+  if (type === ECH_INNER && data.left === 0) return null;
+  const suiteAndConfig = 2 + 2 + 1;
+  data.at += suiteAndConfig;
+  const key = data.vector(2);
+  const payload = data.vector(2);
+  if (type !== ECH_OUTER || key === null || payload === null || payload.left === 0 || data.left > 0) {
+    return "malformed encrypted_client_hello";
+  }
+  hello.ech = true;
+  return null;
+}
+
+/** Numbers and vectors of the presentation language (RFC 8446 section 3) in bytes from `at` to `end`, never beyond. */
+class Cursor {
+  at: number;
+  readonly #bytes: Uint8Array;
+  readonly #end: number;
+
+  constructor(bytes: Uint8Array, at: number, end: number) {
+    this.#bytes = bytes;
+    this.at = at;
+    this.#end = end;
+  }
+
+  /** Below zero if `at` was moved beyond the end. */
+  get left(): number {
+    return this.#end - this.at;
+  }
+
+  /** The number in the next `size` bytes, or -1 if there are fewer. */
+  number(size: 1 | 2): number {
+    if (this.left < size) return -1;
+    const high = this.#bytes[this.at++]!;
+    return size === 1 ? high : (high << 8) | this.#bytes[this.at++]!;
+  }
+
+  /** What follows a length of `size` bytes, or null if it is longer than what is left. */
+  vector(size: 1 | 2): Cursor | null {
+    const length = this.number(size);
+    if (length < 0 || length > this.left) return null;
+    const vector = new Cursor(this.#bytes, this.at, this.at + length);
+    this.at += length;
+    return vector;
+  }
+
+  /** The rest, a character a byte. */
+  text(): string {
+    return latin1(this.#bytes.subarray(this.at, this.#end));
+  }
+}

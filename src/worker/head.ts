@@ -1,0 +1,103 @@
+// The head of a connection: what must be read of a client before it can be routed. Gathers bytes and asks the parsers; a
+// listener that needs neither a PROXY header nor a ClientHello has none of this.
+import type { End } from "../core/ends.ts";
+import { HelloReader, type ClientHello } from "../wire/client-hello.ts";
+import { parseProxyHeader, type ProxyHeader } from "../wire/proxy-protocol.ts";
+
+/** What the listener expects to come first. */
+export interface HeadNeeds {
+  proxyHeader: "no" | "optional" | "required";
+  /** TLS is terminated here, or a route asks for something that a ClientHello tells. */
+  hello: boolean;
+  /** What is no TLS cannot be served. */
+  tlsOnly: boolean;
+}
+
+export type HeadAnswer =
+  | { is: "more" }
+  /** The PROXY header is read, or there is none; ask again with no bytes for what follows. */
+  | { is: "proxy"; header: ProxyHeader | null }
+  /** Everything is read. `hello` is null where none was needed, or where what came is no TLS. */
+  | { is: "done"; hello: ClientHello | null }
+  | { is: "refused"; end: End; why: string };
+
+const NOTHING = new Uint8Array(0);
+
+export class Head {
+  #proxyHeader: HeadNeeds["proxyHeader"];
+  readonly #reader: HelloReader | null;
+  readonly #tlsOnly: boolean;
+  /** Bytes that are not the PROXY header's, up to where they were given to the reader of the hello. */
+  #bytes: Uint8Array = NOTHING;
+
+  constructor(needs: HeadNeeds) {
+    this.#proxyHeader = needs.proxyHeader;
+    this.#reader = needs.hello ? new HelloReader() : null;
+    this.#tlsOnly = needs.tlsOnly;
+  }
+
+  /** Every byte that came after the PROXY header: the client's own. */
+  get bytes(): Uint8Array {
+    return this.#reader === null || this.#bytes.length > 0 ? this.#bytes : this.#reader.bytes;
+  }
+
+  get readingProxyHeader(): boolean {
+    return this.#proxyHeader !== "no";
+  }
+
+  /** Nothing has come yet. */
+  get empty(): boolean {
+    return this.bytes.length === 0;
+  }
+
+  /** The next bytes of the client. After "proxy" call it with none. */
+  push(chunk: Uint8Array): HeadAnswer {
+    if (this.#proxyHeader !== "no") return this.#readProxyHeader(this.#proxyHeader === "required", chunk);
+    if (this.#reader === null) {
+      this.#bytes = joined(this.#bytes, chunk);
+      return { is: "done", hello: null };
+    }
+    const bytes = joined(this.#bytes, chunk);
+    this.#bytes = NOTHING;
+    const answer = this.#reader.push(bytes);
+    switch (answer.is) {
+      case "more":
+        return answer;
+      case "hello":
+        return { is: "done", hello: answer.hello };
+      case "not_tls":
+        if (!this.#tlsOnly) return { is: "done", hello: null };
+        return { is: "refused", end: "handshake_failed", why: "not_tls" };
+      case "bad":
+        return { is: "refused", end: "handshake_failed", why: "bad_hello" };
+    }
+  }
+
+  #readProxyHeader(required: boolean, chunk: Uint8Array): HeadAnswer {
+    this.#bytes = joined(this.#bytes, chunk);
+    const answer = parseProxyHeader(this.#bytes);
+    switch (answer.is) {
+      case "more":
+        return answer;
+      case "bad":
+        return { is: "refused", end: "proxy_header_bad", why: answer.why };
+      case "none":
+        if (required) return { is: "refused", end: "proxy_header_bad", why: "no PROXY header" };
+        this.#proxyHeader = "no";
+        return { is: "proxy", header: null };
+      case "proxy":
+        this.#proxyHeader = "no";
+        this.#bytes = this.#bytes.subarray(answer.length);
+        return { is: "proxy", header: answer.header };
+    }
+  }
+}
+
+function joined(first: Uint8Array, second: Uint8Array): Uint8Array {
+  if (first.length === 0) return second;
+  if (second.length === 0) return first;
+  const both = new Uint8Array(first.length + second.length);
+  both.set(first);
+  both.set(second, first.length);
+  return both;
+}

@@ -1,0 +1,93 @@
+// TLS termination for one listener: which certificates answer to a name, as contexts that are made once and kept, so that
+// sessions resume. Moves no bytes.
+import { X509Certificate } from "node:crypto";
+import { createSecureContext } from "node:tls";
+import type { TlsServerPlan } from "../messages.ts";
+import { alpnWire, type ServerTls, type TlsContext } from "../platform/bun.ts";
+import { nameMatches } from "../policy/route.ts";
+
+/** A fatal alert unrecognized_name (RFC 6066 section 3) in a record as TLS 1.2 and 1.3 both send it (RFC 8446 section 5.1). */
+export const UNRECOGNIZED_NAME = new Uint8Array([21, 3, 3, 0, 2, 2, 112]);
+
+export class TlsServer {
+  readonly #plan: TlsServerPlan;
+  readonly #keyTypes: readonly string[];
+  /** By the certificates' numbers. There are no more than the names in the certificates can choose. */
+  readonly #contexts = new Map<string, TlsContext>();
+  readonly #alpn: string;
+
+  /** Throws where the runtime refuses a certificate, a key or the ciphers. */
+  constructor(plan: TlsServerPlan) {
+    this.#plan = plan;
+    this.#keyTypes = plan.certificates.map(({ cert }) => keyType(cert));
+    this.#alpn = alpnWire(plan.alpn);
+    // Now, and not at the first client: what cannot be used must refuse the plan.
+    plan.certificates.forEach((_, i) => this.#context([i]));
+  }
+
+  get wantsClientCertificate(): boolean {
+    return this.#plan.clientAuth !== "off";
+  }
+
+  get requiresClientCertificate(): boolean {
+    return this.#plan.clientAuth === "required";
+  }
+
+  /**
+   * What the handshake with a client is to be done with, by the name that it asked for (lower case; null = none). Null = it
+   * is to be turned away with UNRECOGNIZED_NAME.
+   */
+  choose(name: string | null): ServerTls | null {
+    let chosen = name === null ? [] : this.#bearing(name);
+    if (chosen.length === 0) {
+      if (this.#plan.unknownName === "reject") return null;
+      chosen = this.#oneOfEachKeyType([0, ...this.#bearing(this.#plan.certificates[0]?.names[0] ?? "")]);
+    }
+    const { clientAuth } = this.#plan;
+    return {
+      secureContext: this.#context(chosen),
+      ALPNProtocols: this.#alpn,
+      requestCert: clientAuth !== "off",
+      rejectUnauthorized: clientAuth === "required",
+    };
+  }
+
+  // Of the certificates that bear the name the first of each type of key, so that the handshake can take the one that the
+  // client understands. An exact name goes before a wildcard.
+  #bearing(name: string): number[] {
+    const all = this.#plan.certificates.map(({ names }, i) => ({ names, i }));
+    const exact = all.filter(({ names }) => names.includes(name));
+    const bearing = exact.length > 0 ? exact : all.filter(({ names }) => names.some((own) => nameMatches(own, name)));
+    return this.#oneOfEachKeyType(bearing.map(({ i }) => i));
+  }
+
+  #oneOfEachKeyType(certificates: readonly number[]): number[] {
+    const seen = new Set<string>();
+    return certificates.filter((i) => {
+      const type = this.#keyTypes[i] ?? "";
+      return !seen.has(type) && seen.add(type);
+    });
+  }
+
+  #context(certificates: readonly number[]): TlsContext {
+    const key = certificates.join();
+    const known = this.#contexts.get(key);
+    if (known !== undefined) return known;
+    const { minVersion, ciphers, clientCa, clientCrl } = this.#plan;
+    const chosen = certificates.flatMap((i) => this.#plan.certificates[i] ?? []);
+    const { context } = createSecureContext({
+      cert: chosen.map(({ cert }) => cert),
+      key: chosen.map(({ key }) => key),
+      minVersion: `TLSv${minVersion}`,
+      ...(ciphers === "" ? {} : { ciphers }),
+      ...(clientCa === null ? {} : { ca: clientCa }),
+      ...(clientCrl === null ? {} : { crl: clientCrl }),
+    });
+    this.#contexts.set(key, context as TlsContext);
+    return context as TlsContext;
+  }
+}
+
+function keyType(pem: string): string {
+  return new X509Certificate(pem).publicKey.asymmetricKeyType ?? "";
+}
