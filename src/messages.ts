@@ -1,6 +1,7 @@
 // Every message between threads, and the plan: what a worker needs to know of a config, with the cells in shared memory
 // that go with each thing. All of it passes through structured clone; views on shared memory stay shared.
 import type { CidrTable } from "./core/cidr-set.ts";
+import type { TlsClientPlan, TlsVersion } from "./platform/tls-client.ts";
 
 /** One backend address. Kept across reloads and look-ups by `id` as long as pool, name and address stay the same. */
 export interface BackendPlan {
@@ -22,8 +23,6 @@ export interface BackendPlan {
   counters: Float64Array;
 }
 
-export type TlsVersion = "1.2" | "1.3";
-
 /** TLS termination. Certificates and keys are PEM. */
 export interface TlsServerPlan {
   /** `names` as they stand in the certificate, lower case, wildcards as "*.example.com". */
@@ -36,19 +35,6 @@ export interface TlsServerPlan {
   clientAuth: "off" | "optional" | "required";
   clientCa: string | null;
   clientCrl: string | null;
-}
-
-/** TLS towards backends. Certificates and keys are PEM. */
-export interface TlsClientPlan {
-  verify: boolean;
-  /** null = the system's. */
-  ca: string | null;
-  /** SNI and the name checked; "" = the backend's host. */
-  serverName: string;
-  alpn: string[];
-  minVersion: TlsVersion;
-  cert: string | null;
-  key: string | null;
 }
 
 /** A route of a listener: conditions as in policy/route.ts, and the id of the pool. */
@@ -182,6 +168,9 @@ export interface PoolState {
   /** The backends, where a look-up of names changed them; else null. */
   backends: BackendPlan[] | null;
 }
+
+/** How long a worker goes on accepting what stands in the queue of a listening socket that is to be closed. */
+export const ACCEPT_DRAIN_MS = 250;
 
 /** Listening sockets of one worker whose descriptors are noted for the supervisor. */
 export const LISTENING_MAX = 4096;

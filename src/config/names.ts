@@ -10,7 +10,10 @@ export function dnsName(text: string, allows: { wildcard: boolean }): DnsName {
   if (/[^\0-\x7f]/.test(text)) return bad("it must be in its ASCII form", domainToASCII(text));
   // RFC 6066 section 3: literal addresses are no names.
   if (parseAddress(text.replace(/^\[(.*)\]$/, "$1")) !== null) return bad("TLS sends no IP address as a name");
-  if (text.endsWith(".") && text !== ".") return bad("it must have no dot at its end", text.slice(0, -1));
+  if (text.endsWith(".")) {
+    const without = dnsName(text.slice(0, -1), allows);
+    return bad("it must have no dot at its end", without.is === "name" ? without.name : "");
+  }
   const name = text.toLowerCase();
   const rest = allows.wildcard && name.startsWith("*.") ? name.slice(2) : name;
   if (rest.includes("*")) {

@@ -139,7 +139,7 @@ function cutOff(label: string): Unfit {
 
 function noCertificate(file: PemFile, name: string): Unfit {
   if (file.blocks.some(({ label }) => label.endsWith("PRIVATE KEY"))) {
-    return { is: "bad", why: "has a private key and no certificate", hint: "are the two files swapped?" };
+    return { is: "bad", why: "has a private key and no certificate: is it the wrong file?" };
   }
   if (file.blocks.some(({ label }) => label === "TRUSTED CERTIFICATE")) {
     const hint = `make a plain one of it: openssl x509 ${inOut(name)}`;
@@ -151,7 +151,7 @@ function noCertificate(file: PemFile, name: string): Unfit {
 
 function noKey(file: PemFile, name: string): Unfit {
   if (file.blocks.some(({ label }) => label.endsWith("CERTIFICATE"))) {
-    return { is: "bad", why: "has a certificate and no private key", hint: "are the two files swapped?" };
+    return { is: "bad", why: "has a certificate and no private key: is it the wrong file?" };
   }
   if (file.blocks.some(({ label }) => label.endsWith("PUBLIC KEY"))) {
     return { is: "bad", why: "has a public key: expected the private one" };

@@ -54,9 +54,47 @@ lb.toml:14:1: pools.web.conect_timeout: there is no such option
 
 The place is that of the key, or of the element in an array. Values from the environment are not shown. \`lb check\` ends with exit code 0 for a good file and 2 for a bad one. A warning (a pool that no listener uses) does not make a file bad.
 
-Two listeners cannot have the same address; \`":80"\` collides with \`"0.0.0.0:80"\` and \`"[::]:80"\`, but not with \`"10.0.0.1:80"\`, which is then preferred for its connections. No address and no name may appear twice among the backends of a pool.`;
+Two listeners cannot have the same address; \`":80"\` collides with \`"0.0.0.0:80"\` and \`"[::]:80"\`, but not with \`"10.0.0.1:80"\`, which is then preferred for its connections. No address and no name may appear twice among the backends of a pool.
 
-const ending = `## The whole in one
+## Certificates and keys
+
+Certificates, keys and revocation lists are PEM; what else stands in the files is passed over, so a certificate and its key may share one. They are read when the config is loaded, and watched with it. A reload that finds one of them broken changes nothing.
+
+Refused are: a file that cannot be read or is not PEM, a certificate that has expired or is not valid yet, a key that is encrypted or belongs to another certificate, a chain that does not begin with the certificate of the key, and a CA bundle of which every certificate has expired. A warning comes 14 days before a certificate expires, for a key that every user of the machine can read, a chain out of order, and a certificate whose name and type of key another one before it has too.
+
+A certificate's names are the DNS names of its subjectAltName; the common name counts only where there is no subjectAltName. Names with other than ASCII letters are written in their ASCII form (\`xn--…\`) everywhere.`;
+
+const ending = `## TLS, routes and PROXY headers in one
+
+\`\`\`toml
+[listeners.https]
+bind = ":443"
+pool = "web"
+proxy_protocol = "required"
+trusted_proxies = ["10.0.0.0/8"]
+
+[listeners.https.tls]
+certificates = [
+  { cert = "certs/site.pem", key = "certs/site.key" },
+  { cert = "certs/site-rsa.pem", key = "certs/site-rsa.key" },
+]
+alpn = ["h2", "http/1.1"]
+
+[[listeners.https.routes]]
+sni = ["api.example.com", "*.api.example.com"]
+pool = "api"
+
+[pools.web]
+backends = ["10.0.0.11:80", "10.0.0.12:80"]
+send_proxy = "v2"
+
+[pools.api]
+backends = ["api.internal:8443"]
+health = { type = "tls" }
+tls = { ca = "certs/ca.pem" }
+\`\`\`
+
+## The whole in one
 
 \`\`\`toml
 shutdown_timeout = "1m"

@@ -172,5 +172,5 @@ function sameJson(a: unknown, b: unknown): boolean {
 
 /** "address to connect to or table" → "addresses to connect to or tables". */
 function plural(words: string): string {
-  return words.replace(/^address\b/, "addresses").replace(/\b(CIDR|table|text|name|wildcard)\b/g, "$1s");
+  return words.replace(/^address\b/, "addresses").replace(/\b(CIDR|table|text|name|wildcard|protocol)\b/g, "$1s");
 }

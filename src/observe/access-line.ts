@@ -9,8 +9,13 @@ export interface AccessLine {
   listener: string;
   /** "address:port", the believed one; "unix" for a unix socket's. */
   client: string;
+  /** Who connected to us, where that is not the client but a proxy before us. */
+  peer: string;
   pool: string;
   backend: string;
+  /** The name that the client asked for in TLS, and the version that was spoken with it. */
+  sni: string;
+  tls: string;
   connectMs: number;
   durationMs: number;
   bytesIn: number;
@@ -19,7 +24,7 @@ export interface AccessLine {
   worker: number;
   end: End;
   endBy: EndedBy;
-  /** The errno's name, where a connect failed. */
+  /** The reason behind the end where it has a name, such as the errno's. */
   error: string;
 }
 
@@ -30,23 +35,29 @@ export function formatAccess(format: "text" | "json", line: AccessLine): string 
 
 function asJson(line: AccessLine): string {
   let text = `{"time":"${time(line.timeMs)}","listener":${JSON.stringify(line.listener)},"client":"${line.client}"`;
+  if (line.peer !== "") text += `,"peer":"${line.peer}"`;
   if (line.pool !== "") text += `,"pool":${JSON.stringify(line.pool)}`;
   if (line.backend !== "") text += `,"backend":${JSON.stringify(line.backend)}`;
+  if (line.sni !== "") text += `,"sni":${JSON.stringify(line.sni)}`;
+  if (line.tls !== "") text += `,"tls":"${line.tls}"`;
   if (line.connectMs >= 0) text += `,"connect_ms":${milliseconds(line.connectMs)}`;
   text += `,"duration_ms":${milliseconds(line.durationMs)},"bytes_in":${line.bytesIn},"bytes_out":${line.bytesOut}`;
   text += `,"retries":${line.retries},"worker":${line.worker},"end":"${line.end}","end_by":"${line.endBy}"`;
-  if (line.error !== "") text += `,"error":"${line.error}"`;
+  if (line.error !== "") text += `,"error":${JSON.stringify(line.error)}`;
   return `${text}}`;
 }
 
 function asText(line: AccessLine): string {
   let text = `time=${time(line.timeMs)} listener=${word(line.listener)} client=${line.client}`;
+  if (line.peer !== "") text += ` peer=${line.peer}`;
   if (line.pool !== "") text += ` pool=${word(line.pool)}`;
   if (line.backend !== "") text += ` backend=${word(line.backend)}`;
+  if (line.sni !== "") text += ` sni=${word(line.sni)}`;
+  if (line.tls !== "") text += ` tls=${line.tls}`;
   if (line.connectMs >= 0) text += ` connect_ms=${milliseconds(line.connectMs)}`;
   text += ` duration_ms=${milliseconds(line.durationMs)} bytes_in=${line.bytesIn} bytes_out=${line.bytesOut}`;
   text += ` retries=${line.retries} worker=${line.worker} end=${line.end} end_by=${line.endBy}`;
-  if (line.error !== "") text += ` error=${line.error}`;
+  if (line.error !== "") text += ` error=${word(line.error)}`;
   return text;
 }
 

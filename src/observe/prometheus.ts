@@ -2,8 +2,8 @@
 // docs/metrics.md is tested against it. Nothing is counted here.
 // https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 import { ENDS, type End, type EndedBy } from "../core/ends.ts";
-import { CONNECT_BUCKETS_MS } from "../shared/counters.ts";
-import type { BackendStatus, ListenerStatus, Snapshot, WorkerStatus } from "./snapshot.ts";
+import { CONNECT_BUCKETS_MS, HANDSHAKE_BUCKETS_MS } from "../shared/counters.ts";
+import type { BackendStatus, ListenerStatus, Snapshot, TlsStatus, WorkerStatus } from "./snapshot.ts";
 
 export const PROMETHEUS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -18,7 +18,7 @@ export interface Metric {
 /** Values of the labels, in the order of the metric's `labels`. A histogram's value is its buckets, not cumulated. */
 interface Sample {
   labels: readonly string[];
-  value: number | { sumSeconds: number; buckets: readonly number[] };
+  value: number | { sumSeconds: number; buckets: readonly number[]; boundsMs: readonly number[] };
 }
 
 /** The page that GET /metrics answers. */
@@ -37,14 +37,15 @@ export function prometheusText(snapshot: Snapshot): string {
 
 /**
  * The ways in which a connection can end, so that each one is there as 0 before it occurs for the first time: otherwise
- * rate() and increase() miss the first one. 66 combinations of end and side would be possible, and 24 make sense; any other
+ * rate() and increase() miss the first one. 66 combinations of end and side would be possible, and 25 make sense; any other
  * that is observed all the same is shown too.
  */
 const POSSIBLE_ENDS: Record<End, readonly EndedBy[]> = {
   ...(Object.fromEntries(Object.keys(ENDS).map((end) => [end, ["lb"]])) as unknown as Record<End, readonly EndedBy[]>),
   eof: ["client", "backend"],
   reset: ["client", "backend"],
-  handshake_failed: ["client"],
+  proxy_header_bad: ["client"],
+  handshake_failed: ["client", "backend"],
   connect_refused: ["backend"],
   connect_timeout: ["backend"],
   connect_failed: ["backend"],
@@ -128,6 +129,49 @@ export const METRICS: readonly Metric[] = [
     help: "Connections ended, by how (as in the access log) and by whom: client, backend or lb.",
     samples: ({ listeners }) => listeners.flatMap(endsOf),
   },
+  {
+    name: "lb_tls_handshakes_total",
+    type: "counter",
+    labels: ["listener", "version", "resumed"],
+    help: "TLS handshakes with clients that succeeded; resumed is true or false.",
+    samples: (snapshot) =>
+      eachTls(snapshot, (listener, { handshakes }) =>
+        handshakes.map(({ version, resumed, count }) => ({
+          labels: [listener, version, String(resumed)],
+          value: count,
+        })),
+      ),
+  },
+  {
+    name: "lb_tls_handshake_failures_total",
+    type: "counter",
+    labels: ["listener", "reason"],
+    help: "TLS handshakes with clients that failed.",
+    samples: (snapshot) =>
+      eachTls(snapshot, (listener, { failures }) =>
+        failures.map(({ reason, count }) => ({ labels: [listener, reason], value: count })),
+      ),
+  },
+  {
+    name: "lb_tls_handshake_duration_seconds",
+    type: "histogram",
+    labels: LISTENER_LABELS,
+    help: "From accept to the end of TLS handshakes that succeeded.",
+    samples: (snapshot) =>
+      eachTls(snapshot, (listener, { handshake_ms: { sum, buckets } }) => [
+        { labels: [listener], value: { sumSeconds: sum / 1000, buckets, boundsMs: HANDSHAKE_BUCKETS_MS } },
+      ]),
+  },
+  {
+    name: "lb_tls_certificate_expiry",
+    type: "gauge",
+    labels: ["listener", "cert"],
+    help: "Days until the certificate expires, negative when it has.",
+    samples: (snapshot) =>
+      eachTls(snapshot, (listener, { certificates }) =>
+        certificates.map(({ cert, days_left }) => ({ labels: [listener, cert], value: days_left })),
+      ),
+  },
 
   ofBackend("lb_backend_up", "gauge", "1 while the backend is up, else 0.", (b) => (b.up ? 1 : 0)),
   ofBackend("lb_backend_weight", "gauge", "Weight of the backend; 0 takes no new connections.", (b) => b.weight),
@@ -144,11 +188,12 @@ export const METRICS: readonly Metric[] = [
     name: "lb_backend_connect_failures_total",
     type: "counter",
     labels: [...BACKEND_LABELS, "reason"],
-    help: "Attempts to connect that failed; reason is refused, timeout or failed.",
+    help: "Attempts to connect that failed; reason is refused, timeout, tls or failed.",
     samples: (snapshot) =>
       eachBackend(snapshot, (labels, { connects }) => [
         { labels: [...labels, "refused"], value: connects.refused },
         { labels: [...labels, "timeout"], value: connects.timed_out },
+        { labels: [...labels, "tls"], value: connects.tls_failed },
         { labels: [...labels, "failed"], value: connects.failed },
       ]),
   },
@@ -165,7 +210,10 @@ export const METRICS: readonly Metric[] = [
     help: "How long successful connects took.",
     samples: (snapshot) =>
       eachBackend(snapshot, (labels, { connect_ms }) => [
-        { labels, value: { sumSeconds: connect_ms.sum / 1000, buckets: connect_ms.buckets } },
+        {
+          labels,
+          value: { sumSeconds: connect_ms.sum / 1000, buckets: connect_ms.buckets, boundsMs: CONNECT_BUCKETS_MS },
+        },
       ]),
   },
   ofBackend(
@@ -241,6 +289,10 @@ function ofWorker(name: string, type: Simple, help: string, value: (worker: Work
   return { name, type, labels: WORKER_LABELS, help, samples };
 }
 
+function eachTls(snapshot: Snapshot, each: (listener: string, tls: TlsStatus) => Sample[]): Sample[] {
+  return snapshot.listeners.flatMap(({ name, tls }) => (tls === null ? [] : each(name, tls)));
+}
+
 function eachBackend(snapshot: Snapshot, each: (labels: string[], backend: BackendStatus) => Sample[]): Sample[] {
   return snapshot.pools.flatMap((pool) =>
     pool.backends.flatMap((backend) => each([pool.name, backend.name, backend.address], backend)),
@@ -263,17 +315,17 @@ function seconds(rfc3339: string): number {
 function histogram(
   metric: Metric,
   labels: readonly string[],
-  value: { sumSeconds: number; buckets: readonly number[] },
+  value: { sumSeconds: number; buckets: readonly number[]; boundsMs: readonly number[] },
 ) {
   const names = [...metric.labels, "le"];
   let text = "";
   let count = 0;
   // The buckets are cumulative, and the last one, +Inf, is the count.
-  CONNECT_BUCKETS_MS.forEach((boundMs, i) => {
+  value.boundsMs.forEach((boundMs, i) => {
     count += value.buckets[i] ?? 0;
     text += line(`${metric.name}_bucket`, names, [...labels, String(boundMs / 1000)], count);
   });
-  count += value.buckets[CONNECT_BUCKETS_MS.length] ?? 0;
+  count += value.buckets[value.boundsMs.length] ?? 0;
   text += line(`${metric.name}_bucket`, names, [...labels, "+Inf"], count);
   text += line(`${metric.name}_sum`, metric.labels, labels, value.sumSeconds);
   return text + line(`${metric.name}_count`, metric.labels, labels, count);

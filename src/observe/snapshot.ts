@@ -2,6 +2,7 @@
 // as JSON as it stands, so its keys are an interface; the Prometheus text is a view of it, and nothing else is counted
 // anywhere.
 import type { End, EndedBy } from "../core/ends.ts";
+import type { TlsFailure } from "../shared/counters.ts";
 
 export interface Snapshot {
   version: string;
@@ -59,8 +60,19 @@ export interface ListenerStatus {
   accepted: number;
   bytes_in: number;
   bytes_out: number;
+  /** null where TLS is not terminated here. */
+  tls: TlsStatus | null;
   /** Ended connections; combinations that never occurred are left out. */
   ends: { end: End; end_by: EndedBy; count: number }[];
+}
+
+export interface TlsStatus {
+  certificates: { cert: string; names: string[]; not_after: string; days_left: number }[];
+  /** Handshakes that succeeded. */
+  handshakes: { version: "TLSv1.2" | "TLSv1.3"; resumed: boolean; count: number }[];
+  failures: { reason: TlsFailure; count: number }[];
+  /** Successful handshakes, from accept on: buckets by upper bound (HANDSHAKE_BUCKETS_MS), not cumulated. */
+  handshake_ms: { sum: number; buckets: number[] };
 }
 
 export interface PoolStatus {
@@ -85,6 +97,7 @@ export interface BackendStatus {
     refused: number;
     timed_out: number;
     failed: number;
+    tls_failed: number;
     retried_away: number;
   };
   /** Successful connects: their times, in buckets by upper bound (CONNECT_BUCKETS_MS, the last one infinite), not cumulated. */

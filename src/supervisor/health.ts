@@ -3,11 +3,19 @@
 import type { Socket, SocketHandler } from "bun";
 import { formatEndpoint, parseEndpoint } from "../core/address.ts";
 import type { PoolConfig } from "../config/schema.ts";
-import { adoptConnecting, connectByAddress } from "../platform/bun.ts";
+import {
+  adoptConnecting,
+  connectByAddress,
+  upgradeToClient,
+  type ClientTls,
+  type TlsHandler,
+} from "../platform/bun.ts";
 import { errnoName } from "../platform/libc.ts";
 import { beginConnect, ownSockets, sockaddr } from "../platform/sockets.ts";
+import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
 import { record, startRiseFall, type RiseFall } from "../policy/rise-fall.ts";
-import type { BackendRecord, PoolRecord } from "./registry.ts";
+import { proxyHeaderV1, proxyHeaderV2 } from "../wire/proxy-protocol.ts";
+import { clientTlsPlan, hostOf, type BackendRecord, type PoolRecord } from "./registry.ts";
 
 /** Checks under way at once, so that a large config cannot take all descriptors; more wait for their turn. */
 export const CHECKS_AT_ONCE_MAX = 16;
@@ -31,22 +39,27 @@ class Check {
   readonly facts: HealthFacts = { sinceMs: Date.now(), success: 0, failure: 0, lastError: null };
   backend: BackendRecord;
   config: HealthConfig;
+  #asked: Asked;
   #state: RiseFall;
   #timer: ReturnType<typeof setTimeout> | null = null;
   #probe: Probe | null = null;
   readonly #checks: HealthChecks;
 
-  constructor(backend: BackendRecord, config: HealthConfig, checks: HealthChecks) {
+  constructor(backend: BackendRecord, pool: PoolRecord, checks: HealthChecks) {
+    const { health: config } = pool.config;
     this.backend = backend;
     this.config = config;
+    this.#asked = asked(pool, backend);
     this.#checks = checks;
     this.#state = startRiseFall(config.rise, config.fall);
     this.#schedule(Math.random() * JITTER * config.interval);
   }
 
   /** The same backend after a reload; its history goes on if the rules are the same. */
-  reconfigure(backend: BackendRecord, config: HealthConfig): void {
+  reconfigure(backend: BackendRecord, pool: PoolRecord): void {
+    const { health: config } = pool.config;
     this.backend = backend;
+    this.#asked = asked(pool, backend);
     const before = this.config;
     this.config = config;
     if (config.rise !== before.rise || config.fall !== before.fall) {
@@ -63,13 +76,18 @@ class Check {
 
   /** Its turn has come. */
   begin(): void {
-    this.#probe = new Probe(target(this.backend.address, this.config.port), this.config.timeout, (error) => {
-      this.#probe = null;
-      this.#checks.finished(this);
-      this.#record(error);
-      const { interval } = this.config;
-      this.#schedule(interval * (1 - JITTER + 2 * JITTER * Math.random()));
-    });
+    this.#probe = new Probe(
+      target(this.backend.address, this.config.port),
+      this.config.timeout,
+      this.#asked,
+      (error) => {
+        this.#probe = null;
+        this.#checks.finished(this);
+        this.#record(error);
+        const { interval } = this.config;
+        this.#schedule(interval * (1 - JITTER + 2 * JITTER * Math.random()));
+      },
+    );
   }
 
   #schedule(ms: number): void {
@@ -109,8 +127,8 @@ export class HealthChecks {
       for (const backend of pool.backends) {
         wanted.add(backend.id);
         const check = this.#checks.get(backend.id);
-        if (check === undefined) this.#checks.set(backend.id, new Check(backend, pool.config.health, this));
-        else check.reconfigure(backend, pool.config.health);
+        if (check === undefined) this.#checks.set(backend.id, new Check(backend, pool, this));
+        else check.reconfigure(backend, pool);
       }
     }
     for (const [id, check] of this.#checks) {
@@ -159,15 +177,54 @@ function target(address: string, port: number): string {
   return port > 0 && endpoint.kind === "ip" ? formatEndpoint({ ...endpoint, port }) : address;
 }
 
-/** One connect, and what became of it: null for success, else what was wrong. Tells once. */
+/** What a check is to do beside connecting. */
+interface Asked {
+  /** Sent first: a PROXY header that says the connection is our own; empty = none. */
+  greeting: Uint8Array;
+  /** A TLS handshake with these options, or null. */
+  tls: ClientTls | null;
+}
+
+const UNVERIFIED: TlsClientPlan = {
+  verify: false,
+  ca: null,
+  serverName: "",
+  alpn: [],
+  minVersion: "1.2",
+  cert: null,
+  key: null,
+};
+
+const NO_GREETING = new Uint8Array(0);
+
+// The pool's TLS serves its checks; a check by TLS of a pool without it asks for a handshake and verifies nothing.
+function asked({ config }: PoolRecord, backend: BackendRecord): Asked {
+  const greeting =
+    config.send_proxy === "off"
+      ? NO_GREETING
+      : config.send_proxy === "v1"
+        ? proxyHeaderV1(null, null)
+        : proxyHeaderV2({ command: "local", source: null, destination: null });
+  if (config.health.type !== "tls") return { greeting, tls: null };
+  const plan = config.tls === null ? UNVERIFIED : clientTlsPlan(config.tls);
+  return { greeting, tls: new TlsClient(plan).options(hostOf(backend), backend.address) };
+}
+
+/** One check of a backend, and what became of it: null for success, else what was wrong. Tells once. */
 class Probe {
   #socket: Socket<Probe> | null = null;
   #done: ((error: string | null) => void) | null;
   readonly #timer: ReturnType<typeof setTimeout>;
+  readonly #asked: Asked;
+  #securing = false;
 
-  constructor(address: string, timeoutMs: number, done: (error: string | null) => void) {
+  constructor(address: string, timeoutMs: number, what: Asked, done: (error: string | null) => void) {
     this.#done = done;
-    this.#timer = setTimeout(() => this.end("connect timed out"), timeoutMs);
+    this.#asked = what;
+    this.#timer = setTimeout(
+      () => this.end(this.#securing ? "TLS handshake timed out" : "connect timed out"),
+      timeoutMs,
+    );
     const endpoint = parseEndpoint(address);
     if (endpoint.kind === "bad") throw new Error(`${address}: ${endpoint.why}`);
     if (!ownSockets()) {
@@ -182,6 +239,24 @@ class Probe {
   opened(socket: Socket<Probe>): void {
     if (this.#done === null) socket.terminate();
     else this.#socket = socket;
+  }
+
+  /** TCP is connected. */
+  connected(socket: Socket<Probe>): void {
+    if (this.#done === null || this.#securing || socket !== this.#socket) return;
+    const { greeting, tls } = this.#asked;
+    if (greeting.length > 0) socket.write(greeting);
+    if (tls === null) {
+      this.end(null);
+      return;
+    }
+    this.#securing = true;
+    upgradeToClient(socket, { tls, data: this, twin: deaf, handlers: tlsProbeEvents });
+  }
+
+  handshake(done: boolean, error: Error | null): void {
+    const code = (error as { code?: string } | null)?.code ?? "failed";
+    this.end(done || this.#asked.tls?.rejectUnauthorized === false ? null : `TLS handshake failed: ${code}`);
   }
 
   end(error: string | null): void {
@@ -208,18 +283,33 @@ function failed(error: Error | undefined): string {
 const probeEvents: SocketHandler<Probe, "uint8array"> = {
   binaryType: "uint8array",
   open: (socket) => socket.data.opened(socket),
-  drain: (socket) => socket.data.end(null),
-  data: (socket) => socket.data.end(null),
-  end: (socket) => socket.data.end(null),
+  drain: (socket) => socket.data.connected(socket),
+  data: (socket) => socket.data.connected(socket),
+  end: (socket) => socket.data.connected(socket),
   close: (socket, error) => socket.data.end(failed(error)),
   connectError: (socket, error) => socket.data.end(failed(error)),
   error: (socket, error) => socket.data.end(failed(error)),
+};
+
+const tlsProbeEvents: TlsHandler<Probe> = {
+  binaryType: "uint8array",
+  open: (socket) => socket.data.opened(socket),
+  handshake: (socket, done, error) => socket.data.handshake(done, error),
+  close: (socket) => socket.data.end("TLS handshake failed: closed"),
+  error: (socket, error) => socket.data.handshake(false, error),
 };
 
 const portableEvents: SocketHandler<Probe, "uint8array"> = {
   ...probeEvents,
   open: (socket) => {
     socket.data.opened(socket);
-    socket.data.end(null);
+    socket.data.connected(socket);
   },
 };
+
+/** Hears the ciphertext of a socket that has become TLS. */
+const deaf = { opened: ignore, connected: ignore, end: ignore } as unknown as Probe;
+
+function ignore(): void {
+  // The TLS socket says all that counts.
+}

@@ -10,7 +10,8 @@ import type {
   PoolConfig,
   PoolTlsConfig,
 } from "../config/schema.ts";
-import type { BackendPlan, ListenerPlan, PoolPlan, PoolState, TlsClientPlan, TlsServerPlan } from "../messages.ts";
+import type { BackendPlan, ListenerPlan, PoolPlan, PoolState, TlsServerPlan } from "../messages.ts";
+import type { TlsClientPlan } from "../platform/tls-client.ts";
 import { Arena, claimed } from "../shared/cells.ts";
 import { clientMemory } from "../shared/clients.ts";
 import { BACKEND, LISTENER } from "../shared/counters.ts";

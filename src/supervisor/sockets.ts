@@ -6,7 +6,7 @@ import { statSync, unlinkSync } from "node:fs";
 import { connect as connectUnix } from "node:net";
 import { formatAddress, formatEndpoint, type Endpoint } from "../core/address.ts";
 import type { Config, ListenerConfig } from "../config/schema.ts";
-import type { SocketPlan } from "../messages.ts";
+import { ACCEPT_DRAIN_MS, type SocketPlan } from "../messages.ts";
 import {
   closeDescriptor,
   listenOn,
@@ -17,6 +17,9 @@ import {
   steer,
   type SocketError,
 } from "../platform/sockets.ts";
+
+/** What a worker's timer may be late by, and a little more. */
+const RETIRED_SLACK_MS = 100;
 
 interface Group {
   readonly endpoint: Endpoint;
@@ -39,6 +42,8 @@ export interface Bound {
 
 export class ListeningSockets {
   #groups = new Map<string, Group>();
+  /** Until then (on performance.now()) workers may still hold sockets that were retired. */
+  #retiredUntilMs = 0;
 
   /**
    * Makes what the config needs and is not there yet; nothing that exists is touched. An error names the address, and
@@ -47,6 +52,9 @@ export class ListeningSockets {
   async bind(config: Config, workers: number): Promise<Bound | { error: string }> {
     const bound: Bound = { made: [] };
     if (!ownSockets()) return bound;
+    // An address that was given up a moment ago is not free, and must not be shared with a socket that drops newcomers.
+    const waitMs = this.#retiredUntilMs - performance.now();
+    if (waitMs > 0) await Bun.sleep(waitMs);
     for (const [key, { endpoint, listener }] of wantedBy(config)) {
       const have = this.#groups.get(key)?.fds.length ?? 0;
       const need = endpoint.kind === "unix" || endpoint.kind === "abstract" ? 1 : workers;
@@ -130,6 +138,7 @@ export class ListeningSockets {
 
   #retire(key: string, group: Group): void {
     this.#groups.delete(key);
+    this.#retiredUntilMs = performance.now() + ACCEPT_DRAIN_MS + RETIRED_SLACK_MS;
     removeFile(group.endpoint);
     for (const fd of group.fds) {
       if (!isUnix(group.endpoint)) refuseNewcomers(fd);

@@ -1,10 +1,25 @@
 // Takes the snapshot: adds up the workers' rows of counters and puts beside them what the supervisor knows.
 import { formatEndpoint } from "../core/address.ts";
+import type { ListenerTlsConfig } from "../config/schema.ts";
 import { END_NAMES, ENDED_BY } from "../core/ends.ts";
-import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot, WorkerStatus } from "../observe/snapshot.ts";
+import type {
+  BackendStatus,
+  ListenerStatus,
+  PoolStatus,
+  Snapshot,
+  TlsStatus,
+  WorkerStatus,
+} from "../observe/snapshot.ts";
 import { openFilesLimit } from "../platform/sockets.ts";
 import { claimed } from "../shared/cells.ts";
-import { BACKEND, CONNECT_BUCKETS_MS, LISTENER, WORKER } from "../shared/counters.ts";
+import {
+  BACKEND,
+  CONNECT_BUCKETS_MS,
+  HANDSHAKE_BUCKETS_MS,
+  LISTENER,
+  TLS_FAILURES,
+  WORKER,
+} from "../shared/counters.ts";
 import type { Fleet, WorkerSeat } from "./fleet.ts";
 import type { HealthChecks } from "./health.ts";
 import type { BackendRecord, ListenerRecord, PoolRecord, Registry } from "./registry.ts";
@@ -101,8 +116,36 @@ function listenerStatus({ name, config, open, counters }: ListenerRecord): Liste
     accepted: sum(LISTENER.accepted),
     bytes_in: sum(LISTENER.bytesIn),
     bytes_out: sum(LISTENER.bytesOut),
+    tls: config.tls && tlsStatus(config.tls, sum),
     ends: ends.filter(({ count }) => count > 0),
   };
+}
+
+function tlsStatus(tls: ListenerTlsConfig, sum: (cell: number) => number): TlsStatus {
+  return {
+    certificates: tls.certificates.map(({ cert, names, not_after }) => ({
+      cert,
+      names,
+      not_after: new Date(not_after).toISOString(),
+      days_left: daysLeft(not_after),
+    })),
+    handshakes: [
+      { version: "TLSv1.2", resumed: false, count: sum(LISTENER.tls12) },
+      { version: "TLSv1.2", resumed: true, count: sum(LISTENER.tls12Resumed) },
+      { version: "TLSv1.3", resumed: false, count: sum(LISTENER.tls13) },
+      { version: "TLSv1.3", resumed: true, count: sum(LISTENER.tls13Resumed) },
+    ],
+    failures: TLS_FAILURES.map((reason, i) => ({ reason, count: sum(LISTENER.tlsFailures + i) })),
+    handshake_ms: {
+      sum: sum(LISTENER.handshakeSumMs),
+      buckets: Array.from({ length: HANDSHAKE_BUCKETS_MS.length + 1 }, (_, i) => sum(LISTENER.handshakeBuckets + i)),
+    },
+  };
+}
+
+/** Days until a moment, with fractions; negative when it has passed. */
+export function daysLeft(epochMs: number): number {
+  return (epochMs - Date.now()) / 86_400_000;
 }
 
 function poolStatus(pool: PoolRecord, health: HealthChecks): PoolStatus {
@@ -130,6 +173,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: HealthC
       refused: sum(BACKEND.refused),
       timed_out: sum(BACKEND.timedOut),
       failed: sum(BACKEND.failed),
+      tls_failed: sum(BACKEND.tlsFailed),
       retried_away: sum(BACKEND.retriedAway),
     },
     connect_ms: {

@@ -19,7 +19,7 @@ import { AccessSink, Log } from "./log.ts";
 import { listenerPlan, poolPlan, poolState, Registry, type PoolRecord } from "./registry.ts";
 import { Resolver } from "./resolve.ts";
 import { ListeningSockets } from "./sockets.ts";
-import { takeSnapshot } from "./status.ts";
+import { daysLeft, takeSnapshot } from "./status.ts";
 import { watchFiles, type Watch } from "./watch.ts";
 
 /** The last part of shutdown_timeout, over which the connections that are left are ended. */
@@ -29,6 +29,9 @@ const HOUSEKEEPING_MS = 1000;
 const LAST_LINES_MS = 2000;
 /** The same, when the process is told twice. */
 const AT_ONCE_MS = 100;
+const DAY_MS = 86_400_000;
+/** A certificate with fewer days left is told of every day. */
+const EXPIRY_WARNING_DAYS = 14;
 /** Below this part of the cap the process counts as recovered. */
 const RECOVERED_BELOW = 0.9;
 
@@ -82,6 +85,8 @@ export class Supervisor {
   #reloading: Promise<unknown> = Promise.resolve();
   #maxConnections = 0;
   #overBudget = false;
+  /** Days since the load of the config on which certificates that expire have been told of. */
+  #daysSaid = 0;
   #phase: "starting" | "running" | "stopping" = "starting";
 
   constructor(options: RunOptions, log: Log, config: Config, files: readonly string[]) {
@@ -287,6 +292,7 @@ export class Supervisor {
     this.#fleet.shrinkTo(count);
     this.#sockets.settle(config, count);
     this.#loadedAtMs = Date.now();
+    this.#daysSaid = 0;
     this.#follow(config);
     // Health may have changed while the plans were on their way.
     for (const pool of this.#registry.pools) this.#tellPool(pool, true);
@@ -338,9 +344,23 @@ export class Supervisor {
 
   #keepHouse(): void {
     this.#registry.sweep();
+    this.#sayExpiring();
     if (!this.#overBudget || claimed(this.#open) >= this.#maxConnections * RECOVERED_BELOW) return;
     this.#overBudget = false;
     this.#log.info("below max_connections again", { open: claimed(this.#open) });
+  }
+
+  // The load of the config has said it for the first day.
+  #sayExpiring(): void {
+    if (Date.now() < this.#loadedAtMs + this.#daysSaid * DAY_MS + DAY_MS) return;
+    this.#daysSaid++;
+    for (const { name, config } of this.#registry.listeners) {
+      for (const { cert, not_after } of config.tls?.certificates ?? []) {
+        const days = Math.floor(daysLeft(not_after));
+        if (days < EXPIRY_WARNING_DAYS)
+          this.#log.warn("certificate expires", { listener: name, cert, days_left: days });
+      }
+    }
   }
 
   // ---------------------------------------------------------------- stop

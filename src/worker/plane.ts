@@ -2,15 +2,8 @@
 // listening sockets they name, keeps the clock, and stops when it is told to.
 import type { TimerNode } from "../core/timer-wheel.ts";
 import { TimerWheel } from "../core/timer-wheel.ts";
-import type {
-  FromWorker,
-  Plan,
-  PoolState,
-  SocketPlan,
-  TlsClientPlan,
-  TlsServerPlan,
-  WorkerStart,
-} from "../messages.ts";
+import { ACCEPT_DRAIN_MS } from "../messages.ts";
+import type { FromWorker, Plan, PoolState, SocketPlan, TlsServerPlan, WorkerStart } from "../messages.ts";
 import { listenOnAddress, listenOnDescriptor, type Listening } from "../platform/bun.ts";
 import { duplicate, setBacklog } from "../platform/sockets.ts";
 import { Ledger } from "../shared/ledger.ts";
@@ -19,13 +12,10 @@ import type { Connection } from "./connection.ts";
 import { TICK_MS } from "./clock.ts";
 import { clientEvents, Listener, type Acceptor } from "./listener.ts";
 import { Pool } from "./pool.ts";
-import { TlsClient } from "./tls-client.ts";
+import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
 import { TlsServer } from "./tls-server.ts";
 
 const WHEEL_SLOTS = 1024;
-
-/** How long a listening socket that is to be closed goes on accepting what stands in its queue. */
-export const ACCEPT_DRAIN_MS = 250;
 
 /** Refused clients that wait for their FIN to be read; beyond that they are reset. */
 export const LINGERING_MAX = 256;

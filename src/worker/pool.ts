@@ -6,7 +6,7 @@ import { createBalancer, eligible, type Balancer, type Candidate } from "../poli
 import { claim, claimed, giveBack } from "../shared/cells.ts";
 import { BACKEND } from "../shared/counters.ts";
 import { sockaddr } from "../platform/sockets.ts";
-import type { TlsClient } from "./tls-client.ts";
+import type { TlsClient } from "../platform/tls-client.ts";
 
 /** A backend and the cells that go with it. Lives as long as a connection or the pool knows it. */
 export class Backend implements Candidate {

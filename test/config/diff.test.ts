@@ -1,4 +1,6 @@
-import { expect, it } from "vitest";
+import { readFileSync } from "node:fs";
+import { basename } from "node:path";
+import { describe, expect, it } from "vitest";
 import { summarize } from "../../src/config/diff.ts";
 import { parseConfig } from "../../src/config/load.ts";
 import type { Config } from "../../src/config/schema.ts";
@@ -58,4 +60,77 @@ it("names listeners and pools that came and went", () => {
 it("tells that the token changed, and not what it is", () => {
   const text = `admin.token_file = "t"\n${base}`;
   expect(summarize(config(text, "old-token"), config(text, "new-token"))).toEqual(["admin.token changed"]);
+});
+
+describe("TLS", () => {
+  /** `files` says which fixture stands behind a name. */
+  function withTls(tls: string, files: Record<string, string> = {}, pool = ""): Config {
+    const fixture = (path: string) => files[path] ?? files[basename(path)] ?? basename(path);
+    const text = `${base}${pool}[listeners.web.tls]\n${tls}`;
+    const result = parseConfig(text, {
+      file: "/lb/lb.toml",
+      env: {},
+      readFile: (path) => readFileSync(new URL(`fixtures/${fixture(path)}`, import.meta.url)),
+    });
+    if (!result.ok) throw new Error(JSON.stringify(result.problems));
+    return result.config;
+  }
+  const site = '{ cert = "site.pem", key = "site.key" }';
+  const other = '{ cert = "other.pem", key = "other.key" }';
+  const rsa = { "site.pem": "site-rsa.pem", "site.key": "site-rsa.key" };
+
+  it("names a certificate that changed on the disk, and no word of it", () => {
+    const tls = `certificates = [${site}, ${other}]`;
+    expect(summarize(withTls(tls), withTls(tls))).toEqual([]);
+    expect(summarize(withTls(tls), withTls(tls, rsa))).toEqual(["listeners.web: certificate site.pem changed"]);
+    // The same certificate, with another chain behind it.
+    expect(summarize(withTls(tls), withTls(tls, { "site.pem": "gap.pem" }))).toEqual([
+      "listeners.web: certificate site.pem changed",
+    ]);
+  });
+
+  it("names certificates that came and went, in full where their names are the same", () => {
+    const a = '{ cert = "a/site.pem", key = "site.key" }';
+    const old = withTls(`certificates = [${site}]`);
+    expect(summarize(old, withTls(`certificates = [${other}]`))).toEqual([
+      "listeners.web: certificate other.pem added",
+      "listeners.web: certificate site.pem removed",
+    ]);
+    expect(summarize(old, withTls(`certificates = [${site}, ${a}]`))).toEqual([
+      "listeners.web: certificate /lb/a/site.pem added",
+    ]);
+    expect(
+      summarize(withTls(`certificates = [${site}, ${other}]`), withTls(`certificates = [${other}, ${site}]`)),
+    ).toEqual(["listeners.web: certificates in another order"]);
+  });
+
+  it("names what else changed in its files, once", () => {
+    const tls = `certificates = [${site}]\nclient_auth = "required"\nclient_ca = "ca.pem"\nclient_crl = "clients.crl"`;
+    const pool = '[pools.app.tls]\nca = "ca.pem"\ncert = "other.pem"\nkey = "other.key"\n';
+    const next = { "ca.pem": "site.pem", "clients.crl": "old.crl", "other.pem": "cn-only.pem" };
+    expect(summarize(withTls(tls, {}, pool), withTls(tls, next, pool))).toEqual([
+      "listeners.web: tls.client_ca changed",
+      "listeners.web: tls.client_crl changed",
+      "pools.app: tls.ca changed",
+      "pools.app: tls.cert changed",
+    ]);
+    const elsewhere = tls.replace('"ca.pem"', '"site.pem"');
+    expect(summarize(withTls(tls), withTls(elsewhere))).toEqual(["listeners.web: tls.client_ca changed"]);
+  });
+
+  it("says where it is switched on or off", () => {
+    const lines = [summarize(config(base), withTls(`certificates = [${site}]`))];
+    lines.push(summarize(withTls(`certificates = [${site}]`), config(base)));
+    expect(lines).toEqual([["listeners.web: tls changed"], ["listeners.web: tls changed"]]);
+  });
+});
+
+it("names routes and what is believed of PROXY headers", () => {
+  const next = base.replace("pool =", 'proxy_protocol = "required"\ntrusted_proxies = ["10.0.0.0/8"]\npool =');
+  const routes = '[[listeners.web.routes]]\nsni = ["a.example"]\npool = "app"\n';
+  expect(summarize(config(base), config(next + routes))).toEqual([
+    "listeners.web: proxy_protocol changed",
+    "listeners.web: trusted_proxies changed",
+    "listeners.web: routes changed",
+  ]);
 });

@@ -1,5 +1,6 @@
 // What `npm run generate` writes is current, and says what the schema says.
 import { readFileSync } from "node:fs";
+import { basename } from "node:path";
 import { describe, expect, it } from "vitest";
 import { checked } from "../../src/cli/check.ts";
 import { jsonSchema, jsonSchemaText } from "../../src/config/json-schema.ts";
@@ -16,9 +17,10 @@ describe("docs/config.md", () => {
 
   it("has examples that are fine", () => {
     const blocks = [...reference().matchAll(/```toml\n(.*?)```/gs)].map((match) => match[1] ?? "");
-    expect(blocks.length).toBe(2);
+    expect(blocks.length).toBe(3);
+    const readFile = (path: string) => readFileSync(new URL(`fixtures/${basename(path)}`, import.meta.url));
     for (const block of blocks) {
-      const result = parseConfig(block, { file: "lb.toml", env: {} });
+      const result = parseConfig(block, { file: "lb.toml", env: {}, readFile });
       expect(result).toMatchObject({ ok: true, warnings: [] });
     }
   });

@@ -75,10 +75,15 @@ export class Backend {
     });
   }
 
-  /** Listens no more and resets what is connected: a crash. */
-  stop(): void {
+  /** Listens no more; what is connected goes on. */
+  stopListening(): void {
     this.#server?.stop(false);
     this.#server = null;
+  }
+
+  /** Listens no more and resets what is connected: a crash. */
+  stop(): void {
+    this.stopListening();
     this.reset();
   }
 

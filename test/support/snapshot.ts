@@ -52,6 +52,17 @@ export function filledSnapshot(): Snapshot {
         accepted: 42,
         bytes_in: 1010,
         bytes_out: 2020,
+        tls: {
+          certificates: [
+            { cert: "/etc/lb/site.pem", names: ["a.example"], not_after: "2027-01-01T00:00:00.000Z", days_left: 39.5 },
+          ],
+          handshakes: [
+            { version: "TLSv1.2", resumed: false, count: 6 },
+            { version: "TLSv1.3", resumed: true, count: 7 },
+          ],
+          failures: [{ reason: "not_tls", count: 8 }],
+          handshake_ms: { sum: 1500, buckets: [0, 0, 9, 4] },
+        },
         ends: [
           { end: "eof", end_by: "client", count: 30 },
           { end: "connect_refused", end_by: "backend", count: 2 },
@@ -85,7 +96,7 @@ function filledBackend(name: string, address: string): BackendStatus {
     backup: false,
     max_connections: 500,
     open: 2,
-    connects: { attempted: 16, succeeded: 10, refused: 3, timed_out: 2, failed: 1, retried_away: 4 },
+    connects: { attempted: 16, succeeded: 10, refused: 3, timed_out: 2, failed: 1, tls_failed: 5, retried_away: 4 },
     connect_ms: { sum: 6250, buckets },
     bytes_in: 111,
     bytes_out: 222,

@@ -2,8 +2,22 @@
 // sessions that may be resumed, each under its own name only.
 import { createSecureContext } from "node:tls";
 import { parseAddress } from "../core/address.ts";
-import type { TlsClientPlan } from "../messages.ts";
-import { alpnWire, type ClientTls, type TlsContext } from "../platform/bun.ts";
+import { alpnWire, type ClientTls, type TlsContext } from "./bun.ts";
+
+export type TlsVersion = "1.2" | "1.3";
+
+/** TLS towards backends. Certificates and keys are PEM. */
+export interface TlsClientPlan {
+  verify: boolean;
+  /** null = the system's. */
+  ca: string | null;
+  /** SNI and the name checked; "" = the backend's host. */
+  serverName: string;
+  alpn: string[];
+  minVersion: TlsVersion;
+  cert: string | null;
+  key: string | null;
+}
 
 /** Sessions kept for one pool; beyond that the oldest goes. */
 export const SESSIONS_MAX = 256;

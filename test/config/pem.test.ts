@@ -1,0 +1,88 @@
+import { X509Certificate } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { namesOf, readCertificates, readPrivateKey, readRevocations } from "../../src/config/pem.ts";
+
+const bytes = (name: string) => readFileSync(new URL(`fixtures/${name}`, import.meta.url));
+const text = (content: string) => new TextEncoder().encode(content);
+
+describe("certificates", () => {
+  it("are found between other text, in any encoding, with either kind of line end", () => {
+    const around = Buffer.concat([Buffer.from([0xff, 0xfe, 0x0a]), bytes("site.pem"), Buffer.from("\xe9nd", "latin1")]);
+    const crlf = text(bytes("site.pem").toString().replaceAll("\n", "\r\n"));
+    for (const file of [around, crlf]) {
+      const read = readCertificates(file, "site.pem");
+      expect(read.is === "certificates" && read.certificates.length).toBe(2);
+    }
+  });
+
+  it("are told by their number where one of several is broken", () => {
+    const file = Buffer.concat([bytes("site.pem"), bytes("broken.pem")]);
+    expect(readCertificates(file, "x")).toMatchObject({ why: "has as number 3 a certificate that cannot be parsed" });
+  });
+
+  it("answer at every place where the file may be cut", () => {
+    const whole = bytes("site.pem");
+    for (let length = 0; length < whole.byteLength - 1; length++) {
+      const read = readCertificates(whole.subarray(0, length), "x");
+      if (read.is === "certificates") expect(read.certificates.length).toBe(1);
+    }
+  });
+
+  it("of many beginnings without an end take no time", () => {
+    const started = performance.now();
+    expect(readCertificates(text("-----BEGIN CERTIFICATE-----\n".repeat(200_000)), "x")).toMatchObject({ is: "bad" });
+    expect(performance.now() - started).toBeLessThan(1000);
+  });
+});
+
+describe("names", () => {
+  const names = (file: string) => namesOf(new X509Certificate(bytes(file)));
+
+  it("are the DNS names of subjectAltName, in lower case", () => {
+    expect(names("site.pem")).toEqual(["example.com", "*.example.com"]);
+    expect(names("other.pem")).toEqual(["other.example", "www.example.com"]);
+  });
+
+  it("are the common name only where there is no subjectAltName at all", () => {
+    expect(names("cn-only.pem")).toEqual(["cn.example.com"]);
+    expect(names("no-names.pem")).toEqual([]);
+  });
+});
+
+describe("keys", () => {
+  it("are found behind a certificate and in all their forms", () => {
+    for (const file of ["site.key", "site-rsa.key", "combined.pem"]) {
+      expect(readPrivateKey(bytes(file), file).is, file).toBe("key");
+    }
+  });
+
+  it("that are encrypted come with the command that decrypts them, fit for a shell", () => {
+    for (const file of ["encrypted.key", "encrypted-old.key"]) {
+      expect(readPrivateKey(bytes(file), "my key.pem")).toMatchObject({
+        why: "is encrypted, and there is nobody to ask for its passphrase",
+        hint: "decrypt it: openssl pkey -in 'my key.pem' -out 'my key.pem.plain'",
+      });
+    }
+    expect(
+      readPrivateKey(text("-----BEGIN OPENSSH PRIVATE KEY-----\nAA\n-----END OPENSSH PRIVATE KEY-----"), "k"),
+    ).toMatchObject({ hint: "turn a copy of it into PEM: ssh-keygen -p -m PEM -f k" });
+  });
+});
+
+describe("revocation lists", () => {
+  it("tell when the first of them is to be replaced", () => {
+    expect(readRevocations(bytes("clients.crl"), "x")).toMatchObject({ nextUpdate: Date.UTC(2120, 0, 1) });
+    expect(readRevocations(Buffer.concat([bytes("clients.crl"), bytes("old.crl")]), "x")).toMatchObject({
+      nextUpdate: Date.UTC(2021, 0, 1),
+    });
+  });
+
+  it("must all be whole", () => {
+    const file = Buffer.concat([bytes("clients.crl"), bytes("broken.crl")]);
+    expect(readRevocations(file, "x")).toMatchObject({ why: "has a revocation list that cannot be parsed" });
+    expect(readRevocations(text("0\x82"), "x.crl")).toMatchObject({
+      hint: "from DER: openssl crl -inform DER -in x.crl -out x.crl.pem",
+    });
+  });
+});

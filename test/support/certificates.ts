@@ -1,0 +1,119 @@
+// Certificates as a test wants them, made by the openssl program at the time of the test: an authority, leaves with names,
+// keys of either type, such as have expired, and the authority's list of what it revoked.
+import { execFile, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+
+/** Why there is no talking TLS here, or null. The tests that need the programs skip with it. */
+export const peersMissing: string | null =
+  ["openssl", "python3", "curl"]
+    .filter((program) => spawnSync(program, [program === "openssl" ? "version" : "--version"]).status !== 0)
+    .map((program) => `no ${program} here`)[0] ?? null;
+
+export interface LeafOptions {
+  /** "DNS:a.example", "IP:127.0.0.1" and so on. */
+  names?: string[];
+  key?: "ec" | "rsa";
+  /** YYYYMMDDHHMMSSZ. */
+  from?: string;
+  until?: string;
+}
+
+/** A certificate and its key, as the files that a config names. */
+export interface Leaf {
+  cert: string;
+  key: string;
+  /** SHA-256 of the certificate, lower case, without colons. */
+  fingerprint: string;
+}
+
+const FROM = "20200101000000Z";
+const UNTIL = "21200101000000Z";
+
+/** An authority in a folder of its own, which goes with `using`. */
+export class Authority {
+  readonly dir = mkdtempSync(join(tmpdir(), "lb-ca-"));
+  /** The authority's certificate. */
+  readonly cert = join(this.dir, "ca.pem");
+  readonly #key = join(this.dir, "ca.key");
+  readonly #config = join(this.dir, "ca.cnf");
+  #made = 0;
+
+  static async make(name = "Test CA"): Promise<Authority> {
+    const authority = new Authority();
+    await authority.#make(name);
+    return authority;
+  }
+
+  async #make(name: string): Promise<void> {
+    writeFileSync(join(this.dir, "index.txt"), "");
+    writeFileSync(
+      this.#config,
+      [
+        "[ca]\ndefault_ca = any\n[any]",
+        `database = ${this.dir}/index.txt\nnew_certs_dir = ${this.dir}`,
+        "rand_serial = yes\ndefault_md = sha256\npolicy = policy\ncopy_extensions = copy\nunique_subject = no",
+        "default_crl_days = 3650\n[policy]\ncommonName = optional\n",
+      ].join("\n"),
+    );
+    await this.#key_(this.#key, "ec");
+    const subject = ["-subj", `/CN=${name}`, "-days", "3650", "-addext", "keyUsage=critical,keyCertSign,cRLSign"];
+    await this.#openssl("req", "-x509", "-new", "-key", this.#key, "-out", this.cert, ...subject);
+  }
+
+  /** A certificate signed by the authority; `name` is its common name and, with nothing else said, its only DNS name. */
+  async leaf(name: string, { names = [`DNS:${name}`], key = "ec", from = FROM, until = UNTIL }: LeafOptions = {}): Promise<Leaf> {
+    const path = join(this.dir, `${++this.#made}`);
+    const files = { cert: `${path}.pem`, key: `${path}.key` };
+    await this.#key_(files.key, key);
+    const extension = names.length === 0 ? [] : ["-addext", `subjectAltName=${names.join(",")}`];
+    await this.#openssl("req", "-new", "-key", files.key, "-subj", `/CN=${name}`, ...extension, "-out", `${path}.csr`);
+    const signed = ["-batch", "-notext", "-config", this.#config, "-cert", this.cert, "-keyfile", this.#key];
+    const dates = ["-startdate", from, "-enddate", until];
+    await this.#openssl("ca", ...signed, ...dates, "-in", `${path}.csr`, "-out", files.cert);
+    return { ...files, fingerprint: fingerprint(files.cert) };
+  }
+
+  /** A certificate that nobody but itself vouches for. */
+  async selfSigned(name: string): Promise<Leaf> {
+    const path = join(this.dir, `${++this.#made}`);
+    const files = { cert: `${path}.pem`, key: `${path}.key` };
+    await this.#key_(files.key, "ec");
+    const names = ["-subj", `/CN=${name}`, "-addext", `subjectAltName=DNS:${name}`, "-days", "3650"];
+    await this.#openssl("req", "-x509", "-new", "-key", files.key, "-out", files.cert, ...names);
+    return { ...files, fingerprint: fingerprint(files.cert) };
+  }
+
+  /** The list of what is revoked: these and all revoked before. Returns the file. */
+  async revoke(...leaves: Leaf[]): Promise<string> {
+    const signed = ["-config", this.#config, "-cert", this.cert, "-keyfile", this.#key];
+    for (const { cert } of leaves) await this.#openssl("ca", ...signed, "-revoke", cert);
+    const list = join(this.dir, `${++this.#made}.crl`);
+    await this.#openssl("ca", ...signed, "-gencrl", "-out", list);
+    return list;
+  }
+
+  // Keys come from ready parameters, which takes no time; RSA is the exception.
+  #key_(file: string, type: "ec" | "rsa"): Promise<void> {
+    const kind = type === "ec" ? ["EC", "-pkeyopt", "ec_paramgen_curve:P-256"] : ["RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
+    return this.#openssl("genpkey", "-quiet", "-algorithm", ...kind, "-out", file);
+  }
+
+  async #openssl(...args: string[]): Promise<void> {
+    await run("openssl", args);
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+/** SHA-256 of the first certificate in a file. */
+function fingerprint(file: string): string {
+  const [, base64 = ""] = /-----BEGIN CERTIFICATE-----([^-]*)-----END/.exec(readFileSync(file, "latin1")) ?? [];
+  return new Bun.CryptoHasher("sha256").update(Buffer.from(base64, "base64")).digest("hex");
+}

@@ -1,0 +1,62 @@
+// What the kernel says of a socket, asked for without the code under test: socket options and connection states.
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { openLibc } from "../../src/platform/libc.ts";
+
+export const SOL_SOCKET = 1;
+export const SO_KEEPALIVE = 9;
+export const SOL_TCP = 6;
+export const TCP_KEEPIDLE = 4;
+export const TCP_KEEPINTVL = 5;
+export const TCP_KEEPCNT = 6;
+const TCP_INFO = 11;
+
+export const ESTABLISHED = 1;
+export const SYN_SENT = 2;
+
+/** A socket option that is an int. */
+export function socketOption(fd: number, level: number, option: number): number {
+  const value = new Int32Array(1);
+  if (openLibc()!.getsockopt(fd, level, option, value, new Uint32Array([4])) !== 0)
+    throw new Error("getsockopt failed");
+  return value[0]!;
+}
+
+/** The state of a TCP socket; of a listening one also how many wait in its accept queue, and for how many there is room. */
+export function tcpInfo(fd: number): { state: number; queued: number; backlog: number } {
+  const info = new Uint8Array(256);
+  if (openLibc()!.getsockopt(fd, SOL_TCP, TCP_INFO, info, new Uint32Array([256])) !== 0) throw new Error("no TCP_INFO");
+  const words = new Uint32Array(info.buffer);
+  // linux/tcp.h, struct tcp_info: for a listening socket `unacked` and `sacked` are its queue.
+  return { state: info[0]!, queued: words[6]!, backlog: words[7]! };
+}
+
+/** How many TCP sockets of this network namespace are in a state, towards or from a port. */
+export function countSockets(state: number, port: number, pid: number | "self" = "self"): number {
+  const hexPort = port.toString(16).toUpperCase().padStart(4, "0");
+  const hexState = state.toString(16).toUpperCase().padStart(2, "0");
+  const rows = ["tcp", "tcp6"].flatMap((name) =>
+    readFileSync(`/proc/${pid}/net/${name}`, "utf8").trim().split("\n").slice(1),
+  );
+  return rows.filter((row) => {
+    const [, local, remote, of] = row.trim().split(/\s+/);
+    return of === hexState && (local!.endsWith(`:${hexPort}`) || remote!.endsWith(`:${hexPort}`));
+  }).length;
+}
+
+/** The open descriptors of a process: what each one is. */
+export function descriptors(pid: number | "self" = "self"): string[] {
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder).flatMap((fd) => {
+    try {
+      return [readlinkSync(`${folder}/${fd}`)];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** Resident memory of a process in bytes. */
+export function residentBytes(pid: number | "self"): number {
+  const [, kilobytes] = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
+  return Number(kilobytes) * 1024;
+}

@@ -1,0 +1,108 @@
+// Plans for a data plane in the test's own thread: everything has a default, and the cells are real shared memory.
+import {
+  LISTENING_MAX,
+  type BackendPlan,
+  type ListenerPlan,
+  type Plan,
+  type PoolPlan,
+  type WorkerStart,
+} from "../../src/messages.ts";
+import { Arena } from "../../src/shared/cells.ts";
+import { BACKEND, LISTENER, WORKER } from "../../src/shared/counters.ts";
+import { ledgerMemory } from "../../src/shared/ledger.ts";
+
+export const arena = new Arena();
+let lastId = 0;
+
+/** Workers whose rows the counters have. */
+const WORKERS = 2;
+
+export function backendPlan(given: Partial<BackendPlan> = {}): BackendPlan {
+  const id = given.id ?? ++lastId;
+  return {
+    id,
+    name: `backend${id}`,
+    address: "127.0.0.1:9",
+    host: "",
+    weight: 1,
+    backup: false,
+    maxConnections: 0,
+    open: arena.int32(1),
+    counters: arena.float64(WORKERS * BACKEND.size),
+    ...given,
+  };
+}
+
+/** All the backends are up unless it says otherwise. */
+export function poolPlan(given: Partial<PoolPlan> = {}): PoolPlan {
+  const id = given.id ?? ++lastId;
+  const backends = given.backends ?? [backendPlan()];
+  return {
+    id,
+    name: `pool${id}`,
+    balance: "round_robin",
+    connectTimeoutMs: 3000,
+    retries: 2,
+    sourceAddress: "",
+    onDown: "keep",
+    keepaliveMs: 75_000,
+    sendProxy: "off",
+    tls: null,
+    up: backends.map((backend) => backend.id),
+    version: 1,
+    ...given,
+    backends,
+  };
+}
+
+export function listenerPlan(given: Partial<ListenerPlan> = {}): ListenerPlan {
+  const id = given.id ?? ++lastId;
+  return {
+    id,
+    name: `listener${id}`,
+    pool: -1,
+    proxyProtocol: "off",
+    trustedProxies: null,
+    tls: null,
+    routes: [],
+    allow: null,
+    deny: null,
+    clientPrefix: { ipv4: 32, ipv6: 64 },
+    maxConnections: 0,
+    maxConnectionsPerClient: 0,
+    rateLimit: null,
+    overLimit: "reset",
+    bandwidth: { upload: 0, download: 0 },
+    timeoutsMs: { handshake: 10_000, idle: 0, halfClose: 0, lifetime: 0 },
+    open: arena.int32(1),
+    counters: arena.float64(WORKERS * LISTENER.size),
+    clients: null,
+    ...given,
+  };
+}
+
+export function plan(given: Partial<Plan> = {}): Plan {
+  return {
+    generation: 1,
+    listeners: [],
+    pools: [],
+    sockets: [],
+    maxConnections: 0,
+    accessLog: "json",
+    debug: true,
+    ...given,
+  };
+}
+
+export function workerStart(given: Plan, index = 0): WorkerStart {
+  return {
+    kind: "start",
+    index,
+    ledger: ledgerMemory(64),
+    open: arena.int32(1),
+    counters: arena.float64(WORKER.size),
+    logPending: arena.int32(1),
+    listening: arena.int32(LISTENING_MAX),
+    plan: given,
+  };
+}
