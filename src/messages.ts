@@ -146,6 +146,8 @@ export type ToWorker =
   | WorkerStart
   | { kind: "apply"; plan: Plan }
   /** End every connection by `deadlineMs` (epoch), forced ends spread over [spreadFromMs, deadlineMs]; then exit. */
+  /** End at once, as if an invariant had broken. */
+  | { kind: "crash" }
   | { kind: "stop"; spreadFromMs: number; deadlineMs: number };
 
 /** One worker → supervisor. */

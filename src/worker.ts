@@ -27,6 +27,9 @@ self.onmessage = ({ data: message }): void => {
     case "apply":
       plane?.apply(message.plan);
       return;
+    case "crash":
+      plane?.crash("asked to");
+      return;
     case "stop":
       plane?.stop(message.spreadFromMs, message.deadlineMs);
   }

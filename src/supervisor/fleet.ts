@@ -14,6 +14,8 @@ import type { Registry } from "./registry.ts";
 
 /** A worker that has not answered a plan by then is taken for hung and is started anew. */
 const ANSWER_MS = 10_000;
+/** A worker that is told to end and has not by then is ended by force. */
+const CRASH_MS = 250;
 /** A worker that dies again and again is started again after ever longer pauses. */
 const RESTART_FIRST_MS = 10;
 const RESTART_MAX_MS = 5000;
@@ -112,9 +114,20 @@ export class WorkerSeat {
     return promise;
   }
 
-  /** Ends the thread at once, as if it had crashed. Its connections are reset. */
+  /** Ends the thread at once, as if it had crashed: by its own doing, or by force when it does not listen. */
   kill(): boolean {
-    if (this.#worker === null) return false;
+    const worker = this.#worker;
+    if (worker === null) return false;
+    this.#post({ kind: "crash" });
+    setTimeout(() => {
+      if (this.#worker === worker) this.#terminate(worker);
+    }, CRASH_MS);
+    return true;
+  }
+
+  // Stops the thread in the middle of whatever it does. Its connections are reset; one that was just ending may be counted
+  // twice.
+  #terminate(worker: Worker): void {
     // Bun's loop goes on accepting until the thread is gone, with nobody there to serve what it takes from the queue.
     for (const fd of this.#listening) {
       if (fd > 0) unplugListening(fd);
@@ -126,8 +139,7 @@ export class WorkerSeat {
         if (fd >= 0) resetOnClose(fd);
       }
     }
-    this.#worker.terminate();
-    return true;
+    worker.terminate();
   }
 
   /** Characters of its access log were written. */

@@ -154,6 +154,9 @@ function bad(why: string): ProxyAnswer {
 
 type Field = "signature" | "protocol" | "address4" | "address6" | "port";
 
+/** The bytes that a field has at least: "TCP4", "0.0.0.0", "::", "0". */
+const SHORTEST: Readonly<Record<Field, number>> = { signature: 5, protocol: 4, address4: 7, address6: 2, port: 1 };
+
 const TCP4: readonly Field[] = ["signature", "protocol", "address4", "address4", "port", "port"];
 const TCP6: readonly Field[] = ["signature", "protocol", "address6", "address6", "port", "port"];
 
@@ -166,7 +169,7 @@ function parseV1(bytes: Uint8Array): ProxyAnswer {
   const end = line.search(/[\r\n]/);
   const ended = end >= 0;
   const fields = (ended ? line.slice(0, end) : line).split(" ");
-  const isUnknown = fields[1] === "UNKNOWN" && (ended || fields.length > 2);
+  const isUnknown = fields[1] === "UNKNOWN";
   const wrong = isUnknown ? -1 : wrongField(fields, ended);
   // Faults are told from left to right, so that what follows the first one does not change the answer.
   if (wrong >= 0)
@@ -198,7 +201,7 @@ function wrongField(fields: readonly string[], ended: boolean): number {
     if (ending < 0 || (ending > 0 && !mayGoOn)) return i;
     at += fields[i]!.length + ending;
     let lineEnd = at;
-    for (let next = i + 1; next < expected.length; next++) lineEnd += 1 + shortestEnding(expected[next]!, "");
+    for (let next = i + 1; next < expected.length; next++) lineEnd += 1 + SHORTEST[expected[next]!];
     if (lineEnd + 2 > PROXY_V1_BYTES_MAX) return i;
     at++;
   }

@@ -188,11 +188,11 @@ function faultWithin(bytes: Uint8Array, { start, end, available }: Span, insideS
     if (at >= available) return null;
     const type = insideSsl ? TLV.noop : bytes[at]!;
     if (type === TLV.crc32c && ++checksums > 1) return "two checksums";
-    // With the first byte of the length come 256 lengths that it can be.
-    const high = at + 1 < available ? bytes[at + 1]! << 8 : -1;
+    const high = at + 1 < available ? bytes[at + 1]! << 8 : 0;
     const low = at + 2 < available ? bytes[at + 2]! : -1;
-    const least = high < 0 ? 0 : low < 0 ? high : high + low;
-    const most = high < 0 ? 0xffff : low < 0 ? high + 0xff : high + low;
+    const least = low < 0 ? high : high + low;
+    // With the first byte of the length alone, 256 lengths are open: the longer ones change nothing in what fits.
+    const most = low < 0 ? 0xffff : least;
     if (!someLengthFits(type, least, most, room)) return `TLV 0x${hex(bytes[at]!)} has a wrong length`;
     if (low < 0) return null;
     const value = at + HEAD_BYTES;

@@ -436,6 +436,13 @@ export class Connection implements TimerNode {
     client?.terminate();
   }
 
+  /** The worker ends: both peers are reset, and everything else is left to the supervisor, who finds it in the ledger. */
+  abandon(): void {
+    this.enter("closed");
+    this.client?.terminate();
+    this.backendSocket?.terminate();
+  }
+
   #count(end: End, by: EndedBy): void {
     const { plane, listener, backend } = this;
     listener.counters[LISTENER.ends + END_CODES[end] * ENDED_BY.length + BY_CODE[by]]!++;
@@ -460,11 +467,10 @@ export class Connection implements TimerNode {
     const at = this.row * ROW_WORDS;
     this.#giveBackBackend();
     const claims = plane.words[at] ?? 0;
-    const entry = plane.words[at + ROW.clientEntry] ?? 0;
-    plane.forget(this);
-    if (claims & CLAIM.client) listener.clients?.release(entry);
+    if (claims & CLAIM.client) listener.clients?.release(plane.words[at + ROW.clientEntry] ?? 0);
     if (claims & CLAIM.listener) giveBack(listener.plan.open);
     if (claims & CLAIM.process) giveBack(plane.open);
+    plane.forget(this);
   }
 
   // A close while bytes of the client are unread would send RST in spite of us (RFC 1122, 4.2.2.13), so the socket stays,

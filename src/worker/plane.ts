@@ -338,10 +338,7 @@ export class DataPlane {
     this.accessLog.flush();
     this.#post({ kind: "crashed", reason });
     for (const { listening } of [...this.#served.values(), ...this.#draining]) listening.stop(false);
-    for (const connection of this.#connections) {
-      connection?.client?.terminate();
-      connection?.backendSocket?.terminate();
-    }
+    for (const connection of this.#connections) connection?.abandon();
     process.exit(1);
   }
 }
