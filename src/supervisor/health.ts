@@ -51,7 +51,7 @@ class Check {
     this.config = config;
     this.#asked = asked(pool, backend);
     this.#checks = checks;
-    this.#state = startRiseFall(config.rise, config.fall);
+    this.#state = { ...startRiseFall(config.rise, config.fall), up: backend.up };
     this.#schedule(Math.random() * JITTER * config.interval);
   }
 

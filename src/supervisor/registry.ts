@@ -95,7 +95,7 @@ export class Registry {
     for (const pool of draft.pools) {
       // Health may have changed while the draft was on its way.
       for (const backend of pool.backends) {
-        backend.up = this.backendById.get(backend.id)?.up ?? backend.up;
+        if (pool.config.health.type !== "off") backend.up = this.backendById.get(backend.id)?.up ?? backend.up;
         this.backendById.set(backend.id, backend);
       }
       pool.version = Math.max(pool.version, this.poolById.get(pool.id)?.version ?? 0) + 1;
@@ -163,7 +163,8 @@ export class Registry {
     const drafted = new Map<string, BackendRecord>();
     for (const config of pool.backends) {
       for (const { name, address } of expand(config, addresses)) {
-        const key = `${name} ${address}`;
+        // Not the name shown: that gets the address behind it when a name's second address appears.
+        const key = `${config.name} ${address}`;
         if (drafted.has(key)) continue;
         const same = known.get(key);
         drafted.set(key, {
@@ -172,7 +173,8 @@ export class Registry {
           name,
           address,
           config,
-          up: same?.up ?? true,
+          // What nobody checks is up.
+          up: pool.health.type === "off" || (same?.up ?? true),
           open: same?.open ?? this.arena.int32(1),
           counters: same?.counters ?? this.arena.float64(WORKERS_MAX * BACKEND.size),
         });

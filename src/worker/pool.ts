@@ -136,6 +136,7 @@ export class Pool {
       const old = known.get(plan.id);
       const same =
         old !== undefined &&
+        old.name === plan.name &&
         old.weight === plan.weight &&
         old.backup === plan.backup &&
         old.maxConnections === plan.maxConnections;

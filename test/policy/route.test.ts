@@ -36,6 +36,16 @@ describe("a route", () => {
     expect(chooseRoute([route(0, { sni: ["b.example.com"] })], facts("a.example.com"))).toBe(-1);
   });
 
+  test("is a later one where an earlier one fails by any of its conditions", () => {
+    const routes = [
+      route(0, { sni: ["b.example.com"] }),
+      route(1, { alpn: ["h3"] }),
+      route(2, { clients: clients("10.0.0.0/8") }),
+      route(3, {}),
+    ];
+    expect(chooseRoute(routes, facts("a.example.com", ["h2"]))).toBe(3);
+  });
+
   test("without conditions takes everything", () => {
     expect(chooseRoute([route(0, {})], facts(null))).toBe(0);
   });

@@ -1,13 +1,5 @@
 import { describe, expect, test } from "vitest";
-import {
-  CLAIM,
-  Ledger,
-  ledgerMemory,
-  ROW,
-  ROW_FLOAT,
-  ROW_FLOATS,
-  ROW_WORDS,
-} from "../../src/shared/ledger.ts";
+import { CLAIM, Ledger, ledgerMemory, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
 
 const ADDRESS_WORDS = 4;
 

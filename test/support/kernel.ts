@@ -21,6 +21,13 @@ export function socketOption(fd: number, level: number, option: number): number 
   return value[0]!;
 }
 
+/** Whether a descriptor is gone in a program that this one starts. */
+export function closedOnExec(fd: number): boolean {
+  const F_GETFD = 1;
+  const FD_CLOEXEC = 1;
+  return (openLibc()!.fcntl(fd, F_GETFD, 0) & FD_CLOEXEC) !== 0;
+}
+
 /** The state of a TCP socket; of a listening one also how many wait in its accept queue, and for how many there is room. */
 export function tcpInfo(fd: number): { state: number; queued: number; backlog: number } {
   const info = new Uint8Array(256);

@@ -135,6 +135,24 @@ describe("the reader", () => {
     expect(memory.subarray(50).every((byte) => byte === 0x77)).toBe(true);
   });
 
+  test("copies a byte a few times at most, with records and chunks of one byte", () => {
+    const bytes = wrap(unwrap(fixture("go-post-quantum")), () => 1);
+    const typedArray = Object.getPrototypeOf(Uint8Array.prototype) as Uint8Array;
+    let copied = 0;
+    const { set } = typedArray;
+    typedArray.set = function (this: Uint8Array, source: ArrayLike<number>, offset?: number) {
+      copied += source.length;
+      set.call(this, source, offset);
+    };
+    try {
+      expect(inPieces(bytes, 1).is).toBe("hello");
+    } finally {
+      typedArray.set = set;
+    }
+    expect(copied).toBeGreaterThan(bytes.length);
+    expect(copied).toBeLessThan(4 * bytes.length);
+  });
+
   test("takes time in proportion to the bytes, with records and chunks of one byte", () => {
     // Four times the bytes: about four times as long if linear, sixteen times if quadratic.
     const best = (bytes: Uint8Array) => {
@@ -189,7 +207,7 @@ describe("a bad beginning", () => {
     ["a message of 64 KB", [22, 3, 1, 0, 100, 1, 1]],
     ["a message of 16 KB and more", [22, 3, 1, 0, 100, 1, 0, 0x40]],
     ["a message of 16 KB and a byte", [22, 3, 1, 0, 100, 1, 0, 0x3f, 0xfd]],
-    ["a message too short for a ClientHello", [22, 3, 1, 0, 100, 1, 0, 0, 40]],
+    ["a message too short for a ClientHello", [22, 3, 1, 0, 44, 1, 0, 0, 40]],
     ["more in the record than the message", [22, 3, 1, 0, 100, 1, 0, 0, 95]],
     ["more in a later record than the message", [22, 3, 1, 0, 4, 1, 0, 0, 41, 22, 3, 1, 0, 42]],
   ])("is told at once: %s", (_what, numbers) => {
@@ -370,6 +388,20 @@ describe("the fields of the message", () => {
     expect(fault({ sessionId: [], suites: [], compressions: [0, 1, 2] })).toBe("wrong length of the cipher suites");
     expect(fault({ suites: [1, 2, 3] })).toBe("wrong length of the cipher suites");
     expect(fault({ compressions: [] })).toBe("wrong length of the compression methods");
+  });
+
+  test("end where their lengths say, with nothing behind", () => {
+    const list = vector(2, "list", [0], vector(2, "name", "a.example"));
+    expect(fault({ extensions: [extension(0, list, [0])] })).toBe("wrong length of server_name");
+    const protocols = vector(2, "list", vector(1, "name", "h2"));
+    expect(fault({ extensions: [extension(16, protocols, [0])] })).toBe("wrong length of the ALPN extension");
+    const versions = vector(1, "versions", u16(0x0304));
+    expect(fault({ extensions: [extension(43, versions, [0])] })).toBe("wrong length of supported_versions");
+    const message = vector(3, "message", u16(0x0303), new Uint8Array(32), [0], [0, 2, 1, 1], [1, 0], [0, 0], [0]);
+    expect(parseClientHello(bytesOf(record([1], message)))).toEqual({
+      is: "bad",
+      why: "wrong length of the extensions",
+    });
   });
 
   test("may not hold an extension twice, known or not", () => {

@@ -39,6 +39,7 @@ function parse(bytes: Uint8Array): ProxyAnswer {
   const whole = parseProxyHeader(bytes);
   let length = 0;
   while (length < bytes.length && parseProxyHeader(bytes.slice(0, length)).is === "more") length++;
+  if (whole.is === "proxy") expect(length).toBe(whole.length);
   for (; length <= bytes.length; length++) expect(parseProxyHeader(bytes.slice(0, length))).toEqual(whole);
   for (const behind of ["G", "\n", "\0".repeat(5000)]) {
     if (whole.is !== "more") expect(parseProxyHeader(concat(bytes, ascii(behind)))).toEqual(whole);
@@ -290,7 +291,7 @@ describe("TLVs", () => {
       tlv(0x20, concat(hex("07 80000001"), sub)),
       tlv(0x30, ascii("blue")),
       tlv(0xea, ascii("\x01vpce-1")),
-      tlv(0xee, hex("01 c1450009")),
+      tlv(0xee, hex("01 c14500f9")),
       tlv(0x77, ascii("unknown")),
     );
     expect(tlvsOf(bytes)).toEqual({
@@ -308,7 +309,7 @@ describe("TLVs", () => {
       },
       netns: "blue",
       awsVpcEndpointId: "vpce-1",
-      azureLinkId: 0x090045c1,
+      azureLinkId: 0xf90045c1,
       checksum: false,
     });
   });
@@ -350,6 +351,17 @@ describe("TLVs", () => {
     expectBadAtLast(cut(0x05, UNIQUE_ID_BYTES_MAX + 1));
     for (const length of [0, 4, 6, 7]) expectBadAtLast(cut(0x20, length));
     for (const length of [5, 8]) expect(parse(cut(0x20, length)).is).toBe("more");
+    // Where no length is left that the type could have, the type alone is enough.
+    for (const [type, room] of [
+      [0x03, 3],
+      [0x03, 6],
+      [0x20, 4],
+      [0x20, 6],
+      [0x20, 7],
+    ] as const) {
+      const block = concat(INET_BLOCK, Uint8Array.of(type));
+      expectBadAtLast(v2(0x21, 0x11, block, 12 + 3 + room));
+    }
   });
 
   test("have one checksum", () => {

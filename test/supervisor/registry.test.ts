@@ -1,0 +1,291 @@
+import { describe, expect, test } from "vitest";
+import { parseAddress, type Address } from "../../src/core/address.ts";
+import type { Config } from "../../src/config/schema.ts";
+import { claim, claimed, giveBack } from "../../src/shared/cells.ts";
+import { BACKEND, LISTENER } from "../../src/shared/counters.ts";
+import { listenerPlan, poolPlan, poolState, Registry, WORKERS_MAX } from "../../src/supervisor/registry.ts";
+import { configOf } from "../support/config.ts";
+
+/** The registry after a reload with this config. `names` are what the resolver knows. */
+function take(registry: Registry, config: Config, names: Record<string, string[]> = {}): void {
+  registry.commit(registry.draft(config, 1000, addressesOf(names)));
+}
+
+function addressesOf(names: Record<string, string[]>): (host: string) => Address[] {
+  return (host) => (names[host] ?? []).map((text) => parseAddress(text)!);
+}
+
+function started(toml: string, names: Record<string, string[]> = {}): Registry {
+  const registry = new Registry();
+  take(registry, configOf(toml), names);
+  return registry;
+}
+
+const web = (pool: string): string => `[listeners.web]\nbind = ":8080"\npool = "app"\n[pools.app]\n${pool}\n`;
+
+describe("identity", () => {
+  test("of a listener, a pool and a backend is kept for as long as the config names the same thing", () => {
+    const registry = started(web('backends = ["10.0.0.1:80", "10.0.0.2:80"]'));
+    const [listener] = registry.listeners;
+    const [pool] = registry.pools;
+    const [, second] = pool!.backends;
+    const { version } = pool!;
+    claim(listener!.open, 0);
+    claim(second!.open, 0);
+    second!.counters[BACKEND.dials]! += 7;
+    second!.up = false;
+    take(registry, configOf(web('retries = 5\nbackends = ["10.0.0.3:80", { address = "10.0.0.2:80", weight = 9 }]')));
+    expect(registry.listeners[0]).toMatchObject({ id: listener!.id, open: listener!.open, counters: listener!.counters });
+    expect(claimed(registry.listeners[0]!.open)).toBe(1);
+    const [after] = registry.pools;
+    expect(after!.id).toBe(pool!.id);
+    expect(after!.version).toBeGreaterThan(version);
+    expect(after!.config.retries).toBe(5);
+    const [fresh, same] = after!.backends;
+    expect(same!.id).toBe(second!.id);
+    expect(same!.up).toBe(false);
+    expect(same!.config.weight).toBe(9);
+    expect(claimed(same!.open)).toBe(1);
+    expect(same!.counters[BACKEND.dials]).toBe(7);
+    expect(fresh).toMatchObject({ name: "10.0.0.3:80", up: true });
+    expect(claimed(fresh!.open)).toBe(0);
+    expect(new Set([fresh!.id, same!.id, pool!.backends[0]!.id]).size).toBe(3);
+  });
+
+  test("is another one for another address or another pool of the same name", () => {
+    const registry = started(web('backends = [{ address = "10.0.0.1:80", name = "a" }]'));
+    const [before] = registry.pools[0]!.backends;
+    take(registry, configOf(web('backends = [{ address = "10.0.0.9:80", name = "a" }]')));
+    expect(registry.pools[0]!.backends[0]!.id).not.toBe(before!.id);
+    const other = `[listeners.web]\nbind = ":8080"\npool = "b"\n[pools.b]\nbackends = ["10.0.0.9:80"]\n`;
+    const pool = registry.pools[0]!.id;
+    take(registry, configOf(other));
+    expect(registry.pools[0]!.id).not.toBe(pool);
+  });
+
+  test("ids are never given twice", () => {
+    const registry = new Registry();
+    const seen = new Set<number>();
+    for (let i = 0; i < 20; i++) {
+      take(registry, configOf(web(`backends = ["10.0.0.${i}:80"]`)));
+      registry.sweep();
+      registry.sweep();
+      for (const { id } of registry.pools[0]!.backends) {
+        expect(seen.has(id)).toBe(false);
+        seen.add(id);
+      }
+    }
+  });
+});
+
+describe("a draft", () => {
+  test("changes nothing before it is committed", () => {
+    const registry = started(web('backends = ["10.0.0.1:80"]'));
+    const before = { listeners: registry.listeners, pools: registry.pools, version: registry.pools[0]!.version };
+    const draft = registry.draft(configOf(web('backends = ["10.0.0.2:80"]').replace("listeners.web", "listeners.new")), 1000, () => []);
+    expect(registry.listeners).toBe(before.listeners);
+    expect(registry.pools).toBe(before.pools);
+    expect(registry.pools[0]!.version).toBe(before.version);
+    expect(registry.backendById.size).toBe(1);
+    expect(draft.listeners[0]!.name).toBe("new");
+  });
+
+  test("hears of health that changes before the commit", () => {
+    const registry = started(web('backends = ["10.0.0.1:80"]'));
+    const draft = registry.draft(configOf(web('retries = 1\nbackends = ["10.0.0.1:80"]')), 1000, () => []);
+    registry.pools[0]!.backends[0]!.up = false;
+    registry.commit(draft);
+    expect(registry.pools[0]!.backends[0]!.up).toBe(false);
+  });
+
+  test("that is taken back leaves the old records in force, with a version that no worker has seen", () => {
+    const registry = started(web('backends = ["10.0.0.1:80"]'));
+    const old = { listeners: registry.listeners, pools: registry.pools };
+    const [backend] = registry.pools[0]!.backends;
+    registry.commit(registry.draft(configOf(web('backends = ["10.0.0.2:80"]')), 1000, () => []));
+    const { version } = registry.pools[0]!;
+    registry.commit(old);
+    expect(registry.pools[0]!.backends[0]!.id).toBe(backend!.id);
+    expect(registry.pools[0]!.version).toBeGreaterThan(version);
+  });
+});
+
+describe("names", () => {
+  const toml = web('backends = [{ address = "app.test:80", weight = 3 }, "10.0.0.1:80"]');
+
+  test("are as many backends as they have addresses", () => {
+    const registry = started(toml, { "app.test": ["10.1.0.1", "2001:db8::1"] });
+    expect(registry.pools[0]!.backends.map(({ name, address, config }) => ({ name, address, weight: config.weight }))).toEqual([
+      { name: "app.test:80/10.1.0.1", address: "10.1.0.1:80", weight: 3 },
+      { name: "app.test:80/2001:db8::1", address: "[2001:db8::1]:80", weight: 3 },
+      { name: "10.0.0.1:80", address: "10.0.0.1:80", weight: 1 },
+    ]);
+  });
+
+  test("that have one address keep their own name, and those with none are left out", () => {
+    expect(started(toml, { "app.test": ["10.1.0.1"] }).pools[0]!.backends[0]).toMatchObject({
+      name: "app.test:80",
+      address: "10.1.0.1:80",
+    });
+    expect(started(toml).pools[0]!.backends.map(({ name }) => name)).toEqual(["10.0.0.1:80"]);
+  });
+
+  test("that resolve anew change the backends, keeping those whose address stays", () => {
+    const registry = started(toml, { "app.test": ["10.1.0.1", "10.1.0.2"] });
+    const [pool] = registry.pools;
+    const [first, second, third] = pool!.backends;
+    const { version } = pool!;
+    expect(registry.readdress(pool!, addressesOf({ "app.test": ["10.1.0.1", "10.1.0.2"] }))).toBe(false);
+    expect(pool!.version).toBe(version);
+    expect(registry.readdress(pool!, addressesOf({ "app.test": ["10.1.0.2", "10.1.0.3"] }))).toBe(true);
+    expect(pool!.version).toBeGreaterThan(version);
+    expect(pool!.backends.map(({ address }) => address)).toEqual(["10.1.0.2:80", "10.1.0.3:80", "10.0.0.1:80"]);
+    expect(pool!.backends[0]!.id).toBe(second!.id);
+    expect(pool!.backends[2]!.id).toBe(third!.id);
+    expect(pool!.backends.some(({ id }) => id === first!.id)).toBe(false);
+    // The connections of the one that went still name it.
+    expect(registry.backendById.get(first!.id)).toBeDefined();
+  });
+
+  test("that get a second address keep the backend of the first, with its health and its connections", () => {
+    const registry = started(toml, { "app.test": ["10.1.0.1"] });
+    const [pool] = registry.pools;
+    const [first] = pool!.backends;
+    first!.up = false;
+    claim(first!.open, 0);
+    registry.readdress(pool!, addressesOf({ "app.test": ["10.1.0.1", "10.1.0.2"] }));
+    expect(pool!.backends[0]).toMatchObject({ id: first!.id, address: "10.1.0.1:80", up: false });
+    expect(claimed(pool!.backends[0]!.open)).toBe(1);
+    registry.readdress(pool!, addressesOf({ "app.test": ["10.1.0.1"] }));
+    expect(pool!.backends[0]).toMatchObject({ id: first!.id, up: false });
+  });
+});
+
+describe("what is gone", () => {
+  test("is forgotten only when no connection counts on it", () => {
+    const registry = started(web('backends = ["10.0.0.1:80"]'));
+    const [listener] = registry.listeners;
+    const pool = registry.pools[0]!;
+    const [backend] = pool.backends;
+    claim(listener!.open, 0);
+    claim(backend!.open, 0);
+    take(registry, configOf(`[listeners.b]\nbind = ":8081"\npool = "c"\n[pools.c]\nbackends = ["10.0.0.1:80"]\n`));
+    for (let i = 0; i < 3; i++) registry.sweep();
+    expect(registry.listenerById.get(listener!.id)).toBe(listener);
+    expect(registry.backendById.get(backend!.id)).toBe(backend);
+    expect(registry.poolById.get(pool.id)).toBe(pool);
+    giveBack(listener!.open);
+    giveBack(backend!.open);
+    for (let i = 0; i < 3; i++) registry.sweep();
+    expect(registry.listenerById.size).toBe(1);
+    expect(registry.backendById.size).toBe(1);
+    expect(registry.poolById.size).toBe(1);
+  });
+
+  test("gives its memory to the next: a thousand reloads do not grow", () => {
+    const registry = new Registry();
+    const buffers = new Set<ArrayBufferLike>();
+    for (let i = 0; i < 1000; i++) {
+      take(registry, configOf(web(`backends = ["10.0.${i >> 8}.${i & 255}:80"]`).replace("web", `web${i}`)));
+      for (let sweep = 0; sweep < 3; sweep++) registry.sweep();
+      const [backend] = registry.pools[0]!.backends;
+      buffers.add(backend!.counters.buffer);
+      buffers.add(registry.listeners[0]!.counters.buffer);
+      // Memory that somebody had before is as good as new.
+      expect(backend!.counters.every((cell) => cell === 0)).toBe(true);
+      backend!.counters.fill(1);
+    }
+    expect(buffers.size).toBeLessThanOrEqual(2);
+  });
+});
+
+describe("plans", () => {
+  test("say all that a worker has to know of a listener", () => {
+    const registry = started(`
+      [listeners.web]
+      bind = ":8080"
+      pool = "app"
+      allow = ["10.0.0.0/8"]
+      client_prefix = { ipv4 = 24, ipv6 = 56 }
+      max_connections = 100
+      max_connections_per_client = 10
+      rate_limit = { rate = "600/m", burst = 20 }
+      over_limit = "close"
+      bandwidth = { upload = "1MB/s" }
+      timeouts = { handshake = "1s", idle = "2s", half_close = "3s", lifetime = "4s" }
+      [listeners.nowhere]
+      bind = ":8081"
+      [pools.app]
+      backends = ["10.0.0.1:80"]
+    `);
+    const plan = listenerPlan(registry.listeners[0]!, registry.pools);
+    expect(plan).toMatchObject({
+      id: registry.listeners[0]!.id,
+      name: "web",
+      pool: registry.pools[0]!.id,
+      deny: null,
+      clientPrefix: { ipv4: 24, ipv6: 56 },
+      maxConnections: 100,
+      maxConnectionsPerClient: 10,
+      rateLimit: { rate: 10, burst: 20 },
+      overLimit: "close",
+      bandwidth: { upload: 1_000_000, download: 0 },
+      timeoutsMs: { handshake: 1000, idle: 2000, halfClose: 3000, lifetime: 4000 },
+    });
+    expect(plan.allow).not.toBeNull();
+    expect(plan.clients).not.toBeNull();
+    expect(plan.counters.length).toBe(WORKERS_MAX * LISTENER.size);
+    const nowhere = listenerPlan(registry.listeners[1]!, registry.pools);
+    expect(nowhere).toMatchObject({ pool: -1, allow: null, clients: null, rateLimit: null });
+  });
+
+  test("say all that a worker has to know of a pool, and who is up", () => {
+    const registry = started(
+      web(`
+        balance = "least_connections"
+        connect_timeout = "1s"
+        retries = 7
+        source_address = "10.9.9.9"
+        on_down = "reset"
+        keepalive = "0s"
+        backends = ["10.0.0.1:80", { address = "10.0.0.2:80", name = "b", weight = 5, max_connections = 6, backup = true }]
+      `),
+    );
+    const [pool] = registry.pools;
+    pool!.backends[0]!.up = false;
+    const plan = poolPlan(pool!);
+    expect(plan).toMatchObject({
+      id: pool!.id,
+      name: "app",
+      balance: "least_connections",
+      connectTimeoutMs: 1000,
+      retries: 7,
+      sourceAddress: "10.9.9.9",
+      onDown: "reset",
+      keepaliveMs: 0,
+      up: [pool!.backends[1]!.id],
+      version: pool!.version,
+    });
+    expect(plan.backends[1]).toMatchObject({ name: "b", address: "10.0.0.2:80", weight: 5, maxConnections: 6, backup: true });
+    expect(plan.backends[0]!.open).toBe(pool!.backends[0]!.open);
+    expect(poolState(pool!, 3, false)).toEqual({
+      generation: 3,
+      pool: pool!.id,
+      version: pool!.version,
+      up: [pool!.backends[1]!.id],
+      backends: null,
+    });
+    expect(poolState(pool!, 3, true).backends).toEqual(plan.backends);
+  });
+
+  test("the table of clients is kept over reloads, and made when a limit comes to need it", () => {
+    const registry = started(web('backends = ["10.0.0.1:80"]'));
+    expect(registry.listeners[0]!.clients).toBeNull();
+    const limited = web('backends = ["10.0.0.1:80"]').replace("pool =", "max_connections_per_client = 5\npool =");
+    take(registry, configOf(limited));
+    const { clients } = registry.listeners[0]!;
+    expect(clients).toBeInstanceOf(SharedArrayBuffer);
+    take(registry, configOf(limited.replace("= 5", "= 6")));
+    expect(registry.listeners[0]!.clients).toBe(clients);
+  });
+});

@@ -1,0 +1,190 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { formatAddress, parseAddress, type Address } from "../../src/core/address.ts";
+import type { Fields, Log } from "../../src/supervisor/log.ts";
+import { LOOKUP_TIMEOUT_MS, Resolver, type Lookup } from "../../src/supervisor/resolve.ts";
+import { configOf } from "../support/config.ts";
+
+beforeEach(() => void vi.useFakeTimers());
+afterEach(() => void vi.useRealTimers());
+
+/** A resolver whose names the test answers, and what it says. */
+function resolver(lookUp: Lookup) {
+  const said: (Fields & { level: string; event: string })[] = [];
+  const say =
+    (level: string) =>
+    (event: string, fields: Fields = {}): void =>
+      void said.push({ level, event, ...fields });
+  const log = { debug: say("debug"), info: say("info"), warn: say("warn"), error: say("error") } as unknown as Log;
+  const made = new Resolver(log, lookUp);
+  const known = (host: string): string[] => made.addresses(host).map((address) => formatAddress(...address));
+  return { resolver: made, said, known };
+}
+
+const pools = (...backends: string[]) =>
+  configOf(
+    `[listeners.web]\nbind = ":8080"\npool = "p0"\n${backends
+      .map((list, i) => `[pools.p${i}]\nbackends = [${list}]\nresolve = "${10 * (i + 1)}s"\n`)
+      .join("")}`,
+  ).pools;
+
+/** A promise that the test settles, as the system's resolver would at its own time. */
+interface Question {
+  host: string;
+  answer: (...addresses: string[]) => void;
+  fail: (message: string) => void;
+}
+
+function asked(): { lookUp: Lookup; questions: Question[] } {
+  const questions: Question[] = [];
+  const lookUp = (host: string): Promise<Address[]> =>
+    new Promise((resolve, reject) => {
+      questions.push({
+        host,
+        answer: (...addresses) => resolve(addresses.map((text) => parseAddress(text)!)),
+        fail: (message) => reject(new Error(message)),
+      });
+    });
+  return { lookUp, questions };
+}
+
+const turn = (): Promise<unknown> => vi.advanceTimersByTimeAsync(0);
+
+describe("learn", () => {
+  test("looks up each name once, and addresses not at all", async () => {
+    const { lookUp, questions } = asked();
+    const { resolver: one, known } = resolver(lookUp);
+    const learnt = one.learn(pools('"a.test:80", "10.0.0.1:80", "unix:/x"', '"a.test:81", "b.test:80"'));
+    expect(questions.map(({ host }) => host).sort()).toEqual(["a.test", "b.test"]);
+    for (const question of questions) question.answer("10.1.0.1", "10.1.0.2");
+    await learnt;
+    expect(known("a.test")).toEqual(["10.1.0.1", "10.1.0.2"]);
+    expect(known("c.test")).toEqual([]);
+    await one.learn(pools('"a.test:80"'));
+    expect(questions.length).toBe(2);
+  });
+
+  test("waits for the slowest, but not for ever", async () => {
+    const { lookUp, questions } = asked();
+    const { resolver: one, said, known } = resolver(lookUp);
+    let done = false;
+    const learnt = one.learn(pools('"a.test:80", "b.test:80"')).then(() => (done = true));
+    questions[0]!.answer("10.1.0.1");
+    await vi.advanceTimersByTimeAsync(LOOKUP_TIMEOUT_MS - 1);
+    expect(done).toBe(false);
+    await vi.advanceTimersByTimeAsync(1);
+    await learnt;
+    expect(known("a.test")).toEqual(["10.1.0.1"]);
+    expect(known("b.test")).toEqual([]);
+    expect(said).toEqual([{ level: "warn", event: "name does not resolve", host: "b.test", error: "timed out", addresses_kept: 0 }]);
+  });
+
+  test("a name that fails is tried again at the next reload", async () => {
+    const { lookUp, questions } = asked();
+    const { resolver: one, known } = resolver(lookUp);
+    const first = one.learn(pools('"a.test:80"'));
+    questions[0]!.fail("ENOTFOUND");
+    await first;
+    const second = one.learn(pools('"a.test:80"'));
+    questions[1]!.answer("10.1.0.1");
+    await second;
+    expect(known("a.test")).toEqual(["10.1.0.1"]);
+  });
+});
+
+describe("follow", () => {
+  test("looks the names of each pool up again at the pool's interval and tells of it", async () => {
+    const { lookUp, questions } = asked();
+    const { resolver: one, known } = resolver(lookUp);
+    const told: string[] = [];
+    one.follow(pools('"a.test:80"', '"b.test:80", "10.0.0.1:80"', '"10.0.0.2:80"'), (pool) => told.push(pool));
+    await vi.advanceTimersByTimeAsync(9999);
+    expect(questions).toEqual([]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(questions.map(({ host }) => host)).toEqual(["a.test"]);
+    expect(told).toEqual([]);
+    questions[0]!.answer("10.1.0.1");
+    await turn();
+    expect(told).toEqual(["p0"]);
+    expect(known("a.test")).toEqual(["10.1.0.1"]);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(questions.map(({ host }) => host).sort()).toEqual(["a.test", "a.test", "b.test"]);
+    one.stop();
+  });
+
+  test("a look-up that fails, or finds nothing, keeps the last answer; each change is said once", async () => {
+    const { lookUp, questions } = asked();
+    const { resolver: one, said, known } = resolver(lookUp);
+    const told: string[] = [];
+    one.follow(pools('"a.test:80"'), (pool) => told.push(pool));
+    const next = async (settle: (question: Question) => void): Promise<void> => {
+      await vi.advanceTimersByTimeAsync(10_000);
+      settle(questions.at(-1)!);
+      await turn();
+    };
+    await next(({ answer }) => answer("10.1.0.1", "10.1.0.2"));
+    await next(({ fail }) => fail("ESERVFAIL"));
+    await next(({ fail }) => fail("ESERVFAIL"));
+    await next(({ answer }) => answer());
+    expect(known("a.test")).toEqual(["10.1.0.1", "10.1.0.2"]);
+    expect(said).toEqual([{ level: "warn", event: "name does not resolve", host: "a.test", error: "ESERVFAIL", addresses_kept: 2 }]);
+    await next(({ answer }) => answer("10.1.0.3"));
+    expect(known("a.test")).toEqual(["10.1.0.3"]);
+    expect(said.slice(1)).toEqual([{ level: "info", event: "name resolves again", host: "a.test" }]);
+    await next(({ answer }) => answer());
+    expect(said[2]).toMatchObject({ level: "warn", host: "a.test", addresses_kept: 1 });
+    expect(said.length).toBe(3);
+    one.stop();
+  });
+
+  test("does not ask again while a question is under way: a slow server is not asked by many", async () => {
+    const { lookUp, questions } = asked();
+    const { resolver: one } = resolver(lookUp);
+    const quick = configOf(
+      `[listeners.web]\nbind = ":8080"\npool = "p"\n[pools.p]\nbackends = ["a.test:80"]\nresolve = "1s"\n`,
+    ).pools;
+    one.follow(quick, () => undefined);
+    await vi.advanceTimersByTimeAsync(LOOKUP_TIMEOUT_MS - 500);
+    expect(questions.length).toBe(1);
+    questions[0]!.answer("10.1.0.1");
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(questions.length).toBe(2);
+    one.stop();
+  });
+
+  test("an answer that comes after its deadline changes nothing", async () => {
+    const { lookUp, questions } = asked();
+    const { resolver: one, known } = resolver(lookUp);
+    one.follow(pools('"a.test:80"'), () => undefined);
+    await vi.advanceTimersByTimeAsync(10_000);
+    await vi.advanceTimersByTimeAsync(LOOKUP_TIMEOUT_MS);
+    questions[0]!.answer("10.9.9.9");
+    await turn();
+    expect(known("a.test")).toEqual([]);
+    one.stop();
+  });
+
+  test("another config ends the old intervals and forgets names that nobody has any more", async () => {
+    const { lookUp, questions } = asked();
+    const { resolver: one, known } = resolver(lookUp);
+    const learnt = one.learn(pools('"a.test:80", "b.test:80"'));
+    for (const question of questions.splice(0)) question.answer("10.1.0.1");
+    await learnt;
+    one.follow(pools('"a.test:80", "b.test:80"'), () => undefined);
+    one.follow(pools('"b.test:80"'), () => undefined);
+    expect(known("a.test")).toEqual([]);
+    expect(known("b.test")).toEqual(["10.1.0.1"]);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(questions.map(({ host }) => host)).toEqual(["b.test"]);
+    one.stop();
+    await vi.advanceTimersByTimeAsync(100_000);
+    expect(questions.length).toBe(1);
+  });
+});
+
+test("the system's resolver knows localhost, each address once", async () => {
+  vi.useRealTimers();
+  const { resolver: one, known } = resolver(undefined as unknown as Lookup);
+  await one.learn(pools('"localhost:80"'));
+  expect(known("localhost")).toContain("127.0.0.1");
+  expect(new Set(known("localhost")).size).toBe(known("localhost").length);
+});

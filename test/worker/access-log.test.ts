@@ -1,0 +1,185 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { parseAddress } from "../../src/core/address.ts";
+import type { End, EndedBy } from "../../src/core/ends.ts";
+import { add, claimed } from "../../src/shared/cells.ts";
+import { WORKER } from "../../src/shared/counters.ts";
+import { Ledger, ledgerMemory, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
+import { AccessLog, LOG_PENDING_MAX } from "../../src/worker/access-log.ts";
+import type { Connection } from "../../src/worker/connection.ts";
+import type { DataPlane } from "../../src/worker/plane.ts";
+import { arena } from "../support/plans.ts";
+
+const NOW = Date.parse("2026-03-04T05:06:07.890Z");
+
+let ledger: Ledger;
+let counters: Float64Array;
+let pending: Int32Array;
+let batches: { text: string; lines: number }[];
+let log: AccessLog;
+beforeEach(() => {
+  ledger = new Ledger(ledgerMemory(4));
+  counters = arena.float64(WORKER.size);
+  pending = arena.int32(1);
+  batches = [];
+  const plane = { words: ledger.words, floats: ledger.floats, counters, index: 3, epochMs: () => NOW };
+  log = new AccessLog(plane as unknown as DataPlane, pending, (text, lines) => batches.push({ text, lines }));
+  log.format = "json";
+});
+
+interface Ended {
+  bytesIn?: number;
+  bytesOut?: number;
+  end?: End;
+  by?: EndedBy;
+  pool?: string | null;
+  backend?: string | null;
+  connectMs?: number;
+  error?: string;
+}
+
+/** A connection of 1.5 seconds has ended. */
+function ended(given: Ended = {}): void {
+  const { bytesIn = 10, bytesOut = 20, end = "eof", by = "client", pool = "app", backend = "a" } = given;
+  const row = ledger.take();
+  ledger.words.set(parseAddress("192.0.2.7")!, row * ROW_WORDS + ROW.address);
+  ledger.words[row * ROW_WORDS + ROW.port] = 4711;
+  ledger.words[row * ROW_WORDS + ROW.retries] = 1;
+  ledger.floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = NOW - 1500;
+  ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn] = bytesIn;
+  ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut] = bytesOut;
+  const connection = {
+    row,
+    listener: { plan: { name: "web" } },
+    pool: pool === null ? null : { plan: { name: pool } },
+    backend: backend === null ? null : { name: backend },
+    sni: "",
+    tlsVersion: "",
+  };
+  log.write(connection as unknown as Connection, end, by, given.connectMs ?? 0.25, given.error ?? "");
+  ledger.release(row);
+}
+
+const lines = (): string[] => batches.flatMap(({ text }) => text.trimEnd().split("\n"));
+
+describe("the access log of a worker", () => {
+  test("writes one line with everything that is known of the connection", () => {
+    ended();
+    log.flush();
+    expect(batches).toHaveLength(1);
+    expect(batches[0]!.lines).toBe(1);
+    expect(batches[0]!.text.endsWith("\n")).toBe(true);
+    expect(JSON.parse(batches[0]!.text)).toEqual({
+      time: "2026-03-04T05:06:07.890Z",
+      listener: "web",
+      client: "192.0.2.7:4711",
+      pool: "app",
+      backend: "a",
+      connect_ms: 0.25,
+      duration_ms: 1500,
+      bytes_in: 10,
+      bytes_out: 20,
+      retries: 1,
+      worker: 3,
+      end: "eof",
+      end_by: "client",
+    });
+  });
+
+  test("leaves out what there never was", () => {
+    ended({ pool: null, backend: null, connectMs: -1, end: "no_route", by: "lb" });
+    log.flush();
+    const line = JSON.parse(batches[0]!.text) as object;
+    for (const key of ["pool", "backend", "connect_ms", "error"]) expect(line).not.toHaveProperty(key);
+  });
+
+  test("sends lines in batches, and says whether any wait", () => {
+    expect(log.empty).toBe(true);
+    for (let i = 0; i < 50; i++) ended();
+    expect(batches).toEqual([]);
+    expect(log.empty).toBe(false);
+    log.flush();
+    expect(log.empty).toBe(true);
+    expect(batches.map((batch) => batch.lines)).toEqual([50]);
+    expect(lines()).toHaveLength(50);
+    log.flush();
+    expect(batches).toHaveLength(1);
+  });
+
+  test("does not wait for the flush when a batch is long enough", () => {
+    for (let i = 0; i < 1000; i++) ended();
+    expect(batches.length).toBeGreaterThan(1);
+    for (const { text, lines: count } of batches) {
+      expect(text.length).toBeLessThan(70_000);
+      expect(text.split("\n")).toHaveLength(count + 1);
+    }
+    log.flush();
+    expect(lines()).toHaveLength(1000);
+  });
+
+  test("counts what is on its way, and what has been written no more", () => {
+    ended();
+    log.flush();
+    const sent = batches[0]!.text.length;
+    expect(claimed(pending)).toBe(sent);
+    add(pending, -sent);
+    ended();
+    log.flush();
+    expect(claimed(pending)).toBe(sent);
+  });
+
+  test("loses lines and counts them when nobody writes, and holds no more than its bound", () => {
+    for (let i = 0; i < 40_000; i++) ended();
+    log.flush();
+    const characters = batches.reduce((sum, { text }) => sum + text.length, 0);
+    expect(characters).toBeLessThan(LOG_PENDING_MAX + 140_000);
+    expect(characters).toBeGreaterThan(LOG_PENDING_MAX - 70_000);
+    const sent = batches.reduce((sum, batch) => sum + batch.lines, 0);
+    expect(counters[WORKER.logLinesLost]).toBe(40_000 - sent);
+    expect(sent).toBeLessThan(40_000);
+    // What was written meanwhile makes room again.
+    add(pending, -characters);
+    ended();
+    log.flush();
+    expect(batches.at(-1)!.lines).toBe(1);
+    expect(counters[WORKER.logLinesLost]).toBe(40_000 - sent);
+  });
+
+  test("is quiet about connections that said nothing, unless everything is to be told", () => {
+    const silent = { bytesIn: 0, bytesOut: 0 };
+    ended({ ...silent, end: "eof", by: "client" });
+    ended({ ...silent, end: "eof", by: "backend" });
+    ended({ ...silent, end: "reset", by: "client" });
+    log.flush();
+    expect(batches).toEqual([]);
+    log.debug = true;
+    ended({ ...silent, end: "eof", by: "client" });
+    log.flush();
+    expect(lines()).toHaveLength(1);
+  });
+
+  test("tells of every connection that somebody turned away or broke, byte or no byte", () => {
+    const silent = { bytesIn: 0, bytesOut: 0 };
+    ended({ ...silent, end: "reset", by: "backend" });
+    ended({ ...silent, end: "connect_refused", by: "backend", error: "ECONNREFUSED" });
+    ended({ ...silent, end: "denied", by: "lb" });
+    ended({ bytesIn: 1, bytesOut: 0, end: "reset", by: "client" });
+    ended({ bytesIn: 0, bytesOut: 1, end: "eof", by: "client" });
+    log.flush();
+    expect(lines()).toHaveLength(5);
+  });
+
+  test("writes nothing when it is off", () => {
+    log.format = "off";
+    ended();
+    expect(log.empty).toBe(true);
+    log.flush();
+    expect(batches).toEqual([]);
+  });
+
+  test("writes text where that is asked for", () => {
+    log.format = "text";
+    ended();
+    log.flush();
+    expect(batches[0]!.text).toMatch(/^time=2026-03-04T05:06:07\.890Z listener=web client=192\.0\.2\.7:4711 /);
+  });
+});
