@@ -38,8 +38,13 @@ export class Resolver {
     for (const pool of pools) {
       const names = namesOf(pool);
       if (names.length === 0) continue;
+      let asking = false;
       const again = async (): Promise<void> => {
+        // A slow answer may take longer than the interval: one question at a time.
+        if (asking) return;
+        asking = true;
         await Promise.all(names.map((host) => this.#look(host)));
+        asking = false;
         onAnswer(pool.name);
       };
       this.#timers.push(setInterval(() => void again(), pool.resolve));

@@ -385,7 +385,7 @@ def exchange(connection, count, finish):
     raw = b""
     it.socket.setblocking(False)
     deadline = time.monotonic() + TIMEOUT_S
-    while got < count or (finish and not ended):
+    while left > 0 or raw or got < count or (finish and not ended):
         if time.monotonic() > deadline:
             raise TimeoutError("%d of %d sent, %d waiting, %d received, end %s" % (count - left, count, len(raw), got, it.end))
         if not raw and left > 0:
@@ -410,7 +410,7 @@ def exchange(connection, count, finish):
             raw = raw[it.socket.send(raw) :]
             if not raw and left == 0 and finish:
                 it.fin()
-        if readable:
+        if readable and not ended:
             data = it.socket.recv(CHUNK)
             if it.tls is None:
                 received.update(data)

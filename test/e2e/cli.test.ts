@@ -1,0 +1,253 @@
+// The command line: what each command prints where, and the exit codes 0 (fine), 1 (failure while running) and 2 (bad usage
+// or config).
+import { spawn } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import manifest from "../../package.json" with { type: "json" };
+import { echo } from "../support/backends.ts";
+import { connect } from "../support/client.ts";
+import { eventually } from "../support/eventually.ts";
+import { binary, freePort, freePorts, runLb, startLb } from "../support/lb.ts";
+
+let folder: string;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "lb-cli-"));
+});
+
+afterAll(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** A file in the test's folder. */
+async function file(name: string, text: string): Promise<string> {
+  const path = join(folder, name);
+  await writeFile(path, text);
+  return path;
+}
+
+function config(port: number, more = ""): string {
+  return `[listeners.web]\nbind = "127.0.0.1:${port}"\npool = "app"\n[pools.app]\nbackends = ["127.0.0.1:1"]\n${more}`;
+}
+
+describe("usage", () => {
+  test.each(["--help", "-h", "help"])("%s prints the help on stdout", async (argument) => {
+    const { code, stdout, stderr } = await runLb([argument]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect(stdout).toContain("lb check FILE");
+    expect(stdout.split("\n").length).toBeLessThan(50);
+  });
+
+  test.each(["--version", "-v"])("%s prints the version of the package", async (argument) => {
+    expect(await runLb([argument])).toEqual({ code: 0, signal: null, stdout: `lb ${manifest.version}\n`, stderr: "" });
+  });
+
+  test.each([
+    { args: [], says: "which config file?" },
+    { args: ["--verbose"], says: "unknown option --verbose" },
+    { args: ["--config", "lb.toml"], says: "unknown option --config" },
+    { args: ["check"], says: "check which config file?" },
+    { args: ["check", "a.toml", "b.toml"], says: "too many arguments: b.toml" },
+    { args: ["a.toml", "b.toml"], says: "too many arguments: b.toml" },
+    { args: ["status"], says: "the command status is not supported yet" },
+    { args: ["top"], says: "the command top is not supported yet" },
+    { args: ["reload"], says: "the command reload is not supported yet" },
+    { args: ["drain"], says: "the command drain is not supported yet" },
+  ])("lb $args is bad usage: $says", async ({ args, says }) => {
+    const { code, stdout, stderr } = await runLb(args);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toContain(says);
+    expect(stderr).toContain('Try "lb --help"');
+  });
+
+  test("lb schema prints the JSON Schema that is in the repository", async () => {
+    const { code, stdout } = await runLb(["schema"]);
+    expect(code).toBe(0);
+    const repository = join(import.meta.dirname, "../..");
+    expect(JSON.parse(stdout)).toEqual(await Bun.file(join(repository, "lb.schema.json")).json());
+  });
+});
+
+describe("lb check", () => {
+  test("says in one line that a file is fine", async () => {
+    const path = await file("good.toml", config(8080));
+    const { code, stdout, stderr } = await runLb(["check", path]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect(stdout).toBe(`${path}: fine (1 listener, 1 pool, 1 backend)\n`);
+  });
+
+  test("says everything that is wrong, with file, line and column", async () => {
+    const path = await file("bad.toml", `${config(8080)}balanse = "round_robin"\n[listeners.b]\nbind = ":1"\npool = "no"\n`);
+    const { code, stdout, stderr } = await runLb(["check", path]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toMatch(/bad\.toml:6:1: .*balanse.*did you mean.*balance/s);
+    expect(stderr).toMatch(/bad\.toml:9:\d+: .*listeners\.b\.pool/);
+    expect(stderr).toContain("2 problems");
+  });
+
+  test("a file that is not there", async () => {
+    const { code, stderr } = await runLb(["check", join(folder, "nowhere.toml")]);
+    expect(code).toBe(2);
+    expect(stderr).toContain("nowhere.toml");
+  });
+
+  test("binds nothing: a port in use is no problem of the file", async () => {
+    using backend = await echo();
+    const { code } = await runLb(["check", await file("inuse.toml", config(backend.port))]);
+    expect(code).toBe(0);
+  });
+});
+
+describe("lb FILE", () => {
+  test("ends with 2 and the problems when the file is bad", async () => {
+    const path = await file("worse.toml", config(8080).replace('pool = "app"', 'pool = "ap"'));
+    const { code, stderr } = await runLb([path]);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/worse\.toml:3:\d+: .*listeners\.web\.pool/);
+  });
+
+  test("ends with 2 when there is no such file", async () => {
+    const { code, stderr } = await runLb([join(folder, "nowhere.toml")]);
+    expect(code).toBe(2);
+    expect(stderr).toContain("nowhere.toml");
+  });
+
+  test("ends with 1 and names listener, address and cure when a port is in use", async () => {
+    using backend = await echo();
+    const [admin] = await freePorts(1);
+    const path = await file("taken.toml", config(backend.port, `[admin]\nbind = "127.0.0.1:${admin}"\n`));
+    const { code, stderr } = await runLb([path]);
+    expect(code).toBe(1);
+    expect(stderr).toContain("listeners.web");
+    expect(stderr).toContain(`127.0.0.1:${backend.port}`);
+    expect(stderr).toContain("EADDRINUSE");
+    expect(stderr).toMatch(/another process/);
+  });
+
+  test("does not share the port of another lb, whose connections it would take", async () => {
+    using backend = await echo();
+    const [port, admin] = await freePorts(2);
+    const text = config(port!).replace('["127.0.0.1:1"]', `["${backend.address}"]`);
+    await using first = await startLb(text);
+    const { code, stderr } = await runLb([await file("second.toml", `${text}[admin]\nbind = "127.0.0.1:${admin}"\n`)]);
+    expect(code).toBe(1);
+    expect(stderr).toContain("EADDRINUSE");
+    using client = await connect(port!);
+    expect(await client.echoes()).toBe(true);
+    expect((await first.ready()).status).toBe(200);
+  });
+
+  test("ends with 1 when the admin address is in use, and leaves nothing listening", async () => {
+    const [port, admin] = await freePorts(2);
+    const taken = createServer().listen(admin, "127.0.0.1");
+    try {
+      const path = await file("admin.toml", config(port!, `[admin]\nbind = "127.0.0.1:${admin}"\n`));
+      const { code, stderr } = await runLb([path]);
+      expect(code).toBe(1);
+      expect(stderr).toContain("admin");
+      expect(stderr).toContain(String(admin));
+      await expect(connect(port!)).rejects.toThrow("ECONNREFUSED");
+    } finally {
+      taken.close();
+    }
+  });
+
+  test("ends with 1 when an address is none of this machine's", async () => {
+    const [port, admin] = await freePorts(2);
+    const text = config(port!, `[admin]\nbind = "127.0.0.1:${admin}"\n`).replace("127.0.0.1:" + port, `192.0.2.1:${port}`);
+    const { code, stderr } = await runLb([await file("elsewhere.toml", text)]);
+    expect(code).toBe(1);
+    expect(stderr).toContain(`192.0.2.1:${port}`);
+    expect(stderr).toContain("EADDRNOTAVAIL");
+  });
+
+  test("reads neither .env nor bunfig.toml of the folder it is started in", async () => {
+    await file(".env", "LB_TEST_PORT=8080\n");
+    await file("bunfig.toml", 'preload = ["./evil.ts"]\n');
+    await file("evil.ts", 'console.log("preloaded");\n');
+    const path = await file("env.toml", config(8080).replace("127.0.0.1:8080", "127.0.0.1:${LB_TEST_PORT}"));
+    const unset = await runLb(["check", path], { cwd: folder });
+    expect(unset.code).toBe(2);
+    expect(unset.stderr).toContain("LB_TEST_PORT");
+    expect(unset.stdout).not.toContain("preloaded");
+    const set = await runLb(["check", path], { cwd: folder, env: { LB_TEST_PORT: "8081" } });
+    expect(set.code).toBe(0);
+    await rm(join(folder, ".env"));
+    await rm(join(folder, "bunfig.toml"));
+  });
+
+  test("takes the config's four lines and listens within a second", async () => {
+    const port = await freePort();
+    const began = performance.now();
+    await using lb = await startLb(config(port));
+    expect(performance.now() - began).toBeLessThan(1000);
+    expect(lb.log().some(({ event, bind }) => event === "listening" && bind === `127.0.0.1:${port}`)).toBe(true);
+  });
+});
+
+describe("lb health", () => {
+  test("answers 0 while lb is alive, by file, address and URL, and 1 when it is not", async () => {
+    const port = await freePort();
+    let file: string;
+    let address: string;
+    {
+      await using lb = await startLb(config(port, '[pools.app.health]\ninterval = "50ms"\n'));
+      file = lb.file;
+      address = lb.adminUrl.replace("http://", "");
+      for (const where of [file, address, lb.adminUrl]) {
+        const { code, stdout, stderr } = await runLb(["health", where]);
+        expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+        expect(stdout).toContain("alive");
+      }
+      // Alive and not ready: /ready is not what is asked, unless it is.
+      await lb.waitStatus(({ ready }) => !ready);
+      expect((await runLb(["health", file])).code).toBe(0);
+      const ready = await runLb(["health", `${lb.adminUrl}/ready`]);
+      expect(ready.code).toBe(1);
+      expect(ready.stderr).toContain("503");
+    }
+    const { code, stderr } = await runLb(["health", address]);
+    expect(code).toBe(1);
+    expect(stderr).toContain("ECONNREFUSED");
+  });
+});
+
+describe("lb demo", () => {
+  test("balances over three backends within a second, and Ctrl-C ends it", async () => {
+    const began = performance.now();
+    const child = spawn(binary, ["demo"], { stdio: ["ignore", "pipe", "pipe"], cwd: tmpdir() });
+    let output = "";
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text));
+    child.stderr.setEncoding("utf8").on("data", (text: string) => (output += text));
+    const exited = new Promise<number | null>((resolve) => child.once("close", resolve));
+    try {
+      await eventually("the hints", () => output.includes("Ctrl-C"));
+      expect(performance.now() - began).toBeLessThan(1000);
+      const url = /curl (http:\/\/127\.0\.0\.1:\d+)\n/.exec(output)?.[1] ?? "";
+      const answers: string[] = [];
+      for (let i = 0; i < 6; i++) answers.push(await (await fetch(url, { headers: { Connection: "close" } })).text());
+      const names = answers.map((text) => /backend ([ABC])/.exec(text)?.[1] ?? text);
+      expect(new Set(names)).toEqual(new Set(["A", "B", "C"]));
+
+      // One goes away for a while, and no request fails.
+      const stop = /curl -X POST (http:\/\/127\.0\.0\.1:\d+\/stop)/.exec(output)?.[1] ?? "";
+      expect((await fetch(stop, { method: "POST" })).status).toBe(200);
+      await eventually("B is gone", () => fetch(stop.replace("/stop", "")).then(() => false, () => true));
+      for (let i = 0; i < 6; i++) {
+        const answer = await (await fetch(url, { headers: { Connection: "close" } })).text();
+        expect(answer).toMatch(/backend [AC]/);
+      }
+      const file = /Edit, and it reloads:\s+(\S+)/.exec(output)?.[1] ?? "";
+      expect(await Bun.file(file).exists()).toBe(true);
+      child.kill("SIGINT");
+      expect(await exited).toBe(0);
+      expect(await Bun.file(file).exists()).toBe(false);
+    } finally {
+      child.kill("SIGKILL");
+      await exited;
+    }
+  });
+});

@@ -1,0 +1,464 @@
+// A new config while everything runs: however it reaches the disk it is taken over whole or not at all, and nobody's
+// connection notices.
+import { spawnSync } from "node:child_process";
+import { mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { echo, tagged, type Backend } from "../support/backends.ts";
+import { connect, type Client } from "../support/client.ts";
+import { eventually } from "../support/eventually.ts";
+import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
+import { startLoad } from "../support/load.ts";
+import { descriptors } from "../support/proc.ts";
+
+function config(port: number, backend: Backend | readonly Backend[], more = ""): string {
+  const backends = [backend].flat().map(({ address }) => JSON.stringify(address));
+  return `
+    workers = 2
+    [listeners.web]
+    bind = "127.0.0.1:${port}"
+    pool = "app"
+    ${more}
+    [pools.app]
+    backends = [${backends.join(", ")}]
+  `;
+}
+
+/** The name of the backend that a new connection gets, or how it ended instead. */
+async function ask(port: number): Promise<string> {
+  using client = await connect(port);
+  return (await client.line()) ?? (await client.ended);
+}
+
+function reloadNow(lb: Lb): Promise<Response> {
+  return lb.fetch("/api/reload", { method: "POST", headers: { "X-Lb-Admin": "1" } });
+}
+
+describe("the new config is taken over", () => {
+  test("when the file is written in place", async () => {
+    using a = await tagged("a");
+    using b = await tagged("b");
+    const port = await freePort();
+    await using lb = await startLb(config(port, a));
+    expect(await ask(port)).toBe("a");
+    expect(await lb.reload(config(port, b))).toEqual({ ok: true, generation: 2, error: null });
+    expect(await ask(port)).toBe("b");
+    expect(await lb.waitLog(({ event }) => event === "reloaded")).toMatchObject({ cause: "file changed", generation: 2 });
+    const said = lb.log().filter(({ event }) => event === "changed").map(({ what }) => String(what));
+    expect(said.join("\n")).toContain("app");
+    expect(await lb.metric("lb_config_generation")).toBe(2);
+    expect(await lb.metric("lb_config_last_reload_successful")).toBe(1);
+  });
+
+  test("when an editor puts another file in its place, again and again", async () => {
+    using a = await tagged("a");
+    using b = await tagged("b");
+    const port = await freePort();
+    await using lb = await startLb(config(port, a));
+    for (const backend of [b, a, b, a]) {
+      const before = await lb.status();
+      const other = join(lb.dir, ".lb.toml.swp");
+      await writeFile(other, lb.configText(config(port, backend)));
+      await rename(other, lb.file);
+      expect(await lb.reloaded(before)).toMatchObject({ ok: true });
+      expect(await ask(port)).toBe(backend === a ? "a" : "b");
+    }
+  });
+
+  test("when Kubernetes swaps the folder behind its links", async () => {
+    using a = await tagged("a");
+    using b = await tagged("b");
+    const port = await freePort();
+    await using lb = await startLb(config(port, a));
+    // As a ConfigMap is mounted: lb.toml -> ..data/lb.toml, ..data -> ..2026_1, and an update renames a new link over ..data.
+    const version = async (name: string, backend: Backend): Promise<void> => {
+      await mkdir(join(lb.dir, name));
+      await writeFile(join(lb.dir, name, "lb.toml"), lb.configText(config(port, backend)));
+      await symlink(name, join(lb.dir, "..data_tmp"));
+      await rename(join(lb.dir, "..data_tmp"), join(lb.dir, "..data"));
+    };
+    await version("..1", a);
+    await rm(lb.file);
+    await symlink("..data/lb.toml", lb.file);
+    let last = "..1";
+    for (const [name, backend] of [["..2", b], ["..3", a], ["..4", b]] as const) {
+      const before = await lb.status();
+      await version(name, backend);
+      await rm(join(lb.dir, last), { recursive: true });
+      last = name;
+      expect(await lb.reloaded(before)).toMatchObject({ ok: true });
+      expect(await ask(port)).toBe(backend === a ? "a" : "b");
+    }
+  });
+
+  test("at SIGHUP, and with watch = false only then", async () => {
+    using a = await tagged("a");
+    using b = await tagged("b");
+    const port = await freePort();
+    const toml = (backend: Backend): string => `watch = false\n${config(port, backend)}`;
+    await using lb = await startLb(toml(a));
+    const before = await lb.status();
+    await lb.write(toml(b));
+    // Longer than a watcher takes, and its poll.
+    await expect(lb.reloaded(before, 2500)).rejects.toThrow("did not become as expected");
+    expect(await ask(port)).toBe("a");
+    lb.signal("SIGHUP");
+    expect(await lb.reloaded(before)).toMatchObject({ ok: true, generation: 2 });
+    expect(await ask(port)).toBe("b");
+    expect(await lb.waitLog(({ event }) => event === "reloaded")).toMatchObject({ cause: "SIGHUP" });
+  });
+
+  test("at a request to the admin endpoint, which waits for it and says what came of it", async () => {
+    using a = await tagged("a");
+    using b = await tagged("b");
+    const port = await freePort();
+    const toml = (backend: Backend): string => `watch = false\n${config(port, backend)}`;
+    await using lb = await startLb(toml(a));
+    await lb.write(toml(b));
+    const done = await reloadNow(lb);
+    expect(done.status).toBe(200);
+    expect(await done.json()).toMatchObject({ ok: true });
+    expect(await ask(port)).toBe("b");
+    await lb.write("nonsense");
+    const failed = await reloadNow(lb);
+    expect(failed.status).toBe(422);
+    expect(await failed.json()).toMatchObject({ ok: false, message: expect.stringContaining("lb.toml:1:") });
+  });
+});
+
+describe("a bad config", () => {
+  test("changes nothing, is logged as an error and shows in the metrics, until it is mended", async () => {
+    using a = await tagged("a");
+    const port = await freePort();
+    await using lb = await startLb(config(port, a));
+    using client = await connect(port);
+    expect(await client.line()).toBe("a");
+
+    const bad = config(port, a).replace('pool = "app"', 'pool = "ap"');
+    const { ok, generation, error } = await lb.reload(bad);
+    expect({ ok, generation }).toEqual({ ok: false, generation: 1 });
+    expect(error).toMatch(/lb\.toml:5:\d+: listeners\.web\.pool: .*did you mean "app"/s);
+    const line = await lb.waitLog(({ level }) => level === "error");
+    expect(line["event"]).toContain("reload failed");
+    expect(line["reason"]).toContain("listeners.web.pool");
+    expect(await lb.metric("lb_config_last_reload_successful")).toBe(0);
+    expect(await lb.metric("lb_config_reloads_total", { result: "failure" })).toBe(1);
+    expect(await lb.metric("lb_config_generation")).toBe(1);
+    expect((await lb.ready()).status).toBe(200);
+    expect(await client.echoes()).toBe(true);
+    expect(await ask(port)).toBe("a");
+
+    expect(await lb.reload(config(port, a, "backlog = 100"))).toMatchObject({ ok: true, generation: 2 });
+    expect(await lb.metric("lb_config_last_reload_successful")).toBe(1);
+    expect((await lb.status()).config.last_reload_error).toBeNull();
+    expect(await client.echoes()).toBe(true);
+  });
+
+  test("a file that is gone for a while changes nothing either", async () => {
+    using a = await tagged("a");
+    const port = await freePort();
+    await using lb = await startLb(config(port, a));
+    const before = await lb.status();
+    await rm(lb.file);
+    lb.signal("SIGHUP");
+    expect(await lb.reloaded(before)).toMatchObject({ ok: false });
+    expect(await ask(port)).toBe("a");
+    const gone = await lb.status();
+    await lb.write(config(port, a, "backlog = 100"));
+    expect(await lb.reloaded(gone)).toMatchObject({ ok: true, generation: 2 });
+  });
+
+  test("an address that cannot be bound refuses the whole reload and leaves none of its other sockets behind", async () => {
+    using a = await tagged("a");
+    const [port, fresh] = await freePorts(2);
+    await using lb = await startLb(config(port!, a));
+    const rest = descriptors(lb.pid);
+    const bad = `${config(port!, a)}
+      [listeners.fresh]
+      bind = "127.0.0.1:${fresh}"
+      pool = "app"
+      [listeners.taken]
+      bind = "127.0.0.1:${a.port}"
+      pool = "app"
+    `;
+    const { ok, error } = await lb.reload(bad);
+    for (let i = 0; i < 10; i++) await reloadNow(lb);
+    expect(ok).toBe(false);
+    expect(error).toContain("listeners.taken");
+    expect(error).toContain("EADDRINUSE");
+    await expect(connect(fresh!)).rejects.toThrow("ECONNREFUSED");
+    expect(await ask(port!)).toBe("a");
+    // Two sockets each time; a connection to the admin endpoint may be open or not.
+    expect(descriptors(lb.pid)).toBeLessThan(rest + 10);
+    expect((await lb.status()).listeners.map(({ name }) => name)).toEqual(["web"]);
+  });
+});
+
+describe("what did not change is not touched", () => {
+  test("live connections go on and keep the plan they began with", async () => {
+    using a = await echo();
+    const port = await freePort();
+    await using lb = await startLb(config(port, a, 'timeouts = { idle = "1h" }'));
+    const clients = await Promise.all(Array.from({ length: 20 }, () => connect(port)));
+    for (const client of clients) expect(await client.echoes()).toBe(true);
+    const strict = `timeouts = { idle = "1200ms" }\ndeny = ["127.0.0.1"]\nmax_connections = 1`;
+    expect((await lb.reload(config(port, a, strict))).ok).toBe(true);
+    using refused = await connect(port);
+    expect(await refused.ended).toBe("reset");
+    using fresh = await connect(port, { from: "127.0.0.2" });
+    // Twenty are open already.
+    expect(await fresh.ended).toBe("reset");
+    expect((await lb.reload(config(port, a, strict.replace("max_connections = 1", "")))).ok).toBe(true);
+    using short = await connect(port, { from: "127.0.0.2" });
+    expect(await short.echoes()).toBe(true);
+    expect(await short.ended).toBe("eof");
+    expect(await lb.waitLine(({ client }) => client === short.address)).toMatchObject({ end: "idle_timeout", end_by: "lb" });
+    for (const client of clients) expect(await client.echoes()).toBe(true);
+    for (const client of clients) client.reset();
+    await lb.waitStatus(({ connections, listeners }) => connections.open === 0 && listeners[0]!.open === 0);
+  });
+
+  test("connections of a listener that is gone, and to a backend that is gone, go on; nobody new comes in", async () => {
+    using a = await echo();
+    using b = await echo();
+    const [port, other] = await freePorts(2);
+    const both = `${config(port!, a)}
+      [listeners.other]
+      bind = "127.0.0.1:${other}"
+      pool = "app"
+    `;
+    await using lb = await startLb(both);
+    using old = await connect(other!);
+    expect(await old.echoes()).toBe(true);
+    expect((await lb.reload(config(port!, b))).ok).toBe(true);
+    await eventually("the listener is gone", () =>
+      connect(other!).then(
+        (client) => (client.reset(), false),
+        () => true,
+      ),
+    );
+    expect(await old.echoes("still here")).toBe(true);
+    expect((await lb.status()).listeners.map(({ name }) => name)).toEqual(["web"]);
+    expect((await lb.status()).connections.open).toBe(1);
+    old.finish();
+    expect(await old.ended).toBe("eof");
+    const line = await lb.waitLine(({ client }) => client === old.address);
+    expect(line).toMatchObject({ end: "eof", listener: "other", pool: "app", backend: a.address });
+    await lb.waitStatus(({ connections }) => connections.open === 0);
+    // The address is free: another process may have it, and so may a listener of another name.
+    const again = both.replace("listeners.other", "listeners.another").replaceAll(a.address, b.address);
+    expect((await lb.reload(again)).ok).toBe(true);
+    using client = await connect(other!);
+    expect(await client.echoes()).toBe(true);
+  });
+
+  test("health, counters and least-connections numbers of the backends live on", async () => {
+    using a = await echo();
+    using b = await echo();
+    using c = await echo();
+    using d = await echo();
+    const port = await freePort();
+    const toml = (backends: Backend[], more = ""): string =>
+      `${config(port, backends)}
+        balance = "least_connections"
+        health = { interval = "100ms", fall = 2, rise = 2 }
+        ${more}`;
+    await using lb = await startLb(toml([a, b, c]));
+    const clients: Client[] = [];
+    for (let i = 0; i < 9; i++) {
+      clients.push(await connect(port));
+      expect(await clients.at(-1)!.echoes()).toBe(true);
+    }
+    c.stopListening();
+    await lb.waitStatus(({ pools }) => pools[0]!.backends[2]!.up === false);
+    const backends = async () => (await lb.status()).pools[0]!.backends;
+    const before = await backends();
+    expect(before.map(({ open }) => open)).toEqual([3, 3, 3]);
+
+    expect((await lb.reload(toml([d, a, b, c], "retries = 1"))).ok).toBe(true);
+    const after = await backends();
+    expect(after.map(({ address, open, up }) => ({ address, open, up }))).toEqual([
+      { address: d.address, open: 0, up: true },
+      { address: a.address, open: 3, up: true },
+      { address: b.address, open: 3, up: true },
+      // Still down: a reload is no reason to believe in it.
+      { address: c.address, open: 3, up: false },
+    ]);
+    expect(after[3]!.health.since).toBe(before[2]!.health.since);
+    expect(after[1]!.connects.succeeded).toBe(3);
+    expect(after[1]!.health.checks.success).toBeGreaterThanOrEqual(before[0]!.health.checks.success);
+    // The new one gets what it lacks.
+    for (let i = 0; i < 3; i++) {
+      clients.push(await connect(port));
+      expect(await clients.at(-1)!.echoes()).toBe(true);
+    }
+    expect((await backends()).map(({ open }) => open)).toEqual([3, 3, 3, 3]);
+    expect(lb.log().filter(({ event }) => event === "backend down").length).toBe(1);
+    for (const client of clients) client.reset();
+    await lb.waitStatus(({ pools }) => pools[0]!.backends.every(({ open }) => open === 0));
+  });
+});
+
+describe("the number of workers", () => {
+  test("goes up and down under load, and nobody notices", async () => {
+    using a = await echo();
+    const port = await freePort();
+    const toml = (workers: number): string => config(port, a).replace("workers = 2", `workers = ${workers}`);
+    await using lb = await startLb(toml(2));
+    const held = await Promise.all(Array.from({ length: 20 }, () => connect(port)));
+    for (const client of held) expect(await client.echoes()).toBe(true);
+    await using load = startLoad({ ports: [port], concurrency: 30 });
+    await load.running;
+    for (const workers of [4, 1, 3, 2, 6, 1, 2]) {
+      expect((await lb.reload(toml(workers))).ok).toBe(true);
+      const { workers: now, listeners } = await lb.status();
+      expect(now.filter(({ state }) => state === "running").length).toBe(workers);
+      await lb.waitStatus((status) => status.listeners[0]!.accepted > listeners[0]!.accepted + 100);
+    }
+    const { started, ok, failures } = await load.stop();
+    expect(failures).toEqual({});
+    expect(ok).toBe(started);
+    // Those of retired workers live on there.
+    for (const client of held) expect(await client.echoes()).toBe(true);
+    for (const client of held) client.finish();
+    for (const client of held) expect(await client.ended).toBe("eof");
+    const status = await lb.waitStatus(({ connections, workers }) => connections.open === 0 && workers.length === 2);
+    expect(status.workers.map(({ open }) => open)).toEqual([0, 0]);
+    expect(lb.accessLines().filter(({ end }) => end !== "eof")).toEqual([]);
+    expect(lb.log().filter(({ level }) => level === "error")).toEqual([]);
+    // All of them still get something.
+    const { workers: before } = status;
+    await startLoad({ ports: [port], concurrency: 10, total: 200 }).done;
+    const { workers: after } = await lb.status();
+    for (const [i, worker] of after.entries()) expect(worker.accepted).toBeGreaterThan(before[i]!.accepted);
+  });
+});
+
+describe("under a load of thousands of connections", () => {
+  test("50 reloads that change backends, limits, listeners and workers lose none", async () => {
+    using a = await echo();
+    using b = await echo();
+    using c = await echo();
+    const [port, second, extra] = await freePorts(3);
+    const toml = (i: number): string => `
+      watch = false
+      workers = ${1 + (i % 3)}
+      max_connections = ${1000 + i}
+      [listeners.web]
+      bind = "127.0.0.1:${port}"
+      pool = "app"
+      max_connections = ${500 + i}
+      steer = "${i % 4 < 2 ? "flow" : "client"}"
+      ${i % 2 === 0 ? "max_connections_per_client = 400" : ""}
+      ${i % 3 === 0 ? `deny = ["10.0.0.0/8"]` : ""}
+      [listeners.second${i % 5 === 0 ? "" : "_renamed"}]
+      bind = ["127.0.0.1:${second}"]
+      pool = "${i % 2 === 0 ? "app" : "other"}"
+      ${i % 2 === 0 ? "" : `[listeners.extra]\nbind = "127.0.0.1:${extra}"\npool = "app"`}
+      [pools.app]
+      balance = "${i % 4 === 0 ? "least_connections" : "round_robin"}"
+      backends = [${[a, b, c].filter((_, at) => i % 4 !== at).map(({ address }) => `"${address}"`).join(", ")}]
+      connect_timeout = "${2 + (i % 3)}s"
+      [pools.other]
+      backends = ["${a.address}"]
+    `;
+    await using lb = await startLb(toml(0));
+    await using load = startLoad({ ports: [port!, second!], concurrency: 30 });
+    await load.running;
+    for (let i = 1; i <= 50; i++) {
+      await lb.write(toml(i));
+      expect(await (await reloadNow(lb)).json()).toEqual({ ok: true, message: `generation ${i + 1} is in force` });
+      const { accepted } = (await lb.status()).listeners[0]!;
+      // Each generation has clients of its own.
+      await lb.waitStatus(({ listeners }) => listeners[0]!.accepted > accepted + 50);
+    }
+    const { started, ok, failures, latencyMs, seconds } = await load.stop();
+    expect({ failures, lost: started - ok }).toEqual({ failures: {}, lost: 0 });
+    expect(started / seconds).toBeGreaterThan(200);
+    expect(started).toBeGreaterThan(50 * 2 * 50);
+    // Nobody waited for a reload longer than a human would notice.
+    expect(latencyMs.max).toBeLessThan(2000);
+    expect(lb.log().filter(({ level }) => level === "error")).toEqual([]);
+    const status = await lb.waitStatus(({ connections, workers }) => connections.open === 0 && workers.length === 1 + (50 % 3));
+    expect(status.pools.flatMap(({ backends }) => backends.map(({ open }) => open)).every((open) => open === 0)).toBe(true);
+    expect(lb.accessLines().filter(({ end }) => end !== "eof")).toEqual([]);
+    await lb.waitLines(started, () => true);
+  });
+});
+
+describe("names", () => {
+  // The system's resolver with a hosts file of the test's own, which only this process and its threads see.
+  const withHosts = (hosts: string): string[] => ["unshare", "-m", "sh", "-c", `mount --bind ${hosts} /etc/hosts && exec "$@"`, "--"];
+
+  test("are looked up again: new addresses are new backends, and a look-up that fails keeps the last answer", async (context) => {
+    using a = await tagged("a", { host: "127.0.7.1" });
+    using _b = await tagged("b", { host: "127.0.7.2", port: a.port });
+    using _c = await tagged("c", { host: "127.0.7.3", port: a.port });
+    const port = await freePort();
+    const hosts = join(tmpdir(), `lb-hosts-${process.pid}-${port}`);
+    const write = (...addresses: string[]): Promise<void> =>
+      writeFile(hosts, ["127.0.0.1 localhost", ...addresses.map((address) => `${address} app.test`), ""].join("\n"));
+    await write("127.0.7.1", "127.0.7.2");
+    try {
+      const trouble = spawnSync("unshare", [...withHosts(hosts).slice(1), "true"]);
+      if (trouble.status !== 0) context.skip(`no mount namespace here: ${String(trouble.stderr).trim()}`);
+      const toml = `
+        workers = 2
+        [listeners.web]
+        bind = "127.0.0.1:${port}"
+        pool = "app"
+        [pools.app]
+        backends = ["app.test:${a.port}"]
+        resolve = "200ms"
+      `;
+      await using lb = await startLb(toml, { wrapper: withHosts(hosts) });
+      const names = async (): Promise<Set<string>> => new Set([await ask(port), await ask(port), await ask(port), await ask(port)]);
+      const addresses = async (): Promise<string[]> => (await lb.status()).pools[0]!.backends.map(({ address }) => address);
+      expect(await addresses()).toEqual([`127.0.7.1:${a.port}`, `127.0.7.2:${a.port}`]);
+      expect(await names()).toEqual(new Set(["a", "b"]));
+      using old = await connect(port);
+      const first = await old.line();
+
+      await write("127.0.7.3");
+      await lb.waitLog(({ event }) => event === "backends changed");
+      expect(await addresses()).toEqual([`127.0.7.3:${a.port}`]);
+      await eventually("every worker knows", async () => (await names()).size === 1);
+      expect(await names()).toEqual(new Set(["c"]));
+      // Whoever was connected to an address that is gone stays.
+      expect(["a", "b"]).toContain(first);
+      expect(await old.echoes()).toBe(true);
+
+      await write();
+      const line = await lb.waitLog(({ event }) => event === "name does not resolve");
+      expect(line).toMatchObject({ level: "warn", host: "app.test", addresses_kept: 1 });
+      expect(await names()).toEqual(new Set(["c"]));
+      expect((await lb.ready()).status).toBe(200);
+
+      await write("127.0.7.1");
+      await lb.waitLog(({ event }) => event === "name resolves again");
+      await eventually("a is back", async () => (await ask(port)) === "a");
+      // One line for each change, however often it was looked up.
+      expect(lb.log().filter(({ event }) => event === "name does not resolve").length).toBe(1);
+      expect(lb.log().filter(({ event }) => event === "backends changed").length).toBe(2);
+    } finally {
+      await rm(hosts, { force: true });
+    }
+  });
+
+  test("one that never resolved is no reason not to start: the pool has no backend until it does", async () => {
+    const port = await freePort();
+    const toml = `
+      [listeners.web]
+      bind = "127.0.0.1:${port}"
+      pool = "app"
+      [pools.app]
+      backends = ["does-not-exist.invalid:80"]
+    `;
+    await using lb = await startLb(toml);
+    expect((await lb.ready()).status).toBe(503);
+    expect(await ask(port)).toBe("reset");
+    expect(await lb.waitLine(() => true)).toMatchObject({ end: "no_backend" });
+    expect(lb.log().some(({ event, level }) => event === "name does not resolve" && level === "warn")).toBe(true);
+  });
+});

@@ -1,0 +1,164 @@
+// How it stops: readiness fails first, nobody who was let in is cut before shutdown_timeout, and the closing is spread.
+import { describe, expect, test } from "vitest";
+import { echo, type Backend } from "../support/backends.ts";
+import { connect, type Client } from "../support/client.ts";
+import { eventually } from "../support/eventually.ts";
+import { freePort, startLb, type Lb } from "../support/lb.ts";
+import { startLoad } from "../support/load.ts";
+
+function config(port: number, backend: Backend, shutdownTimeout: string): string {
+  return `
+    workers = 2
+    shutdown_timeout = "${shutdownTimeout}"
+    [listeners.web]
+    bind = "127.0.0.1:${port}"
+    pool = "app"
+    [pools.app]
+    backends = ["${backend.address}"]
+  `;
+}
+
+async function clientsOf(port: number, count: number): Promise<Client[]> {
+  const clients = await Promise.all(Array.from({ length: count }, () => connect(port)));
+  for (const client of clients) expect(await client.echoes()).toBe(true);
+  return clients;
+}
+
+/** Says when no new connection is accepted any more. */
+function refuses(port: number): Promise<unknown> {
+  return eventually("new connections are refused", () =>
+    connect(port).then(
+      (client) => {
+        client.reset();
+        return false;
+      },
+      (error: Error) => error.message === "ECONNREFUSED",
+    ),
+  );
+}
+
+const endTimes = (lb: Lb): number[] => lb.accessLines().map(({ time }) => Date.parse(time));
+
+describe("without a connection", () => {
+  test.each(["SIGTERM", "SIGINT"] as const)("%s ends the process promptly, with 0", async (signal) => {
+    using backend = await echo();
+    const port = await freePort();
+    await using lb = await startLb(config(port, backend, "30s"));
+    const began = performance.now();
+    lb.signal(signal);
+    expect(await lb.exited).toEqual({ code: 0, signal: null });
+    expect(performance.now() - began).toBeLessThan(2000);
+    expect(lb.log().map(({ event }) => event).slice(-2)).toEqual(["stopping", "stopped"]);
+    await expect(connect(port)).rejects.toThrow("ECONNREFUSED");
+  });
+
+  test("the last connection's end is the process's", async () => {
+    using backend = await echo();
+    const port = await freePort();
+    await using lb = await startLb(config(port, backend, "30s"));
+    const [client] = await clientsOf(port, 1);
+    lb.signal("SIGTERM");
+    await refuses(port);
+    expect(await client!.echoes()).toBe(true);
+    expect(lb.running).toBe(true);
+    client!.finish();
+    expect(await client!.ended).toBe("eof");
+    expect(await lb.exited).toEqual({ code: 0, signal: null });
+    expect(lb.accessLines().map(({ end }) => end)).toEqual(["eof"]);
+  });
+});
+
+describe("with live connections", () => {
+  test("/ready fails at once, new connections are refused, live ones go on and /live answers", async () => {
+    using backend = await echo();
+    const port = await freePort();
+    await using lb = await startLb(config(port, backend, "30s"));
+    const clients = await clientsOf(port, 10);
+    lb.signal("SIGTERM");
+    await lb.waitLog(({ event }) => event === "stopping");
+    expect(await lb.ready()).toEqual({ status: 503, text: "not ready\nthe process is stopping\n" });
+    await refuses(port);
+    expect((await lb.fetch("/live")).status).toBe(200);
+    expect(await lb.metric("lb_ready")).toBe(0);
+    for (const client of clients) expect(await client.echoes()).toBe(true);
+    expect((await lb.status()).connections.open).toBe(10);
+    for (const client of clients) client.finish();
+    expect((await lb.exited).code).toBe(0);
+    expect(lb.accessLines().length).toBe(10);
+  });
+
+  test("what is left is ended within the last fifth of shutdown_timeout, spread over it", async () => {
+    using backend = await echo();
+    const port = await freePort();
+    await using lb = await startLb(config(port, backend, "5s"));
+    const clients = await clientsOf(port, 100);
+    lb.signal("SIGTERM");
+    const stopping = Date.parse((await lb.waitLog(({ event }) => event === "stopping")).time);
+    expect(await lb.exited).toEqual({ code: 0, signal: null });
+    const stopped = Date.parse(lb.log().find(({ event }) => event === "stopped")!.time);
+    expect(stopped - stopping).toBeLessThan(5600);
+
+    const lines = lb.accessLines();
+    expect(lines.length).toBe(100);
+    for (const line of lines) expect(line).toMatchObject({ end: "shutdown", end_by: "lb", bytes_in: 5, bytes_out: 5 });
+    const after = endTimes(lb).map((time) => time - stopping);
+    expect(Math.min(...after)).toBeGreaterThan(3950);
+    expect(Math.max(...after)).toBeLessThan(5300);
+    // Evenly at random: some in each quarter of the second.
+    for (let quarter = 0; quarter < 4; quarter++) {
+      const from = 4000 + 250 * quarter;
+      expect(after.filter((ms) => ms >= from && ms < from + 350).length).toBeGreaterThan(5);
+    }
+    // Nothing was under way, so each of them was closed, not reset.
+    for (const client of clients) expect(await client.ended).toBe("eof");
+    await eventually("the backend sees them go", () => backend.open.size === 0);
+  });
+
+  test("a second signal ends it at once, with 0", async () => {
+    using backend = await echo();
+    const port = await freePort();
+    await using lb = await startLb(config(port, backend, "30s"));
+    const clients = await clientsOf(port, 5);
+    lb.signal("SIGTERM");
+    await lb.waitLog(({ event }) => event === "stopping");
+    const began = performance.now();
+    lb.signal("SIGTERM");
+    expect(await lb.exited).toEqual({ code: 0, signal: null });
+    expect(performance.now() - began).toBeLessThan(1000);
+    for (const client of clients) expect(await client.ended).not.toBeNull();
+    expect(lb.log().some(({ event }) => event === "stopping at once")).toBe(true);
+  });
+
+  test('shutdown_timeout = "0s" waits for nobody', async () => {
+    using backend = await echo();
+    const port = await freePort();
+    await using lb = await startLb(config(port, backend, "0s"));
+    const clients = await clientsOf(port, 5);
+    const began = performance.now();
+    lb.signal("SIGTERM");
+    expect((await lb.exited).code).toBe(0);
+    expect(performance.now() - began).toBeLessThan(2000);
+    for (const client of clients) expect(await client.ended).not.toBeNull();
+    expect(lb.accessLines().map(({ end }) => end)).toEqual(Array(5).fill("shutdown"));
+  });
+});
+
+test("under load everybody who was accepted, or waited to be, is served, and the others are refused", async () => {
+  using backend = await echo();
+  const port = await freePort();
+  for (let round = 0; round < 3; round++) {
+    await using lb = await startLb(config(port, backend, "20s"));
+    await using load = startLoad({ ports: [port], concurrency: 100, rate: 4000 });
+    await load.running;
+    await lb.waitStatus(({ listeners }) => listeners[0]!.accepted > 1000);
+    lb.signal("SIGTERM");
+    expect(await lb.exited).toEqual({ code: 0, signal: null });
+    const { started, ok, failures } = await load.stop();
+    const { refused = 0, ...others } = failures;
+    expect(others).toEqual({});
+    expect(ok + refused).toBe(started);
+    expect(refused).toBeGreaterThan(0);
+    expect(lb.accessLines().filter(({ end }) => end !== "eof")).toEqual([]);
+    expect(lb.accessLines().length).toBe(ok);
+  }
+});

@@ -1,0 +1,476 @@
+import { once } from "node:events";
+import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { connect, type NetConnectOpts, type Socket as Peer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, describe, expect, test } from "vitest";
+import { parseAddress, parseEndpoint, type Endpoint } from "../../src/core/address.ts";
+import { descriptorOf, listenOnDescriptor, type Listening } from "../../src/platform/bun.ts";
+import {
+  beginConnect,
+  closeDescriptor,
+  duplicate,
+  listenOn,
+  monotonicNs,
+  openFilesLimit,
+  ownSockets,
+  peerAddress,
+  refuseNewcomers,
+  resetOnClose,
+  setBacklog,
+  setKeepalive,
+  sockaddr,
+  steer,
+} from "../../src/platform/sockets.ts";
+import { eventually } from "../support/eventually.ts";
+import {
+  closedOnExec,
+  descriptors,
+  ESTABLISHED,
+  SO_KEEPALIVE,
+  socketOption,
+  SOL_SOCKET,
+  SOL_TCP,
+  SYN_SENT,
+  TCP_KEEPCNT,
+  TCP_KEEPIDLE,
+  TCP_KEEPINTVL,
+  tcpInfo,
+} from "../support/kernel.ts";
+import { freePort } from "../support/lb.ts";
+
+const atEnd: (() => void)[] = [];
+afterEach(() => {
+  for (const undo of atEnd.splice(0).toReversed()) undo();
+});
+
+const endpoint = (text: string): Endpoint => {
+  const parsed = parseEndpoint(text);
+  if (parsed.kind === "bad") throw new Error(parsed.why);
+  return parsed;
+};
+
+/** A listening descriptor that is closed after the test. */
+function listening(text: string, backlog = 128): number {
+  const fd = listenOn(endpoint(text), backlog);
+  if (typeof fd !== "number") throw new Error(`${fd.call}: ${fd.code}`);
+  atEnd.push(() => closeDescriptor(fd));
+  return fd;
+}
+
+interface Accepted {
+  remoteAddress: string;
+  fd: number;
+  /** The number of the listening socket. */
+  by: number;
+}
+
+/** Accepts on a duplicate; what is accepted is noted and answered with the number `by`. */
+function serve(fd: number, accepted: Accepted[], by = 0): Listening {
+  const listener = listenOnDescriptor(duplicate(fd) as number, null, {
+    binaryType: "uint8array",
+    open: (socket) => {
+      accepted.push({ remoteAddress: socket.remoteAddress, fd: descriptorOf(socket), by });
+      socket.write(String(by));
+    },
+    data: (socket, chunk) => void socket.write(chunk),
+    close: () => {},
+    error: () => {},
+  });
+  atEnd.push(() => listener.stop(true));
+  return listener;
+}
+
+/** A client of another make: connects, and resolves once it has read something or seen the end. */
+async function visit(options: NetConnectOpts): Promise<{ text: string; peer: Peer }> {
+  const peer = connect(options);
+  atEnd.push(() => peer.destroy());
+  const [chunk] = (await once(peer, "data")) as [Buffer];
+  return { text: chunk.toString(), peer };
+}
+
+const codeOf = (made: number | { code: string }): string => (typeof made === "number" ? "no error" : made.code);
+
+describe("sockaddr", () => {
+  test("writes each kind of endpoint as the kernel reads it", () => {
+    const bytes = (text: string): number[] => [...sockaddr(endpoint(text))];
+    expect(bytes("10.1.2.3:8080")).toEqual([2, 0, 0x1f, 0x90, 10, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0]);
+    const v6 = [0x20, 0x01, 0x0d, 0xb8, ...Array<number>(11).fill(0), 1];
+    expect(bytes("[2001:db8::1]:443")).toEqual([10, 0, 1, 0xbb, 0, 0, 0, 0, ...v6, 0, 0, 0, 0]);
+    expect(bytes(":80")).toEqual([10, 0, 0, 80, ...Array<number>(24).fill(0)]);
+    expect(bytes("unix:/a")).toEqual([1, 0, 0x2f, 0x61, 0]);
+    expect(bytes("unix:@a")).toEqual([1, 0, 0, 0x61]);
+  });
+
+  test("has none for a name", () => {
+    expect(() => sockaddr(endpoint("name.example:80"))).toThrow("looked up");
+  });
+});
+
+describe("listenOn", () => {
+  test("takes IPv4 and IPv6 on one socket for a port alone", async () => {
+    const port = await freePort();
+    const accepted: Accepted[] = [];
+    serve(listening(`:${port}`), accepted);
+    await visit({ host: "127.0.0.1", port });
+    await visit({ host: "::1", port });
+    expect(accepted).toHaveLength(2);
+  });
+
+  test("takes no IPv4 on an IPv6 address", async () => {
+    const port = await freePort();
+    serve(listening(`[::]:${port}`), []);
+    await visit({ host: "::1", port });
+    const refused = connect({ host: "127.0.0.1", port });
+    await expect(once(refused, "connect")).rejects.toThrow("ECONNREFUSED");
+    // And leaves the IPv4 address to others.
+    const accepted: Accepted[] = [];
+    serve(listening(`0.0.0.0:${port}`), accepted);
+    await visit({ host: "127.0.0.1", port });
+    expect(accepted).toHaveLength(1);
+  });
+
+  test("takes one address and not its neighbour", async () => {
+    const port = await freePort();
+    serve(listening(`127.0.0.2:${port}`), []);
+    await visit({ host: "127.0.0.2", port });
+    await expect(once(connect({ host: "127.0.0.3", port }), "connect")).rejects.toThrow("ECONNREFUSED");
+  });
+
+  test("listens on a unix socket, by path and by abstract name", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "lb-sockets-"));
+    atEnd.push(() => rmSync(folder, { recursive: true }));
+    const path = join(folder, "a.sock");
+    const name = `lb-sockets-test-${process.pid}-${await freePort()}`;
+    serve(listening(`unix:${path}`), []);
+    serve(listening(`unix:@${name}`), []);
+    expect(statSync(path).isSocket()).toBe(true);
+    expect((await visit({ path })).text).toBe("0");
+    expect((await visit({ path: `\0${name}` })).text).toBe("0");
+  });
+
+  test("lets many sockets share one address, unless told not to", async () => {
+    const port = await freePort();
+    const at = `127.0.0.1:${port}`;
+    listening(at);
+    listening(at);
+    expect(codeOf(listenOn(endpoint(at), 1, false))).toBe("EADDRINUSE");
+  });
+
+  test("says which call failed and why, and leaves no descriptor behind", async () => {
+    const port = await freePort();
+    const alone = listenOn(endpoint(`127.0.0.1:${port}`), 1, false) as number;
+    atEnd.push(() => closeDescriptor(alone));
+    expect(listenOn(endpoint(`127.0.0.1:${port}`), 1)).toEqual({ call: "bind", code: "EADDRINUSE" });
+    // TEST-NET-1 (RFC 5737) is nobody's.
+    expect(listenOn(endpoint(`192.0.2.1:${port}`), 1)).toEqual({ call: "bind", code: "EADDRNOTAVAIL" });
+    expect(listenOn(endpoint("unix:/no/such/folder/a.sock"), 1)).toEqual({ call: "bind", code: "ENOENT" });
+    const before = descriptors().length;
+    for (let i = 0; i < 1000; i++) listenOn(endpoint(`127.0.0.1:${port}`), 1);
+    // Other tests run in this process too.
+    expect(descriptors().length - before).toBeLessThan(500);
+  });
+
+  test("makes the accept queue as long as asked", async () => {
+    const fd = listening(`127.0.0.1:${await freePort()}`, 7);
+    expect(tcpInfo(fd).backlog).toBe(7);
+    setBacklog(fd, 33);
+    expect(tcpInfo(fd).backlog).toBe(33);
+  });
+
+  test("makes descriptors that are closed on exec, as are their duplicates and those of connects", async () => {
+    const port = await freePort();
+    const fd = listening(`127.0.0.1:${port}`);
+    const copy = duplicate(fd) as number;
+    const connecting = beginConnect(sockaddr(endpoint(`127.0.0.1:${port}`)), null);
+    atEnd.push(() => [copy, connecting].forEach((other) => closeDescriptor(other)));
+    expect([fd, copy, connecting].map(closedOnExec)).toEqual([true, true, true]);
+  });
+});
+
+describe("duplicate", () => {
+  test("gives a descriptor of the same socket, which outlives the first", async () => {
+    const port = await freePort();
+    const fd = listenOn(endpoint(`127.0.0.1:${port}`), 8) as number;
+    const copy = duplicate(fd) as number;
+    atEnd.push(() => closeDescriptor(copy));
+    closeDescriptor(fd);
+    const accepted: Accepted[] = [];
+    serve(copy, accepted);
+    await visit({ host: "127.0.0.1", port });
+    expect(accepted).toHaveLength(1);
+  });
+
+  test("says why it cannot", () => {
+    expect(duplicate(999_999)).toEqual({ call: "fcntl", code: "EBADF" });
+  });
+});
+
+describe("options of a listening socket that every accepted one inherits", () => {
+  const keepalive = (fd: number): number[] => [
+    socketOption(fd, SOL_SOCKET, SO_KEEPALIVE),
+    socketOption(fd, SOL_TCP, TCP_KEEPIDLE),
+    socketOption(fd, SOL_TCP, TCP_KEEPINTVL),
+    socketOption(fd, SOL_TCP, TCP_KEEPCNT),
+  ];
+
+  test("keepalive: the first probe after the time given, two more, a third of it apart", async () => {
+    const port = await freePort();
+    const fd = listening(`:${port}`);
+    const accepted: Accepted[] = [];
+    serve(fd, accepted);
+    setKeepalive(fd, 75_000);
+    await visit({ host: "127.0.0.1", port });
+    await visit({ host: "::1", port });
+    expect(accepted.map((socket) => keepalive(socket.fd))).toEqual([
+      [1, 75, 25, 3],
+      [1, 75, 25, 3],
+    ]);
+  });
+
+  test("keepalive: off, and at least a second", async () => {
+    const port = await freePort();
+    const fd = listening(`127.0.0.1:${port}`);
+    const accepted: Accepted[] = [];
+    serve(fd, accepted);
+    setKeepalive(fd, 1);
+    await visit({ host: "127.0.0.1", port });
+    setKeepalive(fd, 0);
+    await visit({ host: "127.0.0.1", port });
+    expect(keepalive(accepted[0]!.fd)).toEqual([1, 1, 1, 3]);
+    expect(keepalive(accepted[1]!.fd)[0]).toBe(0);
+  });
+});
+
+describe("resetOnClose", () => {
+  /** What a client sees when its connection is closed from under it. */
+  async function endOf(prepare: (fd: number) => void): Promise<string> {
+    const port = await freePort();
+    const accepted: Accepted[] = [];
+    const listener = serve(listening(`127.0.0.1:${port}`), accepted);
+    const { peer } = await visit({ host: "127.0.0.1", port });
+    prepare(accepted[0]!.fd);
+    const { promise, resolve } = Promise.withResolvers<string>();
+    peer.on("end", () => resolve("FIN")).on("error", (error) => resolve((error as { code?: string }).code ?? "?"));
+    listener.stop(true);
+    return promise;
+  }
+
+  test("turns a close into a reset", async () => {
+    expect(await endOf(() => {})).toBe("FIN");
+    expect(await endOf(resetOnClose)).toBe("ECONNRESET");
+  });
+});
+
+describe("steer", () => {
+  const SOCKETS = 4;
+
+  /** A group of sockets on a port, each of them served. */
+  async function group(address: string): Promise<{ fds: number[]; accepted: Accepted[]; port: number }> {
+    const port = await freePort();
+    const fds = Array.from({ length: SOCKETS }, () => listening(`${address}:${port}`));
+    const accepted: Accepted[] = [];
+    fds.forEach((fd, by) => serve(fd, accepted, by));
+    return { fds, accepted, port };
+  }
+
+  /** Connects `times` times from each source; the sockets that took the connections, by source. */
+  async function visitsFrom(
+    sources: readonly string[],
+    port: number,
+    times: number,
+  ): Promise<Map<string, Set<string>>> {
+    const takers = new Map<string, Set<string>>();
+    for (const localAddress of sources) {
+      const visits = await Promise.all(
+        Array.from({ length: times }, () => visit({ host: "127.0.0.1", port, localAddress })),
+      );
+      takers.set(localAddress, new Set(visits.map(({ text }) => text)));
+      for (const { peer } of visits) peer.destroy();
+    }
+    return takers;
+  }
+
+  const union = (takers: Map<string, Set<string>>): string[] =>
+    [...new Set([...takers.values()].flatMap((set) => [...set]))].toSorted();
+  const sources = Array.from({ length: 32 }, (_, i) => `127.0.${i % 3}.${i + 1}`);
+
+  test.each(["127.0.0.1", ""])('"client" gives one source always to one socket, bound to "%s"', async (address) => {
+    const { fds, port } = await group(address);
+    expect(steer(fds[0]!, "client", SOCKETS, SOCKETS)).toBe(true);
+    const takers = await visitsFrom(sources, port, 4);
+    for (const [source, set] of takers) expect([source, set.size]).toEqual([source, 1]);
+    expect(union(takers)).toEqual(["0", "1", "2", "3"]);
+  });
+
+  test('"flow" spreads one source over all sockets', async () => {
+    const { fds, port } = await group("127.0.0.1");
+    expect(steer(fds[0]!, "client", SOCKETS, SOCKETS)).toBe(true);
+    expect(steer(fds[0]!, "flow", SOCKETS, SOCKETS)).toBe(true);
+    expect(union(await visitsFrom(["127.0.0.1"], port, 100))).toEqual(["0", "1", "2", "3"]);
+  });
+
+  test.each(["flow", "client"] as const)('"%s" gives nothing more to sockets that are left out', async (by) => {
+    const { fds, port } = await group("127.0.0.1");
+    expect(steer(fds[0]!, by, 2, SOCKETS)).toBe(true);
+    expect(union(await visitsFrom(sources, port, 3))).toEqual(["0", "1"]);
+    expect(steer(fds[0]!, by, SOCKETS, SOCKETS)).toBe(true);
+    expect(union(await visitsFrom(sources, port, 3))).toEqual(["0", "1", "2", "3"]);
+  });
+
+  test("leaves the connections that wait in the queue of a socket which is left out", async () => {
+    const port = await freePort();
+    const fds = Array.from({ length: 2 }, () => listening(`127.0.0.1:${port}`));
+    const waiting = Array.from({ length: 20 }, () => visit({ host: "127.0.0.1", port }));
+    await eventually("all of them wait", () => fds.reduce((sum, fd) => sum + tcpInfo(fd).queued, 0) === 20);
+    expect(tcpInfo(fds[1]!).queued).toBeGreaterThan(0);
+    steer(fds[0]!, "flow", 1, 2);
+    const accepted: Accepted[] = [];
+    fds.forEach((fd, by) => serve(fd, accepted, by));
+    await Promise.all(waiting);
+    expect(new Set(accepted.map(({ by }) => by))).toEqual(new Set([0, 1]));
+  });
+});
+
+describe("refuseNewcomers", () => {
+  test("lets the queue be emptied while a new SYN is left unanswered, until the socket is closed", async () => {
+    const port = await freePort();
+    const fd = listenOn(endpoint(`127.0.0.1:${port}`), 16) as number;
+    const queued = connect({ host: "127.0.0.1", port });
+    atEnd.push(() => queued.destroy());
+    await once(queued, "connect");
+    const sockaddrOf = sockaddr(endpoint(`127.0.0.1:${port}`));
+    // On loopback the kernel has handled the SYN when connect(2) returns.
+    const before = beginConnect(sockaddrOf, null);
+    expect(tcpInfo(before).state).toBe(ESTABLISHED);
+    refuseNewcomers(fd);
+    const after = beginConnect(sockaddrOf, null);
+    expect(tcpInfo(after).state).toBe(SYN_SENT);
+    atEnd.push(() => [before, after].forEach((client) => closeDescriptor(client)));
+
+    const accepted: Accepted[] = [];
+    const listener = serve(fd, accepted);
+    await once(queued, "data");
+    // An accepted socket inherits the filter; its data and its FIN must pass.
+    queued.write("echo");
+    expect(String((await once(queued, "data"))[0])).toBe("echo");
+    await eventually("both in the queue are accepted", () => accepted.length === 2);
+    expect(tcpInfo(after).state).toBe(SYN_SENT);
+
+    closeDescriptor(fd);
+    listener.stop(false);
+    // The client's kernel tries again after a second, and is refused then.
+    await eventually("the SYN is answered", () => tcpInfo(after).state !== SYN_SENT);
+    expect(tcpInfo(after).state).not.toBe(ESTABLISHED);
+    queued.end();
+    await once(queued, "end");
+  });
+});
+
+describe("peerAddress", () => {
+  const out = new Int32Array(8);
+  const read = (fd: number): { words: number[]; port: number } | null => {
+    out.fill(-1);
+    if (!peerAddress(fd, out, 2)) return null;
+    expect([out[0], out[1], out[7]]).toEqual([-1, -1, -1]);
+    return { words: [...out.subarray(2, 6)].map((word) => word >>> 0), port: out[6]! };
+  };
+
+  test("gives an IPv4 peer in mapped form, whatever the family of the listening socket", async () => {
+    const port = await freePort();
+    const accepted: Accepted[] = [];
+    serve(listening(`:${port}`), accepted);
+    const { peer } = await visit({ host: "127.0.0.1", port, localAddress: "127.200.0.9" });
+    expect(read(accepted[0]!.fd)).toEqual({ words: [0, 0, 0xffff, 0x7fc80009], port: peer.localPort });
+  });
+
+  test("gives an IPv6 peer", async () => {
+    const port = await freePort();
+    const accepted: Accepted[] = [];
+    serve(listening(`[::1]:${port}`), accepted);
+    const { peer } = await visit({ host: "::1", port });
+    expect(read(accepted[0]!.fd)).toEqual({ words: [0, 0, 0, 1], port: peer.localPort });
+  });
+
+  test("gives zeros for a peer on a unix socket", async () => {
+    const name = `lb-peer-test-${process.pid}-${await freePort()}`;
+    const accepted: Accepted[] = [];
+    serve(listening(`unix:@${name}`), accepted);
+    await visit({ path: `\0${name}` });
+    expect(read(accepted[0]!.fd)).toEqual({ words: [0, 0, 0, 0], port: 0 });
+  });
+
+  test("says when there is no peer", async () => {
+    expect(read(listening(`127.0.0.1:${await freePort()}`))).toBeNull();
+  });
+});
+
+describe("beginConnect", () => {
+  test("reaches IPv4, IPv6 and unix sockets", async () => {
+    const port = await freePort();
+    const name = `lb-connect-test-${process.pid}-${port}`;
+    const accepted: Accepted[] = [];
+    serve(listening(`:${port}`), accepted);
+    serve(listening(`unix:@${name}`), accepted);
+    for (const to of [`127.0.0.1:${port}`, `[::1]:${port}`, `unix:@${name}`]) {
+      const fd = beginConnect(sockaddr(endpoint(to)), null);
+      expect(fd).toBeGreaterThan(0);
+      atEnd.push(() => closeDescriptor(fd));
+    }
+    await eventually("all are accepted", () => accepted.length === 3);
+  });
+
+  test("comes from the source address", async () => {
+    const port = await freePort();
+    const accepted: Accepted[] = [];
+    serve(listening(`127.0.0.1:${port}`), accepted);
+    const source = sockaddr({ kind: "ip", address: parseAddress("127.0.0.77")!, port: 0 });
+    const fd = beginConnect(sockaddr(endpoint(`127.0.0.1:${port}`)), source);
+    atEnd.push(() => closeDescriptor(fd));
+    await eventually("it is accepted", () => accepted.length === 1);
+    expect(accepted[0]!.remoteAddress).toBe("127.0.0.77");
+  });
+
+  const errorNumber = { ENOENT: -2, EADDRNOTAVAIL: -99 };
+
+  test("says at once what the kernel knows at once, and leaves no descriptor behind", async () => {
+    const local = sockaddr(endpoint("127.0.0.1:1"));
+    // TEST-NET-1 (RFC 5737) is nobody's.
+    const foreign = sockaddr(endpoint("192.0.2.1:0"));
+    const before = descriptors().length;
+    for (let i = 0; i < 1000; i++) {
+      expect(beginConnect(local, foreign)).toBe(errorNumber.EADDRNOTAVAIL);
+      expect(beginConnect(sockaddr(endpoint("unix:/no/such.sock")), null)).toBe(errorNumber.ENOENT);
+    }
+    // Other tests run in this process too.
+    expect(descriptors().length - before).toBeLessThan(500);
+  });
+});
+
+describe("monotonicNs", () => {
+  test("counts nanoseconds and never goes back", () => {
+    const start = performance.now();
+    const first = monotonicNs();
+    let last = first;
+    while (performance.now() < start + 20) {
+      const now = monotonicNs();
+      expect(now >= last).toBe(true);
+      last = now;
+    }
+    const ms = Number(last - first) / 1e6;
+    expect(ms).toBeGreaterThan(15);
+    expect(ms).toBeLessThan(1000);
+  });
+});
+
+describe("openFilesLimit", () => {
+  test("is the soft limit of this process", async () => {
+    const limits = await Bun.file("/proc/self/limits").text();
+    const [, soft] = /^Max open files\s+(\S+)/m.exec(limits) ?? [];
+    expect(openFilesLimit()).toBe(soft === "unlimited" ? 2 ** 31 : Number(soft));
+  });
+});
+
+test("this process can make sockets of its own", () => {
+  expect(ownSockets()).toBe(true);
+});

@@ -1,0 +1,301 @@
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import type { Config } from "../../src/config/schema.ts";
+import type { SocketPlan } from "../../src/messages.ts";
+import { ownSockets } from "../../src/platform/sockets.ts";
+import { ListeningSockets, type Bound } from "../../src/supervisor/sockets.ts";
+import { connect, type Client } from "../support/client.ts";
+import { configOf } from "../support/config.ts";
+import { eventually } from "../support/eventually.ts";
+import { SO_KEEPALIVE, socketOption, SOL_SOCKET, SOL_TCP, TCP_KEEPIDLE, tcpInfo } from "../support/kernel.ts";
+import { freePort, freePorts } from "../support/lb.ts";
+
+let folder: string;
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "lb-sockets-"));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+beforeEach((context) => {
+  if (!ownSockets()) context.skip("sockets of our own need Linux");
+});
+
+/** Listeners "a", "b" and so on, each with one address. */
+function listening(binds: readonly string[], more = "", pool = ""): Config {
+  const listeners = binds.map((bind, i) => {
+    const name = String.fromCharCode(97 + i);
+    return `[listeners.${name}]\nbind = ${JSON.stringify(bind)}\npool = "app"\n${more}\n`;
+  });
+  return configOf(`${listeners.join("")}[pools.app]\nbackends = ["127.0.0.1:1"]\n${pool}\n`);
+}
+
+const ids = new Map(["a", "b", "c"].map((name, i) => [name, 100 + i]));
+
+/** Takes a config over as a reload does; the plans of the workers. */
+async function take(sockets: ListeningSockets, config: Config, workers: number): Promise<SocketPlan[][]> {
+  const bound = await sockets.bind(config, workers);
+  if ("error" in bound) throw new Error(bound.error);
+  sockets.settle(config, workers);
+  return plansOf(sockets, config, workers);
+}
+
+function plansOf(sockets: ListeningSockets, config: Config, workers: number): SocketPlan[][] {
+  return Array.from({ length: workers }, (_, worker) => sockets.planFor(config, worker, workers, ids));
+}
+
+/** How many connections wait in the queue of each socket of a group, in the order of their numbers. */
+function queues(plans: readonly SocketPlan[][]): number[] {
+  const sorted = plans.flat().sort((a, b) => a.index - b.index);
+  return sorted.map(({ fd }) => tcpInfo(fd).queued);
+}
+
+async function clientsOf(port: number, count: number, options: { host?: string; from?: string } = {}): Promise<Client[]> {
+  return Promise.all(Array.from({ length: count }, () => connect(port, options)));
+}
+
+function refused(port: number): Promise<boolean> {
+  return connect(port).then(
+    (client) => (client.reset(), false),
+    (error: Error) => error.message === "ECONNREFUSED",
+  );
+}
+
+describe("bind", () => {
+  test("makes one socket a worker for each TCP address, and leaves alone what is there", async () => {
+    const port = await freePort();
+    const sockets = new ListeningSockets();
+    const config = listening([`127.0.0.1:${port}`]);
+    const plans = await take(sockets, config, 3);
+    expect(plans.map((list) => list.map(({ key, index, listener }) => ({ key, index, listener })))).toEqual([
+      [{ key: `127.0.0.1:${port}`, index: 0, listener: 100 }],
+      [{ key: `127.0.0.1:${port}`, index: 1, listener: 100 }],
+      [{ key: `127.0.0.1:${port}`, index: 2, listener: 100 }],
+    ]);
+    expect(new Set(plans.flat().map(({ fd }) => fd)).size).toBe(3);
+    const again = (await sockets.bind(config, 3)) as Bound;
+    expect(again.made).toEqual([]);
+    expect(plansOf(sockets, config, 3)).toEqual(plans);
+    sockets.closeAll();
+    expect(await refused(port)).toBe(true);
+  });
+
+  test("an address in use is refused with its listener, its cause and its cure, and nothing is left of the others", async () => {
+    const [free, taken] = await freePorts(2);
+    const other = Bun.listen({ hostname: "127.0.0.1", port: taken!, socket: { data: () => undefined } });
+    try {
+      const bound = await new ListeningSockets().bind(listening([`127.0.0.1:${free}`, `127.0.0.1:${taken}`]), 2);
+      expect(bound).toEqual({
+        error: `listeners.b: cannot listen on 127.0.0.1:${taken}: another process listens on it; stop that one or choose another port (EADDRINUSE)`,
+      });
+      expect(await refused(free!)).toBe(true);
+    } finally {
+      other.stop(true);
+    }
+  });
+
+  test("does not join the group of another process, SO_REUSEPORT or not", async () => {
+    const port = await freePort();
+    const first = new ListeningSockets();
+    await take(first, listening([`127.0.0.1:${port}`]), 2);
+    const bound = await new ListeningSockets().bind(listening([`127.0.0.1:${port}`]), 2);
+    expect(bound).toMatchObject({ error: expect.stringContaining("EADDRINUSE") });
+    // Looking has not cost the first one anything.
+    const clients = await clientsOf(port, 5);
+    for (const client of clients) client.reset();
+    first.closeAll();
+  });
+
+  test('":port" takes IPv4 and IPv6', async () => {
+    const port = await freePort();
+    const sockets = new ListeningSockets();
+    const plans = await take(sockets, listening([`:${port}`]), 1);
+    const clients = [await connect(port), await connect(port, { host: "::1" })];
+    await eventually("both are queued", () => queues(plans)[0] === 2);
+    for (const client of clients) client.reset();
+    sockets.closeAll();
+  });
+
+  test("the backlog and the keepalive of the config are the sockets', after a reload as well", async () => {
+    const port = await freePort();
+    const sockets = new ListeningSockets();
+    const bind = [`127.0.0.1:${port}`];
+    const [[plan]] = (await take(sockets, listening(bind, "backlog = 77", 'keepalive = "90s"'), 1)) as [[SocketPlan]];
+    const state = () => ({
+      backlog: tcpInfo(plan.fd).backlog,
+      keepalive: socketOption(plan.fd, SOL_SOCKET, SO_KEEPALIVE),
+      idle: socketOption(plan.fd, SOL_TCP, TCP_KEEPIDLE),
+    });
+    expect(state()).toEqual({ backlog: 77, keepalive: 1, idle: 90 });
+    await take(sockets, listening(bind, "backlog = 55", 'keepalive = "30s"'), 1);
+    expect(state()).toEqual({ backlog: 55, keepalive: 1, idle: 30 });
+    await take(sockets, listening(bind, "backlog = 55", 'keepalive = "0s"'), 1);
+    expect(state()).toMatchObject({ backlog: 55, keepalive: 0 });
+    sockets.closeAll();
+  });
+});
+
+describe("unix sockets", () => {
+  test("are one socket that all workers share, and their file goes with them", async () => {
+    const path = join(folder, "a.sock");
+    const sockets = new ListeningSockets();
+    const plans = await take(sockets, listening([`unix:${path}`]), 3);
+    expect(plans.map((list) => list.length)).toEqual([1, 1, 1]);
+    expect(new Set(plans.flat().map(({ fd, index }) => `${fd} ${index}`)).size).toBe(1);
+    expect(existsSync(path)).toBe(true);
+    sockets.closeAll();
+    expect(existsSync(path)).toBe(false);
+  });
+
+  test("a file that a dead process has left is replaced; one that somebody listens on, or that is no socket, is not", async () => {
+    const path = join(folder, "b.sock");
+    const config = listening([`unix:${path}`]);
+    // Bound and never closed by its maker: the file outlives the listening.
+    const maker = Bun.spawn({
+      cmd: ["python3", "-c", `import socket; s = socket.socket(socket.AF_UNIX); s.bind(${JSON.stringify(path)}); s.listen()`],
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+    expect(await maker.exited).toBe(0);
+    expect(existsSync(path)).toBe(true);
+    const first = new ListeningSockets();
+    await take(first, config, 1);
+    expect(await new ListeningSockets().bind(config, 1)).toEqual({
+      error: `listeners.a: cannot listen on unix:${path}: another process listens on it; stop that one or choose another path`,
+    });
+    expect(existsSync(path)).toBe(true);
+    first.closeAll();
+    writeFileSync(path, "precious");
+    expect(await new ListeningSockets().bind(config, 1)).toMatchObject({
+      error: expect.stringContaining("not a socket"),
+    });
+    expect(await Bun.file(path).text()).toBe("precious");
+  });
+
+  test("abstract names need no file", async () => {
+    const name = `lb-test-${process.pid}-${await freePort()}`;
+    const sockets = new ListeningSockets();
+    await take(sockets, listening([`unix:@${name}`]), 2);
+    expect(await new ListeningSockets().bind(listening([`unix:@${name}`]), 2)).toMatchObject({
+      error: expect.stringContaining("EADDRINUSE"),
+    });
+    sockets.closeAll();
+    const again = new ListeningSockets();
+    await take(again, listening([`unix:@${name}`]), 1);
+    again.closeAll();
+  });
+
+  test("a folder that is not there is said", async () => {
+    const bound = await new ListeningSockets().bind(listening([`unix:${folder}/none/c.sock`]), 1);
+    expect(bound).toMatchObject({ error: expect.stringContaining("the folder does not exist") });
+  });
+});
+
+describe("a reload", () => {
+  test("that comes to nothing leaves what was there, and closes what it had made", async () => {
+    const [port, fresh] = await freePorts(2);
+    const sockets = new ListeningSockets();
+    const config = listening([`127.0.0.1:${port}`]);
+    const before = await take(sockets, config, 2);
+    const bound = await sockets.bind(listening([`127.0.0.1:${port}`, `127.0.0.1:${fresh}`]), 4);
+    if ("error" in bound) throw new Error(bound.error);
+    expect(bound.made.length).toBe(2 + 4);
+    sockets.undo(bound);
+    expect(await refused(fresh!)).toBe(true);
+    expect(plansOf(sockets, config, 2)).toEqual(before);
+    const clients = await clientsOf(port!, 40);
+    await eventually("all are queued", () => queues(before).reduce((sum, n) => sum + n) === 40);
+    for (const client of clients) client.reset();
+    sockets.closeAll();
+  });
+
+  test("without a listener takes nobody new there, and its address may be had again", async () => {
+    const [port, other] = await freePorts(2);
+    const sockets = new ListeningSockets();
+    await take(sockets, listening([`127.0.0.1:${port}`, `127.0.0.1:${other}`]), 2);
+    await take(sockets, listening([`127.0.0.1:${port}`]), 2);
+    expect(await refused(other!)).toBe(true);
+    expect(await refused(port!)).toBe(false);
+    await take(sockets, listening([`127.0.0.1:${port}`, `127.0.0.1:${other}`]), 2);
+    expect(await refused(other!)).toBe(false);
+    sockets.closeAll();
+  });
+
+  test("with fewer workers shares all sockets among them, and only theirs get newcomers", async () => {
+    const port = await freePort();
+    const sockets = new ListeningSockets();
+    const config = listening([`127.0.0.1:${port}`]);
+    await take(sockets, config, 5);
+    const plans = await take(sockets, config, 2);
+    // What waits in any queue has somebody who will accept it.
+    expect(plans.map((list) => list.map(({ index }) => index))).toEqual([
+      [0, 2, 4],
+      [1, 3],
+    ]);
+    const clients = await clientsOf(port, 60);
+    await eventually("all are queued", () => queues(plans).reduce((sum, n) => sum + n) === 60);
+    const [first, second, ...others] = queues(plans);
+    expect(others).toEqual([0, 0, 0]);
+    expect(Math.min(first!, second!)).toBeGreaterThan(10);
+    for (const client of clients) client.reset();
+    // And back: the sockets that were left out take part again.
+    const five = await take(sockets, config, 5);
+    const more = await clientsOf(port, 200);
+    await eventually("all five get some", () => queues(five).every((queued) => queued > 5));
+    for (const client of more) client.reset();
+    sockets.closeAll();
+  });
+
+  test("with more workers adds sockets, and every one gets newcomers", async () => {
+    const port = await freePort();
+    const sockets = new ListeningSockets();
+    const config = listening([`127.0.0.1:${port}`]);
+    const [[one]] = (await take(sockets, config, 1)) as [[SocketPlan]];
+    const plans = await take(sockets, config, 4);
+    expect(plans[0]![0]!.fd).toBe(one.fd);
+    const clients = await clientsOf(port, 200);
+    await eventually("all four get some", () => queues(plans).every((queued) => queued > 10));
+    for (const client of clients) client.reset();
+    sockets.closeAll();
+  });
+});
+
+describe("steer", () => {
+  test('"client" puts all connections of an address into one queue, and uses every queue', async () => {
+    const port = await freePort();
+    const sockets = new ListeningSockets();
+    const plans = await take(sockets, listening([`127.0.0.1:${port}`], 'steer = "client"'), 4);
+    const clients: Client[] = [];
+    let before = [0, 0, 0, 0];
+    for (let i = 0; i < 40; i++) {
+      clients.push(...(await clientsOf(port, 3, { from: `127.0.${i}.7` })));
+      const total = 3 * (i + 1);
+      await eventually("they are queued", () => queues(plans).reduce((sum, n) => sum + n) === total);
+      const now = queues(plans);
+      expect(now.map((queued, at) => queued - before[at]!).sort()).toEqual([0, 0, 0, 3]);
+      before = now;
+    }
+    expect(Math.min(...before)).toBeGreaterThan(0);
+    for (const client of clients) client.reset();
+    sockets.closeAll();
+  });
+
+  test("may change with a reload, both ways", async () => {
+    const port = await freePort();
+    const sockets = new ListeningSockets();
+    const bind = [`127.0.0.1:${port}`];
+    const added = async (plans: SocketPlan[][]): Promise<number> => {
+      const before = queues(plans);
+      const clients = await clientsOf(port, 40);
+      const total = before.reduce((sum, n) => sum + n) + 40;
+      await eventually("they are queued", () => queues(plans).reduce((sum, n) => sum + n) === total);
+      const used = queues(plans).filter((queued, i) => queued > before[i]!).length;
+      for (const client of clients) client.reset();
+      return used;
+    };
+    expect(await added(await take(sockets, listening(bind), 4))).toBe(4);
+    expect(await added(await take(sockets, listening(bind, 'steer = "client"'), 4))).toBe(1);
+    expect(await added(await take(sockets, listening(bind, 'steer = "client"'), 2))).toBe(1);
+    expect(await added(await take(sockets, listening(bind), 4))).toBe(4);
+    sockets.closeAll();
+  });
+});
