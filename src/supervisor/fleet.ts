@@ -16,6 +16,8 @@ import type { Registry } from "./registry.ts";
 const ANSWER_MS = 10_000;
 /** A worker that is told to end and has not by then is ended by force. */
 const CRASH_MS = 250;
+/** A worker that has not stopped so long after its deadline is ended by force. */
+const DEAF_MS = 1000;
 /** A worker that dies again and again is started again after ever longer pauses. */
 const RESTART_FIRST_MS = 10;
 const RESTART_MAX_MS = 5000;
@@ -57,7 +59,8 @@ export class WorkerSeat {
   restarts = 0;
   #startedMs = 0;
   #deathsInARow = 0;
-  #answer: ((answer: Answer) => void) | null = null;
+  /** Plans that the worker has not answered yet. */
+  #asked: { generation: number; settle: (answer: Answer) => void; timer: ReturnType<typeof setTimeout> }[] = [];
   readonly #onGone: (() => void)[] = [];
 
   constructor(index: number, position: number, options: FleetOptions) {
@@ -90,15 +93,16 @@ export class WorkerSeat {
       logPending: this.#logPending,
       listening: this.#listening,
     };
-    this.#post({ kind: "start", index: this.index, open, ...shared, plan: planFor(this.position) });
-    return this.#awaitAnswer();
+    const plan = planFor(this.position);
+    this.#post({ kind: "start", index: this.index, open, ...shared, plan });
+    return this.#awaitAnswer(plan.generation);
   }
 
   /** Gives the worker a new plan; resolves with its answer. */
   apply(plan: Plan): Promise<Answer> {
     if (this.#worker === null) return Promise.resolve({ ok: true });
     this.#post({ kind: "apply", plan });
-    return this.#awaitAnswer();
+    return this.#awaitAnswer(plan.generation);
   }
 
   /** Lets the worker end its connections by the deadline (epoch milliseconds, Infinity = when they end); then it is gone. */
@@ -111,7 +115,11 @@ export class WorkerSeat {
     this.#post({ kind: "stop", spreadFromMs, deadlineMs });
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#onGone.push(resolve);
-    return promise;
+    const worker = this.#worker;
+    const leftMs = deadlineMs - (performance.timeOrigin + performance.now());
+    if (leftMs === Infinity) return promise;
+    const force = setTimeout(() => this.#terminate(worker), Math.max(0, leftMs) + DEAF_MS);
+    return promise.finally(() => clearTimeout(force));
   }
 
   /** Ends the thread at once, as if it had crashed: by its own doing, or by force when it does not listen. */
@@ -151,28 +159,33 @@ export class WorkerSeat {
     this.#worker?.postMessage(message);
   }
 
-  #awaitAnswer(): Promise<Answer> {
+  #awaitAnswer(generation: number): Promise<Answer> {
     const { promise, resolve } = Promise.withResolvers<Answer>();
     const timer = setTimeout(() => {
       this.#options.log.error("worker does not answer", { worker: this.index });
       this.kill();
     }, ANSWER_MS);
-    this.#answer = (answer) => {
-      clearTimeout(timer);
-      this.#answer = null;
-      resolve(answer);
-    };
+    this.#asked.push({ generation, settle: resolve, timer });
     return promise;
+  }
+
+  // A worker answers its plans in their order, so an answer settles those before it too; its death settles all.
+  #settle(generation: number, answer: Answer): void {
+    for (const asked of this.#asked.filter((asked) => asked.generation <= generation)) {
+      clearTimeout(asked.timer);
+      asked.settle(answer);
+    }
+    this.#asked = this.#asked.filter((asked) => asked.generation > generation);
   }
 
   #hear(message: FromWorker): void {
     switch (message.kind) {
       case "applied":
         if (this.state === "starting") this.state = "running";
-        this.#answer?.({ ok: true });
+        this.#settle(message.generation, { ok: true });
         return;
       case "refused":
-        this.#answer?.({ ok: false, reason: message.reason });
+        this.#settle(message.generation, { ok: false, reason: message.reason });
         return;
       case "access":
         this.#options.onAccess(message.text, message.lines, this.#logPending);
@@ -208,7 +221,7 @@ export class WorkerSeat {
     this.state = "starting";
     this.restarts++;
     // The death is the answer to a plan that was under way: the next start takes the plan in force then.
-    this.#answer?.({ ok: true });
+    this.#settle(Infinity, { ok: true });
     setTimeout(() => void this.#startAgain(), pauseMs);
   }
 

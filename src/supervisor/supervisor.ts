@@ -379,10 +379,10 @@ export class Supervisor {
   /** Stops accepting and lets live connections go on for shutdown_timeout; then `finished` resolves. */
   async stop(cause: string): Promise<void> {
     this.#phase = "stopping";
+    await this.#reloading;
     this.#watch?.stop();
     this.#health.stop();
     this.#resolver.stop();
-    await this.#reloading;
     const timeoutMs = this.#config.shutdown_timeout;
     this.#log.info("stopping", { cause, open: claimed(this.#open), shutdown_timeout_ms: timeoutMs });
     this.#sockets.closeAll();

@@ -150,12 +150,9 @@ describe("unix sockets", () => {
   test("a file that a dead process has left is replaced; one that somebody listens on, or that is no socket, is not", async () => {
     const path = join(folder, "b.sock");
     const config = listening([`unix:${path}`]);
-    // Bound and never closed by its maker: the file outlives the listening.
-    const maker = Bun.spawn({
-      cmd: ["python3", "-c", `import socket; s = socket.socket(socket.AF_UNIX); s.bind(${JSON.stringify(path)}); s.listen()`],
-      stdio: ["ignore", "ignore", "inherit"],
-    });
-    expect(await maker.exited).toBe(0);
+    // Its maker dies without a chance to tidy up.
+    const program = `Bun.listen({ unix: ${JSON.stringify(path)}, socket: { data() {} } }); process.kill(process.pid, "SIGKILL")`;
+    await Bun.spawn({ cmd: [process.execPath, "-e", program], stdio: ["ignore", "ignore", "inherit"] }).exited;
     expect(existsSync(path)).toBe(true);
     const first = new ListeningSockets();
     await take(first, config, 1);

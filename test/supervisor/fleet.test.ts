@@ -1,0 +1,373 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import type { FromWorker, Plan, ToWorker, WorkerStart } from "../../src/messages.ts";
+import type { AccessLine } from "../../src/observe/access-line.ts";
+import { Arena, claim, claimed } from "../../src/shared/cells.ts";
+import { ClientTable } from "../../src/shared/clients.ts";
+import { LISTENER, WORKER } from "../../src/shared/counters.ts";
+import { CLAIM, Ledger, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
+import { END_CODES, ENDED_BY } from "../../src/core/ends.ts";
+import { Fleet } from "../../src/supervisor/fleet.ts";
+import type { Fields, Log } from "../../src/supervisor/log.ts";
+import { Registry } from "../../src/supervisor/registry.ts";
+import { configOf } from "../support/config.ts";
+
+beforeEach(() => void vi.useFakeTimers());
+afterEach(() => void vi.useRealTimers());
+
+/** A worker thread as the fleet sees it, played by the test. */
+class FakeWorker extends EventTarget {
+  readonly heard: ToWorker[] = [];
+  terminated = false;
+  /** Answers plans by itself. */
+  willing = true;
+
+  postMessage(message: ToWorker): void {
+    this.heard.push(message);
+    if (!this.willing) return;
+    if (message.kind === "start" || message.kind === "apply") {
+      queueMicrotask(() => this.say({ kind: "applied", generation: message.plan.generation }));
+    }
+    if (message.kind === "crash") queueMicrotask(() => this.die());
+  }
+
+  say(message: FromWorker): void {
+    this.dispatchEvent(Object.assign(new Event("message"), { data: message }));
+  }
+
+  die(): void {
+    this.dispatchEvent(new Event("close"));
+  }
+
+  terminate(): void {
+    this.terminated = true;
+    queueMicrotask(() => this.die());
+  }
+
+  get start(): WorkerStart {
+    return this.heard[0] as WorkerStart;
+  }
+}
+
+function fleetOf(options: { willing?: boolean } = {}) {
+  const workers: FakeWorker[] = [];
+  const said: (Fields & { level: string; event: string })[] = [];
+  const say =
+    (level: string) =>
+    (event: string, fields: Fields = {}): void =>
+      void said.push({ level, event, ...fields });
+  const log = { debug: say("debug"), info: say("info"), warn: say("warn"), error: say("error") } as unknown as Log;
+  const registry = new Registry();
+  const config = configOf(`
+    [listeners.web]
+    bind = ":8080"
+    pool = "app"
+    max_connections_per_client = 5
+    [pools.app]
+    backends = [{ address = "10.0.0.1:80", name = "one" }]
+  `);
+  registry.commit(registry.draft(config, 1000, () => []));
+  const open = new Arena().int32(1);
+  const lost: AccessLine[] = [];
+  let generation = 1;
+  const state = { willing: options.willing ?? true, generation: () => generation, reload: () => generation++ };
+  const fleet = new Fleet({
+    spawn: () => {
+      const worker = new FakeWorker();
+      worker.willing = state.willing;
+      workers.push(worker);
+      return worker as unknown as Worker;
+    },
+    registry,
+    log,
+    planFor: (position) => ({ generation, position }) as unknown as Plan,
+    ledgerRows: 16,
+    open,
+    onAccess: () => undefined,
+    onLost: (line) => lost.push(line),
+    onOverBudget: () => undefined,
+  });
+  return { fleet, workers, said, registry, open, lost, state };
+}
+
+const pass = (ms: number): Promise<unknown> => vi.advanceTimersByTimeAsync(ms);
+
+describe("workers", () => {
+  test("are started with the plan of their place and serve when they say so", async () => {
+    const { fleet, workers } = fleetOf();
+    expect(await fleet.growTo(3)).toBeNull();
+    expect(fleet.seats.map(({ index, position, state }) => ({ index, position, state }))).toEqual([
+      { index: 0, position: 0, state: "running" },
+      { index: 1, position: 1, state: "running" },
+      { index: 2, position: 2, state: "running" },
+    ]);
+    expect(workers.map(({ start }) => start.kind)).toEqual(["start", "start", "start"]);
+    expect(new Set(workers.map(({ start }) => start.ledger)).size).toBe(3);
+    expect(new Set(workers.map(({ start }) => start.open)).size).toBe(1);
+  });
+
+  test("that refuse a plan say why", async () => {
+    const { fleet, workers } = fleetOf();
+    await fleet.growTo(2);
+    for (const worker of workers) worker.willing = false;
+    const applied = fleet.applyAll();
+    workers[0]!.say({ kind: "applied", generation: 2 });
+    workers[1]!.say({ kind: "refused", generation: 2, reason: "no" });
+    expect(await applied).toBe("no");
+  });
+
+  test("that do not answer in time are taken for hung and started anew", async () => {
+    const { fleet, workers, said } = fleetOf();
+    await fleet.growTo(1);
+    workers[0]!.willing = false;
+    const applied = fleet.applyAll();
+    await pass(11_000);
+    // Its death is the answer, for whoever comes after it begins with the plan in force.
+    expect(await applied).toBeNull();
+    expect(said.map(({ event }) => event)).toContain("worker does not answer");
+    await pass(100);
+    expect(workers.length).toBe(2);
+    expect(fleet.seats[0]).toMatchObject({ state: "running", restarts: 1 });
+  });
+
+  test("a plan that comes while a worker is only starting does not end it later", async () => {
+    const { fleet, workers, said, state } = fleetOf();
+    await fleet.growTo(1);
+    state.willing = false;
+    workers[0]!.die();
+    await pass(20);
+    const [, again] = workers;
+    state.reload();
+    let done = false;
+    const applied = fleet.applyAll().then((reason) => ((done = true), reason));
+    again!.say({ kind: "applied", generation: 1 });
+    await pass(0);
+    // That was its first plan, not the one that the reload waits for.
+    expect(done).toBe(false);
+    again!.say({ kind: "applied", generation: 2 });
+    expect(await applied).toBeNull();
+    await pass(60_000);
+    expect(again!.terminated).toBe(false);
+    expect(workers.length).toBe(2);
+    expect(fleet.seats[0]!.state).toBe("running");
+    expect(said.map(({ event }) => event)).toEqual(["worker died", "worker started again"]);
+  });
+});
+
+describe("a worker that dies", () => {
+  test("is started again at once, and after ever longer pauses when it dies again and again", async () => {
+    const { fleet, workers, said } = fleetOf();
+    await fleet.growTo(1);
+    const pauses: number[] = [];
+    for (let i = 0; i < 12; i++) {
+      const { length } = workers;
+      workers.at(-1)!.die();
+      const began = performance.now();
+      while (workers.length === length) await pass(1);
+      pauses.push(Math.round(performance.now() - began));
+      await pass(1);
+    }
+    expect(pauses[0]).toBeLessThanOrEqual(20);
+    for (let i = 1; i < pauses.length; i++) expect(pauses[i]!).toBeGreaterThanOrEqual(pauses[i - 1]! - 1);
+    expect(pauses.at(-1)).toBeGreaterThan(4000);
+    expect(pauses.at(-1)).toBeLessThan(6000);
+    expect(fleet.seats[0]!.restarts).toBe(12);
+    expect(said.filter(({ event }) => event === "worker died").length).toBe(12);
+    expect(said.filter(({ event }) => event === "worker started again").length).toBe(12);
+    // Having lived for a while, it is forgiven.
+    await pass(60_000);
+    const { length } = workers;
+    workers.at(-1)!.die();
+    await pass(20);
+    expect(workers.length).toBe(length + 1);
+  });
+
+  test("keeps index, counters and ledger, and gets the plan in force at that time", async () => {
+    const { fleet, workers, state } = fleetOf();
+    await fleet.growTo(2);
+    workers[1]!.die();
+    state.reload();
+    await pass(20);
+    const { start } = workers[2]!;
+    expect(start.index).toBe(1);
+    expect(start.counters).toBe(workers[1]!.start.counters);
+    expect(start.ledger).toBe(workers[1]!.start.ledger);
+    expect(start.plan).toMatchObject({ generation: 2, position: 1 });
+  });
+
+  test("has its claims given back and its connections logged", async () => {
+    const { fleet, workers, registry, open, lost, said } = fleetOf();
+    await fleet.growTo(1);
+    const [listener] = registry.listeners;
+    const [backend] = registry.pools[0]!.backends;
+    const clients = new ClientTable(listener!.clients!);
+    const { start } = workers[0]!;
+    const ledger = new Ledger(start.ledger);
+    const limits = { maxOpen: 5, intervalNs: 0n, burst: 1 };
+
+    // One connection in each state: all claims, refused by the client's cap, and no claim but its row.
+    const hold = (claims: number): void => {
+      const row = ledger.take();
+      const at = row * ROW_WORDS;
+      ledger.words[at]! |= claims;
+      ledger.words[at + ROW.listener] = listener!.id;
+      ledger.words[at + ROW.pool] = registry.pools[0]!.id;
+      ledger.words[at + ROW.clientFd] = -1;
+      ledger.words[at + ROW.retries] = 2;
+      [0, 0, 0xffff, 0x0a000007, 4711].forEach((word, i) => (ledger.words[at + ROW.address + i] = word));
+      ledger.floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = performance.timeOrigin + performance.now();
+      ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn] = 100;
+      ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut] = 200;
+      if (claims & CLAIM.process) claim(open, 0);
+      if (claims & CLAIM.listener) claim(listener!.open, 0);
+      if (claims & CLAIM.backend) {
+        claim(backend!.open, 0);
+        ledger.words[at + ROW.backend] = backend!.id;
+      }
+      if (claims & CLAIM.client) ledger.words[at + ROW.clientEntry] = clients.claim(0, 0, 0xffff, 0x0a000007, limits, 0n);
+      start.counters[WORKER.accepted]!++;
+    };
+    hold(CLAIM.process | CLAIM.listener | CLAIM.client | CLAIM.backend);
+    hold(CLAIM.process | CLAIM.listener | CLAIM.client | CLAIM.backend);
+    hold(CLAIM.process | CLAIM.listener);
+    hold(0);
+    // And what somebody else holds stays his.
+    claim(open, 0);
+    claim(backend!.open, 0);
+    const entry = clients.claim(0, 0, 0xffff, 0x0a000007, limits, 0n);
+    expect(clients.open(entry)).toBe(3);
+
+    workers[0]!.die();
+    expect(claimed(open)).toBe(1);
+    expect(claimed(listener!.open)).toBe(0);
+    expect(claimed(backend!.open)).toBe(1);
+    expect(clients.open(entry)).toBe(1);
+    expect(lost.length).toBe(4);
+    expect(lost[0]).toMatchObject({
+      listener: "web",
+      client: "10.0.0.7:4711",
+      pool: "app",
+      backend: "one",
+      bytesIn: 100,
+      bytesOut: 200,
+      retries: 2,
+      worker: 0,
+      end: "worker_lost",
+      endBy: "lb",
+    });
+    expect(lost[3]).toMatchObject({ backend: "" });
+    const ends = LISTENER.ends + END_CODES.worker_lost * ENDED_BY.length + ENDED_BY.indexOf("lb");
+    expect(listener!.counters[ends]).toBe(4);
+    expect(start.counters[WORKER.ended]).toBe(4);
+    expect([...ledger.rowsInUse()]).toEqual([]);
+    expect(said.find(({ event }) => event === "worker died")).toMatchObject({ level: "error", worker: 0, connections_lost: 4 });
+    // The next one begins with a clean ledger, and its death gives nothing back twice.
+    await pass(20);
+    workers[1]!.die();
+    expect(claimed(open)).toBe(1);
+    expect(lost.length).toBe(4);
+  });
+
+  test("although it was told to crash and did not listen is ended by force", async () => {
+    const { fleet, workers } = fleetOf();
+    await fleet.growTo(1);
+    workers[0]!.willing = false;
+    expect(fleet.seats[0]!.kill()).toBe(true);
+    await pass(0);
+    expect(workers[0]!.terminated).toBe(false);
+    await pass(1000);
+    expect(workers[0]!.terminated).toBe(true);
+    expect(workers.length).toBe(2);
+    // Its successor is not the one who was to go.
+    await pass(1000);
+    expect(workers[1]!.terminated).toBe(false);
+  });
+});
+
+describe("fewer workers", () => {
+  test("retire the last ones: they are told to stop, serve until they are done, and then are gone", async () => {
+    const { fleet, workers } = fleetOf();
+    await fleet.growTo(3);
+    fleet.shrinkTo(1);
+    expect(fleet.seats.map(({ index }) => index)).toEqual([0]);
+    expect(fleet.retiring.map(({ index, state }) => ({ index, state }))).toEqual([
+      { index: 1, state: "retiring" },
+      { index: 2, state: "retiring" },
+    ]);
+    expect(workers[1]!.heard.at(-1)).toEqual({ kind: "stop", spreadFromMs: Infinity, deadlineMs: Infinity });
+    await pass(3_600_000);
+    expect(fleet.retiring.length).toBe(2);
+    workers[2]!.say({ kind: "stopped" });
+    await pass(0);
+    expect(fleet.retiring.map(({ index }) => index)).toEqual([1]);
+    expect(workers[2]!.terminated).toBe(true);
+    expect(workers.length).toBe(3);
+  });
+
+  test("a retired worker that is still busy keeps its index; a new one gets another", async () => {
+    const { fleet, workers } = fleetOf();
+    await fleet.growTo(3);
+    fleet.shrinkTo(1);
+    await fleet.growTo(3);
+    expect(fleet.seats.map(({ index, position }) => ({ index, position }))).toEqual([
+      { index: 0, position: 0 },
+      { index: 3, position: 1 },
+      { index: 4, position: 2 },
+    ]);
+    workers[1]!.say({ kind: "stopped" });
+    workers[2]!.say({ kind: "stopped" });
+    await pass(0);
+    await fleet.growTo(4);
+    expect(fleet.seats[3]).toMatchObject({ index: 1, position: 3 });
+  });
+
+  test("a retiring worker that dies is not started again", async () => {
+    const { fleet, workers } = fleetOf();
+    await fleet.growTo(2);
+    fleet.shrinkTo(1);
+    workers[1]!.die();
+    await pass(10_000);
+    expect(fleet.retiring).toEqual([]);
+    expect(workers.length).toBe(2);
+  });
+});
+
+describe("stopping all", () => {
+  test("waits for every worker, the retiring ones too", async () => {
+    const { fleet, workers } = fleetOf();
+    await fleet.growTo(2);
+    fleet.shrinkTo(1);
+    let done = false;
+    const stopped = fleet.stopAll(1000, 2000).then(() => (done = true));
+    await pass(0);
+    expect(workers[0]!.heard.at(-1)).toEqual({ kind: "stop", spreadFromMs: 1000, deadlineMs: 2000 });
+    expect(workers[1]!.heard.at(-1)).toEqual({ kind: "stop", spreadFromMs: 1000, deadlineMs: 2000 });
+    workers[0]!.say({ kind: "stopped" });
+    await pass(0);
+    expect(done).toBe(false);
+    workers[1]!.say({ kind: "stopped" });
+    await pass(0);
+    await stopped;
+  });
+
+  test("does not wait for one that has died and is to be started again: it is not started", async () => {
+    const { fleet, workers } = fleetOf();
+    await fleet.growTo(1);
+    workers[0]!.die();
+    await fleet.stopAll(0, 0);
+    await pass(10_000);
+    expect(workers.length).toBe(1);
+  });
+
+  test("ends by force a worker that is deaf when the deadline has passed", async () => {
+    const { fleet, workers } = fleetOf();
+    await fleet.growTo(1);
+    const now = performance.timeOrigin + performance.now();
+    let done = false;
+    void fleet.stopAll(now + 1000, now + 2000).then(() => (done = true));
+    await pass(2000);
+    expect(done).toBe(false);
+    await pass(10_000);
+    expect(workers[0]!.terminated).toBe(true);
+    expect(done).toBe(true);
+  });
+});
