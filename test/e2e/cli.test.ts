@@ -80,7 +80,10 @@ describe("lb check", () => {
   });
 
   test("says everything that is wrong, with file, line and column", async () => {
-    const path = await file("bad.toml", `${config(8080)}balanse = "round_robin"\n[listeners.b]\nbind = ":1"\npool = "no"\n`);
+    const path = await file(
+      "bad.toml",
+      `${config(8080)}balanse = "round_robin"\n[listeners.b]\nbind = ":1"\npool = "no"\n`,
+    );
     const { code, stdout, stderr } = await runLb(["check", path]);
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
     expect(stderr).toMatch(/bad\.toml:6:1: .*balanse.*did you mean.*balance/s);
@@ -157,7 +160,10 @@ describe("lb FILE", () => {
 
   test("ends with 1 when an address is none of this machine's", async () => {
     const [port, admin] = await freePorts(2);
-    const text = config(port!, `[admin]\nbind = "127.0.0.1:${admin}"\n`).replace("127.0.0.1:" + port, `192.0.2.1:${port}`);
+    const text = config(port!, `[admin]\nbind = "127.0.0.1:${admin}"\n`).replace(
+      "127.0.0.1:" + port,
+      `192.0.2.1:${port}`,
+    );
     const { code, stderr } = await runLb([await file("elsewhere.toml", text)]);
     expect(code).toBe(1);
     expect(stderr).toContain(`192.0.2.1:${port}`);
@@ -235,7 +241,12 @@ describe("lb demo", () => {
       // One goes away for a while, and no request fails.
       const stop = /curl -X POST (http:\/\/127\.0\.0\.1:\d+\/stop)/.exec(output)?.[1] ?? "";
       expect((await fetch(stop, { method: "POST" })).status).toBe(200);
-      await eventually("B is gone", () => fetch(stop.replace("/stop", "")).then(() => false, () => true));
+      await eventually("B is gone", () =>
+        fetch(stop.replace("/stop", "")).then(
+          () => false,
+          () => true,
+        ),
+      );
       for (let i = 0; i < 6; i++) {
         const answer = await (await fetch(url, { headers: { Connection: "close" } })).text();
         expect(answer).toMatch(/backend [AC]/);

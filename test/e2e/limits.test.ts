@@ -46,7 +46,10 @@ describe("allow and deny", () => {
     for (const from of ["127.0.1.0", "127.0.1.255", "127.0.2.7"]) {
       using client = await connect(port, { from });
       expect(await client.ended).toBe("reset");
-      expect(await lb.waitLine(({ client: address }) => address === client.address)).toMatchObject({ end: "denied", end_by: "lb" });
+      expect(await lb.waitLine(({ client: address }) => address === client.address)).toMatchObject({
+        end: "denied",
+        end_by: "lb",
+      });
     }
     expect((await lb.reload(config(port, `allow = ["127.0.9.0/24"]`, backend.address))).ok).toBe(true);
     using client = await connect(port);
@@ -125,7 +128,8 @@ describe("max_connections", () => {
     const clients = [...(await serve(a!, 6)), ...(await serve(b!, 6))];
     expect(clients.length).toBe(10);
     const refused = await lb.waitLines(2, () => true);
-    for (const line of refused) expect(line).toMatchObject({ listener: "b", end: "over_capacity", end_by: "lb", bytes_in: 0 });
+    for (const line of refused)
+      expect(line).toMatchObject({ listener: "b", end: "over_capacity", end_by: "lb", bytes_in: 0 });
     expect((await lb.status()).connections).toMatchObject({ open: 10, max: 10 });
     expect(await lb.metric("lb_connections_open")).toBe(10);
     expect(await lb.waitLog(({ event }) => event.startsWith("at max_connections"))).toMatchObject({ level: "warn" });
@@ -299,7 +303,8 @@ test("a backend that never answers costs no more than its deadline, and harms no
   expect(beside.latencyMs.median).toBeLessThan(Math.max(10, 10 * alone.latencyMs.median));
   const lines = await lb.waitLines(started, ({ listener }) => listener === "dark");
   expect(lines.length).toBe(started);
-  for (const line of lines) expect(line).toMatchObject({ end: "connect_timeout", end_by: "backend", error: "ETIMEDOUT" });
+  for (const line of lines)
+    expect(line).toMatchObject({ end: "connect_timeout", end_by: "backend", error: "ETIMEDOUT" });
   // Nothing is left: neither sockets nor descriptors nor claims.
   await eventually("no SYN is left", async () => (await synSent(hole.port)) === 0);
   await lb.waitStatus(({ connections, pools }) => connections.open === 0 && pools[0]!.backends[0]!.open === 0);

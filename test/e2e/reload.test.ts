@@ -44,8 +44,14 @@ describe("the new config is taken over", () => {
     expect(await ask(port)).toBe("a");
     expect(await lb.reload(config(port, b))).toEqual({ ok: true, generation: 2, error: null });
     expect(await ask(port)).toBe("b");
-    expect(await lb.waitLog(({ event }) => event === "reloaded")).toMatchObject({ cause: "file changed", generation: 2 });
-    const said = lb.log().filter(({ event }) => event === "changed").map(({ what }) => String(what));
+    expect(await lb.waitLog(({ event }) => event === "reloaded")).toMatchObject({
+      cause: "file changed",
+      generation: 2,
+    });
+    const said = lb
+      .log()
+      .filter(({ event }) => event === "changed")
+      .map(({ what }) => String(what));
     expect(said.join("\n")).toContain("app");
     expect(await lb.metric("lb_config_generation")).toBe(2);
     expect(await lb.metric("lb_config_last_reload_successful")).toBe(1);
@@ -82,7 +88,11 @@ describe("the new config is taken over", () => {
     await rm(lb.file);
     await symlink("..data/lb.toml", lb.file);
     let last = "..1";
-    for (const [name, backend] of [["..2", b], ["..3", a], ["..4", b]] as const) {
+    for (const [name, backend] of [
+      ["..2", b],
+      ["..3", a],
+      ["..4", b],
+    ] as const) {
       const before = await lb.status();
       await version(name, backend);
       await rm(join(lb.dir, last), { recursive: true });
@@ -213,7 +223,10 @@ describe("what did not change is not touched", () => {
     using short = await connect(port, { from: "127.0.0.2" });
     expect(await short.echoes()).toBe(true);
     expect(await short.ended).toBe("eof");
-    expect(await lb.waitLine(({ client }) => client === short.address)).toMatchObject({ end: "idle_timeout", end_by: "lb" });
+    expect(await lb.waitLine(({ client }) => client === short.address)).toMatchObject({
+      end: "idle_timeout",
+      end_by: "lb",
+    });
     for (const client of clients) expect(await client.echoes()).toBe(true);
     for (const client of clients) client.reset();
     await lb.waitStatus(({ connections, listeners }) => connections.open === 0 && listeners[0]!.open === 0);
@@ -358,7 +371,10 @@ describe("under a load of thousands of connections", () => {
       ${i % 2 === 0 ? "" : `[listeners.extra]\nbind = "127.0.0.1:${extra}"\npool = "app"`}
       [pools.app]
       balance = "${i % 4 === 0 ? "least_connections" : "round_robin"}"
-      backends = [${[a, b, c].filter((_, at) => i % 4 !== at).map(({ address }) => `"${address}"`).join(", ")}]
+      backends = [${[a, b, c]
+        .filter((_, at) => i % 4 !== at)
+        .map(({ address }) => `"${address}"`)
+        .join(", ")}]
       connect_timeout = "${2 + (i % 3)}s"
       [pools.other]
       backends = ["${a.address}"]
@@ -380,8 +396,12 @@ describe("under a load of thousands of connections", () => {
     // Nobody waited for a reload longer than a human would notice.
     expect(latencyMs.max).toBeLessThan(2000);
     expect(lb.log().filter(({ level }) => level === "error")).toEqual([]);
-    const status = await lb.waitStatus(({ connections, workers }) => connections.open === 0 && workers.length === 1 + (50 % 3));
-    expect(status.pools.flatMap(({ backends }) => backends.map(({ open }) => open)).every((open) => open === 0)).toBe(true);
+    const status = await lb.waitStatus(
+      ({ connections, workers }) => connections.open === 0 && workers.length === 1 + (50 % 3),
+    );
+    expect(status.pools.flatMap(({ backends }) => backends.map(({ open }) => open)).every((open) => open === 0)).toBe(
+      true,
+    );
     expect(lb.accessLines().filter(({ end }) => end !== "eof")).toEqual([]);
     await lb.waitLines(started, () => true);
   });
@@ -389,7 +409,14 @@ describe("under a load of thousands of connections", () => {
 
 describe("names", () => {
   // The system's resolver with a hosts file of the test's own, which only this process and its threads see.
-  const withHosts = (hosts: string): string[] => ["unshare", "-m", "sh", "-c", `mount --bind ${hosts} /etc/hosts && exec "$@"`, "--"];
+  const withHosts = (hosts: string): string[] => [
+    "unshare",
+    "-m",
+    "sh",
+    "-c",
+    `mount --bind ${hosts} /etc/hosts && exec "$@"`,
+    "--",
+  ];
 
   test("are looked up again: new addresses are new backends, and a look-up that fails keeps the last answer", async (context) => {
     using a = await tagged("a", { host: "127.0.7.1" });
@@ -413,8 +440,10 @@ describe("names", () => {
         resolve = "200ms"
       `;
       await using lb = await startLb(toml, { wrapper: withHosts(hosts) });
-      const names = async (): Promise<Set<string>> => new Set([await ask(port), await ask(port), await ask(port), await ask(port)]);
-      const addresses = async (): Promise<string[]> => (await lb.status()).pools[0]!.backends.map(({ address }) => address);
+      const names = async (): Promise<Set<string>> =>
+        new Set([await ask(port), await ask(port), await ask(port), await ask(port)]);
+      const addresses = async (): Promise<string[]> =>
+        (await lb.status()).pools[0]!.backends.map(({ address }) => address);
       expect(await addresses()).toEqual([`127.0.7.1:${a.port}`, `127.0.7.2:${a.port}`]);
       expect(await names()).toEqual(new Set(["a", "b"]));
       using old = await connect(port);

@@ -48,7 +48,12 @@ describe("without a connection", () => {
     lb.signal(signal);
     expect(await lb.exited).toEqual({ code: 0, signal: null });
     expect(performance.now() - began).toBeLessThan(2000);
-    expect(lb.log().map(({ event }) => event).slice(-2)).toEqual(["stopping", "stopped"]);
+    expect(
+      lb
+        .log()
+        .map(({ event }) => event)
+        .slice(-2),
+    ).toEqual(["stopping", "stopped"]);
     await expect(connect(port)).rejects.toThrow("ECONNREFUSED");
   });
 

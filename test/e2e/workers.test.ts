@@ -125,7 +125,7 @@ describe("steer", () => {
     await startLoad({ ports: [port], concurrency: 20, total: 400 }).done;
     const lines = await lb.waitLines(400, () => true);
     const shares = countBy(lines.map(({ worker }) => worker));
-    expect([...shares.keys()].sort()).toEqual([0, 1, 2, 3]);
+    expect([...shares.keys()].toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3]);
     // A fair spread gives each 100 ± 9 (one standard deviation).
     for (const share of shares.values()) expect(share).toBeGreaterThan(50);
   });
@@ -152,7 +152,8 @@ describe("steer", () => {
 
     await using lb = await startLb(refusesAll(`bind = "[::]:8080"\nsteer = "client"`), { wrapper });
     const within = ["nsenter", `--net=/proc/${lb.pid}/ns/net`];
-    await startLoad({ ports: [8080], host: "fd00::10:0:0:0:1", concurrency: 20, total: 400, from: addresses }, within).done;
+    await startLoad({ ports: [8080], host: "fd00::10:0:0:0:1", concurrency: 20, total: 400, from: addresses }, within)
+      .done;
     const lines = await lb.waitLines(400, () => true);
     const byNetwork = workersByClient(lines.map((line) => ({ ...line, client: networkOf(line.client) })));
     expect(workersByClient(lines).size).toBe(40);

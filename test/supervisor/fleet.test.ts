@@ -223,7 +223,8 @@ describe("a worker that dies", () => {
         claim(backend!.open, 0);
         ledger.words[at + ROW.backend] = backend!.id;
       }
-      if (claims & CLAIM.client) ledger.words[at + ROW.clientEntry] = clients.claim(0, 0, 0xffff, 0x0a000007, limits, 0n);
+      if (claims & CLAIM.client)
+        ledger.words[at + ROW.clientEntry] = clients.claim(0, 0, 0xffff, 0x0a000007, limits, 0n);
       start.counters[WORKER.accepted]!++;
     };
     hold(CLAIM.process | CLAIM.listener | CLAIM.client | CLAIM.backend);
@@ -259,7 +260,11 @@ describe("a worker that dies", () => {
     expect(listener!.counters[ends]).toBe(4);
     expect(start.counters[WORKER.ended]).toBe(4);
     expect([...ledger.rowsInUse()]).toEqual([]);
-    expect(said.find(({ event }) => event === "worker died")).toMatchObject({ level: "error", worker: 0, connections_lost: 4 });
+    expect(said.find(({ event }) => event === "worker died")).toMatchObject({
+      level: "error",
+      worker: 0,
+      connections_lost: 4,
+    });
     // The next one begins with a clean ledger, and its death gives nothing back twice.
     await pass(20);
     workers[1]!.die();

@@ -157,7 +157,8 @@ describe("many checks", () => {
     // One backend of each pool; all are the same address.
     const pools = Array.from(
       { length: count },
-      (_, i) => `[pools.p${i}]\nbackends = [{ address = "${hole.address}", name = "hole${i}" }]\n` +
+      (_, i) =>
+        `[pools.p${i}]\nbackends = [{ address = "${hole.address}", name = "hole${i}" }]\n` +
         `health = { interval = "50ms", timeout = "100ms", fall = 1 }`,
     );
     const toml = `[listeners.web]\nbind = ":8080"\npool = "p0"\n${pools.join("\n")}\n`;

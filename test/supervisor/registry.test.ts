@@ -35,7 +35,11 @@ describe("identity", () => {
     second!.counters[BACKEND.dials]! += 7;
     second!.up = false;
     take(registry, configOf(web('retries = 5\nbackends = ["10.0.0.3:80", { address = "10.0.0.2:80", weight = 9 }]')));
-    expect(registry.listeners[0]).toMatchObject({ id: listener!.id, open: listener!.open, counters: listener!.counters });
+    expect(registry.listeners[0]).toMatchObject({
+      id: listener!.id,
+      open: listener!.open,
+      counters: listener!.counters,
+    });
     expect(claimed(registry.listeners[0]!.open)).toBe(1);
     const [after] = registry.pools;
     expect(after!.id).toBe(pool!.id);
@@ -82,7 +86,11 @@ describe("a draft", () => {
   test("changes nothing before it is committed", () => {
     const registry = started(web('backends = ["10.0.0.1:80"]'));
     const before = { listeners: registry.listeners, pools: registry.pools, version: registry.pools[0]!.version };
-    const draft = registry.draft(configOf(web('backends = ["10.0.0.2:80"]').replace("listeners.web", "listeners.new")), 1000, () => []);
+    const draft = registry.draft(
+      configOf(web('backends = ["10.0.0.2:80"]').replace("listeners.web", "listeners.new")),
+      1000,
+      () => [],
+    );
     expect(registry.listeners).toBe(before.listeners);
     expect(registry.pools).toBe(before.pools);
     expect(registry.pools[0]!.version).toBe(before.version);
@@ -115,7 +123,9 @@ describe("names", () => {
 
   test("are as many backends as they have addresses", () => {
     const registry = started(toml, { "app.test": ["10.1.0.1", "2001:db8::1"] });
-    expect(registry.pools[0]!.backends.map(({ name, address, config }) => ({ name, address, weight: config.weight }))).toEqual([
+    expect(
+      registry.pools[0]!.backends.map(({ name, address, config }) => ({ name, address, weight: config.weight })),
+    ).toEqual([
       { name: "app.test:80/10.1.0.1", address: "10.1.0.1:80", weight: 3 },
       { name: "app.test:80/2001:db8::1", address: "[2001:db8::1]:80", weight: 3 },
       { name: "10.0.0.1:80", address: "10.0.0.1:80", weight: 1 },
@@ -266,7 +276,13 @@ describe("plans", () => {
       up: [pool!.backends[1]!.id],
       version: pool!.version,
     });
-    expect(plan.backends[1]).toMatchObject({ name: "b", address: "10.0.0.2:80", weight: 5, maxConnections: 6, backup: true });
+    expect(plan.backends[1]).toMatchObject({
+      name: "b",
+      address: "10.0.0.2:80",
+      weight: 5,
+      maxConnections: 6,
+      backup: true,
+    });
     expect(plan.backends[0]!.open).toBe(pool!.backends[0]!.open);
     expect(poolState(pool!, 3, false)).toEqual({
       generation: 3,

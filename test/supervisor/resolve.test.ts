@@ -75,7 +75,9 @@ describe("learn", () => {
     await learnt;
     expect(known("a.test")).toEqual(["10.1.0.1"]);
     expect(known("b.test")).toEqual([]);
-    expect(said).toEqual([{ level: "warn", event: "name does not resolve", host: "b.test", error: "timed out", addresses_kept: 0 }]);
+    expect(said).toEqual([
+      { level: "warn", event: "name does not resolve", host: "b.test", error: "timed out", addresses_kept: 0 },
+    ]);
   });
 
   test("a name that fails is tried again at the next reload", async () => {
@@ -126,7 +128,9 @@ describe("follow", () => {
     await next(({ fail }) => fail("ESERVFAIL"));
     await next(({ answer }) => answer());
     expect(known("a.test")).toEqual(["10.1.0.1", "10.1.0.2"]);
-    expect(said).toEqual([{ level: "warn", event: "name does not resolve", host: "a.test", error: "ESERVFAIL", addresses_kept: 2 }]);
+    expect(said).toEqual([
+      { level: "warn", event: "name does not resolve", host: "a.test", error: "ESERVFAIL", addresses_kept: 2 },
+    ]);
     await next(({ answer }) => answer("10.1.0.3"));
     expect(known("a.test")).toEqual(["10.1.0.3"]);
     expect(said.slice(1)).toEqual([{ level: "info", event: "name resolves again", host: "a.test" }]);

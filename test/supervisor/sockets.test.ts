@@ -50,7 +50,11 @@ function queues(plans: readonly SocketPlan[][]): number[] {
   return sorted.map(({ fd }) => tcpInfo(fd).queued);
 }
 
-async function clientsOf(port: number, count: number, options: { host?: string; from?: string } = {}): Promise<Client[]> {
+async function clientsOf(
+  port: number,
+  count: number,
+  options: { host?: string; from?: string } = {},
+): Promise<Client[]> {
   return Promise.all(Array.from({ length: count }, () => connect(port, options)));
 }
 
@@ -268,7 +272,7 @@ describe("steer", () => {
       const total = 3 * (i + 1);
       await eventually("they are queued", () => queues(plans).reduce((sum, n) => sum + n) === total);
       const now = queues(plans);
-      expect(now.map((queued, at) => queued - before[at]!).sort()).toEqual([0, 0, 0, 3]);
+      expect(now.map((queued, at) => queued - before[at]!).toSorted((a, b) => a - b)).toEqual([0, 0, 0, 3]);
       before = now;
     }
     expect(Math.min(...before)).toBeGreaterThan(0);

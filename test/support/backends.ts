@@ -70,7 +70,7 @@ export class Backend {
         drain: flush,
         end: (socket) => (end ?? finish)(socket),
         close: (socket) => void this.open.delete(socket),
-        error: (socket) => void socket.terminate(),
+        error: (socket) => socket.terminate(),
       },
     });
   }

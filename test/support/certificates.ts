@@ -18,6 +18,8 @@ export interface LeafOptions {
   /** "DNS:a.example", "IP:127.0.0.1" and so on. */
   names?: string[];
   key?: "ec" | "rsa";
+  /** What it may be used for alone, in OpenSSL's word: "serverAuth", "clientAuth". */
+  usage?: string;
   /** YYYYMMDDHHMMSSZ. */
   from?: string;
   until?: string;
@@ -42,6 +44,8 @@ export class Authority {
   readonly #key = join(this.dir, "ca.key");
   readonly #config = join(this.dir, "ca.cnf");
   #made = 0;
+  /** `openssl ca` keeps a file of what it signed, so one must wait for the other. */
+  #signing: Promise<unknown> = Promise.resolve();
 
   static async make(name = "Test CA"): Promise<Authority> {
     const authority = new Authority();
@@ -60,21 +64,22 @@ export class Authority {
         "default_crl_days = 3650\n[policy]\ncommonName = optional\n",
       ].join("\n"),
     );
-    await this.#key_(this.#key, "ec");
+    await this.#makeKey(this.#key, "ec");
     const subject = ["-subj", `/CN=${name}`, "-days", "3650", "-addext", "keyUsage=critical,keyCertSign,cRLSign"];
     await this.#openssl("req", "-x509", "-new", "-key", this.#key, "-out", this.cert, ...subject);
   }
 
   /** A certificate signed by the authority; `name` is its common name and, with nothing else said, its only DNS name. */
-  async leaf(name: string, { names = [`DNS:${name}`], key = "ec", from = FROM, until = UNTIL }: LeafOptions = {}): Promise<Leaf> {
+  async leaf(name: string, options: LeafOptions = {}): Promise<Leaf> {
+    const { names = [`DNS:${name}`], key = "ec", usage, from = FROM, until = UNTIL } = options;
     const path = join(this.dir, `${++this.#made}`);
     const files = { cert: `${path}.pem`, key: `${path}.key` };
-    await this.#key_(files.key, key);
-    const extension = names.length === 0 ? [] : ["-addext", `subjectAltName=${names.join(",")}`];
-    await this.#openssl("req", "-new", "-key", files.key, "-subj", `/CN=${name}`, ...extension, "-out", `${path}.csr`);
-    const signed = ["-batch", "-notext", "-config", this.#config, "-cert", this.cert, "-keyfile", this.#key];
+    await this.#makeKey(files.key, key);
+    const extensions = names.length === 0 ? [] : ["-addext", `subjectAltName=${names.join(",")}`];
+    if (usage !== undefined) extensions.push("-addext", `extendedKeyUsage=${usage}`);
+    await this.#openssl("req", "-new", "-key", files.key, "-subj", `/CN=${name}`, ...extensions, "-out", `${path}.csr`);
     const dates = ["-startdate", from, "-enddate", until];
-    await this.#openssl("ca", ...signed, ...dates, "-in", `${path}.csr`, "-out", files.cert);
+    await this.#signs("-batch", "-notext", ...dates, "-in", `${path}.csr`, "-out", files.cert);
     return { ...files, fingerprint: fingerprint(files.cert) };
   }
 
@@ -82,7 +87,7 @@ export class Authority {
   async selfSigned(name: string): Promise<Leaf> {
     const path = join(this.dir, `${++this.#made}`);
     const files = { cert: `${path}.pem`, key: `${path}.key` };
-    await this.#key_(files.key, "ec");
+    await this.#makeKey(files.key, "ec");
     const names = ["-subj", `/CN=${name}`, "-addext", `subjectAltName=DNS:${name}`, "-days", "3650"];
     await this.#openssl("req", "-x509", "-new", "-key", files.key, "-out", files.cert, ...names);
     return { ...files, fingerprint: fingerprint(files.cert) };
@@ -90,21 +95,29 @@ export class Authority {
 
   /** The list of what is revoked: these and all revoked before. Returns the file. */
   async revoke(...leaves: Leaf[]): Promise<string> {
-    const signed = ["-config", this.#config, "-cert", this.cert, "-keyfile", this.#key];
-    for (const { cert } of leaves) await this.#openssl("ca", ...signed, "-revoke", cert);
+    for (const { cert } of leaves) await this.#signs("-revoke", cert);
     const list = join(this.dir, `${++this.#made}.crl`);
-    await this.#openssl("ca", ...signed, "-gencrl", "-out", list);
+    await this.#signs("-gencrl", "-out", list);
     return list;
   }
 
   // Keys come from ready parameters, which takes no time; RSA is the exception.
-  #key_(file: string, type: "ec" | "rsa"): Promise<void> {
-    const kind = type === "ec" ? ["EC", "-pkeyopt", "ec_paramgen_curve:P-256"] : ["RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
+  #makeKey(file: string, type: "ec" | "rsa"): Promise<void> {
+    const kind =
+      type === "ec" ? ["EC", "-pkeyopt", "ec_paramgen_curve:P-256"] : ["RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
     return this.#openssl("genpkey", "-quiet", "-algorithm", ...kind, "-out", file);
   }
 
   async #openssl(...args: string[]): Promise<void> {
     await run("openssl", args);
+  }
+
+  #signs(...args: string[]): Promise<void> {
+    const before = this.#signing;
+    const all = ["ca", "-config", this.#config, "-cert", this.cert, "-keyfile", this.#key, ...args];
+    const signed = before.then(() => this.#openssl(...all));
+    this.#signing = signed.catch(() => undefined);
+    return signed;
   }
 
   [Symbol.dispose](): void {

@@ -79,6 +79,8 @@ export class Openssl {
 
 /** What s_client tells of one connection. */
 export interface Said {
+  /** Where it came from: an address of 127.0.0.0/8 of its own, by which its line of the access log is found. */
+  from: string;
   /** The handshake was done, and the line that was sent came back. */
   echoed: boolean;
   /** "CN = a.example" of the server's certificate; null = none was seen. */
@@ -96,23 +98,28 @@ export interface Said {
   output: string;
 }
 
+let clients = 0;
+
 /** One s_client that sends a line, waits for its echo, and closes; or that fails. */
 export async function sClient(port: number, ...args: string[]): Promise<Said> {
-  using client = new Openssl(["s_client", "-connect", `127.0.0.1:${port}`, ...args]);
+  const number = ++clients;
+  const from = `127.77.${number >> 8}.${number & 255}`;
+  using client = new Openssl(["s_client", "-connect", `127.0.0.1:${port}`, "-bind", `${from}:0`, ...args]);
   const line = `ping-${port}`;
   client.send(`${line}\n`);
-  // It says what it connected with first, and then what the server sends.
-  const echoed = await client.until(new RegExp(`^${line}`, "m"));
+  // Its own lines are buffered and what the server sends is not, so the echo may stand in the middle of one.
+  const echoed = await client.until(new RegExp(line));
   client.finish();
   await client.exited;
   const { output } = client;
   const found = (pattern: RegExp): string | null => pattern.exec(output)?.[1] ?? null;
-  const number = (pattern: RegExp): number | null => {
+  const numeral = (pattern: RegExp): number | null => {
     const text = found(pattern);
     return text === null ? null : Number(text);
   };
   const [, version = null, cipher = null] = /^(?:New|Reused), (TLSv[\d.]+), Cipher is (\S+)/m.exec(output) ?? [];
   return {
+    from,
     echoed,
     subject: found(/^subject=(.*)$/m),
     signature: found(/^Peer signature type: (\S+)/m),
@@ -120,8 +127,8 @@ export async function sClient(port: number, ...args: string[]): Promise<Said> {
     cipher,
     alpn: found(/^ALPN protocol: (.*)$/m),
     reused: /^Reused, /m.test(output),
-    alert: number(/SSL alert number (\d+)/),
-    verified: number(/^Verify return code: (\d+)/m) ?? number(/^ +Verify return code: (\d+)/m),
+    alert: numeral(/SSL alert number (\d+)/),
+    verified: numeral(/^Verify return code: (\d+)/m) ?? numeral(/^ +Verify return code: (\d+)/m),
     output,
   };
 }

@@ -54,6 +54,10 @@ def context_of(tls, server):
     return context
 
 
+class Stalled(ValueError):
+    pass
+
+
 class Connection:
     """One socket, with TLS on it or not. TLS runs over memory, so that every byte and every end can be told apart."""
 
@@ -64,6 +68,8 @@ class Connection:
         self.tls = None
         self.pending = b""
         self.end = None
+        # How many flights go out whole; of the one after them the last byte is kept back.
+        self.flights = None
 
     # -- TLS
 
@@ -98,8 +104,14 @@ class Connection:
 
     def flush(self):
         data = self.outgoing.read()
-        if data:
-            self.socket.sendall(data)
+        if not data:
+            return
+        if self.flights is not None:
+            if self.flights == 0:
+                self.socket.sendall(data[:-1])
+                raise Stalled("the last byte of a flight was kept back")
+            self.flights -= 1
+        self.socket.sendall(data)
 
     def facts(self):
         if self.tls is None:
@@ -327,15 +339,18 @@ class Server:
 # ---------------------------------------------------------------------- operations
 
 
-def connect(port, host="127.0.0.1", local=None, preface="", tls=None):
+def connect(port, host="127.0.0.1", local=None, preface="", tls=None, stall=None):
     sock = socket.create_connection((host, port), TIMEOUT_S, (local, 0) if local else None)
     connection = Connection(sock)
     if preface:
         connection.socket.sendall(preface.encode("latin-1"))
+    connection.flights = stall
     answer = {"address": "%s:%d" % sock.getsockname()[:2], "error": None}
     if tls is not None:
         try:
             connection.secure(context_of(tls, False), False, tls.get("name"))
+        except Stalled:
+            answer["error"] = "stalled"
         except (OSError, ValueError) as error:
             answer["error"] = "%s: %s" % (type(error).__name__, error)
             sock.close()

@@ -56,6 +56,8 @@ export interface ConnectOptions {
   /** Sent before the handshake. */
   preface?: string | Uint8Array;
   tls?: PythonTls;
+  /** Sends this many flights of the handshake, and the next one without its last byte: `error` is "stalled" then. */
+  stall?: number;
 }
 
 export interface ServeOptions {
@@ -123,7 +125,7 @@ export class Python {
 
   /** Connects, and does the handshake if `tls` is given: what fails in it is the peer's `error`. */
   async connect(port: number, options: ConnectOptions = {}): Promise<PythonPeer> {
-    const { host, from, preface, tls } = options;
+    const { host, from, preface, tls, stall } = options;
     const answer = await this.call<{ connection: number; address: string; error: string | null; tls: TlsKnown | null }>(
       "connect",
       {
@@ -132,6 +134,7 @@ export class Python {
         ...(from === undefined ? {} : { local: from }),
         ...(preface === undefined ? {} : { preface: latin1(preface) }),
         ...(tls === undefined ? {} : { tls }),
+        ...(stall === undefined ? {} : { stall }),
       },
     );
     return new PythonPeer(this, answer.connection, answer);
@@ -259,12 +262,21 @@ export class PythonServer {
   }
 
   /** The first connection, past or to come, of which `predicate` is true. */
-  async connection(predicate: (peer: PythonPeer) => boolean = () => true, ms = 10_000): Promise<PythonPeer> {
+  connection(predicate: (peer: PythonPeer) => boolean = () => true): Promise<PythonPeer> {
+    return this.#wait(() => this.connections.find(predicate));
+  }
+
+  /** The connection with this number, from 0. */
+  nth(index: number): Promise<PythonPeer> {
+    return this.#wait(() => this.connections[index]);
+  }
+
+  async #wait(find: () => PythonPeer | undefined, ms = 10_000): Promise<PythonPeer> {
     const late = Promise.withResolvers<never>();
     const timer = setTimeout(() => late.reject(new Error(`no such connection among ${this.connections.length}`)), ms);
     try {
       for (;;) {
-        const found = this.connections.find(predicate);
+        const found = find();
         if (found !== undefined) return found;
         await Promise.race([this.#wake.promise, late.promise]);
       }
@@ -279,7 +291,9 @@ export class PythonServer {
 
   /** For `Python` alone. */
   heard(seen: Seen): void {
-    this.connections.push(new PythonPeer(this.#python, seen.connection, { address: `127.0.0.1:${seen.peer}`, ...seen }));
+    this.connections.push(
+      new PythonPeer(this.#python, seen.connection, { address: `127.0.0.1:${seen.peer}`, ...seen }),
+    );
     this.#wake.resolve();
     this.#wake = Promise.withResolvers<void>();
   }

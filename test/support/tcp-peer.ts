@@ -1,0 +1,172 @@
+// Peers that are not Bun's: sockets in a Python process, told what to do from here. See tcp_peer.py, which does it.
+import { spawn, type ChildProcess } from "node:child_process";
+import { join } from "node:path";
+
+export type PeerEnd = "fin" | "reset";
+
+export interface SocketOptions {
+  /** SO_RCVBUF and SO_SNDBUF; the kernel's own if left out. */
+  rcvbuf?: number;
+  sndbuf?: number;
+}
+
+/** How a slow reader reads: after each `every` bytes it does nothing for `pauseMs`. */
+export interface Slowness {
+  every: number;
+  pauseMs: number;
+}
+
+export interface Drained {
+  count: number;
+  crc: number;
+  end: PeerEnd;
+  seconds: number;
+}
+
+/** One Python process; `await using` ends it. */
+export class TcpPeers {
+  readonly #child: ChildProcess;
+  readonly #waiting = new Map<number, { resolve: (result: never) => void; reject: (error: Error) => void }>();
+  #lastId = 0;
+  #errors = "";
+
+  constructor() {
+    const program = join(import.meta.dirname, "tcp_peer.py");
+    this.#child = spawn("python3", [program], { stdio: ["pipe", "pipe", "pipe"] });
+    let rest = "";
+    this.#child.stdout!.setEncoding("utf8").on("data", (text: string) => {
+      const lines = (rest + text).split("\n");
+      rest = lines.pop() ?? "";
+      for (const line of lines) this.#hear(JSON.parse(line) as { id: number; result?: never; error?: string });
+    });
+    this.#child.stderr!.setEncoding("utf8").on("data", (text: string) => (this.#errors += text));
+    this.#child.stdin!.on("error", () => {});
+    this.#child.on("error", (error) => (this.#errors += String(error)));
+    this.#child.on("close", () => {
+      for (const { reject } of this.#waiting.values()) reject(new Error(`python3 has ended: ${this.#errors}`));
+      this.#waiting.clear();
+    });
+  }
+
+  call<T>(op: string, given: object): Promise<T> {
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const id = ++this.#lastId;
+    this.#waiting.set(id, { resolve, reject });
+    this.#child.stdin!.write(`${JSON.stringify({ id, op, ...given })}\n`);
+    return promise;
+  }
+
+  /** Listens on an address as it stands in a config; port 0 takes a free one. */
+  async listen(address = "127.0.0.1:0", options: SocketOptions & { backlog?: number } = {}): Promise<PeerListener> {
+    const made = await this.call<{ socket: number; address: string }>("listen", { address, ...options });
+    return new PeerListener(this, made.socket, made.address === "unix" ? address : made.address);
+  }
+
+  async connect(address: string, options: SocketOptions & { source?: string } = {}): Promise<PeerSocket> {
+    const made = await this.call<{ socket: number; address: string }>("connect", { address, ...options });
+    return new PeerSocket(this, made.socket, made.address);
+  }
+
+  #hear({ id, result, error }: { id: number; result?: never; error?: string }): void {
+    const waiting = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    if (error === undefined) waiting?.resolve(result as never);
+    else waiting?.reject(new Error(error));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    this.#child.once("close", () => resolve());
+    this.#child.kill("SIGKILL");
+    await promise;
+  }
+}
+
+export class PeerListener {
+  readonly #peers: TcpPeers;
+  readonly #socket: number;
+  /** As it stands in a config. */
+  readonly address: string;
+
+  constructor(peers: TcpPeers, socket: number, address: string) {
+    this.#peers = peers;
+    this.#socket = socket;
+    this.address = address;
+  }
+
+  async accept(): Promise<PeerSocket> {
+    const made = await this.#peers.call<{ socket: number; peer: string }>("accept", { socket: this.#socket });
+    return new PeerSocket(this.#peers, made.socket, made.peer);
+  }
+
+  /** The next `count` connections as one group. */
+  async acceptMany(count: number): Promise<{ group: number }> {
+    return this.#peers.call("accept_many", { socket: this.#socket, count });
+  }
+
+  async close(): Promise<void> {
+    await this.#peers.call("close", { socket: this.#socket });
+  }
+}
+
+export class PeerSocket {
+  readonly #peers: TcpPeers;
+  readonly #socket: number;
+  /** Of a client its own address, of an accepted socket its peer's. */
+  readonly address: string;
+
+  constructor(peers: TcpPeers, socket: number, address: string) {
+    this.#peers = peers;
+    this.#socket = socket;
+    this.address = address;
+  }
+
+  async send(text: string): Promise<void> {
+    await this.#call("send", { text });
+  }
+
+  /** Sends so many bytes, no two blocks of them alike, and a FIN after them if told to. */
+  sendStream(count: number, finish = false): Promise<{ sent: number; crc: number; end: PeerEnd | null }> {
+    return this.#call("send_stream", { count, finish });
+  }
+
+  /** Sends until nothing more has gone for `quietMs`: everything on the way is full. */
+  fill(quietMs = 300): Promise<{ sent: number; end: PeerEnd | null }> {
+    return this.#call("fill", { quiet_ms: quietMs });
+  }
+
+  /** Reads so many bytes; fewer where the end comes before. */
+  read(count: number): Promise<{ text: string; end: PeerEnd | null }> {
+    return this.#call("read", { count });
+  }
+
+  /** Reads to the end. */
+  drain(slowness: Slowness = { every: 0, pauseMs: 0 }): Promise<Drained> {
+    return this.#call("drain", { every: slowness.every, pause_ms: slowness.pauseMs });
+  }
+
+  /** FIN; reading goes on. */
+  async finish(): Promise<void> {
+    await this.#call("finish", {});
+  }
+
+  /** RST. */
+  async reset(): Promise<void> {
+    await this.#call("reset", {});
+  }
+
+  async close(): Promise<void> {
+    await this.#call("close", {});
+  }
+
+  /** Waits until the connection is over both ways, without reading; null if it is not after `ms`. */
+  async hungUp(ms = 5000): Promise<"reset" | "closed" | null> {
+    const { how } = await this.#call<{ how: "reset" | "closed" | null }>("hung_up", { ms });
+    return how;
+  }
+
+  #call<T>(op: string, given: object): Promise<T> {
+    return this.#peers.call<T>(op, { socket: this.#socket, ...given });
+  }
+}

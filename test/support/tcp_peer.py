@@ -1,0 +1,297 @@
+"""TCP and unix sockets by Python's own socket module, for tests that want a peer which is not Bun.
+
+Takes one JSON object a line, {"id", "op", ...}, and answers each with one line. Every operation has a thread of its own, so
+a reader that waits keeps nobody from writing.
+"""
+
+import json
+import os
+import select
+import selectors
+import socket
+import struct
+import sys
+import threading
+import time
+import zlib
+
+TIMEOUT_S = 25
+BLOCK = os.urandom(1 << 20)
+
+output = threading.Lock()
+sockets = {}
+numbers = iter(range(1, 1 << 62))
+
+
+def keep(sock):
+    sock.settimeout(TIMEOUT_S)
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    number = next(numbers)
+    sockets[number] = sock
+    return number
+
+
+def parse(address):
+    if address.startswith("unix:@"):
+        return socket.AF_UNIX, "\0" + address[6:]
+    if address.startswith("unix:"):
+        return socket.AF_UNIX, address[5:]
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    return (socket.AF_INET6 if ":" in host else socket.AF_INET), (host, int(port))
+
+
+def text_of(name):
+    if isinstance(name, tuple):
+        return ("[%s]:%d" if ":" in name[0] else "%s:%d") % name[:2]
+    return "unix"
+
+
+def make(address, rcvbuf, sndbuf):
+    family, name = parse(address)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    if rcvbuf:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+    if sndbuf:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sndbuf)
+    return sock, name
+
+
+def listen(address, rcvbuf=0, sndbuf=0, backlog=1024):
+    sock, name = make(address, rcvbuf, sndbuf)
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(name)
+    sock.listen(backlog)
+    return {"socket": keep(sock), "address": text_of(sock.getsockname())}
+
+
+def accept(socket):
+    sock, peer = sockets[socket].accept()
+    return {"socket": keep(sock), "peer": text_of(peer)}
+
+
+def connect(address, rcvbuf=0, sndbuf=0, source=None):
+    sock, name = make(address, rcvbuf, sndbuf)
+    if source:
+        sock.bind((source, 0))
+    sock.settimeout(TIMEOUT_S)
+    sock.connect(name)
+    return {"socket": keep(sock), "address": text_of(sock.getsockname())}
+
+
+# ---------------------------------------------------------------------- bytes
+
+
+def ended(error):
+    return "reset" if isinstance(error, (ConnectionResetError, BrokenPipeError)) else type(error).__name__
+
+
+def send(socket, text):
+    sockets[socket].sendall(text.encode("latin-1"))
+
+
+def send_stream(socket, count, finish=False):
+    """Sends so many bytes, no block of them like another; their checksum, and how it ended where it could not."""
+    sock, left, crc, number, end = sockets[socket], count, 0, 0, None
+    try:
+        while left > 0:
+            block = (struct.pack("!Q", number) + BLOCK[8:])[:left]
+            number += 1
+            crc = zlib.crc32(block, crc)
+            sock.sendall(block)
+            left -= len(block)
+        if finish:
+            sock.shutdown(1)
+    except OSError as error:
+        end = ended(error)
+    return {"sent": count - left, "crc": crc, "end": end}
+
+
+def fill(socket, quiet_ms):
+    """Sends until nothing more has gone for so long; how much went."""
+    sock, sent, crc = sockets[socket], 0, 0
+    sock.setblocking(False)
+    end = None
+    while True:
+        writable = select.select([], [sock], [], quiet_ms / 1000)[1]
+        if not writable:
+            break
+        try:
+            sent += sock.send(BLOCK[: 1 << 16])
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            end = ended(error)
+            break
+    sock.settimeout(TIMEOUT_S)
+    return {"sent": sent, "end": end}
+
+
+def read(socket, count):
+    """So many bytes, fewer where the end comes before: "fin" or "reset"."""
+    sock, data, end = sockets[socket], b"", None
+    try:
+        while len(data) < count:
+            chunk = sock.recv(count - len(data))
+            if not chunk:
+                end = "fin"
+                break
+            data += chunk
+    except OSError as error:
+        end = ended(error)
+    return {"text": data.decode("latin-1"), "end": end}
+
+
+def drain(socket, chunk=1 << 18, every=0, pause_ms=0):
+    """Reads to the end; with `every`, stops for a while each time that so many bytes have come."""
+    sock, count, crc, next_pause = sockets[socket], 0, 0, every
+    buffer = bytearray(chunk)
+    view = memoryview(buffer)
+    started = time.monotonic()
+    try:
+        while True:
+            got = sock.recv_into(buffer)
+            if got == 0:
+                end = "fin"
+                break
+            count += got
+            crc = zlib.crc32(view[:got], crc)
+            if every and count >= next_pause:
+                next_pause += every
+                time.sleep(pause_ms / 1000)
+    except OSError as error:
+        end = ended(error)
+    return {"count": count, "crc": crc, "end": end, "seconds": time.monotonic() - started}
+
+
+# ---------------------------------------------------------------------- ends
+
+
+def finish(socket):
+    sockets[socket].shutdown(1)
+
+
+def reset(socket):
+    import socket as module
+
+    sock = sockets.pop(socket)
+    sock.setsockopt(module.SOL_SOCKET, module.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def close(socket):
+    sockets.pop(socket).close()
+
+
+def hung_up(socket, ms):
+    """Waits until the connection is over in both directions: "reset", "closed", or None if it is not after so long."""
+    import socket as module
+
+    poll = select.poll()
+    poll.register(sockets[socket], 0)
+    if not poll.poll(ms):
+        return {"how": None}
+    error = sockets[socket].getsockopt(module.SOL_SOCKET, module.SO_ERROR)
+    return {"how": "reset" if error else "closed"}
+
+
+# ---------------------------------------------------------------------- many at once
+
+
+def push_many(address, connections, quiet_ms):
+    """Opens many connections and sends on all of them until nothing more goes anywhere for so long."""
+    family, name = parse(address)
+    selector = selectors.DefaultSelector()
+    group = []
+    for _ in range(connections):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.settimeout(TIMEOUT_S)
+        sock.connect(name)
+        sock.setblocking(False)
+        selector.register(sock, selectors.EVENT_WRITE, len(group))
+        group.append(sock)
+    sent = [0] * connections
+    while True:
+        ready = selector.select(quiet_ms / 1000)
+        if not ready:
+            break
+        for key, _ in ready:
+            try:
+                sent[key.data] += key.fileobj.send(BLOCK[: 1 << 16])
+            except BlockingIOError:
+                pass
+    number = next(numbers)
+    sockets[number] = group
+    return {"group": number, "sent": sent}
+
+
+def finish_many(group):
+    for sock in sockets[group]:
+        sock.setblocking(True)
+        sock.shutdown(1)
+
+
+def close_many(group):
+    for sock in sockets.pop(group):
+        sock.close()
+
+
+def accept_many(socket, count):
+    group = []
+    for _ in range(count):
+        group.append(sockets[socket].accept()[0])
+    number = next(numbers)
+    sockets[number] = group
+    return {"group": number}
+
+
+def drain_many(group):
+    """Reads all connections of a group to their ends: bytes of each, and how each ended."""
+    selector = selectors.DefaultSelector()
+    counts, ends = [0] * len(sockets[group]), [None] * len(sockets[group])
+    for i, sock in enumerate(sockets[group]):
+        sock.setblocking(False)
+        selector.register(sock, selectors.EVENT_READ, i)
+    open_count = len(counts)
+    deadline = time.monotonic() + TIMEOUT_S
+    while open_count > 0 and time.monotonic() < deadline:
+        for key, _ in selector.select(1):
+            try:
+                chunk = key.fileobj.recv(1 << 18)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                chunk, ends[key.data] = b"", ended(error)
+            counts[key.data] += len(chunk)
+            if not chunk:
+                ends[key.data] = ends[key.data] or "fin"
+                selector.unregister(key.fileobj)
+                open_count -= 1
+    return {"counts": counts, "ends": ends}
+
+
+OPERATIONS = {
+    name: globals()[name]
+    for name in (
+        "listen accept connect send send_stream fill read drain finish reset close hung_up "
+        "push_many finish_many close_many accept_many drain_many"
+    ).split()
+}
+
+
+def run(request):
+    number = request.pop("id")
+    try:
+        answer = {"id": number, "result": OPERATIONS[request.pop("op")](**request)}
+    except Exception as error:
+        answer = {"id": number, "error": "%s: %s" % (type(error).__name__, error)}
+    with output:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+for line in sys.stdin:
+    threading.Thread(target=run, args=(json.loads(line),), daemon=True).start()
+os._exit(0)
