@@ -30,6 +30,11 @@ const portableEvents: SocketHandler<Connection, "uint8array"> = {
     socket.data.backendOpened(socket);
     socket.data.backendDrained(socket);
   },
+  // A socket that never opened is not known yet; one given up before does not count.
+  connectError: (socket, error) => {
+    if (socket.data.backendSocket === null) socket.data.backendOpened(socket);
+    socket.data.backendClosed(socket, error);
+  },
 };
 
 /**
