@@ -131,7 +131,7 @@ export class Supervisor {
       return error;
     }
     this.#phase = "running";
-    if (this.#config.watch) this.#startWatching();
+    this.#watchAsAsked();
     this.#housekeeping = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS);
     this.#sayListening();
     return null;
@@ -261,6 +261,7 @@ export class Supervisor {
     this.#admin = admin;
     admin?.setToken(config.admin.token);
     this.#log.configure(config.log);
+    this.#watchAsAsked();
     this.#sayReloaded(cause, old, config);
     return null;
   }
@@ -320,8 +321,13 @@ export class Supervisor {
     });
   }
 
-  #startWatching(): void {
-    this.#watch = watchFiles(
+  #watchAsAsked(): void {
+    if (!this.#config.watch) {
+      this.#watch?.stop();
+      this.#watch = null;
+      return;
+    }
+    this.#watch ??= watchFiles(
       () => this.#files,
       () => void this.reload("file changed"),
     );

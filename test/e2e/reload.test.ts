@@ -119,6 +119,22 @@ describe("the new config is taken over", () => {
     expect(await lb.waitLog(({ event }) => event === "reloaded")).toMatchObject({ cause: "SIGHUP" });
   });
 
+  test("by itself again once `watch` is switched on by a reload", async () => {
+    using a = await tagged("a");
+    using b = await tagged("b");
+    const port = await freePort();
+    await using lb = await startLb(`watch = false\n${config(port, a)}`);
+    const before = await lb.status();
+    await lb.write(config(port, a));
+    lb.signal("SIGHUP");
+    const watching = await lb.status().then(() => lb.reloaded(before));
+    expect(watching).toMatchObject({ ok: true, generation: 2 });
+    const then = await lb.status();
+    await lb.write(config(port, b));
+    expect(await lb.reloaded(then)).toMatchObject({ ok: true, generation: 3 });
+    expect(await ask(port)).toBe("b");
+  });
+
   test("at a request to the admin endpoint, which waits for it and says what came of it", async () => {
     using a = await tagged("a");
     using b = await tagged("b");
