@@ -6,7 +6,7 @@ import { statSync, unlinkSync } from "node:fs";
 import { connect as connectUnix } from "node:net";
 import { formatAddress, formatEndpoint, type Endpoint } from "../core/address.ts";
 import type { Config, ListenerConfig } from "../config/schema.ts";
-import { ACCEPT_DRAIN_MS, type SocketPlan } from "../messages.ts";
+import type { SocketPlan } from "../messages.ts";
 import {
   closeDescriptor,
   listenOn,
@@ -18,8 +18,9 @@ import {
   type SocketError,
 } from "../platform/sockets.ts";
 
-/** What a worker's timer may be late by, and a little more. */
-const RETIRED_SLACK_MS = 100;
+/** Workers have closed their duplicates of a retired socket by then, however busy they are (ACCEPT_DRAIN_MS is their aim). */
+const RETIRED_MS_MAX = 5000;
+const RETIRED_POLL_MS = 25;
 
 interface Group {
   readonly endpoint: Endpoint;
@@ -42,8 +43,8 @@ export interface Bound {
 
 export class ListeningSockets {
   #groups = new Map<string, Group>();
-  /** Until then (on performance.now()) workers may still hold sockets that were retired. */
-  #retiredUntilMs = 0;
+  /** When a group was retired last (on performance.now()). */
+  #retiredAtMs = -Infinity;
 
   /**
    * Makes what the config needs and is not there yet; nothing that exists is touched. An error names the address, and
@@ -52,13 +53,10 @@ export class ListeningSockets {
   async bind(config: Config, workers: number): Promise<Bound | { error: string }> {
     const bound: Bound = { made: [] };
     if (!ownSockets()) return bound;
-    // An address that was given up a moment ago is not free, and must not be shared with a socket that drops newcomers.
-    const waitMs = this.#retiredUntilMs - performance.now();
-    if (waitMs > 0) await Bun.sleep(waitMs);
     for (const [key, { endpoint, listener }] of wantedBy(config)) {
       const have = this.#groups.get(key)?.fds.length ?? 0;
       const need = endpoint.kind === "unix" || endpoint.kind === "abstract" ? 1 : workers;
-      const trouble = have === 0 ? await makeWay(endpoint) : null;
+      const trouble = have === 0 ? await this.#makeWay(endpoint) : null;
       if (trouble !== null) {
         this.undo(bound);
         return { error: `listeners.${listener.name}: cannot listen on ${key}: ${trouble}` };
@@ -120,6 +118,17 @@ export class ListeningSockets {
     for (const [key, group] of this.#groups) this.#retire(key, group);
   }
 
+  // An address that was given up a moment ago is free only when the workers have emptied its queues; until then it is not
+  // somebody else's.
+  async #makeWay(endpoint: Endpoint): Promise<string | null> {
+    let trouble = await makeWay(endpoint);
+    while (trouble !== null && performance.now() < this.#retiredAtMs + RETIRED_MS_MAX) {
+      await Bun.sleep(RETIRED_POLL_MS);
+      trouble = await makeWay(endpoint);
+    }
+    return trouble;
+  }
+
   #add(key: string, endpoint: Endpoint, fd: number, backlog: number): void {
     const group = this.#groups.get(key) ?? { endpoint, fds: [], backlog };
     group.fds.push(fd);
@@ -138,7 +147,7 @@ export class ListeningSockets {
 
   #retire(key: string, group: Group): void {
     this.#groups.delete(key);
-    this.#retiredUntilMs = performance.now() + ACCEPT_DRAIN_MS + RETIRED_SLACK_MS;
+    this.#retiredAtMs = performance.now();
     removeFile(group.endpoint);
     for (const fd of group.fds) {
       if (!isUnix(group.endpoint)) refuseNewcomers(fd);
