@@ -23,8 +23,11 @@ export interface AccessEntry {
   time: string;
   listener: string;
   client: string;
+  peer?: string;
   pool?: string;
   backend?: string;
+  sni?: string;
+  tls?: string;
   connect_ms?: number;
   duration_ms: number;
   bytes_in: number;

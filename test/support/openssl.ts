@@ -79,7 +79,7 @@ export class Openssl {
 
 /** What s_client tells of one connection. */
 export interface Said {
-  /** Where it came from: an address of 127.0.0.0/8 of its own, by which its line of the access log is found. */
+  /** Where it came from: with no -bind an address of its own, by which its line of the access log is found. */
   from: string;
   /** The handshake was done, and the line that was sent came back. */
   echoed: boolean;
@@ -103,7 +103,8 @@ let clients = 0;
 /** One s_client that sends a line, waits for its echo, and closes; or that fails. */
 export async function sClient(port: number, ...args: string[]): Promise<Said> {
   const number = ++clients;
-  const from = `127.77.${number >> 8}.${number & 255}`;
+  const given = args.indexOf("-bind");
+  const from = given < 0 ? `127.77.${number >> 8}.${number & 255}` : args[given + 1]!.replace(/:\d+$/, "");
   using client = new Openssl(["s_client", "-connect", `127.0.0.1:${port}`, "-bind", `${from}:0`, ...args]);
   const line = `ping-${port}`;
   client.send(`${line}\n`);

@@ -70,6 +70,9 @@ class Connection:
         self.end = None
         # How many flights go out whole; of the one after them the last byte is kept back.
         self.flights = None
+        # The hello in records of so many bytes, and in segments of so many.
+        self.records = None
+        self.segments = None
 
     # -- TLS
 
@@ -111,6 +114,15 @@ class Connection:
                 self.socket.sendall(data[:-1])
                 raise Stalled("the last byte of a flight was kept back")
             self.flights -= 1
+        if self.records is not None:
+            data, self.records = in_records(data, self.records), None
+        if self.segments is not None:
+            for at in range(0, len(data), self.segments):
+                self.socket.sendall(data[at : at + self.segments])
+                # Lets the other side read what is there, most of the time.
+                time.sleep(0)
+            self.segments = None
+            return
         self.socket.sendall(data)
 
     def facts(self):
@@ -339,12 +351,19 @@ class Server:
 # ---------------------------------------------------------------------- operations
 
 
-def connect(port, host="127.0.0.1", local=None, preface="", tls=None, stall=None):
+def in_records(flight, size):
+    """The one handshake record that a hello is, as several: a TLS server may not mind (RFC 8446, section 5.1)."""
+    kind, payload = flight[:3], flight[5:]
+    pieces = [payload[at : at + size] for at in range(0, len(payload), size)]
+    return b"".join(kind + struct.pack("!H", len(piece)) + piece for piece in pieces)
+
+
+def connect(port, host="127.0.0.1", local=None, preface="", tls=None, stall=None, records=None, segments=None):
     sock = socket.create_connection((host, port), TIMEOUT_S, (local, 0) if local else None)
     connection = Connection(sock)
     if preface:
         connection.socket.sendall(preface.encode("latin-1"))
-    connection.flights = stall
+    connection.flights, connection.records, connection.segments = stall, records, segments
     answer = {"address": "%s:%d" % sock.getsockname()[:2], "error": None}
     if tls is not None:
         try:

@@ -58,6 +58,9 @@ export interface ConnectOptions {
   tls?: PythonTls;
   /** Sends this many flights of the handshake, and the next one without its last byte: `error` is "stalled" then. */
   stall?: number;
+  /** The hello in records with so many bytes each, and in segments of so many. */
+  records?: number;
+  segments?: number;
 }
 
 export interface ServeOptions {
@@ -125,7 +128,7 @@ export class Python {
 
   /** Connects, and does the handshake if `tls` is given: what fails in it is the peer's `error`. */
   async connect(port: number, options: ConnectOptions = {}): Promise<PythonPeer> {
-    const { host, from, preface, tls, stall } = options;
+    const { host, from, preface, ...rest } = options;
     const answer = await this.call<{ connection: number; address: string; error: string | null; tls: TlsKnown | null }>(
       "connect",
       {
@@ -133,8 +136,7 @@ export class Python {
         ...(host === undefined ? {} : { host }),
         ...(from === undefined ? {} : { local: from }),
         ...(preface === undefined ? {} : { preface: latin1(preface) }),
-        ...(tls === undefined ? {} : { tls }),
-        ...(stall === undefined ? {} : { stall }),
+        ...rest,
       },
     );
     return new PythonPeer(this, answer.connection, answer);

@@ -67,6 +67,16 @@ export class TcpPeers {
     return new PeerSocket(this, made.socket, made.address);
   }
 
+  /** Opens many connections and sends on all of them until nothing more has gone anywhere for `quietMs`. */
+  async pushMany(address: string, connections: number, quietMs = 300): Promise<PeerGroup> {
+    const made = await this.call<{ group: number; sent: number[] }>("push_many", {
+      address,
+      connections,
+      quiet_ms: quietMs,
+    });
+    return new PeerGroup(this, made.group, made.sent);
+  }
+
   #hear({ id, result, error }: { id: number; result?: never; error?: string }): void {
     const waiting = this.#waiting.get(id);
     this.#waiting.delete(id);
@@ -96,17 +106,18 @@ export class PeerListener {
   }
 
   async accept(): Promise<PeerSocket> {
-    const made = await this.#peers.call<{ socket: number; peer: string }>("accept", { socket: this.#socket });
+    const made = await this.#peers.call<{ socket: number; peer: string }>("accept", { on: this.#socket });
     return new PeerSocket(this.#peers, made.socket, made.peer);
   }
 
   /** The next `count` connections as one group. */
-  async acceptMany(count: number): Promise<{ group: number }> {
-    return this.#peers.call("accept_many", { socket: this.#socket, count });
+  async acceptMany(count: number): Promise<PeerGroup> {
+    const { group } = await this.#peers.call<{ group: number }>("accept_many", { on: this.#socket, count });
+    return new PeerGroup(this.#peers, group, []);
   }
 
   async close(): Promise<void> {
-    await this.#peers.call("close", { socket: this.#socket });
+    await this.#peers.call("close", { on: this.#socket });
   }
 }
 
@@ -146,6 +157,11 @@ export class PeerSocket {
     return this.#call("drain", { every: slowness.every, pause_ms: slowness.pauseMs });
   }
 
+  /** Reads for `skipMs`, and then counts what comes in the next `ms`. */
+  measure(skipMs: number, ms: number): Promise<{ count: number; seconds: number }> {
+    return this.#call("measure", { skip_ms: skipMs, ms });
+  }
+
   /** FIN; reading goes on. */
   async finish(): Promise<void> {
     await this.#call("finish", {});
@@ -167,6 +183,33 @@ export class PeerSocket {
   }
 
   #call<T>(op: string, given: object): Promise<T> {
-    return this.#peers.call<T>(op, { socket: this.#socket, ...given });
+    return this.#peers.call<T>(op, { on: this.#socket, ...given });
+  }
+}
+
+/** Many sockets that do the same. */
+export class PeerGroup {
+  readonly #peers: TcpPeers;
+  readonly #group: number;
+  /** Bytes that each one could send. */
+  readonly sent: readonly number[];
+
+  constructor(peers: TcpPeers, group: number, sent: readonly number[]) {
+    this.#peers = peers;
+    this.#group = group;
+    this.sent = sent;
+  }
+
+  async finish(): Promise<void> {
+    await this.#peers.call("finish_many", { group: this.#group });
+  }
+
+  /** Reads all of them to their ends; the order is that of accepting. */
+  drain(): Promise<{ counts: number[]; ends: PeerEnd[] }> {
+    return this.#peers.call("drain_many", { group: this.#group });
+  }
+
+  async close(): Promise<void> {
+    await this.#peers.call("close_many", { group: this.#group });
   }
 }

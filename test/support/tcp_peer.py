@@ -67,8 +67,8 @@ def listen(address, rcvbuf=0, sndbuf=0, backlog=1024):
     return {"socket": keep(sock), "address": text_of(sock.getsockname())}
 
 
-def accept(socket):
-    sock, peer = sockets[socket].accept()
+def accept(on):
+    sock, peer = sockets[on].accept()
     return {"socket": keep(sock), "peer": text_of(peer)}
 
 
@@ -88,13 +88,13 @@ def ended(error):
     return "reset" if isinstance(error, (ConnectionResetError, BrokenPipeError)) else type(error).__name__
 
 
-def send(socket, text):
-    sockets[socket].sendall(text.encode("latin-1"))
+def send(on, text):
+    sockets[on].sendall(text.encode("latin-1"))
 
 
-def send_stream(socket, count, finish=False):
+def send_stream(on, count, finish=False):
     """Sends so many bytes, no block of them like another; their checksum, and how it ended where it could not."""
-    sock, left, crc, number, end = sockets[socket], count, 0, 0, None
+    sock, left, crc, number, end = sockets[on], count, 0, 0, None
     try:
         while left > 0:
             block = (struct.pack("!Q", number) + BLOCK[8:])[:left]
@@ -109,9 +109,9 @@ def send_stream(socket, count, finish=False):
     return {"sent": count - left, "crc": crc, "end": end}
 
 
-def fill(socket, quiet_ms):
+def fill(on, quiet_ms):
     """Sends until nothing more has gone for so long; how much went."""
-    sock, sent, crc = sockets[socket], 0, 0
+    sock, sent, crc = sockets[on], 0, 0
     sock.setblocking(False)
     end = None
     while True:
@@ -129,9 +129,9 @@ def fill(socket, quiet_ms):
     return {"sent": sent, "end": end}
 
 
-def read(socket, count):
+def read(on, count):
     """So many bytes, fewer where the end comes before: "fin" or "reset"."""
-    sock, data, end = sockets[socket], b"", None
+    sock, data, end = sockets[on], b"", None
     try:
         while len(data) < count:
             chunk = sock.recv(count - len(data))
@@ -144,9 +144,9 @@ def read(socket, count):
     return {"text": data.decode("latin-1"), "end": end}
 
 
-def drain(socket, chunk=1 << 18, every=0, pause_ms=0):
+def drain(on, chunk=1 << 18, every=0, pause_ms=0):
     """Reads to the end; with `every`, stops for a while each time that so many bytes have come."""
-    sock, count, crc, next_pause = sockets[socket], 0, 0, every
+    sock, count, crc, next_pause = sockets[on], 0, 0, every
     buffer = bytearray(chunk)
     view = memoryview(buffer)
     started = time.monotonic()
@@ -166,34 +166,42 @@ def drain(socket, chunk=1 << 18, every=0, pause_ms=0):
     return {"count": count, "crc": crc, "end": end, "seconds": time.monotonic() - started}
 
 
+def measure(on, skip_ms, ms):
+    """Reads for a while and then counts what comes for another while: bytes, and the time in seconds that it really took."""
+    sock = sockets[on]
+    start = time.monotonic()
+    while time.monotonic() < start + skip_ms / 1000:
+        sock.recv(1 << 18)
+    start, count = time.monotonic(), 0
+    while time.monotonic() < start + ms / 1000:
+        count += len(sock.recv(1 << 18))
+    return {"count": count, "seconds": time.monotonic() - start}
+
+
 # ---------------------------------------------------------------------- ends
 
 
-def finish(socket):
-    sockets[socket].shutdown(1)
+def finish(on):
+    sockets[on].shutdown(1)
 
 
-def reset(socket):
-    import socket as module
-
-    sock = sockets.pop(socket)
-    sock.setsockopt(module.SOL_SOCKET, module.SO_LINGER, struct.pack("ii", 1, 0))
+def reset(on):
+    sock = sockets.pop(on)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 
-def close(socket):
-    sockets.pop(socket).close()
+def close(on):
+    sockets.pop(on).close()
 
 
-def hung_up(socket, ms):
+def hung_up(on, ms):
     """Waits until the connection is over in both directions: "reset", "closed", or None if it is not after so long."""
-    import socket as module
-
     poll = select.poll()
-    poll.register(sockets[socket], 0)
+    poll.register(sockets[on], 0)
     if not poll.poll(ms):
         return {"how": None}
-    error = sockets[socket].getsockopt(module.SOL_SOCKET, module.SO_ERROR)
+    error = sockets[on].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     return {"how": "reset" if error else "closed"}
 
 
@@ -238,10 +246,10 @@ def close_many(group):
         sock.close()
 
 
-def accept_many(socket, count):
+def accept_many(on, count):
     group = []
     for _ in range(count):
-        group.append(sockets[socket].accept()[0])
+        group.append(sockets[on].accept()[0])
     number = next(numbers)
     sockets[number] = group
     return {"group": number}
@@ -275,7 +283,7 @@ def drain_many(group):
 OPERATIONS = {
     name: globals()[name]
     for name in (
-        "listen accept connect send send_stream fill read drain finish reset close hung_up "
+        "listen accept connect send send_stream fill read drain measure finish reset close hung_up "
         "push_many finish_many close_many accept_many drain_many"
     ).split()
 }

@@ -1,0 +1,280 @@
+// What goes through: every byte, every FIN and every reset, between peers that are not Bun's. The load is more than any
+// buffer on the way holds, and both sides read slowly.
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { eventually } from "../support/eventually.ts";
+import { freePort, startLb, type Lb } from "../support/lb.ts";
+import { residentBytes } from "../support/proc.ts";
+import { TcpPeers, type PeerListener, type PeerSocket } from "../support/tcp-peer.ts";
+
+const MB = 1_000_000;
+
+let clients: TcpPeers;
+let servers: TcpPeers;
+let listener: PeerListener;
+let lb: Lb;
+let front: string;
+
+function config(bind: string, backend: string, more = ""): string {
+  return `
+    workers = 2
+    [listeners.web]
+    bind = "${bind}"
+    pool = "app"
+    ${more}
+    [pools.app]
+    backends = ["${backend}"]
+    health.type = "off"
+  `;
+}
+
+beforeAll(async () => {
+  clients = new TcpPeers();
+  servers = new TcpPeers();
+  listener = await servers.listen();
+  front = `127.0.0.1:${await freePort()}`;
+  lb = await startLb(config(front, listener.address));
+});
+
+afterAll(async () => {
+  await lb.stop();
+  await Promise.all([clients, servers].map((peers) => peers[Symbol.asyncDispose]()));
+});
+
+/** A client, and its connection as the backend sees it. */
+async function pair(
+  options: { rcvbuf?: number; serverRcvbuf?: number } = {},
+): Promise<{ client: PeerSocket; server: PeerSocket }> {
+  const accepted = listener.accept();
+  const client = await clients.connect(front, options.rcvbuf === undefined ? {} : { rcvbuf: options.rcvbuf });
+  return { client, server: await accepted };
+}
+
+const lineOf = (client: PeerSocket) => lb.waitLine((line) => line.client === client.address);
+
+describe("bytes", () => {
+  test("200 MB each way at once arrive whole, between slow readers, in bounded memory", async () => {
+    const { client, server } = await pair();
+    let most = 0;
+    const sampler = setInterval(() => (most = Math.max(most, residentBytes(lb.pid))), 20);
+    const before = residentBytes(lb.pid);
+    const count = 200 * MB;
+    const [up, down, above, below] = await Promise.all([
+      client.sendStream(count, true),
+      server.sendStream(count, true),
+      server.drain({ every: 10 * MB, pauseMs: 60 }),
+      client.drain({ every: 9 * MB, pauseMs: 60 }),
+    ]);
+    clearInterval(sampler);
+    expect(up).toMatchObject({ sent: count, end: null });
+    expect(down).toMatchObject({ sent: count, end: null });
+    expect(above).toMatchObject({ count, crc: up.crc, end: "fin" });
+    expect(below).toMatchObject({ count, crc: down.crc, end: "fin" });
+    expect(await lineOf(client)).toMatchObject({ bytes_in: count, bytes_out: count, end: "eof" });
+    expect(most - before).toBeLessThan(100 * MB);
+  });
+
+  test("flow where the backend speaks first and the client says nothing", async () => {
+    const { client, server } = await pair();
+    await server.send("220 ready\r\n");
+    expect(await client.read(11)).toEqual({ text: "220 ready\r\n", end: null });
+    await client.send("QUIT\r\n");
+    expect((await server.read(6)).text).toBe("QUIT\r\n");
+    await server.close();
+    expect(await client.read(1)).toEqual({ text: "", end: "fin" });
+    await client.close();
+    expect(await lineOf(client)).toMatchObject({ bytes_in: 6, bytes_out: 11, end: "eof", end_by: "backend" });
+  });
+
+  test("of one direction flow on while the other is full", async () => {
+    const { client, server } = await pair();
+    const up = await client.fill();
+    expect(up.sent).toBeGreaterThan(0);
+    const [down, below] = await Promise.all([server.sendStream(20 * MB, true), client.drain()]);
+    expect(below).toMatchObject({ count: 20 * MB, crc: down.crc, end: "fin" });
+    await client.finish();
+    expect(await server.drain()).toMatchObject({ count: up.sent, end: "fin" });
+  });
+});
+
+describe("a FIN", () => {
+  test("of the client goes on as one, and the whole reply still comes", async () => {
+    const { client, server } = await pair();
+    await client.send("all I have to say");
+    await client.finish();
+    expect(await server.read(100)).toEqual({ text: "all I have to say", end: "fin" });
+    const [sent, got] = await Promise.all([
+      server.sendStream(20 * MB, true),
+      client.drain({ every: 2 * MB, pauseMs: 20 }),
+    ]);
+    expect(got).toMatchObject({ count: 20 * MB, crc: sent.crc, end: "fin" });
+    expect(await lineOf(client)).toMatchObject({ end: "eof", end_by: "client", bytes_in: 17, bytes_out: 20 * MB });
+  });
+
+  test("of the backend goes on as one, and the client can go on sending", async () => {
+    const { client, server } = await pair();
+    await server.send("hello and goodbye");
+    await server.finish();
+    expect(await client.read(100)).toEqual({ text: "hello and goodbye", end: "fin" });
+    const [sent, got] = await Promise.all([
+      client.sendStream(20 * MB, true),
+      server.drain({ every: 2 * MB, pauseMs: 20 }),
+    ]);
+    expect(got).toMatchObject({ count: 20 * MB, crc: sent.crc, end: "fin" });
+    expect(await lineOf(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 20 * MB, bytes_out: 17 });
+  });
+
+  test("comes after the last byte, however slowly that is read", async () => {
+    for (const direction of ["up", "down"] as const) {
+      const { client, server } = await pair();
+      const [from, to] = direction === "up" ? [client, server] : [server, client];
+      const [sent, got] = await Promise.all([from.sendStream(30 * MB, true), to.drain({ every: MB, pauseMs: 10 })]);
+      expect([direction, got]).toMatchObject([direction, { count: 30 * MB, crc: sent.crc, end: "fin" }]);
+      await to.finish();
+      expect(await from.read(1)).toEqual({ text: "", end: "fin" });
+    }
+  });
+
+  test("without a byte goes through too", async () => {
+    const { client, server } = await pair();
+    await client.finish();
+    expect(await server.read(1)).toEqual({ text: "", end: "fin" });
+    await server.finish();
+    expect(await client.read(1)).toEqual({ text: "", end: "fin" });
+    await eventually("the backend's place is free again", async () => {
+      const { pools } = await lb.status();
+      return pools[0]!.backends[0]!.open === 0;
+    });
+  });
+});
+
+describe("a reset", () => {
+  test.each(["client", "backend"] as const)("of the %s is one for the other, at once", async (by) => {
+    const { client, server } = await pair();
+    await client.send("ping");
+    await server.read(4);
+    const [from, to] = by === "client" ? [client, server] : [server, client];
+    await from.reset();
+    expect(await to.read(1)).toEqual({ text: "", end: "reset" });
+    expect(await lineOf(client)).toMatchObject({ end: "reset", end_by: by });
+  });
+
+  test.each(["client", "backend"] as const)("of the %s is heard although it is paused", async (by) => {
+    const { client, server } = await pair();
+    const [from, to] = by === "client" ? [client, server] : [server, client];
+    // The other does not read: when nothing more goes, the sender has been paused.
+    const { sent } = await from.fill();
+    expect(sent).toBeGreaterThan(0);
+    await from.reset();
+    const got = await to.drain();
+    expect(got.end).toBe("reset");
+    expect(got.count).toBeLessThanOrEqual(sent);
+    expect(await lineOf(client)).toMatchObject({ end: "reset", end_by: by });
+  });
+
+  test.each(["client", "backend"] as const)("of a %s that does not read reaches the sender, who is paused", async (by) => {
+    const { client, server } = await pair();
+    const [from, to] = by === "client" ? [server, client] : [client, server];
+    await from.fill();
+    await to.reset();
+    expect(await from.hungUp()).toBe("reset");
+    expect(await lineOf(client)).toMatchObject({ end: "reset", end_by: by });
+  });
+
+  test.each(["client", "backend"] as const)("of the %s after its FIN is passed on behind the FIN", async (by) => {
+    const { client, server } = await pair();
+    const [from, to] = by === "client" ? [client, server] : [server, client];
+    await from.send("bye");
+    await from.finish();
+    expect(await to.read(100)).toEqual({ text: "bye", end: "fin" });
+    await from.reset();
+    expect(await to.hungUp()).toBe("reset");
+    expect(await lineOf(client)).toMatchObject({ end: "reset", end_by: by });
+  });
+
+  test("of the backend in the middle of its reply, after the client's FIN, is no end of the reply", async () => {
+    const { client, server } = await pair();
+    await client.finish();
+    expect((await server.read(1)).end).toBe("fin");
+    await server.send("half of the re");
+    await client.read(14);
+    await server.reset();
+    expect(await client.read(1)).toEqual({ text: "", end: "reset" });
+  });
+
+  test("never lets a reply that was cut look whole, wherever it is cut", async () => {
+    const cuts = Array.from({ length: 60 }, (_, i) => Math.floor(1.6 ** (i % 30)) + i);
+    const pairs: { cut: number; client: PeerSocket; server: PeerSocket }[] = [];
+    for (const cut of cuts) pairs.push({ cut, ...(await pair()) });
+    const results = await Promise.all(
+      pairs.map(async ({ cut, client, server }, i) => {
+        const drained = client.drain(i % 3 === 0 ? { every: 65_536, pauseMs: 5 } : undefined);
+        await server.sendStream(cut);
+        await server.reset();
+        const { count, end } = await drained;
+        return { cut, count, end };
+      }),
+    );
+    expect(results.filter(({ cut, count, end }) => end !== "reset" || count > cut)).toEqual([]);
+  });
+
+  test("is what a connection ends with that a killed worker leaves in the middle of a reply", async () => {
+    const { client, server } = await pair();
+    const drained = client.drain({ every: MB, pauseMs: 50 });
+    const sending = server.sendStream(500 * MB);
+    await eventually("bytes flow", async () => (await lb.status()).listeners[0]!.bytes_out > 3 * MB);
+    await Promise.all([lb.restartWorker(0), lb.restartWorker(1)]);
+    expect((await drained).end).toBe("reset");
+    expect((await sending).end).toBe("reset");
+    await lb.waitStatus(({ workers }) => workers.every(({ state }) => state === "running"));
+  });
+});
+
+describe("every kind of address", () => {
+  test.each([
+    ["IPv6", "[::1]:0", "[::1]"],
+    ["a path", "unix:FOLDER/backend.sock", "unix:FOLDER/front.sock"],
+    ["an abstract name", "unix:@ABSTRACT-backend", "unix:@ABSTRACT-front"],
+    ["IPv6 in front of a unix socket", "unix:FOLDER/other.sock", "[::1]"],
+  ])("carries bytes and ends: %s", async (_what, behind, before) => {
+    const folder = await mkdtemp(join(tmpdir(), "lb-relay-"));
+    const named = (text: string): string => text.replace("FOLDER", folder).replace("ABSTRACT", `lb-${folder}`);
+    const backend = await servers.listen(named(behind));
+    const bind = before.startsWith("unix:") ? named(before) : `${before}:${await freePort()}`;
+    await using lb = await startLb(config(bind, backend.address));
+    const accepted = backend.accept();
+    const client = await clients.connect(bind);
+    const server = await accepted;
+    const [up, above] = await Promise.all([client.sendStream(5 * MB, true), server.drain()]);
+    expect(above).toMatchObject({ count: 5 * MB, crc: up.crc, end: "fin" });
+    const [down, below] = await Promise.all([server.sendStream(5 * MB, true), client.drain()]);
+    expect(below).toMatchObject({ count: 5 * MB, crc: down.crc, end: "fin" });
+    const line = await lb.waitLine(({ end }) => end === "eof");
+    expect(line).toMatchObject({ bytes_in: 5 * MB, bytes_out: 5 * MB, backend: backend.address });
+    expect(line.client).toBe(before.startsWith("unix:") ? "unix" : client.address);
+    await rm(folder, { recursive: true });
+  });
+});
+
+describe("many connections", () => {
+  test("that push at a backend which reads nothing are slowed down, and memory stays bounded", async () => {
+    const backend = await servers.listen("127.0.0.1:0", { rcvbuf: 65_536 });
+    const bind = `127.0.0.1:${await freePort()}`;
+    await using lb = await startLb(config(bind, backend.address));
+    const before = residentBytes(lb.pid);
+    const count = 500;
+    const accepted = backend.acceptMany(count);
+    const pushing = await clients.pushMany(bind, count);
+    const waiting = await accepted;
+    // Nothing moves any more, so this is all the memory that it will ever be.
+    const grown = residentBytes(lb.pid) - before;
+    expect(grown).toBeLessThan(count * 400_000);
+    await pushing.finish();
+    const { counts, ends } = await waiting.drain();
+    const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0);
+    expect(sum(counts)).toBe(sum(pushing.sent));
+    expect(new Set(ends)).toEqual(new Set(["fin"]));
+  });
+});
