@@ -11,6 +11,10 @@ const textImports = {
     /\.(html|css|svg|txt|sql)$/.test(id) ? `export default ${JSON.stringify(readFileSync(id, "utf8"))}` : null,
 };
 
+const ALONE = ["bandwidth", "databases", "limits", "relay", "reload", "short-connections", "shutdown", "workers"].map(
+  (name) => `test/e2e/${name}.test.ts`,
+);
+
 export default defineConfig({
   plugins: [textImports],
   test: {
@@ -32,12 +36,23 @@ export default defineConfig({
       },
       {
         extends: true,
-        // These run the compiled binary and measure time: after all others, one file at a time.
+        // These run the compiled binary and mostly wait, for timeouts and peers.
         test: {
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
-          maxWorkers: 1,
+          exclude: ALONE,
+          maxWorkers: availableParallelism(),
           sequence: { groupOrder: 2 },
+        },
+      },
+      {
+        extends: true,
+        // These make load or measure it: after all others, one file at a time.
+        test: {
+          name: "load",
+          include: ALONE,
+          maxWorkers: 1,
+          sequence: { groupOrder: 3 },
         },
       },
     ],

@@ -134,7 +134,7 @@ export class Connection implements TimerNode {
 
   clientDrained(): void {
     if (this.phase !== "relaying") return;
-    if (!this.down.flush()) this.finish("reset", "client");
+    if (!this.#flush(this.down)) this.finish("reset", "client");
     else if (this.down.state === "ending") this.passEnds();
   }
 
@@ -191,8 +191,16 @@ export class Connection implements TimerNode {
   backendDrained(socket: Socket<unknown>): void {
     if (socket !== this.backendSocket || this.phase === "closed") return;
     if (this.phase === "dialing") this.#connected(socket);
-    else if (!this.up.flush()) this.finish("reset", "backend");
+    else if (!this.#flush(this.up)) this.finish("reset", "backend");
     else if (this.up.state === "ending") this.passEnds();
+  }
+
+  // Bytes that leave a queue are activity as much as those that come.
+  #flush(flow: Flow): boolean {
+    const before = flow.waiting;
+    const there = flow.flush();
+    if (flow.waiting < before) this.activeMs = this.plane.wheel.now + LATE_MS;
+    return there;
   }
 
   backendEnded(socket: Socket<unknown>): void {
@@ -336,9 +344,13 @@ export class Connection implements TimerNode {
   /** A tick of the worker's clock for a connection with a bandwidth limit. */
   paceTick(elapsedMs: number): void {
     if (this.phase !== "relaying") return;
+    const before = this.up.waiting + this.down.waiting;
     if (!this.up.flushPaced(elapsedMs)) this.finish("reset", "backend");
     else if (!this.down.flushPaced(elapsedMs)) this.finish("reset", "client");
-    else this.passEnds();
+    else {
+      if (this.up.waiting + this.down.waiting < before) this.activeMs = this.plane.wheel.now + LATE_MS;
+      this.passEnds();
+    }
   }
 
   // ---------------------------------------------------------------- time

@@ -64,6 +64,11 @@ export class Flow {
     return true;
   }
 
+  /** Bytes that wait for the receiver. */
+  get waiting(): number {
+    return this.queue === null ? 0 : this.queue.bytes;
+  }
+
   /** Nothing waits, and the receiver is there to be told of an end. */
   get drained(): boolean {
     return this.queue === null && this.to !== null;

@@ -1,0 +1,127 @@
+// Bandwidth limits, measured where the bytes come out, by peers that are not Bun's.
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { freePort, startLb, type Lb } from "../support/lb.ts";
+import { cpuSeconds } from "../support/proc.ts";
+import { TcpPeers, type PeerListener, type PeerSocket } from "../support/tcp-peer.ts";
+
+const MB = 1_000_000;
+
+let clients: TcpPeers;
+let servers: TcpPeers;
+let listener: PeerListener;
+let lb: Lb;
+const ports = new Map<string, number>();
+
+beforeAll(async () => {
+  clients = new TcpPeers();
+  servers = new TcpPeers();
+  listener = await servers.listen();
+  const limits = {
+    both: `bandwidth = { upload = "1MB/s", download = "1MB/s" }`,
+    up: `bandwidth = { upload = "1MB/s" }`,
+    bits: `bandwidth = { download = "8Mbit/s" }`,
+    held: `bandwidth = { download = "1MB/s" }`,
+    slow: `bandwidth = { download = "20KB/s" }\ntimeouts.idle = "1s"`,
+  };
+  const text = ["workers = 2"];
+  for (const [name, limit] of Object.entries(limits)) {
+    const port = await freePort();
+    ports.set(name, port);
+    text.push(`[listeners.${name}]\nbind = "127.0.0.1:${port}"\npool = "app"\n${limit}`);
+  }
+  lb = await startLb([...text, `[pools.app]\nbackends = ["${listener.address}"]\nhealth.type = "off"`].join("\n"));
+});
+
+afterAll(async () => {
+  await lb.stop();
+  await Promise.all([clients, servers].map((peers) => peers[Symbol.asyncDispose]()));
+});
+
+async function pair(name: string): Promise<{ client: PeerSocket; server: PeerSocket }> {
+  const accepted = listener.accept();
+  const client = await clients.connect(`127.0.0.1:${ports.get(name)}`);
+  return { client, server: await accepted };
+}
+
+/** The rate within 5 % of what the config says. */
+function expectRate({ count, seconds }: { count: number; seconds: number }, bytesPerSecond: number): void {
+  const rate = count / seconds;
+  expect(rate).toBeGreaterThan(bytesPerSecond * 0.95);
+  expect(rate).toBeLessThan(bytesPerSecond * 1.05);
+}
+
+describe("a bandwidth limit", () => {
+  test("of 1 MB/s is that over five seconds, each way and for each connection by itself", async () => {
+    const pairs = [await pair("both"), await pair("both")];
+    const cpu = cpuSeconds(lb.pid);
+    const rates = await Promise.all(
+      pairs.flatMap(({ client, server }) => {
+        void client.sendStream(40 * MB).catch(() => {});
+        void server.sendStream(40 * MB).catch(() => {});
+        return [server.measure(500, 5000), client.measure(500, 5000)];
+      }),
+    );
+    for (const rate of rates) expectRate(rate, MB);
+    // Waiting costs nothing: 4 MB/s are no work.
+    expect(cpuSeconds(lb.pid) - cpu).toBeLessThan(1.5);
+    await Promise.all(pairs.flatMap(({ client, server }) => [client.reset(), server.reset()]));
+  });
+
+  test("loses nothing and keeps the FIN for the end", async () => {
+    const { client, server } = await pair("up");
+    const [sent, got] = await Promise.all([client.sendStream(2 * MB, true), server.drain()]);
+    expect(got).toMatchObject({ count: 2 * MB, crc: sent.crc, end: "fin" });
+    expect(got.seconds).toBeGreaterThan(1.8);
+    expect(got.seconds).toBeLessThan(2.4);
+    await server.close();
+    expect((await client.drain()).end).toBe("fin");
+  });
+
+  test("of one direction leaves the other alone", async () => {
+    const { client, server } = await pair("up");
+    const [sent, got] = await Promise.all([server.sendStream(50 * MB, true), client.drain()]);
+    expect(got).toMatchObject({ count: 50 * MB, crc: sent.crc, end: "fin" });
+    expect(got.seconds).toBeLessThan(2);
+    await client.close();
+  });
+
+  test("in bits counts eight of them to a byte", async () => {
+    const { client, server } = await pair("bits");
+    void server.sendStream(10 * MB).catch(() => {});
+    expectRate(await client.measure(300, 2000), MB);
+    await Promise.all([client.reset(), server.reset()]);
+  });
+
+  test("saves nothing up while nobody sends", async () => {
+    const { client, server } = await pair("bits");
+    await server.send("x");
+    expect((await client.read(1)).text).toBe("x");
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    const [sent, got] = await Promise.all([server.sendStream(MB, true), client.drain()]);
+    expect(got).toMatchObject({ count: MB, crc: sent.crc, end: "fin" });
+    // A tenth of a second's worth at most.
+    expect(got.seconds).toBeGreaterThan(0.85);
+    await client.close();
+  });
+
+  test("is no idleness: a transfer slower than the idle timeout is not ended by it", async () => {
+    const { client, server } = await pair("slow");
+    const [sent, got] = await Promise.all([server.sendStream(60_000, true), client.drain()]);
+    expect(got).toMatchObject({ count: 60_000, crc: sent.crc, end: "fin" });
+    expect(got.seconds).toBeGreaterThan(2.5);
+    await client.close();
+  });
+
+  test("holds the sender back, not its bytes in memory", async () => {
+    const { client, server } = await pair("held");
+    const began = performance.now();
+    const { sent } = await server.fill(400);
+    const { listeners } = await lb.status();
+    const taken = listeners.find(({ name }) => name === "held")!.bytes_out;
+    // What the limit let pass, and one queue; all the rest waits in the kernel, where the backend sees it.
+    expect(taken).toBeLessThan((performance.now() - began) * 1000 + MB);
+    expect(sent).toBeGreaterThan(taken);
+    await client.reset();
+    expect(await server.hungUp()).toBe("reset");
+  });
+});
