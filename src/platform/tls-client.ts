@@ -1,8 +1,9 @@
 // TLS towards the backends of one pool: one context for all of them, the name each is asked for and must bear, and the
 // sessions that may be resumed, each under its own name only.
-import { createSecureContext } from "node:tls";
+import { checkServerIdentity, createSecureContext } from "node:tls";
+import type { Socket } from "bun";
 import { parseAddress } from "../core/address.ts";
-import { alpnWire, type ClientTls, type TlsContext } from "./bun.ts";
+import { alpnWire, type ClientTls, type TlsContext, type TlsFacts } from "./bun.ts";
 
 export type TlsVersion = "1.2" | "1.3";
 
@@ -17,6 +18,14 @@ export interface TlsClientPlan {
   minVersion: TlsVersion;
   cert: string | null;
   key: string | null;
+}
+
+const NAME_INVALID = "ERR_TLS_CERT_ALTNAME_INVALID";
+
+// A handshake that came to its end has a version, whatever the certificate is like.
+function isAboutCertificate(socket: Socket<unknown>): boolean {
+  const version = (socket as unknown as TlsFacts).getTLSVersion();
+  return version !== null && version !== "" && socket.getCipher()?.name !== null;
 }
 
 /** Sessions kept for one pool; beyond that the oldest goes. */
@@ -41,20 +50,29 @@ export class TlsClient {
     }).context as TlsContext;
   }
 
-  get verifies(): boolean {
-    return this.#plan.verify;
-  }
-
   /** What the handshake with a backend is to be done with. `host` is the name that the config gives it, "" for none. */
   options(host: string, address: string): ClientTls {
     const { verify } = this.#plan;
     const name = this.#name(host, address);
-    return {
-      secureContext: this.#context,
-      ALPNProtocols: this.#alpn,
-      rejectUnauthorized: verify,
-      ...(name === "" ? {} : { serverName: name }),
-    };
+    const options = { secureContext: this.#context, ALPNProtocols: this.#alpn };
+    // An IP address is no server name (RFC 6066 section 3), and Bun would send it as one: `verdict` checks it afterwards.
+    if (name === "" || parseAddress(name) !== null) return { ...options, rejectUnauthorized: false };
+    return { ...options, rejectUnauthorized: verify, serverName: name };
+  }
+
+  /**
+   * What is wrong with the backend that a handshake was done with, as the runtime names it, or null. `done` and `error` are
+   * what the handler of the handshake was told.
+   */
+  verdict(host: string, address: string, socket: Socket<unknown>, done: boolean, error: Error | null): string | null {
+    const code = (error as { code?: string } | null)?.code ?? (done ? null : "failed");
+    // Without verification what is wrong with the certificate is said all the same, and the connection is usable.
+    if (!this.#plan.verify) return error !== null && !isAboutCertificate(socket) ? code : null;
+    const name = this.#name(host, address);
+    if (name === "" || parseAddress(name) === null) return done ? null : code;
+    // The chain is judged before the name, so this says that only the name is missing.
+    if (code !== null && code !== NAME_INVALID) return code;
+    return checkServerIdentity(name, socket.getPeerCertificate()) === undefined ? null : NAME_INVALID;
   }
 
   /** A session to be resumed with this backend, if there is one. */
@@ -78,7 +96,7 @@ export class TlsClient {
     return `${address} ${this.#name(host, address)}`;
   }
 
-  // An IP address is no server name in TLS (RFC 6066 section 3), but it is what the certificate must bear.
+  // The name that the certificate must bear.
   #name(host: string, address: string): string {
     if (this.#plan.serverName !== "") return this.#plan.serverName;
     if (host !== "") return host;

@@ -183,6 +183,8 @@ interface Asked {
   greeting: Uint8Array;
   /** A TLS handshake with these options, or null. */
   tls: ClientTls | null;
+  /** What is wrong with the backend that the handshake was done with, or null. */
+  verdict: (socket: Socket<unknown>, done: boolean, error: Error | null) => string | null;
 }
 
 const UNVERIFIED: TlsClientPlan = {
@@ -205,9 +207,14 @@ function asked({ config }: PoolRecord, backend: BackendRecord): Asked {
       : config.send_proxy === "v1"
         ? proxyHeaderV1(null, null)
         : proxyHeaderV2({ command: "local", source: null, destination: null });
-  if (config.health.type !== "tls") return { greeting, tls: null };
-  const plan = config.tls === null ? UNVERIFIED : clientTlsPlan(config.tls);
-  return { greeting, tls: new TlsClient(plan).options(hostOf(backend), backend.address) };
+  if (config.health.type !== "tls") return { greeting, tls: null, verdict: () => null };
+  const client = new TlsClient(config.tls === null ? UNVERIFIED : clientTlsPlan(config.tls));
+  const host = hostOf(backend);
+  return {
+    greeting,
+    tls: client.options(host, backend.address),
+    verdict: (socket, done, error) => client.verdict(host, backend.address, socket, done, error),
+  };
 }
 
 /** One check of a backend, and what became of it: null for success, else what was wrong. Tells once. */
@@ -254,9 +261,9 @@ class Probe {
     upgradeToClient(socket, { tls, data: this, twin: deaf, handlers: tlsProbeEvents });
   }
 
-  handshake(done: boolean, error: Error | null): void {
-    const code = (error as { code?: string } | null)?.code ?? "failed";
-    this.end(done || this.#asked.tls?.rejectUnauthorized === false ? null : `TLS handshake failed: ${code}`);
+  handshake(socket: Socket<unknown>, done: boolean, error: Error | null): void {
+    const fault = this.#asked.verdict(socket, done, error);
+    this.end(fault === null ? null : `TLS handshake failed: ${fault}`);
   }
 
   end(error: string | null): void {
@@ -294,9 +301,11 @@ const probeEvents: SocketHandler<Probe, "uint8array"> = {
 const tlsProbeEvents: TlsHandler<Probe> = {
   binaryType: "uint8array",
   open: (socket) => socket.data.opened(socket),
-  handshake: (socket, done, error) => socket.data.handshake(done, error),
+  handshake: (socket, done, error) => socket.data.handshake(socket, done, error),
+  // Bun will not have a table without it.
+  data: ignore,
   close: (socket) => socket.data.end("TLS handshake failed: closed"),
-  error: (socket, error) => socket.data.handshake(false, error),
+  error: (socket, error) => socket.data.handshake(socket, false, error),
 };
 
 const portableEvents: SocketHandler<Probe, "uint8array"> = {

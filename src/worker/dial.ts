@@ -95,9 +95,11 @@ function securing(connection: Connection, socket: Socket<Connection>): void {
 
 function handshakeDone(connection: Connection, socket: Socket<Connection>, done: boolean, error: Error | null): void {
   if (socket !== connection.backendSocket || connection.phase !== "dialing") return;
-  // Without verification the runtime reports what is wrong with the certificate, and the connection is usable all the same.
-  if (done || connection.pool?.tls?.verifies === false) connection.relay(socket);
-  else tlsFailed(socket, (error as { code?: string } | null)?.code ?? "failed");
+  const { backend, pool } = connection;
+  if (backend === null || !pool?.tls) return;
+  const fault = pool.tls.verdict(backend.host, backend.address, socket, done, error);
+  if (fault === null) connection.relay(socket);
+  else tlsFailed(socket, fault);
 }
 
 function keepSession({ backend, pool }: Connection, session: Uint8Array): void {
