@@ -269,16 +269,22 @@ class Probe {
   end(error: string | null): void {
     const done = this.#done;
     if (done === null) return;
-    this.cancel();
+    this.#close(error === null);
     done(error);
   }
 
   cancel(): void {
+    this.#close(false);
+  }
+
+  #close(orderly: boolean): void {
     this.#done = null;
     clearTimeout(this.#timer);
     const socket = this.#socket;
     this.#socket = null;
-    socket?.end();
+    // A TLS socket in the middle of its handshake would not end, but wait for the other side.
+    if (orderly) socket?.end();
+    else socket?.terminate();
   }
 }
 
