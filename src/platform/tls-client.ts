@@ -3,7 +3,7 @@
 import { checkServerIdentity, createSecureContext } from "node:tls";
 import type { Socket } from "bun";
 import { parseAddress } from "../core/address.ts";
-import { alpnWire, type ClientTls, type TlsContext, type TlsFacts } from "./bun.ts";
+import { alpnWire, type ClientTls, type TlsContext } from "./bun.ts";
 
 export type TlsVersion = "1.2" | "1.3";
 
@@ -22,10 +22,16 @@ export interface TlsClientPlan {
 
 const NAME_INVALID = "ERR_TLS_CERT_ALTNAME_INVALID";
 
-// A handshake that came to its end has a version, whatever the certificate is like.
-function isAboutCertificate(socket: Socket<unknown>): boolean {
-  const version = (socket as unknown as TlsFacts).getTLSVersion();
-  return version !== null && version !== "" && socket.getCipher()?.name !== null;
+// Faults of a certificate are named as in X509_verify_cert_error or by Node, all with an underscore (CERT_HAS_EXPIRED); what
+// ends a handshake has the name of an errno (EPROTO, ECONNRESET). Seen with Bun 1.4.5.
+function isAboutCertificate(error: Error | null): boolean {
+  return ((error as { code?: string } | null)?.code ?? "").includes("_");
+}
+
+/** The name of what ended a handshake: BoringSSL's reason where there is one, else the code. Null = nothing did. */
+export function faultOf(error: Error | null): string | null {
+  if (error === null) return null;
+  return /OPENSSL_internal:([A-Z0-9_]+)/.exec(error.message)?.[1] ?? (error as { code?: string }).code ?? "failed";
 }
 
 /** Sessions kept for one pool; beyond that the oldest goes. */
@@ -65,9 +71,9 @@ export class TlsClient {
    * what the handler of the handshake was told.
    */
   verdict(host: string, address: string, socket: Socket<unknown>, done: boolean, error: Error | null): string | null {
-    const code = (error as { code?: string } | null)?.code ?? (done ? null : "failed");
+    const code = faultOf(error) ?? (done ? null : "failed");
     // Without verification what is wrong with the certificate is said all the same, and the connection is usable.
-    if (!this.#plan.verify) return error !== null && !isAboutCertificate(socket) ? code : null;
+    if (!this.#plan.verify) return code === null || isAboutCertificate(error) ? null : code;
     const name = this.#name(host, address);
     if (name === "" || parseAddress(name) === null) return done ? null : code;
     // The chain is judged before the name, so this says that only the name is missing.

@@ -4,6 +4,7 @@ import type { Socket, SocketHandler } from "bun";
 import type { End } from "../core/ends.ts";
 import { adoptConnecting, connectByAddress, upgradeToClient, type TlsFacts, type TlsHandler } from "../platform/bun.ts";
 import { errnoName } from "../platform/libc.ts";
+import { faultOf } from "../platform/tls-client.ts";
 import { beginConnect, ownSockets } from "../platform/sockets.ts";
 import { BACKEND } from "../shared/counters.ts";
 import { ROW, ROW_WORDS } from "../shared/ledger.ts";
@@ -116,7 +117,7 @@ function tlsFailed(socket: Socket<Connection>, reason: string): void {
 function tlsErred(socket: Socket<Connection>, error: Error): void {
   const { code } = error as { code?: unknown };
   if (typeof code !== "string") socket.data.plane.crash(error);
-  if (socket.data.phase === "dialing") tlsFailed(socket, code);
+  if (socket.data.phase === "dialing") tlsFailed(socket, faultOf(error) ?? code);
   else if (socket === socket.data.backendSocket) socket.data.finish("reset", "backend", "tls");
 }
 

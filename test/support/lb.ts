@@ -124,8 +124,8 @@ export class Lb {
     const child = spawn(command!, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
     this.#child = child;
     alive.add(child);
-    eachLine(child.stdout!, (line) => this.#take(line, this.stdout, this.#access));
-    eachLine(child.stderr!, (line) => this.#take(line, this.stderr, this.#log));
+    eachLines(child.stdout!, (lines) => this.#take(lines, this.stdout, this.#access));
+    eachLines(child.stderr!, (lines) => this.#take(lines, this.stderr, this.#log));
     child.once("error", (error) => this.stderr.push(String(error)));
     child.once("close", (code, signal) => {
       alive.delete(child);
@@ -288,9 +288,10 @@ export class Lb {
 
   // ---------------------------------------------------------------- within
 
-  #take(line: string, raw: string[], parsed: unknown[]): void {
-    raw.push(line);
-    if (line.startsWith("{")) {
+  #take(lines: readonly string[], raw: string[], parsed: unknown[]): void {
+    for (const line of lines) {
+      raw.push(line);
+      if (!line.startsWith("{")) continue;
       try {
         parsed.push(JSON.parse(line));
       } catch {
@@ -408,16 +409,17 @@ function built(): Promise<void> {
   return building;
 }
 
-function eachLine(stream: NodeJS.ReadableStream, take: (line: string) => void): void {
+/** Hands on whole lines, as many as come at once. */
+function eachLines(stream: NodeJS.ReadableStream, take: (lines: readonly string[]) => void): void {
   let rest = "";
   stream.setEncoding("utf8");
   stream.on("data", (text: string) => {
     const lines = (rest + text).split("\n");
     rest = lines.pop() ?? "";
-    for (const line of lines) take(line);
+    take(lines);
   });
   stream.on("end", () => {
-    if (rest !== "") take(rest);
+    if (rest !== "") take([rest]);
   });
 }
 

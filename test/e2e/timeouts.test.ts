@@ -1,0 +1,260 @@
+// Every timeout as a client measures it: never early, and late by no more than two ticks of the worker's clock and what the
+// machine needs on top. The tests wait for real time, so they all do it at once.
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { blackhole, echo, send, silent, type Backend, type Blackhole } from "../support/backends.ts";
+import { connect, type Client } from "../support/client.ts";
+import { freePort, startLb, type Lb } from "../support/lb.ts";
+
+/** Two ticks of 50 ms, and the time of a machine that has other things to do. */
+const LATE_MS = 350;
+
+let lb: Lb;
+let backends: Backend[];
+let speaking: Backend;
+let holes: Blackhole[];
+const ports = new Map<string, number>();
+
+beforeAll(async () => {
+  const echoing = await echo();
+  const dumb = await silent();
+  speaking = await silent();
+  backends = [echoing, dumb, speaking];
+  holes = await Promise.all([blackhole(), blackhole(), blackhole()]);
+  const listeners = {
+    idle: `pool = "echo"\ntimeouts.idle = "1s"`,
+    idle_dumb: `pool = "dumb"\ntimeouts.idle = "700ms"`,
+    never: `pool = "echo"\ntimeouts = { idle = "0s", half_close = "0s", lifetime = "0s" }`,
+    half: `pool = "dumb"\ntimeouts = { half_close = "700ms", idle = "1h" }`,
+    half_spoken: `pool = "speaking"\ntimeouts = { half_close = "700ms", idle = "1h" }`,
+    half_never: `pool = "dumb"\ntimeouts = { half_close = "0s", idle = "1h" }`,
+    lifetime: `pool = "echo"\ntimeouts.lifetime = "2s"`,
+    handshake: `pool = "echo"\nproxy_protocol = "required"\ntrusted_proxies = ["127.0.0.1"]\ntimeouts.handshake = "800ms"`,
+    connect: `pool = "one_hole"`,
+    retried: `pool = "three_holes"`,
+  };
+  const text = ["workers = 2"];
+  for (const [name, lines] of Object.entries(listeners)) {
+    const port = await freePort();
+    ports.set(name, port);
+    text.push(`[listeners.${name}]\nbind = "127.0.0.1:${port}"\n${lines}`);
+  }
+  const [first] = holes;
+  const all = holes.map(({ address }) => `"${address}"`).join(", ");
+  text.push(`[pools.echo]\nbackends = ["${echoing.address}"]\nhealth.type = "off"`);
+  text.push(`[pools.dumb]\nbackends = ["${dumb.address}"]\nhealth.type = "off"`);
+  text.push(`[pools.speaking]\nbackends = ["${speaking.address}"]\nhealth.type = "off"`);
+  const attempts = `health.type = "off"\nconnect_timeout = "500ms"\nretries = 2`;
+  text.push(`[pools.one_hole]\nbackends = ["${first!.address}"]\n${attempts}`);
+  text.push(`[pools.three_holes]\nbackends = [${all}]\n${attempts}`);
+  lb = await startLb(text.join("\n"));
+});
+
+afterAll(async () => {
+  await lb.stop();
+  for (const backend of backends) backend.stop();
+  for (const hole of holes) await hole[Symbol.asyncDispose]();
+});
+
+const visit = (listener: string): Promise<Client> => connect(ports.get(listener)!);
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** How long after `sinceMs` the client's connection ends. */
+async function endOf(client: Client, sinceMs: number): Promise<number> {
+  await client.ended;
+  return performance.now() - sinceMs;
+}
+
+/** Many clients, a little apart from each other, so that every moment between two ticks is met. */
+async function many(count: number, measure: (number: number) => Promise<number>): Promise<number[]> {
+  return Promise.all(
+    Array.from({ length: count }, async (_, i) => {
+      await pause(i * 17);
+      return measure(i);
+    }),
+  );
+}
+
+function expectAll(times: readonly number[], fromMs: number, toMs = fromMs): void {
+  expect(Math.min(...times)).toBeGreaterThanOrEqual(fromMs);
+  expect(Math.max(...times)).toBeLessThan(toMs + LATE_MS);
+}
+
+describe.concurrent("idle", () => {
+  test("counts from the last byte, whoever sent it", async () => {
+    const times = await many(20, async () => {
+      using client = await visit("idle");
+      const began = performance.now();
+      expect(await client.echoes()).toBe(true);
+      return await endOf(client, began);
+    });
+    expectAll(times, 1000);
+  });
+
+  test("counts from the accept where nothing is said at all", async () => {
+    const times = await many(10, async () => {
+      const began = performance.now();
+      using client = await visit("idle");
+      return await endOf(client, began);
+    });
+    expectAll(times, 1000);
+  });
+
+  test("does not end a connection in which only the client speaks", async () => {
+    using client = await visit("idle_dumb");
+    const began = performance.now();
+    let last = began;
+    for (let i = 0; i < 5; i++) {
+      await pause(400);
+      last = performance.now();
+      client.send("x");
+    }
+    const time = await endOf(client, last);
+    expect(performance.now() - began).toBeGreaterThan(2000);
+    expectAll([time], 700);
+  });
+
+  test('"0s" is never', async () => {
+    using client = await visit("never");
+    expect(await client.echoes()).toBe(true);
+    await pause(2500);
+    expect(await client.echoes()).toBe(true);
+    // Nor does half_close = "0s" end what only one side has ended.
+    client.finish();
+    expect(await client.ended).toBe("eof");
+  });
+});
+
+describe.concurrent("half_close", () => {
+  test("counts from the FIN", async () => {
+    const times = await many(10, async () => {
+      using client = await visit("half");
+      client.send("question");
+      const began = performance.now();
+      client.finish();
+      return await endOf(client, began);
+    });
+    expectAll(times, 700);
+  });
+
+  test("counts from the FIN after a silence that was longer", async () => {
+    using client = await visit("half");
+    client.send("question");
+    await pause(1200);
+    const began = performance.now();
+    client.finish();
+    expectAll([await endOf(client, began)], 700);
+  });
+
+  test("counts anew with each byte from the other side", async () => {
+    using client = await visit("half_spoken");
+    client.finish();
+    let last = performance.now();
+    for (let i = 0; i < 5; i++) {
+      await pause(400);
+      last = performance.now();
+      for (const socket of speaking.open) send(socket, new TextEncoder().encode("x"));
+    }
+    expectAll([await endOf(client, last)], 700);
+    expect(client.text).toBe("xxxxx");
+  });
+
+  test('"0s" is never', async () => {
+    using client = await visit("half_never");
+    client.send("question");
+    client.finish();
+    await pause(2000);
+    expect(client.end).toBeNull();
+  });
+});
+
+describe.concurrent("lifetime", () => {
+  test("ends a connection within its last tenth at random, however busy it is", async () => {
+    const times = await many(30, async () => {
+      const began = performance.now();
+      using client = await visit("lifetime");
+      const talking = setInterval(() => client.send("still here\n"), 100);
+      const time = await endOf(client, began);
+      clearInterval(talking);
+      return time;
+    });
+    expectAll(times, 1800, 2000);
+    // At random: not all in one tick.
+    expect(Math.max(...times) - Math.min(...times)).toBeGreaterThan(60);
+  });
+});
+
+describe.concurrent("handshake", () => {
+  test("counts from the accept, for one who says nothing and for one who dribbles", async () => {
+    const header = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2";
+    const times = await many(12, async (number) => {
+      const began = performance.now();
+      using client = await visit("handshake");
+      let sent = 0;
+      const dribble = number % 2 === 0 ? null : setInterval(() => client.send(header[sent++]!), 50);
+      const time = await endOf(client, began);
+      if (dribble !== null) clearInterval(dribble);
+      return time;
+    });
+    expectAll(times, 800);
+  });
+
+  test("is over with the head: what comes after it takes its time", async () => {
+    using client = await visit("handshake");
+    client.send("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
+    await pause(1300);
+    expect(await client.echoes()).toBe(true);
+  });
+});
+
+describe.concurrent("connect_timeout", () => {
+  test("ends a connection whose one backend does not answer", async () => {
+    const times = await many(10, async () => {
+      const began = performance.now();
+      using client = await visit("connect");
+      return await endOf(client, began);
+    });
+    expectAll(times, 500);
+  });
+
+  test("is for each attempt", async () => {
+    const began = performance.now();
+    using client = await visit("retried");
+    const time = await endOf(client, began);
+    expect(time).toBeGreaterThanOrEqual(1500);
+    expect(time).toBeLessThan(1500 + 3 * LATE_MS);
+    const line = await lb.waitLine((entry) => entry.client === client.address);
+    expect(line).toMatchObject({ end: "connect_timeout", retries: 2 });
+  });
+});
+
+describe.concurrent("shutdown_timeout", () => {
+  test("ends what is left within its last fifth, and then the process", async () => {
+    const port = await freePort();
+    const config = `shutdown_timeout = "1500ms"\n[listeners.all]\nbind = "127.0.0.1:${port}"\npool = "echo"`;
+    await using stopping = await startLb(`${config}\n[pools.echo]\nbackends = ["${backends[0]!.address}"]`);
+    const clients = await Promise.all(Array.from({ length: 20 }, () => connect(port)));
+    for (const client of clients) expect(await client.echoes()).toBe(true);
+    const began = performance.now();
+    stopping.signal("SIGTERM");
+    const times = await Promise.all(clients.map((client) => endOf(client, began)));
+    expectAll(times, 1200, 1500);
+    expect(await stopping.exited).toEqual({ code: 0, signal: null });
+    expectAll([performance.now() - began], 1200, 1500 + LATE_MS);
+  });
+});
+
+describe.concurrent("a worker that had nothing to do", () => {
+  test("gives the next client its whole time", async () => {
+    const port = await freePort();
+    const config = `workers = 1\n[listeners.all]\nbind = "127.0.0.1:${port}"\npool = "echo"`;
+    const timeouts = `timeouts = { idle = "600ms", lifetime = "700ms" }`;
+    await using quiet = await startLb(`${config}\n${timeouts}\n[pools.echo]\nbackends = ["${backends[0]!.address}"]`);
+    for (let i = 0; i < 2; i++) {
+      const began = performance.now();
+      using client = await connect(port);
+      expectAll([await endOf(client, began)], 600);
+      // The clock of a worker without connections stands still; when it goes on it must not take this for idleness.
+      await pause(1500);
+    }
+  });
+});

@@ -1,0 +1,178 @@
+// Certificates that change on disk while the process runs: what is new counts for new handshakes, what lives goes on, and
+// what cannot be used changes nothing and is told.
+import { copyFileSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { echo, type Backend } from "../support/backends.ts";
+import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
+import { eventually } from "../support/eventually.ts";
+import { freePort, startLb, type Lb } from "../support/lb.ts";
+import { sClient } from "../support/openssl.ts";
+import { Python } from "../support/python.ts";
+
+/** From the change of a file to the first handshake with what it says now. */
+const SEEN_WITHIN_MS = 2000;
+
+let ca: Authority;
+let python: Python;
+let backend: Backend;
+let first: Leaf;
+let second: Leaf;
+
+beforeAll(async () => {
+  if (peersMissing !== null) return;
+  python = new Python();
+  backend = await echo();
+  ca = await Authority.make();
+  [first, second] = await Promise.all([
+    ca.leaf("first", { names: ["DNS:a.example"] }),
+    ca.leaf("second", { names: ["DNS:a.example"] }),
+  ]);
+});
+afterAll(() => {
+  python?.[Symbol.dispose]();
+  backend?.stop();
+  ca?.[Symbol.dispose]();
+});
+beforeEach((context) => {
+  if (peersMissing !== null) context.skip(peersMissing);
+});
+
+/** A listener with the certificate in site.pem and site.key of `dir`. */
+function config(port: number, dir: string, tls = ""): string {
+  return `
+    [listeners.web]
+    bind = "127.0.0.1:${port}"
+    pool = "app"
+    [listeners.web.tls]
+    certificates = [{ cert = "${dir}/site.pem", key = "${dir}/site.key" }]
+    ${tls}
+    [pools.app]
+    backends = ["${backend.address}"]
+    health.type = "off"
+  `;
+}
+
+function put(dir: string, leaf: Leaf): void {
+  copyFileSync(leaf.cert, join(dir, "site.pem"));
+  copyFileSync(leaf.key, join(dir, "site.key"));
+}
+
+/** Handshakes until one shows this certificate, within the time that a change may take. */
+async function shows(port: number, subject: string): Promise<void> {
+  await eventually(`handshakes with ${subject}`, async () => (await sClient(port)).subject === `CN = ${subject}`, SEEN_WITHIN_MS);
+}
+
+describe("a certificate that changes on disk", () => {
+  test("written in place: new handshakes have it within 2 s, and connections go on", async () => {
+    const dir = join(ca.dir, "in-place");
+    mkdirSync(dir);
+    put(dir, first);
+    const port = await freePort();
+    await using lb = await startLb(config(port, dir));
+    await shows(port, "first");
+    const lives = await python.connect(port, { tls: { ca: ca.cert, name: "a.example" } });
+    expect(lives.tls?.fingerprint).toBe(first.fingerprint);
+    expect(await lives.echoes()).toBe(true);
+    const { generation } = (await lb.status()).config;
+    put(dir, second);
+    await shows(port, "second");
+    expect((await lb.status()).config).toMatchObject({ generation: generation + 1, last_reload_ok: true });
+    expect(await lives.echoes()).toBe(true);
+    await lives.finish();
+    expect(await lives.read()).toEqual({ data: "", end: "close_notify" });
+    expect(await lb.waitLine(({ client }) => client === lives.address)).toMatchObject({ end: "eof", bytes_in: 10 });
+  });
+
+  test("swapped by a symlink, as Kubernetes does with a mounted secret", async () => {
+    const dir = join(ca.dir, "swapped");
+    for (const [name, leaf] of [["..1", first], ["..2", second]] as const) {
+      mkdirSync(join(dir, name), { recursive: true });
+      put(join(dir, name), leaf);
+    }
+    symlinkSync("..1", join(dir, "..data"));
+    for (const file of ["site.pem", "site.key"]) symlinkSync(`..data/${file}`, join(dir, file));
+    const port = await freePort();
+    await using _lb = await startLb(config(port, dir));
+    await shows(port, "first");
+    symlinkSync("..2", join(dir, "..new"));
+    renameSync(join(dir, "..new"), join(dir, "..data"));
+    await shows(port, "second");
+  });
+
+  describe("and cannot be used", () => {
+    let dir: string;
+    let port: number;
+    let lb: Lb;
+
+    beforeAll(async () => {
+      if (peersMissing !== null) return;
+      dir = join(ca.dir, "broken");
+      mkdirSync(dir);
+      put(dir, first);
+      port = await freePort();
+      lb = await startLb(config(port, dir));
+    });
+    afterAll(() => lb?.stop());
+
+    test.each([
+      ["the key of another certificate", () => copyFileSync(second.key, join(dir, "site.key")), /site\.key.* is not that of the certificate/],
+      ["cut in the middle", () => writeFileSync(join(dir, "site.pem"), "-----BEGIN CERTIFICATE-----\nMIIB\n"), /site\.pem/],
+      ["expired", async () => put(dir, await ca.leaf("expired", { until: "20210101000000Z" })), /expired on 2021-01-01/],
+    ])("changes nothing and is told: %s", async (_, spoil, why) => {
+      await shows(port, "first");
+      const before = await lb.status();
+      const from = lb.log().length;
+      await spoil();
+      expect(await lb.reloaded(before)).toMatchObject({ ok: false, generation: before.config.generation, error: expect.stringMatching(why) });
+      expect(await lb.waitLog(({ event }) => event.startsWith("reload failed"), 5000, from)).toMatchObject({
+        level: "error",
+        reason: expect.stringMatching(why),
+      });
+      expect(await lb.metric("lb_config_last_reload_successful")).toBe(0);
+      expect(await lb.metric("lb_config_reloads_total", { result: "failure" })).toBe(before.config.reloads.failure + 1);
+      expect(await sClient(port)).toMatchObject({ echoed: true, subject: "CN = first" });
+      // Put right again, it is taken again. That is the content in force, so nothing shows but the success.
+      const failed = await lb.status();
+      put(dir, first);
+      expect(await lb.reloaded(failed)).toMatchObject({ ok: true, error: null });
+      expect(await lb.metric("lb_config_last_reload_successful")).toBe(1);
+    });
+
+    test("the private key is in no log, no error and no status", async () => {
+      const secret = await Bun.file(first.key).text();
+      const told = [...lb.stdout, ...lb.stderr, JSON.stringify(await lb.status()), await lb.metrics()].join("\n");
+      for (const line of secret.split("\n").filter((text) => text.length > 20 && !text.startsWith("-"))) {
+        expect(told).not.toContain(line);
+      }
+      expect(told).not.toContain("PRIVATE KEY");
+    });
+  });
+});
+
+describe("what client certificates are checked against", () => {
+  test("changes on disk too: who is revoked comes in no more, and not by a session from before either", async () => {
+    const dir = join(ca.dir, "clients");
+    mkdirSync(dir);
+    put(dir, first);
+    const [mine, other] = await Promise.all([ca.leaf("mine"), ca.leaf("other")]);
+    copyFileSync(await ca.revoke(), join(dir, "list.crl"));
+    const port = await freePort();
+    const check = `client_auth = "required"\nclient_ca = "${ca.cert}"\nclient_crl = "${dir}/list.crl"`;
+    await using lb = await startLb(`workers = 1\n${config(port, dir, check)}`);
+    const shown = ["-cert", mine.cert, "-key", mine.key];
+    for (const version of ["-tls1_2", "-tls1_3"]) {
+      expect(await sClient(port, version, ...shown, "-sess_out", join(dir, version))).toMatchObject({ echoed: true });
+      expect(await sClient(port, version, "-sess_in", join(dir, version))).toMatchObject({ echoed: true, reused: true });
+    }
+    const before = await lb.status();
+    copyFileSync(await ca.revoke(mine), join(dir, "list.crl"));
+    expect(await lb.reloaded(before, SEEN_WITHIN_MS)).toMatchObject({ ok: true });
+    for (const version of ["-tls1_2", "-tls1_3"]) {
+      expect(await sClient(port, version, ...shown)).toMatchObject({ echoed: false });
+      expect(await sClient(port, version, ...shown, "-sess_in", join(dir, version))).toMatchObject({ echoed: false });
+      expect(await sClient(port, version, "-sess_in", join(dir, version))).toMatchObject({ echoed: false });
+      expect(await sClient(port, version, "-cert", other.cert, "-key", other.key)).toMatchObject({ echoed: true });
+    }
+  });
+});

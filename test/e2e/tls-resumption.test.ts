@@ -1,0 +1,225 @@
+// Sessions that are resumed: they are where they may be, across threads and reloads, and never where a resumed session would
+// get around what a listener asks of its clients (the class of CVE-2025-23419). OpenSSL is the client.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { echo, type Backend } from "../support/backends.ts";
+import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
+import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
+import { sClient, type Said } from "../support/openssl.ts";
+
+const VERSIONS = ["-tls1_2", "-tls1_3"];
+
+let ca: Authority;
+let backend: Backend;
+let leaf: Leaf;
+let other: Leaf;
+let mine: Leaf;
+let self: Leaf;
+let sessions: string;
+let taken = 0;
+
+beforeAll(async () => {
+  if (peersMissing !== null) return;
+  sessions = mkdtempSync(join(tmpdir(), "lb-sessions-"));
+  backend = await echo();
+  ca = await Authority.make();
+  [leaf, other, mine, self] = await Promise.all([
+    ca.leaf("a.example", { names: ["DNS:a.example", "DNS:*.a.example"] }),
+    ca.leaf("b.example"),
+    ca.leaf("mine"),
+    ca.selfSigned("self"),
+  ]);
+});
+afterAll(() => {
+  backend?.stop();
+  ca?.[Symbol.dispose]();
+  if (sessions !== undefined) rmSync(sessions, { recursive: true });
+});
+beforeEach((context) => {
+  if (peersMissing !== null) context.skip(peersMissing);
+});
+
+function listener(name: string, port: number, tls = ""): string {
+  const pairs = [leaf, other].map(({ cert, key }) => `{ cert = "${cert}", key = "${key}" }`);
+  return `
+    [listeners.${name}]
+    bind = "127.0.0.1:${port}"
+    pool = "app"
+    steer = "client"
+    [listeners.${name}.tls]
+    certificates = [${pairs.join(", ")}]
+    ${tls}
+  `;
+}
+
+function pool(more = ""): string {
+  return `
+    [pools.app]
+    backends = ["${backend.address}"]
+    health.type = "off"
+    ${more}
+  `;
+}
+
+/** A full handshake from the same address each time, and the session that came of it. */
+async function session(port: number, ...args: string[]): Promise<{ said: Said; file: string }> {
+  const file = join(sessions, `${++taken}`);
+  const said = await sClient(port, "-bind", "127.0.0.1:0", "-sess_out", file, ...args);
+  expect(said.reused).toBe(false);
+  expect(await Bun.file(file).exists()).toBe(true);
+  return { said, file };
+}
+
+/** `version` is that of the session: a client that offers a newer one gets it, and no session. */
+function resume(port: number, file: string, version: string, ...args: string[]): Promise<Said> {
+  return sClient(port, "-bind", "127.0.0.1:0", "-sess_in", file, version, ...args);
+}
+
+const shows = ({ cert, key }: Leaf): string[] => ["-cert", cert, "-key", key];
+
+describe('with steer = "client" and two workers', () => {
+  test.each(VERSIONS)("a session is resumed every time, whichever worker serves the client (%s)", async (version) => {
+    const port = await freePort();
+    await using lb = await startLb(`workers = 2\n${listener("web", port)}${pool()}`);
+    const workers = new Set<number>();
+    for (let address = 1; address <= 12 && workers.size < 2; address++) {
+      const bind = ["-bind", `127.0.9.${address}:0`];
+      const { file } = await session(port, version, ...bind);
+      for (let i = 0; i < 4; i++) expect(await resume(port, file, version, ...bind)).toMatchObject({ echoed: true, reused: true });
+      const lines = await lb.waitLines(5, ({ client }) => client.startsWith(`127.0.9.${address}:`));
+      expect(new Set(lines.map(({ worker }) => worker)).size).toBe(1);
+      workers.add(lines[0]!.worker);
+    }
+    expect([...workers].toSorted()).toEqual([0, 1]);
+    const resumed = await lb.metric("lb_tls_handshakes_total", { resumed: "true" });
+    const full = await lb.metric("lb_tls_handshakes_total", { resumed: "false" });
+    expect(resumed).toBe(4 * full!);
+  });
+});
+
+describe("a reload", () => {
+  let lb: Lb;
+  let port: number;
+  const start = async (tls = ""): Promise<void> => {
+    port = await freePort();
+    lb = await startLb(`workers = 2\n${listener("web", port, tls)}${pool()}`);
+  };
+  afterAll(() => lb?.stop());
+
+  test("that does not concern the listener's TLS leaves its sessions alone; one that does ends them", async () => {
+    await start();
+    const files: [string, string][] = [];
+    for (const version of VERSIONS) files.push([(await session(port, version)).file, version]);
+    expect((await lb.reload(`workers = 2\n${listener("web", port)}${pool('connect_timeout = "1s"')}`)).ok).toBe(true);
+    for (const file of files) expect(await resume(port, ...file)).toMatchObject({ echoed: true, reused: true });
+    const another = listener("another", await freePort());
+    expect((await lb.reload(`workers = 2\n${another}${listener("web", port)}${pool()}`)).ok).toBe(true);
+    for (const file of files) expect(await resume(port, ...file)).toMatchObject({ echoed: true, reused: true });
+    expect((await lb.reload(`workers = 2\n${listener("web", port, 'alpn = ["h2"]')}${pool()}`)).ok).toBe(true);
+    for (const file of files) expect(await resume(port, ...file)).toMatchObject({ echoed: true, reused: false });
+  });
+
+  test("that begins to ask for client certificates lets nobody in by a session from before", async () => {
+    const files: [string, string][] = [];
+    const before = listener("web", port);
+    expect((await lb.reload(`workers = 2\n${before}${pool()}`)).ok).toBe(true);
+    for (const version of VERSIONS) files.push([(await session(port, version)).file, version]);
+    const required = `client_auth = "required"\nclient_ca = "${ca.cert}"`;
+    expect((await lb.reload(`workers = 2\n${listener("web", port, required)}${pool()}`)).ok).toBe(true);
+    const { accepted } = backend;
+    for (const file of files) expect(await resume(port, ...file)).toMatchObject({ echoed: false });
+    expect(backend.accepted).toBe(accepted);
+    // And back again: the sessions of the time with certificates are of no use without.
+    const { file } = await session(port, "-tls1_3", ...shows(mine));
+    expect((await lb.reload(`workers = 2\n${before}${pool()}`)).ok).toBe(true);
+    expect(await resume(port, file, "-tls1_3")).toMatchObject({ echoed: true, reused: false });
+  });
+});
+
+describe("client authentication", () => {
+  let lb: Lb;
+  let open: number;
+  let required: number;
+  let optional: number;
+  let second: number;
+
+  beforeAll(async () => {
+    if (peersMissing !== null) return;
+    [open, required, optional, second] = (await freePorts(4)) as [number, number, number, number];
+    const ask = (auth: string): string => `client_auth = "${auth}"\nclient_ca = "${ca.cert}"`;
+    // One worker: a session could be resumed wherever it is offered, if the listeners let it.
+    lb = await startLb(
+      `workers = 1\n${listener("open", open)}${listener("required", required, ask("required"))}` +
+        `${listener("optional", optional, ask("optional"))}${listener("second", second, ask("required"))}${pool()}`,
+    );
+  });
+  afterAll(() => lb?.stop());
+
+  /** The session gets nobody in there: no echo, and the backend hears of nothing. */
+  async function refused(port: number, file: string, version: string, ...args: string[]): Promise<void> {
+    const { accepted } = backend;
+    expect(await resume(port, file, version, ...args)).toMatchObject({ echoed: false });
+    expect(backend.accepted).toBe(accepted);
+  }
+
+  describe.each(VERSIONS)("%s", (version) => {
+    test("is in the session: who has shown a certificate need not show it again there", async () => {
+      for (const port of [required, optional]) {
+        const { file, said } = await session(port, version, ...shows(mine));
+        expect(said.echoed).toBe(true);
+        expect(await resume(port, file, version)).toMatchObject({ echoed: true, reused: true });
+      }
+    });
+
+    test("is not got around by a session of a listener that asks for none, under any name", async () => {
+      for (const name of [["-servername", "a.example"], ["-noservername"]]) {
+        const { file } = await session(open, version, ...name);
+        for (const offered of [name, ["-servername", "b.example"], ["-servername", "x.a.example"], ["-noservername"]]) {
+          await refused(required, file, version, ...offered);
+        }
+      }
+    });
+
+    test("is not got around by a session of a listener where none was shown", async () => {
+      const { file } = await session(optional, version);
+      expect(await resume(optional, file, version)).toMatchObject({ echoed: true, reused: true });
+      await refused(required, file, version);
+    });
+
+    test("is not got around by a session of another listener that asks for the same", async () => {
+      const { file } = await session(second, version, ...shows(mine));
+      await refused(required, file, version);
+    });
+
+    test("is not got around by the session of a handshake whose certificate was no good", async () => {
+      for (const port of [required, optional]) {
+        const { file, said } = await session(port, version, ...shows(self));
+        expect(said.echoed).toBe(false);
+        await refused(required, file, version);
+        // Where a certificate is optional, a handshake from the beginning with none is fine, the session is not.
+        const without = await resume(port, file, version);
+        if (without.echoed) expect([port, without.reused]).toEqual([optional, false]);
+        // With a good one now, whatever becomes of the session.
+        const now = await resume(port, file, version, ...shows(mine));
+        if (now.echoed) expect(now.reused).toBe(false);
+      }
+    });
+  });
+});
+
+describe("a name", () => {
+  test.each(VERSIONS)("with another certificate gets a handshake of its own (%s)", async (version) => {
+    const port = await freePort();
+    await using _lb = await startLb(`workers = 1\n${listener("web", port)}${pool()}`);
+    const { file } = await session(port, version, "-servername", "a.example");
+    const resumed = { echoed: true, reused: true };
+    expect(await resume(port, file, version, "-servername", "a.example")).toMatchObject(resumed);
+    expect(await resume(port, file, version, "-servername", "b.example")).toMatchObject({
+      echoed: true,
+      reused: false,
+      subject: "CN = b.example",
+    });
+  });
+});

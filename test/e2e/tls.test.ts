@@ -1,0 +1,560 @@
+// TLS towards the clients, with OpenSSL, curl and Python as the clients: which certificate is shown to whom, what is refused
+// and with which alert, who needs a certificate, how connections end, and that nobody can hold one that is not done.
+import { execFile } from "node:child_process";
+import { copyFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { echo, type Backend } from "../support/backends.ts";
+import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
+import { connect } from "../support/client.ts";
+import { eventually } from "../support/eventually.ts";
+import { freePort, freePorts, startLb, type AccessEntry, type Lb } from "../support/lb.ts";
+import { sClient, type Said } from "../support/openssl.ts";
+import { descriptors, residentBytes } from "../support/proc.ts";
+import { fixture } from "../wire/hello-bytes.ts";
+import { Python, type PythonPeer, type PythonServer } from "../support/python.ts";
+
+const run = promisify(execFile);
+
+let ca: Authority;
+let python: Python;
+let backend: Backend;
+let leaf: Leaf;
+
+beforeAll(async () => {
+  if (peersMissing !== null) return;
+  python = new Python();
+  backend = await echo();
+  ca = await Authority.make();
+  leaf = await ca.leaf("a.example");
+});
+afterAll(() => {
+  python?.[Symbol.dispose]();
+  backend?.stop();
+  ca?.[Symbol.dispose]();
+});
+beforeEach((context) => {
+  if (peersMissing !== null) context.skip(peersMissing);
+});
+
+/** A listener that terminates TLS with these certificates. */
+function listener(name: string, port: number, leaves: Leaf[], { tls = "", of = "" } = {}): string {
+  const certificates = leaves.map(({ cert, key }) => `{ cert = "${cert}", key = "${key}" }`);
+  return `
+    [listeners.${name}]
+    bind = "127.0.0.1:${port}"
+    pool = "app"
+    ${of}
+    [listeners.${name}.tls]
+    certificates = [${certificates.join(", ")}]
+    ${tls}
+  `;
+}
+
+function pool(name: string, address: string): string {
+  return `
+    [pools.${name}]
+    backends = ["${address}"]
+    health.type = "off"
+  `;
+}
+
+/** The line of the connection that came from there. */
+function lineOf(lb: Lb, { from }: { from: string }): Promise<AccessEntry> {
+  return lb.waitLine(({ client }) => client.startsWith(`${from}:`));
+}
+
+const FAILED = { end: "handshake_failed", end_by: "client", bytes_in: 0 };
+
+describe("which certificate is shown", () => {
+  let lb: Lb;
+  let ports: number[];
+
+  beforeAll(async () => {
+    if (peersMissing !== null) return;
+    const [first, exact, wild, rsa] = await Promise.all([
+      ca.leaf("first.example"),
+      ca.leaf("exact", { names: ["DNS:www.b.example", "DNS:other.example"] }),
+      ca.leaf("wild", { names: ["DNS:*.b.example"] }),
+      ca.leaf("rsa", { names: ["DNS:a.example"], key: "rsa" }),
+    ]);
+    ports = await freePorts(3);
+    lb = await startLb(
+      listener("names", ports[0]!, [first, wild, exact]) +
+        listener("strict", ports[1]!, [first, exact], { tls: 'unknown_name = "reject"' }) +
+        listener("types", ports[2]!, [rsa, leaf]) +
+        pool("app", backend.address),
+    );
+  });
+  afterAll(() => lb?.stop());
+
+  test.each([
+    ["www.b.example", "exact"],
+    ["WWW.b.Example", "exact"],
+    ["other.example", "exact"],
+    ["x.b.example", "wild"],
+    ["x.y.b.example", "first.example"],
+    ["b.example", "first.example"],
+    ["unknown.example", "first.example"],
+  ])("to a client that asks for %s: that of %s", async (name, subject) => {
+    expect(await sClient(ports[0]!, "-servername", name)).toMatchObject({ echoed: true, subject: `CN = ${subject}` });
+  });
+
+  test("to a client that asks for no name: the first", async () => {
+    expect(await sClient(ports[0]!, "-noservername")).toMatchObject({ echoed: true, subject: "CN = first.example" });
+  });
+
+  test.each([["-tls1_2"], ["-tls1_3"]])(
+    "to a client that asks for what nobody bears: an alert, with reject (%s)",
+    async (version) => {
+      const strict = ports[1]!;
+      expect(await sClient(strict, version, "-servername", "www.b.example")).toMatchObject({
+        echoed: true,
+        subject: "CN = exact",
+      });
+      for (const name of [["-servername", "unknown.example"], ["-noservername"]]) {
+        const said = await sClient(strict, version, ...name);
+        expect(said).toMatchObject({ echoed: false, subject: null, alert: 112 });
+        expect(await lineOf(lb, said)).toMatchObject({ ...FAILED, error: "unknown_name" });
+      }
+    },
+  );
+
+  test.each([
+    ["RSA, in TLS 1.2", ["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"], "CN = rsa", "RSA-PSS"],
+    ["ECDSA, in TLS 1.2", ["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"], "CN = a.example", "ECDSA"],
+    ["RSA, in TLS 1.3", ["-tls1_3", "-sigalgs", "rsa_pss_rsae_sha256"], "CN = rsa", "RSA-PSS"],
+    ["ECDSA, in TLS 1.3", ["-tls1_3", "-sigalgs", "ecdsa_secp256r1_sha256"], "CN = a.example", "ECDSA"],
+  ])("to a client that understands only %s: of two of one name the one for it", async (_, args, subject, signature) => {
+    for (const name of [["-servername", "a.example"], ["-noservername"]]) {
+      expect(await sClient(ports[2]!, ...name, ...args)).toMatchObject({ echoed: true, subject, signature });
+    }
+  });
+
+  test("to a client that does not understand the first's type of key: one of its names with another type", async () => {
+    expect(
+      await sClient(ports[2]!, "-servername", "unknown.example", "-sigalgs", "ecdsa_secp256r1_sha256"),
+    ).toMatchObject({
+      echoed: true,
+      subject: "CN = a.example",
+    });
+  });
+});
+
+describe("what is negotiated", () => {
+  let lb: Lb;
+  let ports: number[];
+
+  beforeAll(async () => {
+    if (peersMissing !== null) return;
+    ports = await freePorts(4);
+    lb = await startLb(
+      listener("plain", ports[0]!, [leaf]) +
+        listener("alpn", ports[1]!, [leaf], { tls: 'alpn = ["h2", "http/1.1"]' }) +
+        listener("modern", ports[2]!, [leaf], { tls: 'min_version = "1.3"' }) +
+        listener("ciphers", ports[3]!, [leaf], { tls: 'ciphers = "ECDHE-ECDSA-CHACHA20-POLY1305"' }) +
+        pool("app", backend.address),
+    );
+  });
+  afterAll(() => lb?.stop());
+
+  /** The client is turned away with this alert, and the log says why. */
+  async function refuses(port: number, alert: number, error: string, ...args: string[]): Promise<void> {
+    const said = await sClient(port, ...args);
+    expect(said).toMatchObject({ echoed: false, alert });
+    expect(await lineOf(lb, said)).toMatchObject({ ...FAILED, error });
+  }
+
+  test.each([
+    [["-alpn", "http/1.1"], "http/1.1"],
+    [["-alpn", "h2"], "h2"],
+    [["-alpn", "http/1.1,h2"], "h2"],
+    [["-alpn", "spdy/1,http/1.1"], "http/1.1"],
+  ])("ALPN: %j gives %s", async (args, alpn) => {
+    expect(await sClient(ports[1]!, ...args)).toMatchObject({ echoed: true, alpn });
+    expect(await sClient(ports[1]!, "-tls1_2", ...args)).toMatchObject({ echoed: true, alpn });
+  });
+
+  test("no ALPN with a client that offers none, or on a listener that has none", async () => {
+    expect(await sClient(ports[1]!)).toMatchObject({ echoed: true, alpn: null });
+    expect(await sClient(ports[0]!, "-alpn", "h2")).toMatchObject({ echoed: true, alpn: null });
+  });
+
+  test("a client that offers none of our protocols gets alert no_application_protocol", async () => {
+    await refuses(ports[1]!, 120, "no_shared_alpn", "-alpn", "spdy/1");
+    await refuses(ports[1]!, 120, "no_shared_alpn", "-tls1_2", "-alpn", "spdy/1");
+  });
+
+  test("TLS 1.2 and 1.3 by default, 1.1 never", async () => {
+    expect(await sClient(ports[0]!, "-tls1_2")).toMatchObject({ echoed: true, version: "TLSv1.2" });
+    expect(await sClient(ports[0]!, "-tls1_3")).toMatchObject({ echoed: true, version: "TLSv1.3" });
+    await refuses(ports[0]!, 70, "protocol_version", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0");
+  });
+
+  test('min_version = "1.3" refuses TLS 1.2', async () => {
+    expect(await sClient(ports[2]!)).toMatchObject({ echoed: true, version: "TLSv1.3" });
+    await refuses(ports[2]!, 70, "protocol_version", "-tls1_2");
+  });
+
+  test("ciphers are those of the config, in TLS 1.2", async () => {
+    const cipher = "ECDHE-ECDSA-CHACHA20-POLY1305";
+    expect(await sClient(ports[3]!, "-tls1_2")).toMatchObject({ echoed: true, cipher });
+    await refuses(ports[3]!, 40, "no_shared_cipher", "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256");
+    expect(await sClient(ports[3]!, "-ciphersuites", "TLS_AES_128_GCM_SHA256")).toMatchObject({
+      echoed: true,
+      cipher: "TLS_AES_128_GCM_SHA256",
+    });
+  });
+
+  test("what is no TLS is turned away at once", async () => {
+    const plain = ["-sS", "--max-time", "5", "--interface", "127.88.0.1", `http://127.0.0.1:${ports[0]}/`];
+    await expect(run("curl", plain)).rejects.toThrow();
+    expect(await lineOf(lb, { from: "127.88.0.1" })).toMatchObject({ ...FAILED, error: "not_tls" });
+    expect((await lb.status()).connections.open).toBe(0);
+  });
+
+  test("curl gets its page, by a name and with the certificate verified", async () => {
+    using server = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      fetch: (request) => new Response(`hello ${new URL(request.url).pathname}`),
+    });
+    const port = await freePort();
+    await using web = await startLb(
+      listener("web", port, [leaf], { tls: 'alpn = ["http/1.1"]' }) + pool("app", `127.0.0.1:${server.port}`),
+    );
+    const url = `https://a.example:${port}/there`;
+    const { stdout } = await run("curl", ["-sS", "--cacert", ca.cert, "--resolve", `a.example:${port}:127.0.0.1`, url]);
+    expect(stdout).toBe("hello /there");
+    expect(await web.waitLine(() => true)).toMatchObject({ end: "eof" });
+  });
+});
+
+describe("client certificates", () => {
+  let lb: Lb;
+  let ports: number[];
+  const who: { [name: string]: Leaf } = {};
+
+  beforeAll(async () => {
+    if (peersMissing !== null) return;
+    using stranger = await Authority.make("Another CA");
+    const [good, revoked, expired, server, foreign] = await Promise.all([
+      ca.leaf("good"),
+      ca.leaf("revoked"),
+      ca.leaf("expired", { until: "20200201000000Z" }),
+      ca.leaf("server", { usage: "serverAuth" }),
+      stranger.leaf("foreign"),
+    ]);
+    // The folder of the stranger goes when this is over.
+    const kept = {
+      cert: join(ca.dir, "foreign.pem"),
+      key: join(ca.dir, "foreign.key"),
+      fingerprint: foreign.fingerprint,
+    };
+    copyFileSync(foreign.cert, kept.cert);
+    copyFileSync(foreign.key, kept.key);
+    Object.assign(who, { good, revoked, expired, server, foreign: kept, self: await ca.selfSigned("self") });
+    const crl = await ca.revoke(revoked);
+    ports = await freePorts(2);
+    const check = `client_ca = "${ca.cert}"\nclient_crl = "${crl}"`;
+    lb = await startLb(
+      listener("required", ports[0]!, [leaf], { tls: `client_auth = "required"\n${check}` }) +
+        listener("optional", ports[1]!, [leaf], { tls: `client_auth = "optional"\n${check}` }) +
+        pool("app", backend.address),
+    );
+  });
+  afterAll(() => lb?.stop());
+
+  async function shows(name: string | null, port: number, version: string): Promise<{ said: Said; accepted: number }> {
+    const { accepted } = backend;
+    const files = name === null ? [] : ["-cert", who[name]!.cert, "-key", who[name]!.key];
+    const said = await sClient(port, version, ...files);
+    return { said, accepted: backend.accepted - accepted };
+  }
+
+  describe.each(["-tls1_2", "-tls1_3"])("%s", (version) => {
+    test("required: who shows a good one is served", async () => {
+      expect(await shows("good", ports[0]!, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
+    });
+
+    test("required: who shows none is refused", async () => {
+      const { said, accepted } = await shows(null, ports[0]!, version);
+      expect(said).toMatchObject({ echoed: false, alert: version === "-tls1_3" ? 116 : 40 });
+      expect(accepted).toBe(0);
+      expect(await lineOf(lb, said)).toMatchObject({ ...FAILED, error: "certificate_missing" });
+    });
+
+    test("optional: who shows a good one or none is served", async () => {
+      expect(await shows("good", ports[1]!, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
+      expect(await shows(null, ports[1]!, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
+    });
+
+    test.each(["revoked", "expired", "server", "foreign", "self"])(
+      "required and optional: who shows one that is no good is refused (%s)",
+      async (name) => {
+        for (const port of ports) {
+          const { said, accepted } = await shows(name, port, version);
+          expect([said.echoed, accepted]).toEqual([false, 0]);
+          expect(await lineOf(lb, said)).toMatchObject({ ...FAILED, error: "certificate_bad" });
+        }
+      },
+    );
+  });
+});
+
+describe("how a connection ends", () => {
+  let lb: Lb;
+  let server: PythonServer;
+  let port: number;
+
+  beforeAll(async () => {
+    if (peersMissing !== null) return;
+    server = await python.serve({ mode: "manual" });
+    port = await freePort();
+    lb = await startLb(listener("web", port, [leaf]) + pool("app", server.address));
+  });
+  afterAll(() => lb?.stop());
+
+  describe.each(["1.2", "1.3"] as const)("over TLS %s", (version) => {
+    /** A client, and the same connection as the backend sees it. */
+    async function pair(): Promise<{ client: PythonPeer; peer: PythonPeer }> {
+      const before = server.connections.length;
+      const client = await python.connect(port, {
+        tls: { ca: ca.cert, name: "a.example", min: version, max: version },
+      });
+      expect(client.error).toBeNull();
+      expect(client.tls?.version).toBe(`TLSv${version}`);
+      return { client, peer: await server.nth(before) };
+    }
+    const lineFor = (client: PythonPeer) => lb.waitLine((line) => line.client === client.address);
+
+    test("the client's close_notify is the backend's FIN, and the backend goes on", async () => {
+      const { client, peer } = await pair();
+      await client.send("question");
+      await client.closeNotify();
+      expect(await peer.read()).toEqual({ data: "question", end: "fin" });
+      await peer.send("answer");
+      expect(await client.read("answer")).toEqual({ data: "answer", end: null });
+      await peer.finish();
+      expect(await client.read()).toEqual({ data: "", end: "close_notify" });
+      expect(await client.rawEnd()).toBe("fin");
+      expect(await lineFor(client)).toMatchObject({ end: "eof", end_by: "client", bytes_in: 8, bytes_out: 6 });
+    });
+
+    test("the client's FIN without close_notify is an end too", async () => {
+      const { client, peer } = await pair();
+      await client.send("question");
+      await client.fin();
+      expect(await peer.read()).toEqual({ data: "question", end: "fin" });
+      await peer.send("answer");
+      await peer.finish();
+      expect(await client.read()).toEqual({ data: "answer", end: "close_notify" });
+      expect(await lineFor(client)).toMatchObject({ end: "eof", end_by: "client", bytes_in: 8, bytes_out: 6 });
+    });
+
+    test("the backend's FIN is close_notify for the client, which goes on", async () => {
+      const { client, peer } = await pair();
+      await peer.send("greeting");
+      await peer.finish();
+      expect(await client.read()).toEqual({ data: "greeting", end: "close_notify" });
+      await client.send("late words");
+      expect(await peer.read("words")).toEqual({ data: "late words", end: null });
+      await client.finish();
+      expect(await peer.read()).toEqual({ data: "", end: "fin" });
+      expect(await lineFor(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 10, bytes_out: 8 });
+    });
+
+    test("the backend's reset is no close_notify", async () => {
+      const { client, peer } = await pair();
+      await peer.send("half an ans");
+      expect(await client.read("ans")).toEqual({ data: "half an ans", end: null });
+      await peer.reset();
+      expect(await client.read()).toEqual({ data: "", end: "reset" });
+      expect(await lineFor(client)).toMatchObject({ end: "reset", end_by: "backend" });
+    });
+
+    test("the client's reset is the backend's", async () => {
+      const { client, peer } = await pair();
+      await client.send("half a quest");
+      expect(await peer.read("quest")).toEqual({ data: "half a quest", end: null });
+      await client.reset();
+      expect(await peer.read()).toEqual({ data: "", end: "reset" });
+      expect(await lineFor(client)).toMatchObject({ end: "reset", end_by: "client" });
+    });
+
+    test("20 MB each way at once arrive whole, ends included", async () => {
+      const { client, peer } = await pair();
+      const [there, back] = await Promise.all([client.exchange(20e6, true), peer.exchange(20e6, true)]);
+      expect(there).toMatchObject({ count: 20e6, end: "close_notify", received: back.sent });
+      expect(back).toMatchObject({ count: 20e6, end: "fin", received: there.sent });
+      expect(await lineFor(client)).toMatchObject({ end: "eof", bytes_in: 20e6, bytes_out: 20e6 });
+    });
+  });
+});
+
+describe("a client that does not go on", () => {
+  const HANDSHAKE_MS = 500;
+  const hello = fixture("go-post-quantum");
+  let lb: Lb;
+  let port: number;
+  let idle: number;
+
+  beforeAll(async () => {
+    if (peersMissing !== null) return;
+    port = await freePort();
+    const of = `timeouts = { handshake = "${HANDSHAKE_MS}ms" }`;
+    lb = await startLb(listener("web", port, [leaf], { of }) + pool("app", backend.address));
+    // What a first connection leaves behind for good has come by now.
+    expect(await sClient(port)).toMatchObject({ echoed: true });
+    await lb.waitStatus(({ connections }) => connections.open === 0);
+    idle = descriptors(lb.pid);
+  });
+  afterAll(() => lb?.stop());
+
+  async function isCut(client: { address: string }): Promise<void> {
+    const line = await lb.waitLine((entry) => entry.client === client.address);
+    expect(line).toMatchObject({ end: "handshake_timeout", end_by: "lb", bytes_in: 0 });
+    expect(line.duration_ms).toBeGreaterThanOrEqual(HANDSHAKE_MS);
+    expect(line.duration_ms).toBeLessThan(HANDSHAKE_MS + 1000);
+  }
+
+  describe.concurrent("is cut in time", () => {
+    test.each([0, 1, 5, 100, -1, Infinity])("after %d bytes of its hello", async (bytes) => {
+      using client = await connect(port);
+      if (bytes !== 0) client.send(hello.subarray(0, bytes));
+      expect(["eof", "reset"]).toContain(await client.ended);
+      await isCut(client);
+    });
+
+    test("when it drips a byte at a time: never quiet, never done", async () => {
+      using client = await connect(port);
+      let sent = 0;
+      const timer = setInterval(() => client.send(hello.subarray(sent, ++sent)), HANDSHAKE_MS / 10);
+      await client.ended;
+      clearInterval(timer);
+      expect(sent).toBeGreaterThan(3);
+      await isCut(client);
+    });
+
+    test.each([
+      ["1.2", 0],
+      ["1.3", 0],
+      ["1.2", 1],
+      ["1.3", 1],
+    ] as const)("when its TLS %s lacks the last byte of flight %d", async (version, stall) => {
+      const client = await python.connect(port, { stall, tls: { min: version, max: version } });
+      expect(client.error).toBe("stalled");
+      await client.rawEnd();
+      await isCut(client);
+    });
+  });
+
+  test("leaves nothing behind", async () => {
+    await lb.waitStatus(({ connections }) => connections.open === 0);
+    await eventually("the descriptors are free", () => descriptors(lb.pid) <= idle);
+    expect(await lb.metric("lb_tls_handshake_failures_total", { reason: "timeout" })).toBe(11);
+  });
+});
+
+describe("thousands of clients that do not go on", () => {
+  // As many as the limit of open files allows on both sides, and each has sent a good part of its hello.
+  const COUNT = 10_000;
+  const half = fixture("go-post-quantum").subarray(0, 1200);
+
+  test("cost a bounded memory, are all cut in time, and leave nothing behind", async (context) => {
+    const port = await freePort();
+    const of = `timeouts = { handshake = "4s" }`;
+    const top = `max_connections = ${COUNT}`;
+    await using lb = await startLb(`${top}\n${listener("web", port, [leaf], { of })}${pool("app", backend.address)}`);
+    const { max, open_files_limit: limit } = (await lb.status()).connections;
+    if (limit < 3000) context.skip(`an open-files limit of ${limit}`);
+    const count = Math.min(COUNT, max);
+    expect(await sClient(port)).toMatchObject({ echoed: true });
+    await lb.waitStatus(({ connections }) => connections.open === 0);
+    const before = { memory: residentBytes(lb.pid), descriptors: descriptors(lb.pid) };
+    const { flood } = await python.call<{ flood: number }>("flood", {
+      port,
+      count: count - 1,
+      data: Buffer.from(half).toString("latin1"),
+    });
+    await lb.waitStatus(({ connections }) => connections.open === count - 1);
+    // The bytes themselves, and not a hundred times as much.
+    expect(residentBytes(lb.pid) - before.memory).toBeLessThan(count * 12_000);
+    // Who does go on is served meanwhile.
+    expect(await sClient(port)).toMatchObject({ echoed: true });
+    await python.call("flood_over", { flood });
+    await lb.waitStatus(({ connections }) => connections.open === 0);
+    await eventually("the descriptors are free", () => descriptors(lb.pid) <= before.descriptors);
+    const failures = await lb.metric("lb_tls_handshake_failures_total", { reason: "timeout" });
+    expect(failures).toBe(count - 1);
+    expect(await sClient(port)).toMatchObject({ echoed: true });
+  });
+});
+
+describe("a PROXY header, TLS and routes on one listener", () => {
+  test("come one after the other, and each sees what the one before has told", async () => {
+    const [api, h2, inside] = await Promise.all([0, 1, 2].map(() => python.serve({ proxy: true })));
+    const port = await freePort();
+    await using lb = await startLb(`
+      [listeners.web]
+      bind = "127.0.0.1:${port}"
+      pool = "rest"
+      proxy_protocol = "required"
+      trusted_proxies = ["127.0.0.0/8"]
+      deny = ["203.0.113.66"]
+      [listeners.web.tls]
+      certificates = [{ cert = "${leaf.cert}", key = "${leaf.key}" }]
+      alpn = ["h2", "http/1.1"]
+      [[listeners.web.routes]]
+      sni = ["*.api.example"]
+      pool = "api"
+      [[listeners.web.routes]]
+      alpn = ["h2"]
+      pool = "h2"
+      [[listeners.web.routes]]
+      clients = ["10.0.0.0/8"]
+      pool = "inside"
+      ${pool("api", api!.address)} send_proxy = "v2"
+      ${pool("h2", h2!.address)} send_proxy = "v2"
+      ${pool("inside", inside!.address)} send_proxy = "v2"
+      ${pool("rest", backend.address)}
+    `);
+    const preface = (source: string): string => `PROXY TCP4 ${source} 192.0.2.1 4711 443\r\n`;
+    const cases = [
+      { source: "198.51.100.7", name: "x.api.example", alpn: ["h2"], to: api!, pool: "api" },
+      { source: "198.51.100.8", name: "a.example", alpn: ["http/1.1", "h2"], to: h2!, pool: "h2" },
+      { source: "10.1.2.3", name: "a.example", alpn: ["http/1.1"], to: inside!, pool: "inside" },
+    ];
+    for (const { source, name, alpn, to, pool: wanted } of cases) {
+      const client = await python.connect(port, { preface: preface(source), tls: { name, alpn } });
+      expect(client).toMatchObject({ error: null, tls: { version: "TLSv1.3" } });
+      expect(await client.echoes()).toBe(true);
+      const { header } = await to.nth(0);
+      expect(header).toMatchObject({
+        command: "PROXY",
+        family: "TCP4",
+        source,
+        source_port: 4711,
+        destination: "192.0.2.1",
+        destination_port: 443,
+        tlvs: { authority: name, alpn: client.tls!.alpn, ssl: { client: 1, version: "TLSv1.3" } },
+      });
+      await client.finish();
+      expect(await client.read()).toEqual({ data: "", end: "close_notify" });
+      const line = await lb.waitLine((entry) => entry.client === `${source}:4711`);
+      expect(line).toMatchObject({ end: "eof", pool: wanted, bytes_in: 5, bytes_out: 5 });
+    }
+    const rest = await python.connect(port, { preface: preface("198.51.100.9"), tls: { name: "a.example" } });
+    expect(await rest.echoes()).toBe(true);
+    const denied = await python.connect(port, { preface: preface("203.0.113.66"), tls: { name: "a.example" } });
+    expect(denied.error).not.toBeNull();
+    expect(await lb.waitLine((entry) => entry.client === "203.0.113.66:4711")).toMatchObject({ end: "denied", end_by: "lb" });
+    // TLS without the header is no header.
+    await rest.close();
+    using bare = await connect(port);
+    bare.send(fixture("go-post-quantum"));
+    await bare.ended;
+    expect(await lb.waitLine((entry) => entry.client === bare.address)).toMatchObject({ end: "proxy_header_bad" });
+  });
+});
