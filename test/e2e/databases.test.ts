@@ -102,11 +102,26 @@ describe("Redis", () => {
     // It goes on after an error and says so; a lost connection it says, too.
     expect(stderr + stdout).not.toMatch(/error|closed|reset/i);
     const rows = stdout.trim().split("\n").slice(1);
-    return Object.fromEntries(rows.map((row) => row.replaceAll('"', "").split(",")).map(([name, rate]) => [name!, Number(rate)]));
+    return Object.fromEntries(
+      rows.map((row) => row.replaceAll('"', "").split(",")).map(([name, rate]) => [name!, Number(rate)]),
+    );
   }
 
   test("60,000 operations of 50 clients, in pipelines", async () => {
-    const rates = await benchmark("-t", "set,get,lpush", "-n", "20000", "-c", "50", "-P", "16", "-d", "100", "-r", "1000");
+    const rates = await benchmark(
+      "-t",
+      "set,get,lpush",
+      "-n",
+      "20000",
+      "-c",
+      "50",
+      "-P",
+      "16",
+      "-d",
+      "100",
+      "-r",
+      "1000",
+    );
     expect(Object.keys(rates)).toEqual(["SET", "GET", "LPUSH"]);
     await expectCleanEnds(lb);
   });
@@ -148,7 +163,12 @@ describe("PostgreSQL", () => {
     const options = ["-D", data, ...settings.flatMap((setting) => ["-c", setting])];
     const [command, args] = unprivileged(join(programs, "postgres"), options);
     server = spawn(command, args, { stdio: "ignore", cwd: folder });
-    await eventually("PostgreSQL answers", () => query(back, "select 1").then((answer) => answer === "1", () => false));
+    await eventually("PostgreSQL answers", () =>
+      query(back, "select 1").then(
+        (answer) => answer === "1",
+        () => false,
+      ),
+    );
     lb = await startLb(config(front, back));
   }, 60_000);
 
@@ -197,9 +217,11 @@ describe("PostgreSQL", () => {
     const hash = await query(ports[0]!, "select md5(string_agg(i::text, '')) from generate_series(1, 3000000) i");
     const { stdout } = await run(
       "sh",
-      ["-c", `psql "$@" -d postgres -Atc "select i from generate_series(1, 3000000) i" | tr -d '\\n' | md5sum`, "sh"].concat(
-        target(ports[0]!),
-      ),
+      [
+        "-c",
+        `psql "$@" -d postgres -Atc "select i from generate_series(1, 3000000) i" | tr -d '\\n' | md5sum`,
+        "sh",
+      ].concat(target(ports[0]!)),
     );
     expect(stdout.split(" ")[0]).toBe(hash);
   });

@@ -4,7 +4,9 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { blackhole, echo, refusing, silent, tagged, type Backend, type Blackhole } from "../support/backends.ts";
 import { Authority } from "../support/certificates.ts";
 import { connect, type Client, type ConnectOptions } from "../support/client.ts";
+import { eventually } from "../support/eventually.ts";
 import { freePort, startLb, type AccessEntry, type Lb } from "../support/lb.ts";
+import { descriptors, synSent } from "../support/proc.ts";
 import { END_NAMES } from "../../src/core/ends.ts";
 
 /** Ends that nothing can come to yet: their features are to come. */
@@ -12,6 +14,8 @@ const LATER = ["queue_timeout", "drain"];
 
 const seen = new Set<string>();
 let lb: Lb;
+/** Descriptors of the process before the first connection. */
+let atStart: number;
 let backends: Backend[];
 let hole: Blackhole;
 let authority: Authority;
@@ -64,7 +68,11 @@ beforeAll(async () => {
   for (const [name, { listener = "", pool }] of Object.entries(listeners)) {
     const port = await freePort();
     ports.set(name, port);
-    text.push(`[listeners.${name}]\nbind = "127.0.0.1:${port}"`, pool === undefined ? "" : `pool = "${pool}"`, listener);
+    text.push(
+      `[listeners.${name}]\nbind = "127.0.0.1:${port}"`,
+      pool === undefined ? "" : `pool = "${pool}"`,
+      listener,
+    );
   }
   const pools: Record<string, string> = {
     echo: `backends = ["${echoing.address}"]`,
@@ -81,6 +89,7 @@ beforeAll(async () => {
   for (const [name, lines] of Object.entries(pools)) text.push(`[pools.${name}]\n${lines}`);
   lb = await startLb(text.join("\n"));
   await lb.waitStatus((status) => status.pools.find(({ name }) => name === "down")!.backends[0]!.up === false);
+  atStart = descriptors(lb.pid);
 });
 
 afterAll(async () => {
@@ -122,7 +131,14 @@ describe("eof", () => {
     using client = await served("plain");
     client.finish();
     expect(await client.ended).toBe("eof");
-    await expectEnd("plain", client, { end: "eof", end_by: "client", bytes_in: 5, bytes_out: 5, pool: "echo", retries: 0 });
+    await expectEnd("plain", client, {
+      end: "eof",
+      end_by: "client",
+      bytes_in: 5,
+      bytes_out: 5,
+      pool: "echo",
+      retries: 0,
+    });
   });
 
   test("by the backend", async () => {
@@ -290,6 +306,16 @@ describe("where there is nowhere to go", () => {
     await expectEnd("queue", client, { end: "queue_full", end_by: "lb", pool: "full" });
     expect(await first.echoes()).toBe(true);
   });
+});
+
+test("no end leaves a descriptor or a connect under way behind", async () => {
+  // Before a worker is killed, for that one's descriptors go with it.
+  await lb.waitStatus(({ connections }) => connections.open === 0);
+  await eventually("as many descriptors as at the start", () => descriptors(lb.pid) <= atStart + 2);
+  expect(await synSent(hole.port)).toBe(0);
+  for (const pool of (await lb.status()).pools) {
+    for (const { name, open } of pool.backends) expect([pool.name, name, open]).toEqual([pool.name, name, 0]);
+  }
 });
 
 describe("what the balancer ends", () => {

@@ -58,7 +58,11 @@ async function through(port: number, header: Uint8Array | string, from?: string)
 }
 
 /** Such a client comes in, and its line says who it was. */
-async function logged(lb: Lb, port: number, header: Uint8Array | string): Promise<{ client: string; peer: string | undefined; own: string }> {
+async function logged(
+  lb: Lb,
+  port: number,
+  header: Uint8Array | string,
+): Promise<{ client: string; peer: string | undefined; own: string }> {
   using client = await through(port, header);
   client.finish();
   await client.ended;
@@ -82,7 +86,11 @@ describe("a header from a trusted proxy", () => {
     ["v1 TCP6", "PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n", "[2001:db8::7]:4711"],
     ["v2 TCP4", V2, SOURCE],
     ["v2 TCP6", headerV2({ family: 0x21, addresses: INET6 }), "[2001:db8::7]:4711"],
-    ["v2 TCP4 with TLVs and a checksum", headerV2({ addresses: INET, tlvs: [tlv(0x02, "a.example"), tlv(0x04, "\0\0")], crc: true }), SOURCE],
+    [
+      "v2 TCP4 with TLVs and a checksum",
+      headerV2({ addresses: INET, tlvs: [tlv(0x02, "a.example"), tlv(0x04, "\0\0")], crc: true }),
+      SOURCE,
+    ],
   ])("%s: the client is whom it names, and the peer is told", async (_, header, client) => {
     const seen = await logged(lb, port, header);
     expect(seen).toMatchObject({ client, peer: seen.own });
@@ -102,7 +110,10 @@ describe("a header from a trusted proxy", () => {
 
   test.each([
     ["v1", V1],
-    ["v2 with TLVs and a checksum", headerV2({ addresses: INET, tlvs: [tlv(0x01, "h2"), tlv(0x02, "a.example"), tlv(0x05, "id")], crc: true })],
+    [
+      "v2 with TLVs and a checksum",
+      headerV2({ addresses: INET, tlvs: [tlv(0x01, "h2"), tlv(0x02, "a.example"), tlv(0x05, "id")], crc: true }),
+    ],
   ])("%s, cut anywhere, is the same header", async (_, header) => {
     const all = Buffer.concat([header, Buffer.from("ping\n")]);
     const clients = await Promise.all(Array.from({ length: all.length - 1 }, () => connect(port)));
@@ -139,7 +150,12 @@ describe("a header from a trusted proxy", () => {
     client.send(bytes);
     expect(await client.ended).toBe("reset");
     const line = await lb.waitLine((entry) => entry.client === client.address);
-    expect(line).toMatchObject({ end: "proxy_header_bad", end_by: "client", bytes_in: 0, error: expect.stringMatching(/./) });
+    expect(line).toMatchObject({
+      end: "proxy_header_bad",
+      end_by: "client",
+      bytes_in: 0,
+      error: expect.stringMatching(/./),
+    });
     expect(backend.accepted).toBe(accepted);
   });
 
@@ -148,7 +164,10 @@ describe("a header from a trusted proxy", () => {
     client.send(V1.subarray(0, 20));
     client.finish();
     await client.ended;
-    expect(await lb.waitLine((entry) => entry.client === client.address)).toMatchObject({ end: "proxy_header_bad", end_by: "client" });
+    expect(await lb.waitLine((entry) => entry.client === client.address)).toMatchObject({
+      end: "proxy_header_bad",
+      end_by: "client",
+    });
     using quiet = await connect(port);
     quiet.finish();
     await quiet.ended;
@@ -186,31 +205,37 @@ describe("whose header is believed", () => {
   });
   afterAll(() => lb?.stop());
 
-  test.each([V1, V2])("required: a trusted proxy's; everyone else is refused, with a header or without", async (header) => {
-    (await through(required, header, "127.0.1.5")).reset();
-    for (const said of [header, Buffer.from("ping\n"), Buffer.alloc(0)]) {
-      using client = await connect(required, { from: "127.0.2.5" });
-      client.send(said);
-      expect(await client.ended).toBe("reset");
-      const line = await lb.waitLine((entry) => entry.client === client.address);
-      expect(line).toMatchObject({ end: "proxy_header_bad", end_by: "client", error: "not a trusted proxy" });
-      expect(line.peer).toBeUndefined();
-    }
-  });
+  test.each([V1, V2])(
+    "required: a trusted proxy's; everyone else is refused, with a header or without",
+    async (header) => {
+      (await through(required, header, "127.0.1.5")).reset();
+      for (const said of [header, Buffer.from("ping\n"), Buffer.alloc(0)]) {
+        using client = await connect(required, { from: "127.0.2.5" });
+        client.send(said);
+        expect(await client.ended).toBe("reset");
+        const line = await lb.waitLine((entry) => entry.client === client.address);
+        expect(line).toMatchObject({ end: "proxy_header_bad", end_by: "client", error: "not a trusted proxy" });
+        expect(line.peer).toBeUndefined();
+      }
+    },
+  );
 
-  test.each([V1, V2])("optional: a trusted proxy's; who is not trusted has its bytes passed on as they are", async (header) => {
-    using trusted = await through(optional, header, "127.0.1.6");
-    trusted.reset();
-    expect(await lb.waitLine(({ peer }) => peer === trusted.address)).toMatchObject({ client: SOURCE, bytes_in: 5 });
-    using client = await connect(optional, { from: "127.0.2.6" });
-    const said = Buffer.concat([header, Buffer.from("ping\n")]).toString("latin1");
-    client.send(Buffer.from(said, "latin1"));
-    await client.until(() => client.text.length >= said.length);
-    expect(client.text).toBe(said);
-    client.reset();
-    const line = await lb.waitLine((entry) => entry.client === client.address);
-    expect(line.bytes_in).toBe(said.length);
-  });
+  test.each([V1, V2])(
+    "optional: a trusted proxy's; who is not trusted has its bytes passed on as they are",
+    async (header) => {
+      using trusted = await through(optional, header, "127.0.1.6");
+      trusted.reset();
+      expect(await lb.waitLine(({ peer }) => peer === trusted.address)).toMatchObject({ client: SOURCE, bytes_in: 5 });
+      using client = await connect(optional, { from: "127.0.2.6" });
+      const said = Buffer.concat([header, Buffer.from("ping\n")]).toString("latin1");
+      client.send(Buffer.from(said, "latin1"));
+      await client.until(() => client.text.length >= said.length);
+      expect(client.text).toBe(said);
+      client.reset();
+      const line = await lb.waitLine((entry) => entry.client === client.address);
+      expect(line.bytes_in).toBe(said.length);
+    },
+  );
 
   test.each(["ping\n", "PROXZ\n", "P\n", "\r\n\r\n\n"])("optional: a trusted peer may do without: %j", async (said) => {
     using client = await connect(optional, { from: "127.0.1.7" });
@@ -243,7 +268,11 @@ describe("a unix socket", () => {
     client.write(Buffer.concat([V2, Buffer.from("ping\n")]));
     expect(String((await once(client, "data"))[0])).toBe("ping\n");
     client.end();
-    expect(await lb.waitLine(({ listener: name }) => name === "unix")).toMatchObject({ client: SOURCE, peer: "unix", end: "eof" });
+    expect(await lb.waitLine(({ listener: name }) => name === "unix")).toMatchObject({
+      client: SOURCE,
+      peer: "unix",
+      end: "eof",
+    });
   });
 });
 
@@ -306,7 +335,10 @@ describe("the believed address counts", () => {
   });
 
   test("for the cap of a client, by its prefix", async () => {
-    const held = [await through(ports[3]!, v1("203.0.113.1")), await through(ports[3]!, v1("203.0.113.1"), "127.0.0.2")];
+    const held = [
+      await through(ports[3]!, v1("203.0.113.1")),
+      await through(ports[3]!, v1("203.0.113.1"), "127.0.0.2"),
+    ];
     await refused(ports[3]!, v1("203.0.113.1"), "over_capacity");
     held.push(await through(ports[3]!, v1("203.0.113.2")));
     // An IPv6 client is a /64.
@@ -341,7 +373,9 @@ describe("a header that does not come", () => {
     const timeouts = `timeouts = { handshake = "${HANDSHAKE_MS}ms" }`;
     const may = REQUIRED.replace("required", "optional");
     lb = await startLb(
-      listener("web", port, `${REQUIRED}\n${timeouts}`) + listener("optional", optional, `${may}\n${timeouts}`) + pool(),
+      listener("web", port, `${REQUIRED}\n${timeouts}`) +
+        listener("optional", optional, `${may}\n${timeouts}`) +
+        pool(),
     );
     (await through(port, V1)).reset();
     await lb.waitStatus(({ connections }) => connections.open === 0);
@@ -391,8 +425,20 @@ describe("what a header says besides", () => {
     `);
     const endpoint = Buffer.concat([Uint8Array.of(0x01), Buffer.from("vpce-08d2bf15fac5001c9")]);
     const link = Buffer.from([0x01, 0x2a, 0x01, 0x00, 0x00]);
-    const ssl = Buffer.concat([Buffer.from([0x07, 0, 0, 0, 0]), tlv(0x21, "TLSv1.3"), tlv(0x22, "someone\x1b[2J"), tlv(0x23, "AES")]);
-    const tlvs = [tlv(0x01, "h2"), tlv(0x02, "a.example"), tlv(0x05, "id-\xff\0"), tlv(0x20, ssl), tlv(0xea, endpoint), tlv(0xee, link)];
+    const ssl = Buffer.concat([
+      Buffer.from([0x07, 0, 0, 0, 0]),
+      tlv(0x21, "TLSv1.3"),
+      tlv(0x22, "someone\x1b[2J"),
+      tlv(0x23, "AES"),
+    ]);
+    const tlvs = [
+      tlv(0x01, "h2"),
+      tlv(0x02, "a.example"),
+      tlv(0x05, "id-\xff\0"),
+      tlv(0x20, ssl),
+      tlv(0xea, endpoint),
+      tlv(0xee, link),
+    ];
     (await through(port, headerV2({ addresses: INET, tlvs, crc: true }))).reset();
     const said = await lb.waitLog(({ event }) => event === "proxy header");
     expect(said).toMatchObject({
@@ -414,7 +460,10 @@ describe("what a header says besides", () => {
     });
     const from = lb.log().length;
     (await through(port, V1)).reset();
-    expect(await lb.waitLog(({ event }) => event === "proxy header", 5000, from)).toMatchObject({ version: 1, command: "proxy" });
+    expect(await lb.waitLog(({ event }) => event === "proxy header", 5000, from)).toMatchObject({
+      version: 1,
+      command: "proxy",
+    });
   });
 });
 
@@ -478,9 +527,23 @@ describe("a header for the backend", () => {
     });
     // Behind another proxy: the client that it names, and whom that one addressed.
     const passed = await told(server, async () => (await through(behind, V2)).reset());
-    expect(passed).toMatchObject({ family: "TCP4", source: "198.51.100.7", source_port: 4711, destination: "192.0.2.1", destination_port: 443 });
-    const local = await told(server, async () => (await through(behind, headerV2({ command: "local", family: 0 }), "127.0.0.6")).reset());
-    expect(local).toMatchObject({ command: "PROXY", family: "TCP4", source: "127.0.0.6", destination: "127.0.0.1", destination_port: behind });
+    expect(passed).toMatchObject({
+      family: "TCP4",
+      source: "198.51.100.7",
+      source_port: 4711,
+      destination: "192.0.2.1",
+      destination_port: 443,
+    });
+    const local = await told(server, async () =>
+      (await through(behind, headerV2({ command: "local", family: 0 }), "127.0.0.6")).reset(),
+    );
+    expect(local).toMatchObject({
+      command: "PROXY",
+      family: "TCP4",
+      source: "127.0.0.6",
+      destination: "127.0.0.1",
+      destination_port: behind,
+    });
 
     const before = await lb.status();
     await lb.write(`${listener("web", port, "")}${unix}${pool(server.address, `send_proxy = "${version}"`)}`);
@@ -529,7 +592,9 @@ describe("a header for the backend", () => {
     expect(await talk(port, {})).toMatchObject({ tlvs: { ssl: { client: 1, verify: 1, version: "TLSv1.3" } } });
     const { tlvs } = (await talk(port, {})) as { tlvs: object };
     expect(Object.keys(tlvs)).toEqual(["ssl"]);
-    expect(await talk(auth, { cert: mine.cert, key: mine.key })).toMatchObject({ tlvs: { ssl: { client: 7, verify: 0 } } });
+    expect(await talk(auth, { cert: mine.cert, key: mine.key })).toMatchObject({
+      tlvs: { ssl: { client: 7, verify: 0 } },
+    });
     expect(await talk(auth, {})).toMatchObject({ tlvs: { ssl: { client: 1, verify: 1 } } });
     // TLS that is passed through: the name was read, and we are no end of that TLS.
     const through_ = await told(server, async () => {

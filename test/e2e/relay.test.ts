@@ -48,8 +48,21 @@ async function pair(
   options: { rcvbuf?: number; serverRcvbuf?: number } = {},
 ): Promise<{ client: PeerSocket; server: PeerSocket }> {
   const accepted = listener.accept();
-  const client = await clients.connect(front, options.rcvbuf === undefined ? {} : { rcvbuf: options.rcvbuf });
+  const client = await clients.connect(front, options);
   return { client, server: await accepted };
+}
+
+/** Waits until no byte comes in any more. */
+async function stillness(): Promise<void> {
+  let before = -1;
+  await eventually("nothing moves", async () => {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    const { listeners } = await lb.status();
+    const now = listeners[0]!.bytes_in + listeners[0]!.bytes_out;
+    const still = now === before;
+    before = now;
+    return still;
+  });
 }
 
 const lineOf = (client: PeerSocket) => lb.waitLine((line) => line.client === client.address);
@@ -137,6 +150,24 @@ describe("a FIN", () => {
     }
   });
 
+  test.each(["up", "down"] as const)("waits for bytes that wait (%s), whatever their number", async (direction) => {
+    // In steps smaller than a queue, so that some FINs come while bytes are queued and their sender is not paused.
+    const counts = Array.from({ length: 60 }, (_, i) => (i + 1) * 65_536);
+    const pairs: { count: number; from: PeerSocket; to: PeerSocket }[] = [];
+    for (const count of counts) {
+      const { client, server } = await pair(direction === "up" ? {} : { rcvbuf: 8192 });
+      pairs.push(direction === "up" ? { count, from: client, to: server } : { count, from: server, to: client });
+    }
+    const sending = pairs.map(({ count, from }) => from.sendStream(count, true));
+    // Nobody reads until nothing moves any more.
+    await stillness();
+    const drained = await Promise.all(pairs.map(({ to }) => to.drain()));
+    const sent = await Promise.all(sending);
+    const expected = counts.map((count, i) => ({ count, crc: sent[i]!.crc, end: "fin" }));
+    expect(drained.map(({ count, crc, end }) => ({ count, crc, end }))).toEqual(expected);
+    await Promise.all(pairs.map(({ to }) => to.close()));
+  });
+
   test("without a byte goes through too", async () => {
     const { client, server } = await pair();
     await client.finish();
@@ -174,14 +205,17 @@ describe("a reset", () => {
     expect(await lineOf(client)).toMatchObject({ end: "reset", end_by: by });
   });
 
-  test.each(["client", "backend"] as const)("of a %s that does not read reaches the sender, who is paused", async (by) => {
-    const { client, server } = await pair();
-    const [from, to] = by === "client" ? [server, client] : [client, server];
-    await from.fill();
-    await to.reset();
-    expect(await from.hungUp()).toBe("reset");
-    expect(await lineOf(client)).toMatchObject({ end: "reset", end_by: by });
-  });
+  test.each(["client", "backend"] as const)(
+    "of a %s that does not read reaches the sender, who is paused",
+    async (by) => {
+      const { client, server } = await pair();
+      const [from, to] = by === "client" ? [server, client] : [client, server];
+      await from.fill();
+      await to.reset();
+      expect(await from.hungUp()).toBe("reset");
+      expect(await lineOf(client)).toMatchObject({ end: "reset", end_by: by });
+    },
+  );
 
   test.each(["client", "backend"] as const)("of the %s after its FIN is passed on behind the FIN", async (by) => {
     const { client, server } = await pair();

@@ -11,7 +11,18 @@ import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { sClient } from "../support/openssl.ts";
 import { Python, type PythonServer } from "../support/python.ts";
 import { allRead } from "../support/segments.ts";
-import { alpn, extension, fixture, FIXTURE_NAMES, hello, serverName, supportedVersions, u16, unwrap, wrap } from "../wire/hello-bytes.ts";
+import {
+  alpn,
+  extension,
+  fixture,
+  FIXTURE_NAMES,
+  hello,
+  serverName,
+  supportedVersions,
+  u16,
+  unwrap,
+  wrap,
+} from "../wire/hello-bytes.ts";
 
 /** Backends that say who they are at once and then echo: what a client is told, and what of its bytes has arrived. */
 const NAMES = ["exact", "wild", "h2", "inside", "rest"] as const;
@@ -25,7 +36,9 @@ afterAll(() => {
 });
 
 function pools(): string {
-  return NAMES.map((name) => `[pools.${name}]\nbackends = ["${backends[name]!.address}"]\nhealth.type = "off"\n`).join("");
+  return NAMES.map((name) => `[pools.${name}]\nbackends = ["${backends[name]!.address}"]\nhealth.type = "off"\n`).join(
+    "",
+  );
 }
 
 function listener(name: string, port: number, more = ""): string {
@@ -55,7 +68,9 @@ async function reached(client: Client, bytes: Uint8Array): Promise<string | null
 }
 
 const named = (name: string, ...protocols: string[]): Uint8Array =>
-  hello({ extensions: [serverName(name), supportedVersions(0x304), ...(protocols.length > 0 ? [alpn(...protocols)] : [])] });
+  hello({
+    extensions: [serverName(name), supportedVersions(0x304), ...(protocols.length > 0 ? [alpn(...protocols)] : [])],
+  });
 
 describe("TLS that is passed through", () => {
   let lb: Lb;
@@ -137,14 +152,23 @@ describe("TLS that is passed through", () => {
   test.each(FIXTURE_NAMES)("is recognised and passed on byte for byte, as it was captured: %s", async (name) => {
     const bytes = fixture(name);
     // Who offers h2 is sent there, whatever its name.
-    const offersH2 = Buffer.from(bytes).includes("\x00\x03\x02h2") || Buffer.from(bytes).includes("\x02h2\x08http/1.1") || name === "openssl-split";
+    const offersH2 =
+      Buffer.from(bytes).includes("\x00\x03\x02h2") ||
+      Buffer.from(bytes).includes("\x02h2\x08http/1.1") ||
+      name === "openssl-split";
     expect(await reaches(port, bytes)).toBe(offersH2 ? "h2" : "rest");
   });
 
   test("is recognised among what stands for nothing (GREASE, RFC 8701)", async () => {
     const grease = hello({
       suites: [...u16(0x0a0a), ...u16(0x1301)],
-      extensions: [extension(0x2a2a), alpn("\x4a\x4a", "http/1.1"), supportedVersions(0x7a7a, 0x304), serverName("a.example"), extension(0xfafa, [0])],
+      extensions: [
+        extension(0x2a2a),
+        alpn("\x4a\x4a", "http/1.1"),
+        supportedVersions(0x7a7a, 0x304),
+        serverName("a.example"),
+        extension(0xfafa, [0]),
+      ],
     });
     expect(await reaches(port, grease)).toBe("exact");
   });
@@ -170,17 +194,28 @@ describe("TLS that is passed through", () => {
 
   test.each([1, 7, 100, 1000])("is recognised in records of %d bytes", async (size) => {
     const padded = unwrap(hello({ extensions: [extension(21, Buffer.alloc(3000)), serverName("x.a.example")] }));
-    expect(await reaches(port, wrap(padded, () => size))).toBe("wild");
+    expect(
+      await reaches(
+        port,
+        wrap(padded, () => size),
+      ),
+    ).toBe("wild");
   });
 
   test("is recognised up to 16 KB, and refused beyond", async () => {
-    const padding = (bytes: number): Uint8Array => hello({ extensions: [serverName("a.example"), extension(21, Buffer.alloc(bytes))] });
+    const padding = (bytes: number): Uint8Array =>
+      hello({ extensions: [serverName("a.example"), extension(21, Buffer.alloc(bytes))] });
     const overhead = unwrap(padding(0)).length;
     expect(await reaches(port, padding(16384 - overhead))).toBe("exact");
     using client = await connect(port);
     client.send(wrap(unwrap(padding(16385 - overhead)), () => 8000));
     expect(["reset", "eof"]).toContain(await client.ended);
-    expect(await lineOf(lb, client)).toMatchObject({ end: "handshake_failed", end_by: "client", error: "bad_hello", bytes_in: 0 });
+    expect(await lineOf(lb, client)).toMatchObject({
+      end: "handshake_failed",
+      end_by: "client",
+      error: "bad_hello",
+      bytes_in: 0,
+    });
   });
 
   test.each([
@@ -198,13 +233,17 @@ describe("TLS that is passed through", () => {
     expect(NAMES.map((name) => backends[name]!.accepted)).toEqual(before);
   });
 
-  test.each(["GET / HTTP/1.0\r\n\r\n", "x", "SSH-2.0-OpenSSH\r\n", "\x80\x2e\x01\x03\x01", "\x16\x02\x01", "\x15\x03\x01\0\x02\x02\x28"])(
-    "goes to the listener's pool where it is no TLS, as it is: %j",
-    async (said) => {
-      expect(await reaches(port, Buffer.from(said, "latin1"))).toBe("rest");
-      expect(await reaches(port, Buffer.from(said, "latin1"), "127.0.5.9")).toBe("inside");
-    },
-  );
+  test.each([
+    "GET / HTTP/1.0\r\n\r\n",
+    "x",
+    "SSH-2.0-OpenSSH\r\n",
+    "\x80\x2e\x01\x03\x01",
+    "\x16\x02\x01",
+    "\x15\x03\x01\0\x02\x02\x28",
+  ])("goes to the listener's pool where it is no TLS, as it is: %j", async (said) => {
+    expect(await reaches(port, Buffer.from(said, "latin1"))).toBe("rest");
+    expect(await reaches(port, Buffer.from(said, "latin1"), "127.0.5.9")).toBe("inside");
+  });
 });
 
 describe("a client that says nothing", () => {
@@ -240,7 +279,9 @@ describe("a client that says nothing", () => {
 
   test("and goes, is not worth a line", async () => {
     const port = await freePort();
-    await using lb = await startLb(listener("web", port, 'pool = "rest"') + route("web", 'sni = ["a.example"]', "exact") + pools());
+    await using lb = await startLb(
+      listener("web", port, 'pool = "rest"') + route("web", 'sni = ["a.example"]', "exact") + pools(),
+    );
     using quiet = await connect(port);
     quiet.finish();
     expect(await quiet.ended).toBe("eof");
@@ -268,7 +309,9 @@ describe("real handshakes", () => {
     python = new Python();
     ca = await Authority.make();
     [a, b] = await Promise.all([ca.leaf("a.example"), ca.leaf("b.example", { names: ["DNS:*.b.example"] })]);
-    [inA, inB] = await Promise.all([a, b].map(({ cert, key }) => python.serve({ tls: { cert, key, alpn: ["h2", "http/1.1"] } })));
+    [inA, inB] = await Promise.all(
+      [a, b].map(({ cert, key }) => python.serve({ tls: { cert, key, alpn: ["h2", "http/1.1"] } })),
+    );
   });
   afterAll(() => {
     python?.[Symbol.dispose]();
@@ -292,13 +335,24 @@ describe("real handshakes", () => {
       health.type = "off"
     `);
     const verify = ["-CAfile", ca.cert, "-verify_return_error"];
-    expect(await sClient(port, "-servername", "a.example", ...verify)).toMatchObject({ echoed: true, verified: 0, subject: "CN = a.example" });
-    expect(await sClient(port, "-servername", "x.b.example", "-tls1_2", ...verify)).toMatchObject({ echoed: true, verified: 0, subject: "CN = b.example" });
+    expect(await sClient(port, "-servername", "a.example", ...verify)).toMatchObject({
+      echoed: true,
+      verified: 0,
+      subject: "CN = a.example",
+    });
+    expect(await sClient(port, "-servername", "x.b.example", "-tls1_2", ...verify)).toMatchObject({
+      echoed: true,
+      verified: 0,
+      subject: "CN = b.example",
+    });
 
     // A hello of more than 1,500 bytes, in segments and in records.
     const long = Array.from({ length: 100 }, (_, i) => `protocol-number-${i}`);
     for (const shape of [{}, { segments: 1 }, { records: 100 }, { records: 1, segments: 100 }]) {
-      const client = await python.connect(port, { ...shape, tls: { name: "a.example", ca: ca.cert, alpn: [...long, "h2"] } });
+      const client = await python.connect(port, {
+        ...shape,
+        tls: { name: "a.example", ca: ca.cert, alpn: [...long, "h2"] },
+      });
       expect(client).toMatchObject({ error: null, tls: { alpn: "h2", fingerprint: a.fingerprint } });
       expect(await client.echoes()).toBe(true);
       await client.finish();
@@ -338,7 +392,13 @@ describe("real handshakes", () => {
       await client.finish();
       await client.read();
       const line = await lineOf(lb, client);
-      expect(line).toMatchObject({ end: "eof", pool: data.trim(), tls: "TLSv1.3", bytes_in: 5, bytes_out: data.length + 5 });
+      expect(line).toMatchObject({
+        end: "eof",
+        pool: data.trim(),
+        tls: "TLSv1.3",
+        bytes_in: 5,
+        bytes_out: data.length + 5,
+      });
       expect(line.sni).toBe(name === "" ? undefined : name);
       return data.trim();
     };

@@ -60,7 +60,11 @@ function put(dir: string, leaf: Leaf): void {
 
 /** Handshakes until one shows this certificate, within the time that a change may take. */
 async function shows(port: number, subject: string): Promise<void> {
-  await eventually(`handshakes with ${subject}`, async () => (await sClient(port)).subject === `CN = ${subject}`, SEEN_WITHIN_MS);
+  await eventually(
+    `handshakes with ${subject}`,
+    async () => (await sClient(port)).subject === `CN = ${subject}`,
+    SEEN_WITHIN_MS,
+  );
 }
 
 describe("a certificate that changes on disk", () => {
@@ -86,7 +90,10 @@ describe("a certificate that changes on disk", () => {
 
   test("swapped by a symlink, as Kubernetes does with a mounted secret", async () => {
     const dir = join(ca.dir, "swapped");
-    for (const [name, leaf] of [["..1", first], ["..2", second]] as const) {
+    for (const [name, leaf] of [
+      ["..1", first],
+      ["..2", second],
+    ] as const) {
       mkdirSync(join(dir, name), { recursive: true });
       put(join(dir, name), leaf);
     }
@@ -116,15 +123,31 @@ describe("a certificate that changes on disk", () => {
     afterAll(() => lb?.stop());
 
     test.each([
-      ["the key of another certificate", () => copyFileSync(second.key, join(dir, "site.key")), /site\.key.* is not that of the certificate/],
-      ["cut in the middle", () => writeFileSync(join(dir, "site.pem"), "-----BEGIN CERTIFICATE-----\nMIIB\n"), /site\.pem/],
-      ["expired", async () => put(dir, await ca.leaf("expired", { until: "20210101000000Z" })), /expired on 2021-01-01/],
+      [
+        "the key of another certificate",
+        () => copyFileSync(second.key, join(dir, "site.key")),
+        /site\.key.* is not that of the certificate/,
+      ],
+      [
+        "cut in the middle",
+        () => writeFileSync(join(dir, "site.pem"), "-----BEGIN CERTIFICATE-----\nMIIB\n"),
+        /site\.pem/,
+      ],
+      [
+        "expired",
+        async () => put(dir, await ca.leaf("expired", { until: "20210101000000Z" })),
+        /expired on 2021-01-01/,
+      ],
     ])("changes nothing and is told: %s", async (_, spoil, why) => {
       await shows(port, "first");
       const before = await lb.status();
       const from = lb.log().length;
       await spoil();
-      expect(await lb.reloaded(before)).toMatchObject({ ok: false, generation: before.config.generation, error: expect.stringMatching(why) });
+      expect(await lb.reloaded(before)).toMatchObject({
+        ok: false,
+        generation: before.config.generation,
+        error: expect.stringMatching(why),
+      });
       expect(await lb.waitLog(({ event }) => event.startsWith("reload failed"), 5000, from)).toMatchObject({
         level: "error",
         reason: expect.stringMatching(why),
@@ -163,7 +186,10 @@ describe("what client certificates are checked against", () => {
     const shown = ["-cert", mine.cert, "-key", mine.key];
     for (const version of ["-tls1_2", "-tls1_3"]) {
       expect(await sClient(port, version, ...shown, "-sess_out", join(dir, version))).toMatchObject({ echoed: true });
-      expect(await sClient(port, version, "-sess_in", join(dir, version))).toMatchObject({ echoed: true, reused: true });
+      expect(await sClient(port, version, "-sess_in", join(dir, version))).toMatchObject({
+        echoed: true,
+        reused: true,
+      });
     }
     const before = await lb.status();
     copyFileSync(await ca.revoke(mine), join(dir, "list.crl"));

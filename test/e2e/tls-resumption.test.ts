@@ -87,7 +87,8 @@ describe('with steer = "client" and two workers', () => {
     for (let address = 1; address <= 12 && workers.size < 2; address++) {
       const bind = ["-bind", `127.0.9.${address}:0`];
       const { file } = await session(port, version, ...bind);
-      for (let i = 0; i < 4; i++) expect(await resume(port, file, version, ...bind)).toMatchObject({ echoed: true, reused: true });
+      for (let i = 0; i < 4; i++)
+        expect(await resume(port, file, version, ...bind)).toMatchObject({ echoed: true, reused: true });
       const lines = await lb.waitLines(5, ({ client }) => client.startsWith(`127.0.9.${address}:`));
       expect(new Set(lines.map(({ worker }) => worker)).size).toBe(1);
       workers.add(lines[0]!.worker);

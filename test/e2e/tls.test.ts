@@ -549,7 +549,10 @@ describe("a PROXY header, TLS and routes on one listener", () => {
     expect(await rest.echoes()).toBe(true);
     const denied = await python.connect(port, { preface: preface("203.0.113.66"), tls: { name: "a.example" } });
     expect(denied.error).not.toBeNull();
-    expect(await lb.waitLine((entry) => entry.client === "203.0.113.66:4711")).toMatchObject({ end: "denied", end_by: "lb" });
+    expect(await lb.waitLine((entry) => entry.client === "203.0.113.66:4711")).toMatchObject({
+      end: "denied",
+      end_by: "lb",
+    });
     // TLS without the header is no header.
     await rest.close();
     using bare = await connect(port);

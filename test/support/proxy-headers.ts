@@ -17,10 +17,7 @@ export function headerV2(given: HeaderV2 = {}): Buffer {
   const parts = [addresses, ...tlvs];
   if (crc !== undefined) parts.push(tlv(0x03, Buffer.alloc(4)));
   const block = Buffer.concat(parts);
-  const header = Buffer.concat([
-    Buffer.from("\r\n\r\n\0\r\nQUIT\n\0\0\0\0", "latin1"),
-    block,
-  ]);
+  const header = Buffer.concat([Buffer.from("\r\n\r\n\0\r\nQUIT\n\0\0\0\0", "latin1"), block]);
   header[12] = 0x20 + (command === "proxy" ? 1 : 0);
   header[13] = family;
   header.writeUInt16BE(block.length, 14);

@@ -215,6 +215,7 @@ def push_many(address, connections, quiet_ms):
     group = []
     for _ in range(connections):
         sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
         sock.settimeout(TIMEOUT_S)
         sock.connect(name)
         sock.setblocking(False)

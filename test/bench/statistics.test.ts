@@ -1,0 +1,56 @@
+import { describe, expect, test } from "vitest";
+import { pairedRatios, quantile, rotated, spreadOf } from "../../bench/statistics.ts";
+
+describe("spreadOf", () => {
+  test("takes the middle of an odd number of values, whatever their order", () => {
+    expect(spreadOf([9, 1, 5])).toEqual({ median: 5, min: 1, max: 9 });
+  });
+
+  test("takes the mean of the two in the middle of an even number", () => {
+    expect(spreadOf([4, 1, 2, 100])).toEqual({ median: 3, min: 1, max: 100 });
+  });
+
+  test("compares as numbers and not as text", () => {
+    expect(spreadOf([10, 9, 100])?.median).toBe(10);
+  });
+
+  test("knows nothing of nothing", () => {
+    expect(spreadOf([])).toBeUndefined();
+  });
+});
+
+describe("pairedRatios", () => {
+  test("divides within each round", () => {
+    expect(pairedRatios([10, 30], [5, 10])).toEqual([2, 3]);
+  });
+
+  test("leaves out the rounds in which either failed", () => {
+    expect(pairedRatios([10, undefined, 30, 40], [5, 5, undefined, 20])).toEqual([2, 2]);
+  });
+
+  test("leaves out what cannot be divided by", () => {
+    expect(pairedRatios([1], [0])).toEqual([]);
+  });
+});
+
+describe("quantile", () => {
+  const hundred = Float64Array.from({ length: 100 }, (_, i) => i + 1);
+
+  test("is the value of the nearest rank", () => {
+    expect(quantile(hundred, 0.5)).toBe(50);
+    expect(quantile(hundred, 0.99)).toBe(99);
+    expect(quantile(hundred, 0.999)).toBe(100);
+  });
+
+  test("stays within the values at both ends", () => {
+    expect(quantile(hundred, 0)).toBe(1);
+    expect(quantile(hundred, 1)).toBe(100);
+  });
+});
+
+describe("rotated", () => {
+  test("lets another one begin in each round and keeps the order", () => {
+    const orders = [0, 1, 2, 3].map((round) => rotated(["a", "b", "c"], round).join(""));
+    expect(orders).toEqual(["abc", "bca", "cab", "abc"]);
+  });
+});
