@@ -8,7 +8,7 @@ import { HELP } from "../src/cli/help.ts";
 const readme = readFileSync(join(import.meta.dirname, "../README.md"), "utf8");
 
 test("the README lists every end with its meaning, and no other", () => {
-  const rows = [...readme.matchAll(/^\| `([a-z_]+)` \| (.*) \|$/gm)].map(([, end, meaning]) => [end, meaning]);
+  const rows = [...readme.matchAll(/^\| `([a-z_]+)` +\| (.*?) +\|$/gm)].map(([, end, meaning]) => [end, meaning]);
   expect(Object.fromEntries(rows)).toEqual(ENDS);
 });
 

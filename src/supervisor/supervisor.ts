@@ -25,6 +25,8 @@ import { watchFiles, type Watch } from "./watch.ts";
 /** The last part of shutdown_timeout, over which the connections that are left are ended. */
 const SPREAD_PART = 1 / 5;
 const HOUSEKEEPING_MS = 1000;
+/** What is in no plan any more is forgotten so long after the change. */
+const SWEEP_AFTER_MS = 10_000;
 /** How long the last lines of the log may take at the end. */
 const LAST_LINES_MS = 2000;
 /** The same, when the process is told twice. */
@@ -84,6 +86,9 @@ export class Supervisor {
   #reloads = { success: 0, failure: 0, lastError: null as string | null };
   #reloading: Promise<unknown> = Promise.resolve();
   #maxConnections = 0;
+  #isReloading = false;
+  /** When backends or listeners last may have changed. */
+  #changedAtMs = 0;
   #overBudget = false;
   /** Days since the load of the config on which certificates that expire have been told of. */
   #daysSaid = 0;
@@ -198,6 +203,7 @@ export class Supervisor {
   #namesAnswered(poolName: string): void {
     const pool = this.#registry.pools.find(({ name }) => name === poolName);
     if (pool === undefined || !this.#registry.readdress(pool, this.#resolver.addresses)) return;
+    this.#changedAtMs = Date.now();
     this.#log.info("backends changed", {
       pool: poolName,
       backends: pool.backends.map(({ address }) => address).join(" "),
@@ -222,7 +228,10 @@ export class Supervisor {
 
   async #reload(cause: string): Promise<{ ok: boolean; message: string }> {
     if (this.#phase !== "running") return { ok: false, message: "the process is not running yet, or is stopping" };
+    this.#isReloading = true;
     const error = await this.#tryReload(cause);
+    this.#isReloading = false;
+    this.#changedAtMs = Date.now();
     this.#watch?.refresh();
     if (error === null) {
       this.#reloads.success++;
@@ -349,7 +358,8 @@ export class Supervisor {
   }
 
   #keepHouse(): void {
-    this.#registry.sweep();
+    // Not while a worker may still go by the plan before, or a reload be taken back.
+    if (!this.#isReloading && Date.now() > this.#changedAtMs + SWEEP_AFTER_MS) this.#registry.sweep();
     this.#sayExpiring();
     if (!this.#overBudget || claimed(this.#open) >= this.#maxConnections * RECOVERED_BELOW) return;
     this.#overBudget = false;

@@ -420,7 +420,8 @@ export class Connection implements TimerNode {
     if (this.phase === "closed") return;
     const relayed = this.phase === "relaying";
     const waits = this.up.queue !== null || this.down.queue !== null;
-    const quiet = !waits && this.plane.wheel.now - this.activeMs >= QUIET_MS;
+    const silent = end === "idle_timeout" || end === "half_close_timeout";
+    const quiet = !waits && (silent || this.plane.wheel.now - this.activeMs >= QUIET_MS);
     this.enter("closed");
     this.plane.wheel.cancel(this);
     this.#count(end, by);

@@ -33,7 +33,7 @@ function config(bind: string, backend: string, more = ""): string {
 beforeAll(async () => {
   clients = new TcpPeers();
   servers = new TcpPeers();
-  listener = await servers.listen();
+  listener = await servers.listen("127.0.0.1:0", { rcvbuf: 16_384 });
   front = `127.0.0.1:${await freePort()}`;
   lb = await startLb(config(front, listener.address));
 });

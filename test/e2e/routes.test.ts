@@ -309,9 +309,8 @@ describe("real handshakes", () => {
     python = new Python();
     ca = await Authority.make();
     [a, b] = await Promise.all([ca.leaf("a.example"), ca.leaf("b.example", { names: ["DNS:*.b.example"] })]);
-    [inA, inB] = await Promise.all(
-      [a, b].map(({ cert, key }) => python.serve({ tls: { cert, key, alpn: ["h2", "http/1.1"] } })),
-    );
+    const serve = ({ cert, key }: Leaf) => python.serve({ tls: { cert, key, alpn: ["h2", "http/1.1"] } });
+    [inA, inB] = await Promise.all([serve(a), serve(b)]);
   });
   afterAll(() => {
     python?.[Symbol.dispose]();

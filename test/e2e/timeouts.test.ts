@@ -248,7 +248,7 @@ describe.concurrent("a worker that had nothing to do", () => {
     const port = await freePort();
     const config = `workers = 1\n[listeners.all]\nbind = "127.0.0.1:${port}"\npool = "echo"`;
     const timeouts = `timeouts = { idle = "600ms", lifetime = "700ms" }`;
-    await using quiet = await startLb(`${config}\n${timeouts}\n[pools.echo]\nbackends = ["${backends[0]!.address}"]`);
+    await using _quiet = await startLb(`${config}\n${timeouts}\n[pools.echo]\nbackends = ["${backends[0]!.address}"]`);
     for (let i = 0; i < 2; i++) {
       const began = performance.now();
       using client = await connect(port);

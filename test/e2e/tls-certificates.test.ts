@@ -142,7 +142,7 @@ describe("a certificate that changes on disk", () => {
       await shows(port, "first");
       const before = await lb.status();
       const from = lb.log().length;
-      await spoil();
+      await Promise.resolve(spoil());
       expect(await lb.reloaded(before)).toMatchObject({
         ok: false,
         generation: before.config.generation,

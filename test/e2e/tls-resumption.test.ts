@@ -93,7 +93,7 @@ describe('with steer = "client" and two workers', () => {
       expect(new Set(lines.map(({ worker }) => worker)).size).toBe(1);
       workers.add(lines[0]!.worker);
     }
-    expect([...workers].toSorted()).toEqual([0, 1]);
+    expect([...workers].toSorted((x, y) => x - y)).toEqual([0, 1]);
     const resumed = await lb.metric("lb_tls_handshakes_total", { resumed: "true" });
     const full = await lb.metric("lb_tls_handshakes_total", { resumed: "false" });
     expect(resumed).toBe(4 * full!);

@@ -1,7 +1,7 @@
 // TLS towards the clients, with OpenSSL, curl and Python as the clients: which certificate is shown to whom, what is refused
 // and with which alert, who needs a certificate, how connections end, and that nobody can hold one that is not done.
 import { execFile } from "node:child_process";
-import { copyFileSync, writeFileSync } from "node:fs";
+import { copyFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
@@ -62,7 +62,7 @@ function pool(name: string, address: string): string {
 
 /** The line of the connection that came from there. */
 function lineOf(lb: Lb, { from }: { from: string }): Promise<AccessEntry> {
-  return lb.waitLine(({ client }) => client.startsWith(`${from}:`));
+  return lb.waitLine(({ client }) => client === from || client.startsWith(`${from}:`));
 }
 
 const FAILED = { end: "handshake_failed", end_by: "client", bytes_in: 0 };
@@ -393,6 +393,56 @@ describe("how a connection ends", () => {
   });
 });
 
+describe("an end that is ours", () => {
+  test("is close_notify and FIN where nothing has moved for a while, and a reset where something may be cut", async () => {
+    const [quiet, busy] = (await freePorts(2)) as [number, number];
+    await using lb = await startLb(
+      listener("quiet", quiet, [leaf], { of: 'timeouts = { idle = "1100ms" }' }) +
+        listener("busy", busy, [leaf], { of: 'timeouts = { lifetime = "300ms" }' }) +
+        pool("app", backend.address),
+    );
+    const idle = await python.connect(quiet, { tls: { name: "a.example" } });
+    expect(await idle.echoes()).toBe(true);
+    const talks = await python.connect(busy, { tls: { name: "a.example" } });
+    expect(await talks.echoes()).toBe(true);
+    expect(await talks.read()).toEqual({ data: "", end: "reset" });
+    expect(await lineOf(lb, { from: talks.address })).toMatchObject({ end: "lifetime", end_by: "lb" });
+    expect(await idle.read()).toEqual({ data: "", end: "close_notify" });
+    expect(await idle.rawEnd()).toBe("fin");
+    expect(await lineOf(lb, { from: idle.address })).toMatchObject({ end: "idle_timeout", end_by: "lb" });
+  });
+});
+
+describe("a client that reads slowly", () => {
+  const BYTES = 60e6;
+
+  test("slows the backend down, costs a bounded memory, and gets every byte", async () => {
+    const server = await python.serve({ mode: "manual" });
+    const port = await freePort();
+    await using lb = await startLb(`workers = 1\n${listener("web", port, [leaf])}${pool("app", server.address)}`);
+    const client = await python.connect(port, { tls: { name: "a.example" } });
+    const peer = await server.nth(0);
+    const before = residentBytes(lb.pid);
+    const sent = peer.exchange(BYTES, true, 0);
+    // The client reads nothing: what is on its way comes to a stand, far from the end.
+    let at = -1;
+    await eventually("the flow stands", async () => {
+      const now = (await lb.status()).listeners[0]!.bytes_out;
+      const stands = now > 0 && now === at;
+      at = now;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      return stands;
+    });
+    expect(at).toBeLessThan(BYTES / 2);
+    expect(residentBytes(lb.pid) - before).toBeLessThan(20e6);
+    const got = await client.exchange(0, false, BYTES);
+    expect(await client.read()).toEqual({ data: "", end: "close_notify" });
+    await client.finish();
+    expect(got).toMatchObject({ count: BYTES, received: (await sent).sent });
+    expect(await lb.waitLine(() => true)).toMatchObject({ end: "eof", end_by: "backend", bytes_out: BYTES });
+  });
+});
+
 describe("a client that does not go on", () => {
   const HANDSHAKE_MS = 500;
   const hello = fixture("go-post-quantum");
@@ -555,6 +605,17 @@ describe("a PROXY header, TLS and routes on one listener", () => {
     });
     // TLS without the header is no header.
     await rest.close();
+    // The header and the hello in one segment, and in pieces that keep to no border.
+    for (const shape of [{}, { segments: 13 }, { segments: 1 }, { records: 50, segments: 31 }]) {
+      const source = `198.51.100.${100 + (shape.segments ?? 0)}`;
+      const tls = { name: "x.api.example", alpn: ["h2"] };
+      const client = await python.connect(port, { preface: preface(source), joined: true, ...shape, tls });
+      expect(client.error).toBeNull();
+      expect(await client.echoes()).toBe(true);
+      await client.finish();
+      const line = await lb.waitLine((entry) => entry.client === `${source}:4711`);
+      expect(line).toMatchObject({ end: "eof", pool: "api", sni: "x.api.example", bytes_in: 5 });
+    }
     using bare = await connect(port);
     bare.send(fixture("go-post-quantum"));
     await bare.ended;

@@ -6,6 +6,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { afterAll } from "vitest";
 import type { Snapshot } from "../../src/observe/snapshot.ts";
 
 const repository = join(import.meta.dirname, "../..");
@@ -75,10 +76,31 @@ export async function startLb(toml: string, options: LbOptions = {}): Promise<Lb
   return lb;
 }
 
-const alive = new Set<ChildProcess>();
-process.on("exit", () => {
-  for (const child of alive) child.kill("SIGKILL");
+/** What runs now. A test that is given up at its timeout never comes to the end of its `await using`. */
+const running = new Set<Lb>();
+afterAll(async () => {
+  await Promise.all([...running].map((lb) => lb.stop()));
 });
+
+// Whatever ends this process, a kill included, the processes that it has started end with it: a shell waits for the end of
+// its input, and then ends those of which it has not heard that they are gone.
+const GUARD = `trap "" INT TERM; pids=" "
+while read -r what pid; do
+  case $what in started) pids="$pids$pid " ;; ended) pids="\${pids%% $pid *} \${pids#* $pid }" ;; esac
+done
+[ "$pids" = " " ] || kill -9 $pids 2>&-`;
+let guard: ChildProcess | null = null;
+
+function guarded(child: ChildProcess): void {
+  if (guard === null) {
+    guard = spawn("sh", ["-c", GUARD], { stdio: ["pipe", "ignore", "ignore"], detached: true });
+    guard.unref();
+    guard.stdin!.on("error", () => undefined);
+  }
+  const { stdin } = guard;
+  stdin!.write(`started ${child.pid}\n`);
+  child.once("close", () => stdin!.write(`ended ${child.pid}\n`));
+}
 
 export class Lb {
   readonly dir: string;
@@ -123,12 +145,12 @@ export class Lb {
     const [command, ...args] = [...limited, ...(wrapper ?? []), binary, this.file];
     const child = spawn(command!, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } });
     this.#child = child;
-    alive.add(child);
+    running.add(this);
+    guarded(child);
     eachLines(child.stdout!, (lines) => this.#take(lines, this.stdout, this.#access));
     eachLines(child.stderr!, (lines) => this.#take(lines, this.stderr, this.#log));
     child.once("error", (error) => this.stderr.push(String(error)));
     child.once("close", (code, signal) => {
-      alive.delete(child);
       this.#exit = { code, signal };
       this.#exited(this.#exit);
       this.#changed();
@@ -271,6 +293,7 @@ export class Lb {
 
   /** Ends the process, gently at first, and removes its folder. */
   async stop(): Promise<void> {
+    running.delete(this);
     if (this.#child !== null && this.#exit === null) {
       this.signal("SIGTERM");
       await Promise.race([this.exited, pause(STOP_MS)]);
@@ -344,7 +367,7 @@ export async function runLb(
   await built();
   const { env, cwd = tmpdir(), ms = WAIT_MS } = options;
   const child = spawn(binary, args, { stdio: ["ignore", "pipe", "pipe"], cwd, env: { ...process.env, ...env } });
-  alive.add(child);
+  guarded(child);
   let stdout = "";
   let stderr = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
@@ -354,7 +377,6 @@ export async function runLb(
   child.once("close", (code, signal) => resolve([code, signal]));
   const [code, signal] = await promise;
   clearTimeout(timer);
-  alive.delete(child);
   return { code, signal, stdout, stderr };
 }
 

@@ -73,6 +73,8 @@ class Connection:
         # The hello in records of so many bytes, and in segments of so many.
         self.records = None
         self.segments = None
+        # What goes out together with the hello.
+        self.preface = None
 
     # -- TLS
 
@@ -116,6 +118,8 @@ class Connection:
             self.flights -= 1
         if self.records is not None:
             data, self.records = in_records(data, self.records), None
+        if self.preface is not None:
+            data, self.preface = self.preface + data, None
         if self.segments is not None:
             for at in range(0, len(data), self.segments):
                 self.socket.sendall(data[at : at + self.segments])
@@ -358,10 +362,14 @@ def in_records(flight, size):
     return b"".join(kind + struct.pack("!H", len(piece)) + piece for piece in pieces)
 
 
-def connect(port, host="127.0.0.1", local=None, preface="", tls=None, stall=None, records=None, segments=None):
+def connect(
+    port, host="127.0.0.1", local=None, preface="", joined=False, tls=None, stall=None, records=None, segments=None
+):
     sock = socket.create_connection((host, port), TIMEOUT_S, (local, 0) if local else None)
     connection = Connection(sock)
-    if preface:
+    if joined:
+        connection.preface = preface.encode("latin-1")
+    elif preface:
         connection.socket.sendall(preface.encode("latin-1"))
     connection.flights, connection.records, connection.segments = stall, records, segments
     answer = {"address": "%s:%d" % sock.getsockname()[:2], "error": None}
@@ -409,9 +417,11 @@ def close(connection):
     connections.pop(connection).socket.close()
 
 
-def exchange(connection, count, finish):
-    """Sends `count` bytes and reads at the same time until the end, or until as many have come; hashes both ways."""
+def exchange(connection, count, finish, want=None):
+    """Sends `count` bytes and reads as many, or `want`, at the same time; then ends and waits for the end, if it is to.
+    Hashes both ways."""
     it = connections[connection]
+    want = count if want is None else want
     block = bytes(range(256)) * 64
     counter = 0
     sent, received = hashlib.sha256(), hashlib.sha256()
@@ -419,7 +429,7 @@ def exchange(connection, count, finish):
     raw = b""
     it.socket.setblocking(False)
     deadline = time.monotonic() + TIMEOUT_S
-    while left > 0 or raw or got < count or (finish and not ended):
+    while left > 0 or raw or got < want or (finish and not ended):
         if time.monotonic() > deadline:
             raise TimeoutError("%d of %d sent, %d waiting, %d received, end %s" % (count - left, count, len(raw), got, it.end))
         if not raw and left > 0:
@@ -434,6 +444,7 @@ def exchange(connection, count, finish):
                 it.tls.write(chunk)
                 raw = it.outgoing.read()
             if left == 0 and finish and it.tls is not None:
+                # After the last byte, in one piece with it.
                 try:
                     it.tls.unwrap()
                 except ssl.SSLError:

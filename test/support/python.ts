@@ -55,6 +55,8 @@ export interface ConnectOptions {
   from?: string;
   /** Sent before the handshake. */
   preface?: string | Uint8Array;
+  /** The preface goes out together with the hello, and is cut with it. */
+  joined?: boolean;
   tls?: PythonTls;
   /** Sends this many flights of the handshake, and the next one without its last byte: `error` is "stalled" then. */
   stall?: number;
@@ -192,12 +194,13 @@ export class PythonPeer {
     return (await this.read(line)).data === line;
   }
 
-  /** Sends and reads this many bytes at once; `finish` ends after them, and waits for the other's end. */
+  /** Sends and reads this many bytes at once, or reads `want`; `finish` ends after them, and waits for the other's end. */
   exchange(
     count: number,
     finish = false,
+    want: number | null = null,
   ): Promise<{ sent: string; received: string; count: number; end: PythonEnd | null }> {
-    return this.#call("exchange", { count, finish });
+    return this.#call("exchange", { count, finish, want });
   }
 
   /** close_notify, without FIN. */

@@ -152,30 +152,6 @@ describe("the reader", () => {
     expect(copied).toBeGreaterThan(bytes.length);
     expect(copied).toBeLessThan(4 * bytes.length);
   });
-
-  test("takes time in proportion to the bytes, with records and chunks of one byte", () => {
-    // Four times the bytes: about four times as long if linear, sixteen times if quadratic.
-    const best = (bytes: Uint8Array) => {
-      let least = Infinity;
-      for (let run = 0; run < 7; run++) {
-        const started = performance.now();
-        expect(inPieces(bytes, 1).is).toBe("hello");
-        least = Math.min(least, performance.now() - started);
-      }
-      return least;
-    };
-    const padded = (size: number) => {
-      const empty = message({ extensions: [extension(21)] }).bytes.length;
-      return wrap(
-        Uint8Array.from(message({ extensions: [extension(21, new Uint8Array(size - empty))] }).bytes),
-        () => 1,
-      );
-    };
-    const small = padded(HELLO_HANDSHAKE_BYTES_MAX / 4);
-    const large = padded(HELLO_HANDSHAKE_BYTES_MAX);
-    best(small);
-    expect(best(large) / best(small)).toBeLessThan(10);
-  });
 });
 
 describe("what is not TLS", () => {

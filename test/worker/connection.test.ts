@@ -78,7 +78,7 @@ class Stage {
   takeOver(): void {
     const opened = this.connection.backendSocket;
     if (opened === null) return;
-    real.push(() => void opened.terminate());
+    real.push(() => opened.terminate());
     this.connection.backendSocket = this.backend.socket;
   }
 
@@ -274,7 +274,7 @@ describe("dialing", () => {
     expect(first.calls).toEqual(["terminate"]);
     const second = new FakeSocket();
     const opened = connection.backendSocket!;
-    real.push(() => void opened.terminate());
+    real.push(() => opened.terminate());
     connection.backendSocket = second.socket;
     expect(connection.phase).toBe("dialing");
     connection.backendDrained(first.socket);

@@ -1,0 +1,257 @@
+// What the access log and the metrics say of TLS with clients.
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { echo, type Backend } from "../support/backends.ts";
+import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
+import { connect } from "../support/client.ts";
+import { freePorts, startLb, type AccessEntry, type Lb } from "../support/lb.ts";
+import { sClient } from "../support/openssl.ts";
+import { Python } from "../support/python.ts";
+import { fixture } from "../wire/hello-bytes.ts";
+
+let ca: Authority;
+let python: Python;
+let backend: Backend;
+let leaf: Leaf;
+let soon: Leaf;
+let lb: Lb;
+let ports: { web: number; auth: number; plain: number };
+
+const DAY_MS = 86_400_000;
+const SOON_DAYS = 40;
+
+beforeAll(async () => {
+  if (peersMissing !== null) return;
+  python = new Python();
+  backend = await echo();
+  ca = await Authority.make();
+  const until = new Date(Date.now() + SOON_DAYS * DAY_MS).toISOString().replace(/[-:T]|\.\d+/g, "");
+  [leaf, soon] = await Promise.all([ca.leaf("a.example"), ca.leaf("b.example", { until })]);
+  const [web, auth, plain] = (await freePorts(3)) as [number, number, number];
+  ports = { web, auth, plain };
+  lb = await startLb(config());
+});
+afterAll(async () => {
+  await lb?.stop();
+  python?.[Symbol.dispose]();
+  backend?.stop();
+  ca?.[Symbol.dispose]();
+});
+beforeEach((context) => {
+  if (peersMissing !== null) context.skip(peersMissing);
+});
+
+const pair = ({ cert, key }: Leaf): string => `{ cert = "${cert}", key = "${key}" }`;
+
+function config(more = ""): string {
+  return `
+    workers = 1
+    [listeners.web]
+    bind = "127.0.0.1:${ports.web}"
+    pool = "app"
+    timeouts = { handshake = "400ms" }
+    [listeners.web.tls]
+    certificates = [${pair(leaf)}, ${pair(soon)}]
+    unknown_name = "reject"
+    alpn = ["h2"]
+    ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256"
+    [listeners.auth]
+    bind = "127.0.0.1:${ports.auth}"
+    pool = "app"
+    [listeners.auth.tls]
+    certificates = [${pair(leaf)}]
+    client_auth = "required"
+    client_ca = "${ca.cert}"
+    [listeners.plain]
+    bind = "127.0.0.1:${ports.plain}"
+    pool = "app"
+    [pools.app]
+    backends = ["${backend.address}"]
+    health.type = "off"
+    ${more}
+  `;
+}
+
+const byAddress = (address: string): Promise<AccessEntry> =>
+  lb.waitLine(({ client }) => client.startsWith(`${address}:`));
+const NAMED = ["-servername", "a.example"];
+
+describe("the access log", () => {
+  test("has the name that was asked for and the version that was spoken", async () => {
+    const new_ = await sClient(ports.web, "-servername", "A.Example");
+    expect(await byAddress(new_.from)).toMatchObject({ end: "eof", sni: "a.example", tls: "TLSv1.3" });
+    const old = await sClient(ports.web, "-tls1_2", "-servername", "b.example");
+    expect(await byAddress(old.from)).toMatchObject({ end: "eof", sni: "b.example", tls: "TLSv1.2" });
+  });
+
+  test("has neither where there was none", async () => {
+    using client = await connect(ports.plain, { from: "127.50.0.1" });
+    expect(await client.echoes()).toBe(true);
+    client.finish();
+    const plain = await byAddress("127.50.0.1");
+    expect([plain.sni, plain.tls]).toEqual([undefined, undefined]);
+    const mine = await ca.leaf("mine");
+    const nameless = await python.connect(ports.auth, { from: "127.50.0.2", tls: { cert: mine.cert, key: mine.key } });
+    expect(await nameless.echoes()).toBe(true);
+    await nameless.finish();
+    const line = await byAddress("127.50.0.2");
+    expect([line.sni, line.tls]).toEqual([undefined, "TLSv1.3"]);
+  });
+
+  test("has the name of a handshake that failed, and no version", async () => {
+    const said = await sClient(ports.web, "-servername", "unknown.example");
+    const line = await byAddress(said.from);
+    expect(line).toMatchObject({
+      end: "handshake_failed",
+      end_by: "client",
+      sni: "unknown.example",
+      error: "unknown_name",
+    });
+    expect(line.tls).toBeUndefined();
+  });
+});
+
+describe("the metrics", () => {
+  const count = (name: string, labels: Record<string, string>): Promise<number | null> =>
+    lb.metric(name, { listener: "web", ...labels });
+
+  test("count handshakes by version, and whether a session was resumed", async () => {
+    const all = async (): Promise<(number | null)[]> => {
+      const counts = [];
+      for (const version of ["TLSv1.2", "TLSv1.3"]) {
+        for (const resumed of ["false", "true"])
+          counts.push(await count("lb_tls_handshakes_total", { version, resumed }));
+      }
+      return counts;
+    };
+    const before = await all();
+    for (const [version, times] of [
+      ["-tls1_2", 1],
+      ["-tls1_3", 2],
+    ] as const) {
+      const file = `${ca.dir}/session${version}`;
+      expect(await sClient(ports.web, version, ...NAMED, "-sess_out", file)).toMatchObject({
+        echoed: true,
+        reused: false,
+      });
+      for (let i = 0; i < times; i++) {
+        expect(await sClient(ports.web, version, ...NAMED, "-sess_in", file)).toMatchObject({
+          echoed: true,
+          reused: true,
+        });
+      }
+    }
+    const after = await all();
+    expect(after.map((value, i) => value! - before[i]!)).toEqual([1, 1, 1, 2]);
+  });
+
+  test("are a histogram of the time that handshakes took", async () => {
+    const done = (await count("lb_tls_handshakes_total", {}))!;
+    expect(done).toBeGreaterThan(0);
+    const name = "lb_tls_handshake_duration_seconds";
+    expect(await count(`${name}_count`, {})).toBe(done);
+    expect(await count(`${name}_bucket`, { le: "+Inf" })).toBe(done);
+    const sum = (await count(`${name}_sum`, {}))!;
+    // A handshake on one machine takes more than 10 µs and less than a second.
+    expect(sum).toBeGreaterThan(done * 1e-5);
+    expect(sum).toBeLessThan(done);
+    const buckets = [];
+    for (const le of ["0.001", "0.0025", "0.005", "0.01", "0.1", "1", "10"])
+      buckets.push((await count(`${name}_bucket`, { le }))!);
+    expect(buckets.toSorted((a, b) => a - b)).toEqual(buckets);
+    expect(buckets.at(-1)).toBe(done);
+  });
+
+  const failures: { [reason: string]: () => Promise<unknown> } = {
+    not_tls: async () => {
+      using client = await connect(ports.web);
+      client.send("GET / HTTP/1.0\r\n\r\n");
+      await client.ended;
+    },
+    bad_hello: async () => {
+      using client = await connect(ports.web);
+      client.send(fixture("openssl-tls13").fill(0xff, 43, 45));
+      await client.ended;
+    },
+    unknown_name: () => sClient(ports.web, "-servername", "unknown.example"),
+    protocol_version: () => sClient(ports.web, ...NAMED, "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"),
+    no_shared_cipher: () => sClient(ports.web, ...NAMED, "-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+    no_shared_alpn: () => sClient(ports.web, ...NAMED, "-alpn", "spdy/1"),
+    // A client that does not trust our certificate says so: TLS 1.3 too, where OpenSSL does it before it encrypts.
+    alert: () => sClient(ports.web, ...NAMED, "-no-CAfile", "-no-CApath", "-no-CAstore", "-verify_return_error"),
+    closed: async () => {
+      using client = await connect(ports.web);
+      client.send(fixture("openssl-tls13").subarray(0, 50));
+      client.finish();
+      await client.ended;
+    },
+    timeout: async () => {
+      using client = await connect(ports.web);
+      client.send(fixture("openssl-tls13").subarray(0, 50));
+      await client.ended;
+    },
+  };
+
+  test.each(Object.keys(failures))("count failures by reason: %s", async (reason) => {
+    const before = (await count("lb_tls_handshake_failures_total", {}))!;
+    const of = (await count("lb_tls_handshake_failures_total", { reason }))!;
+    const from = lb.accessLines().length;
+    await failures[reason]!();
+    await lb.waitLines(from + 1, () => true);
+    expect(await count("lb_tls_handshake_failures_total", { reason })).toBe(of + 1);
+    expect(await count("lb_tls_handshake_failures_total", {})).toBe(before + 1);
+  });
+
+  test("count failures by reason: certificate_missing, certificate_bad", async () => {
+    const of = (reason: string): Promise<number | null> =>
+      lb.metric("lb_tls_handshake_failures_total", { listener: "auth", reason });
+    const self = await ca.selfSigned("self");
+    const one = await sClient(ports.auth);
+    const two = await sClient(ports.auth, "-cert", self.cert, "-key", self.key);
+    for (const { from } of [one, two]) await byAddress(from);
+    expect([await of("certificate_missing"), await of("certificate_bad")]).toEqual([1, 1]);
+  });
+
+  test("a handshake that is done counts as nothing else", async () => {
+    const before = (await count("lb_tls_handshake_failures_total", {}))!;
+    const { from } = await sClient(ports.web, ...NAMED);
+    await byAddress(from);
+    expect(await count("lb_tls_handshake_failures_total", {})).toBe(before);
+  });
+
+  test("know when each certificate expires", async () => {
+    const days = async (cert: string): Promise<number> =>
+      (await lb.metric("lb_tls_certificate_expiry", { listener: "web", cert }))!;
+    expect(Math.abs((await days(soon.cert)) - SOON_DAYS)).toBeLessThan(1.1);
+    const far = (Date.UTC(2120, 0, 1) - Date.now()) / DAY_MS;
+    expect(Math.abs((await days(leaf.cert)) - far)).toBeLessThan(1.1);
+  });
+
+  test("say nothing of listeners without TLS", async () => {
+    const lines = (await lb.metrics()).split("\n").filter((line) => line.startsWith("lb_tls_"));
+    expect(lines.some((line) => line.includes('listener="web"'))).toBe(true);
+    expect(lines.some((line) => line.includes('listener="plain"'))).toBe(false);
+  });
+
+  test("go on counting over a reload", async () => {
+    const before = (await count("lb_tls_handshakes_total", {}))!;
+    expect((await lb.reload(config('connect_timeout = "1s"'))).ok).toBe(true);
+    const { from } = await sClient(ports.web, ...NAMED);
+    await byAddress(from);
+    expect(await count("lb_tls_handshakes_total", {})).toBe(before + 1);
+  });
+});
+
+describe("the log in text", () => {
+  test("has the same keys", async () => {
+    await lb.reload(`${config()}\n[log]\nformat = "text"\naccess = "stdout"\n`);
+    const { from } = await sClient(ports.web, ...NAMED);
+    const client = await python.connect(ports.web, { from: "127.50.0.9", tls: { name: "a.example" } });
+    expect(await client.echoes()).toBe(true);
+    await client.finish();
+    await lb.waitStatus(({ connections }) => connections.open === 0);
+    const lines = (): string[] =>
+      lb.stdout.filter((line) => line.includes(`client=${from}:`) || line.includes("client=127.50.0.9:"));
+    await lb.waitStatus(() => lines().length === 2);
+    for (const line of lines()) expect(line).toMatch(/ sni=a\.example tls=TLSv1\.3 /);
+  });
+});
