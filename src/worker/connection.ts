@@ -158,7 +158,7 @@ export class Connection implements TimerNode {
     this.client = null;
     this.up.from = null;
     if (this.phase === "closed") {
-      this.#stopLingering();
+      if (this.backendSocket === null) this.#stopLingering();
       return;
     }
     // The number may be another socket's from now on.
@@ -219,7 +219,11 @@ export class Connection implements TimerNode {
       this.attemptFailed((error as { code?: string } | undefined)?.code ?? "ECONNREFUSED");
       return;
     }
-    if (this.phase === "closed") return;
+    if (this.phase === "closed") {
+      this.backendSocket = null;
+      if (this.client === null) this.#stopLingering();
+      return;
+    }
     if (error !== undefined) {
       this.finish("reset", "backend");
       return;
@@ -359,6 +363,8 @@ export class Connection implements TimerNode {
     switch (this.phase) {
       case "closed":
         this.client?.terminate();
+        this.backendSocket?.terminate();
+        this.#stopLingering();
         return;
       case "accepted":
         return;
@@ -420,8 +426,9 @@ export class Connection implements TimerNode {
     if (this.phase === "closed") return;
     const relayed = this.phase === "relaying";
     const waits = this.up.queue !== null || this.down.queue !== null;
-    const silent = end === "idle_timeout" || end === "half_close_timeout";
-    const quiet = !waits && (silent || this.plane.wheel.now - this.activeMs >= QUIET_MS);
+    // Idle is quiet however short; after half of a close somebody waits for an answer that did not come whole.
+    const still = end === "idle_timeout" || this.plane.wheel.now - this.activeMs >= QUIET_MS;
+    const quiet = !waits && still && end !== "half_close_timeout";
     this.enter("closed");
     this.plane.wheel.cancel(this);
     this.#count(end, by);
@@ -431,8 +438,12 @@ export class Connection implements TimerNode {
     this.down.clear();
     this.head = null;
     const { client, backendSocket } = this;
+    const orderly = relayed && by === "lb" && quiet;
+    const speaksTls = this.tlsVersion !== "" || (this.pool?.tls ?? null) !== null;
+    // A TLS socket that we end waits for the peer's close_notify, ten seconds long (Bun 1.4.5).
+    if (orderly && speaksTls) return this.#linger();
     this.backendSocket = null;
-    if (end === "eof" || (relayed && by === "lb" && quiet)) {
+    if (end === "eof" || orderly) {
       this.client = null;
       client?.end();
       backendSocket?.end();
@@ -486,16 +497,19 @@ export class Connection implements TimerNode {
     plane.forget(this);
   }
 
-  // A close while bytes of the client are unread would send RST in spite of us (RFC 1122, 4.2.2.13), so the socket stays,
-  // its bytes ignored, until the client's own FIN or for a second.
+  // A close while bytes of the peer are unread would send RST in spite of us (RFC 1122, 4.2.2.13), so what is left of the
+  // sockets stays, its bytes ignored, until the peer's own FIN or for a second.
   #linger(): void {
-    if (this.client === null) return;
+    const { client, backendSocket } = this;
+    if (client === null && backendSocket === null) return;
     if (!this.plane.mayLinger()) {
-      this.client.terminate();
+      client?.terminate();
+      backendSocket?.terminate();
       return;
     }
     this.#lingers = true;
-    this.client.shutdown();
+    client?.shutdown();
+    backendSocket?.shutdown();
     this.plane.startClock();
     this.plane.wheel.schedule(this, this.plane.wheel.now + LINGER_MS);
   }

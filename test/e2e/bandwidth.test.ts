@@ -1,4 +1,5 @@
-// Bandwidth limits, measured where the bytes come out, by peers that are not Bun's.
+// Bandwidth limits, measured where the bytes come out, by peers that are not Bun's. The tests take time and little else, so
+// they all run at once.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { cpuSeconds } from "../support/proc.ts";
@@ -37,10 +38,17 @@ afterAll(async () => {
   await Promise.all([clients, servers].map((peers) => peers[Symbol.asyncDispose]()));
 });
 
-async function pair(name: string): Promise<{ client: PeerSocket; server: PeerSocket }> {
-  const accepted = listener.accept();
-  const client = await clients.connect(`127.0.0.1:${ports.get(name)}`);
-  return { client, server: await accepted };
+let lastPair: Promise<unknown> = Promise.resolve();
+
+/** One after the other, so that each client finds its own connection at the server. */
+function pair(name: string): Promise<{ client: PeerSocket; server: PeerSocket }> {
+  const next = lastPair.then(async () => {
+    const accepted = listener.accept();
+    const client = await clients.connect(`127.0.0.1:${ports.get(name)}`);
+    return { client, server: await accepted };
+  });
+  lastPair = next;
+  return next;
 }
 
 /** The rate within 5 % of what the config says. */
@@ -50,7 +58,7 @@ function expectRate({ count, seconds }: { count: number; seconds: number }, byte
   expect(rate).toBeLessThan(bytesPerSecond * 1.05);
 }
 
-describe("a bandwidth limit", () => {
+describe.concurrent("a bandwidth limit", () => {
   test("of 1 MB/s is that over five seconds, each way and for each connection by itself", async () => {
     const pairs = [await pair("both"), await pair("both")];
     const cpu = cpuSeconds(lb.pid);

@@ -401,6 +401,8 @@ describe("an end that is ours", () => {
         listener("busy", busy, [leaf], { of: 'timeouts = { lifetime = "300ms" }' }) +
         pool("app", backend.address),
     );
+    await lb.status();
+    const before = descriptors(lb.pid);
     const idle = await python.connect(quiet, { tls: { name: "a.example" } });
     expect(await idle.echoes()).toBe(true);
     const talks = await python.connect(busy, { tls: { name: "a.example" } });
@@ -408,7 +410,11 @@ describe("an end that is ours", () => {
     expect(await talks.read()).toEqual({ data: "", end: "reset" });
     expect(await lineOf(lb, { from: talks.address })).toMatchObject({ end: "lifetime", end_by: "lb" });
     expect(await idle.read()).toEqual({ data: "", end: "close_notify" });
+    // The client answers nothing to that, and is not waited for.
+    const told = performance.now();
     expect(await idle.rawEnd()).toBe("fin");
+    await eventually("the descriptors are free", () => descriptors(lb.pid) <= before);
+    expect(performance.now() - told).toBeLessThan(3000);
     expect(await lineOf(lb, { from: idle.address })).toMatchObject({ end: "idle_timeout", end_by: "lb" });
   });
 });

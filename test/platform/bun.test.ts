@@ -23,8 +23,9 @@ import {
 } from "../../src/platform/sockets.ts";
 import { blackhole } from "../support/backends.ts";
 import { eventually } from "../support/eventually.ts";
-import { countSockets, socketOption, SYN_SENT, SOL_TCP, tcpInfo } from "../support/kernel.ts";
+import { socketOption, SOL_TCP, tcpInfo } from "../support/kernel.ts";
 import { freePort } from "../support/lb.ts";
+import { synSent } from "../support/proc.ts";
 
 const TCP_NODELAY = 1;
 
@@ -257,9 +258,9 @@ describe("Bun.connect({ fd })", () => {
     for (const one of events) {
       adoptConnecting(beginConnect(sockaddr(endpoint(hole.address)), null), null, one.table);
     }
-    expect(countSockets(SYN_SENT, hole.port)).toBe(20);
+    expect(await synSent(hole.port)).toBe(20);
     for (const one of events) one.socket!.terminate();
-    expect(countSockets(SYN_SENT, hole.port)).toBe(0);
+    expect(await synSent(hole.port)).toBe(0);
   });
 
   test("sends small writes at once", async () => {

@@ -25,7 +25,6 @@ import {
 import { eventually } from "../support/eventually.ts";
 import {
   closedOnExec,
-  descriptors,
   ESTABLISHED,
   SO_KEEPALIVE,
   socketOption,
@@ -38,6 +37,7 @@ import {
   tcpInfo,
 } from "../support/kernel.ts";
 import { freePort } from "../support/lb.ts";
+import { descriptors } from "../support/proc.ts";
 
 const atEnd: (() => void)[] = [];
 afterEach(() => {
@@ -165,10 +165,10 @@ describe("listenOn", () => {
     // TEST-NET-1 (RFC 5737) is nobody's.
     expect(listenOn(endpoint(`192.0.2.1:${port}`), 1)).toEqual({ call: "bind", code: "EADDRNOTAVAIL" });
     expect(listenOn(endpoint("unix:/no/such/folder/a.sock"), 1)).toEqual({ call: "bind", code: "ENOENT" });
-    const before = descriptors().length;
+    const before = descriptors(process.pid);
     for (let i = 0; i < 1000; i++) listenOn(endpoint(`127.0.0.1:${port}`), 1);
     // Other tests run in this process too.
-    expect(descriptors().length - before).toBeLessThan(500);
+    expect(descriptors(process.pid) - before).toBeLessThan(500);
   });
 
   test("makes the accept queue as long as asked", async () => {
@@ -437,13 +437,13 @@ describe("beginConnect", () => {
     const local = sockaddr(endpoint("127.0.0.1:1"));
     // TEST-NET-1 (RFC 5737) is nobody's.
     const foreign = sockaddr(endpoint("192.0.2.1:0"));
-    const before = descriptors().length;
+    const before = descriptors(process.pid);
     for (let i = 0; i < 1000; i++) {
       expect(beginConnect(local, foreign)).toBe(errorNumber.EADDRNOTAVAIL);
       expect(beginConnect(sockaddr(endpoint("unix:/no/such.sock")), null)).toBe(errorNumber.ENOENT);
     }
     // Other tests run in this process too.
-    expect(descriptors().length - before).toBeLessThan(500);
+    expect(descriptors(process.pid) - before).toBeLessThan(500);
   });
 });
 

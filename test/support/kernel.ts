@@ -1,5 +1,5 @@
 // What the kernel says of a socket, asked for without the code under test: socket options and connection states.
-import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { openLibc } from "../../src/platform/libc.ts";
 
 export const SOL_SOCKET = 1;
@@ -48,22 +48,4 @@ export function countSockets(state: number, port: number, pid: number | "self" =
     const [, local, remote, of] = row.trim().split(/\s+/);
     return of === hexState && (local!.endsWith(`:${hexPort}`) || remote!.endsWith(`:${hexPort}`));
   }).length;
-}
-
-/** The open descriptors of a process: what each one is. */
-export function descriptors(pid: number | "self" = "self"): string[] {
-  const folder = `/proc/${pid}/fd`;
-  return readdirSync(folder).flatMap((fd) => {
-    try {
-      return [readlinkSync(`${folder}/${fd}`)];
-    } catch {
-      return [];
-    }
-  });
-}
-
-/** Resident memory of a process in bytes. */
-export function residentBytes(pid: number | "self"): number {
-  const [, kilobytes] = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
-  return Number(kilobytes) * 1024;
 }
