@@ -1,9 +1,9 @@
 // Bandwidth limits, measured where the bytes come out, by peers that are not Bun's. The tests take time and little else, so
 // they all run at once.
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { cpuSeconds } from "../support/proc.ts";
-import { TcpPeers, type PeerListener, type PeerSocket } from "../support/tcp-peer.ts";
+import { pythonMissing, TcpPeers, type PeerListener, type PeerSocket } from "../support/tcp-peer.ts";
 
 const MB = 1_000_000;
 
@@ -14,6 +14,7 @@ let lb: Lb;
 const ports = new Map<string, number>();
 
 beforeAll(async () => {
+  if (pythonMissing !== null) return;
   clients = new TcpPeers();
   servers = new TcpPeers();
   listener = await servers.listen();
@@ -34,8 +35,13 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
+  if (pythonMissing !== null) return;
   await lb.stop();
   await Promise.all([clients, servers].map((peers) => peers[Symbol.asyncDispose]()));
+});
+
+beforeEach((context) => {
+  if (pythonMissing !== null) context.skip(pythonMissing);
 });
 
 let lastPair: Promise<unknown> = Promise.resolve();

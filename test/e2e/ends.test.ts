@@ -1,8 +1,8 @@
 // Every way in which a connection can end: what its client sees, its line in the access log, and its counter. Each has a
 // listener of its own, so that the counters tell of it alone.
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { blackhole, echo, refusing, silent, tagged, type Backend, type Blackhole } from "../support/backends.ts";
-import { Authority } from "../support/certificates.ts";
+import { Authority, peersMissing } from "../support/certificates.ts";
 import { connect, type Client, type ConnectOptions } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startLb, type AccessEntry, type Lb } from "../support/lb.ts";
@@ -29,6 +29,7 @@ interface Listener {
 }
 
 beforeAll(async () => {
+  if (peersMissing !== null) return;
   const [echoing, speaking, dumb, checked] = await Promise.all([echo(), tagged("hello"), silent(), echo()]);
   backends = [echoing, speaking, dumb, checked];
   hole = await blackhole();
@@ -93,10 +94,15 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
+  if (peersMissing !== null) return;
   await lb.stop();
   for (const backend of backends) backend.stop();
   await hole[Symbol.asyncDispose]();
   authority[Symbol.dispose]();
+});
+
+beforeEach((context) => {
+  if (peersMissing !== null) context.skip(peersMissing);
 });
 
 const visit = (listener: string, options?: ConnectOptions): Promise<Client> => connect(ports.get(listener)!, options);

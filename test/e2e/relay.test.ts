@@ -3,11 +3,11 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { residentBytes } from "../support/proc.ts";
-import { TcpPeers, type PeerListener, type PeerSocket } from "../support/tcp-peer.ts";
+import { pythonMissing, TcpPeers, type PeerListener, type PeerSocket } from "../support/tcp-peer.ts";
 
 const MB = 1_000_000;
 
@@ -31,6 +31,7 @@ function config(bind: string, backend: string, more = ""): string {
 }
 
 beforeAll(async () => {
+  if (pythonMissing !== null) return;
   clients = new TcpPeers();
   servers = new TcpPeers();
   listener = await servers.listen("127.0.0.1:0", { rcvbuf: 16_384 });
@@ -39,8 +40,13 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
+  if (pythonMissing !== null) return;
   await lb.stop();
   await Promise.all([clients, servers].map((peers) => peers[Symbol.asyncDispose]()));
+});
+
+beforeEach((context) => {
+  if (pythonMissing !== null) context.skip(pythonMissing);
 });
 
 /** A client, and its connection as the backend sees it. */

@@ -242,10 +242,11 @@ describe("a backend that is no TLS server, or a slow one", () => {
   test("that says nothing is given up after connect_timeout, and another one is tried", async () => {
     using mute = await sink();
     const well = await serve(good);
-    const [alone, two] = (await freePorts(2)) as [number, number];
+    const [alone, two, patient] = (await freePorts(3)) as [number, number, number];
     const timeout = 'connect_timeout = "300ms"';
     await using lb = await startLb(
-      `workers = 1\n${pair("alone", alone, [mute.address], trust(), timeout)}${pair("two", two, [mute.address, well.address], trust(), timeout)}`,
+      `workers = 1\n${pair("alone", alone, [mute.address], trust(), timeout)}${pair("two", two, [mute.address, well.address], trust(), timeout)}` +
+        pair("patient", patient, [mute.address], trust(), 'connect_timeout = "1m"'),
     );
     const idle = descriptors(lb.pid);
     using client = await connect(alone);
@@ -258,10 +259,10 @@ describe("a backend that is no TLS server, or a slow one", () => {
     expect(await another.echoes()).toBe(true);
     expect(await third.echoes()).toBe(true);
     // Who goes while the backend is still being asked takes the attempt along.
-    using hasty = await connect(alone);
-    await eventually("the backend is dialled", () => mute.open.size > 0);
+    using hasty = await connect(patient);
     hasty.send("x");
-    await allRead(alone, [hasty]);
+    await allRead(patient, [hasty]);
+    await eventually("the backend is dialled", () => mute.open.size > 0);
     hasty.reset();
     expect(await lineOf(lb, hasty)).toMatchObject({ end: "reset", end_by: "client" });
     another.reset();

@@ -1,6 +1,10 @@
 // Peers that are not Bun's: sockets in a Python process, told what to do from here. See tcp_peer.py, which does it.
-import { spawn, type ChildProcess } from "node:child_process";
+import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { join } from "node:path";
+
+/** Why there are no such peers on this machine, or null if there are. */
+export const pythonMissing: string | null =
+  spawnSync("python3", ["--version"]).status === 0 ? null : "python3 is not installed";
 
 export type PeerEnd = "fin" | "reset";
 

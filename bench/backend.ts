@@ -1,0 +1,35 @@
+// The one backend behind every contender: nginx with one worker, a 16-byte answer from memory and a large file.
+import { truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { nginxCommand, nginxPreamble } from "./contenders.ts";
+
+export const smallPath = "/small";
+export const largePath = "/large";
+export const largeBytes = 256 * 2 ** 20;
+
+/** The backend's files and command, as of a contender. */
+export function setUpBackend({ folder, port }: { folder: string; port: number }) {
+  // A hole: it costs no disk, and the page cache serves it like any file.
+  writeFileSync(join(folder, "large"), "");
+  truncateSync(join(folder, "large"), largeBytes);
+  const config = `
+${nginxPreamble(folder)}
+http {
+  access_log off;
+  sendfile on;
+  keepalive_timeout 1h;
+  keepalive_requests 1000000000;
+  client_body_temp_path ${folder}/body;
+  proxy_temp_path ${folder}/proxy;
+  fastcgi_temp_path ${folder}/fastcgi;
+  uwsgi_temp_path ${folder}/uwsgi;
+  scgi_temp_path ${folder}/scgi;
+  server {
+    listen 127.0.0.1:${port} backlog=4096;
+    location = ${smallPath} { return 200 "sixteen bytes...\\n"; }
+    location = ${largePath} { root ${folder}; }
+  }
+}
+`;
+  return { files: { "nginx.conf": config }, command: nginxCommand(folder) };
+}

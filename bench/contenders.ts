@@ -1,0 +1,168 @@
+// The proxies that are compared, each as a competent operator would set it up for one thread: TCP mode, the same
+// timeouts, no log, no health checks, no TCP keepalive. One row a contender.
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import type { KeyType } from "./certificates.ts";
+
+export type Brand = "lb" | "haproxy" | "nginx" | "direct";
+
+export interface Contender {
+  /** Unique; variants of one brand differ here. */
+  name: string;
+  brand: Brand;
+  /** What sets it apart from the others of its brand. */
+  about?: string;
+  /** Where it speaks TLS to its clients: the type of its certificate's key. */
+  tls?: KeyType;
+  /** The files that it needs, by name, and the command that runs it in the foreground; undefined = the bare backend. */
+  setUp?: (site: Site) => { files: Record<string, string>; command: string[] };
+}
+
+export interface Site {
+  folder: string;
+  /** Port to listen on, and port of the backend. */
+  port: number;
+  backendPort: number;
+  /** The file with certificate and key; "" = no TLS. */
+  certificate: string;
+}
+
+/** More than any scenario opens. */
+export const connectionsMax = 6000;
+
+export const lbPath = join(import.meta.dir, "../dist/lb");
+
+export const lb: Contender = {
+  name: "lb",
+  brand: "lb",
+  setUp: ({ folder, port, backendPort, certificate }) => ({
+    files: {
+      "lb.toml": `
+workers = 1
+max_connections = ${connectionsMax}
+[admin]
+enabled = false
+[log]
+access = "off"
+[listeners.bench]
+bind = "127.0.0.1:${port}"
+pool = "nginx"
+backlog = 4096
+[listeners.bench.timeouts]
+idle = "10m"
+${certificate === "" ? "" : lbTls(certificate)}
+[pools.nginx]
+backends = ["127.0.0.1:${backendPort}"]
+connect_timeout = "3s"
+keepalive = "0s"
+[pools.nginx.health]
+type = "off"
+`,
+    },
+    command: [lbPath, join(folder, "lb.toml")],
+  }),
+};
+
+export const haproxy: Contender = { name: "haproxy", brand: "haproxy", setUp: haproxyWith("") };
+
+export const haproxySpliceAuto: Contender = {
+  name: "haproxy splice-auto",
+  brand: "haproxy",
+  about: "`option splice-auto`",
+  setUp: haproxyWith("option splice-auto"),
+};
+
+export const haproxySplice: Contender = {
+  name: "haproxy splice",
+  brand: "haproxy",
+  about: "`option splice-request` and `option splice-response`",
+  setUp: haproxyWith("option splice-request\n  option splice-response"),
+};
+
+export const nginx: Contender = {
+  name: "nginx",
+  brand: "nginx",
+  setUp: ({ folder, port, backendPort, certificate }) => ({
+    files: {
+      "nginx.conf": `
+${nginxPreamble(folder)}
+stream {
+  access_log off;
+  server {
+    listen 127.0.0.1:${port} ${certificate === "" ? "" : "ssl"} backlog=4096;
+    ${certificate === "" ? "" : nginxTls(certificate)}
+    proxy_pass 127.0.0.1:${backendPort};
+    proxy_connect_timeout 3s;
+    proxy_timeout 10m;
+  }
+}
+`,
+    },
+    command: nginxCommand(folder),
+  }),
+};
+
+/** No proxy at all: what backend and load reach by themselves. */
+export const direct: Contender = { name: "direct", brand: "direct" };
+
+/** Each of them as one that speaks TLS to its clients; version, cipher and curve are the client's choice. */
+export function withTls(tls: KeyType): Contender[] {
+  return [lb, haproxy, nginx].map((contender) => ({ ...contender, tls }));
+}
+
+/** The lines that every nginx of the bench begins with. */
+export function nginxPreamble(folder: string): string {
+  const module = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules"]
+    .map((modules) => join(modules, "ngx_stream_module.so"))
+    .find((file) => existsSync(file));
+  return `
+${module === undefined ? "" : `load_module ${module};`}
+${process.getuid?.() === 0 ? "user root;" : ""}
+daemon off;
+worker_processes 1;
+pid ${join(folder, "nginx.pid")};
+error_log stderr crit;
+events { worker_connections ${2 * connectionsMax + 1000}; multi_accept on; }`;
+}
+
+export function nginxCommand(folder: string): string[] {
+  return ["nginx", "-p", folder, "-e", "stderr", "-c", join(folder, "nginx.conf")];
+}
+
+function lbTls(certificate: string): string {
+  return `[listeners.bench.tls]
+certificates = [{ cert = "${certificate}", key = "${certificate}" }]`;
+}
+
+/** TLS 1.3 is not on by itself before nginx 1.23.4. */
+function nginxTls(certificate: string): string {
+  return `ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_certificate ${certificate};
+    ssl_certificate_key ${certificate};`;
+}
+
+function haproxyTls(certificate: string): string {
+  return `ssl crt ${certificate} ssl-min-ver TLSv1.2`;
+}
+
+function haproxyWith(options: string): NonNullable<Contender["setUp"]> {
+  return ({ folder, port, backendPort, certificate }) => ({
+    files: {
+      "haproxy.cfg": `
+global
+  nbthread 1
+  maxconn ${connectionsMax}
+defaults
+  mode tcp
+  timeout connect 3s
+  timeout client 10m
+  timeout server 10m
+listen bench
+  bind 127.0.0.1:${port} backlog 4096 ${certificate === "" ? "" : haproxyTls(certificate)}
+  server nginx 127.0.0.1:${backendPort}
+  ${options}
+`,
+    },
+    command: ["haproxy", "-db", "-f", join(folder, "haproxy.cfg")],
+  });
+}

@@ -1,0 +1,26 @@
+// How a generator talks with the bench: it says "ready" on its output, and does one step for each line of its input.
+import { readSync } from "node:fs";
+
+/** The task that the bench gave on the command line. */
+export function task<T>(): T {
+  return JSON.parse(process.argv[2] ?? "{}") as T;
+}
+
+export function ready(): void {
+  process.stdout.write("ready\n");
+}
+
+/** Waits for the bench's word; ends the process when the bench is gone. */
+export function awaitGo(): void {
+  if (readSync(0, new Uint8Array(16)) === 0) process.exit(0);
+}
+
+export function answer(result: object): void {
+  process.stdout.write(`${JSON.stringify(result)}\n`);
+}
+
+/** An HTTP request for a path of the backend. */
+export function requestFor(path: string, close = false): Uint8Array {
+  const header = close ? "Connection: close\r\n" : "";
+  return new TextEncoder().encode(`GET ${path} HTTP/1.1\r\nHost: bench\r\n${header}\r\n`);
+}

@@ -1,0 +1,60 @@
+// The command line of the bench.
+import { parseArgs } from "node:util";
+
+export interface Options {
+  rounds: number;
+  /** Seconds of load that is not measured, before each measurement. */
+  warmSeconds: number;
+  /** Seconds of load that is measured. */
+  seconds: number;
+  /** Names of the scenarios to run; empty = all. */
+  only: string[];
+  /** Whether each proxy has a processor of its own, and the load the others. */
+  pinned: boolean;
+  /** Whether the run is long and whole enough to be kept. */
+  kept: boolean;
+}
+
+export const usage = `bun bench/run.ts [--quick] [--only NAME]... [--rounds N] [--free]
+
+  --quick      a short, rough run
+  --only NAME  this scenario alone; may be given several times
+  --rounds N   rounds instead of 5
+  --free       let the kernel place the processes, instead of one processor for the proxy and the others for the load
+
+Only a whole run (no --quick, no --only, no --free, at least 5 rounds) is written to bench/RESULTS.md.`;
+
+const roundsOfWholeRun = 5;
+
+/** The options, or a sentence on what is wrong with them. */
+export function parseOptions(args: string[], scenarios: string[]): Options | string {
+  const { values } = parseArgs({
+    args,
+    strict: false,
+    options: {
+      quick: { type: "boolean", default: false },
+      only: { type: "string", multiple: true, default: [] },
+      rounds: { type: "string" },
+      free: { type: "boolean", default: false },
+      help: { type: "boolean", default: false },
+    },
+  });
+  const known = ["quick", "only", "rounds", "free", "help"];
+  const stranger = Object.keys(values).find((name) => !known.includes(name));
+  if (stranger !== undefined || values.help === true) return usage;
+  const only = (values.only as string[]).flatMap((names) => names.split(","));
+  const unknown = only.find((name) => !scenarios.includes(name));
+  if (unknown !== undefined) return `no scenario "${unknown}"; there are: ${scenarios.join(", ")}`;
+  const quick = values.quick === true;
+  const rounds = Number(values.rounds ?? (quick ? 1 : roundsOfWholeRun));
+  if (!Number.isInteger(rounds) || rounds < 1) return "--rounds wants a whole number of at least 1";
+  const pinned = values.free !== true;
+  return {
+    rounds,
+    warmSeconds: 1,
+    seconds: quick ? 1 : 3,
+    only,
+    pinned,
+    kept: !quick && only.length === 0 && pinned && rounds >= roundsOfWholeRun,
+  };
+}

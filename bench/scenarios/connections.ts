@@ -1,0 +1,12 @@
+// A connection for each request: what accept, connect and close cost.
+import { direct, haproxy, lb, nginx } from "../contenders.ts";
+import { throughput } from "./throughput.ts";
+
+export const connections = throughput({
+  name: "connections",
+  about: "wrk, 64 at a time, `Connection: close`: each request on a new connection.",
+  contenders: [lb, haproxy, nginx, direct],
+  task: { connections: 64, close: true },
+  titles: { rate: "new connections", cpu: "CPU per million connections" },
+  unit: "connections/s",
+});

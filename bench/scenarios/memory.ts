@@ -1,0 +1,62 @@
+// What an open connection without traffic holds in user space; the kernel's own share is the same for all.
+import { haproxy, lb, nginx, type Contender } from "../contenders.ts";
+import { Load, withLoad } from "../load.ts";
+import { openFilesMax } from "../procstat.ts";
+import type { Scenario } from "../scenario.ts";
+
+const idleConnections = 5000;
+const warmConnections = 200;
+/** Time for a proxy to give back what it needed only to open them. */
+const settleMs = 2000;
+
+export const memory = memoryOf({ name: "memory", contenders: [lb, haproxy, nginx] });
+
+export interface IdleMemory {
+  name: string;
+  contenders: Contender[];
+  tls?: boolean;
+}
+
+export function memoryOf({ name, contenders, tls = false }: IdleMemory): Scenario {
+  const over = tls ? " over TLS" : "";
+  return {
+    name,
+    about:
+      `Anonymous and shared memory (smaps_rollup) before and after ${idleConnections} connections${over}, each of which carried ` +
+      `one request, ${settleMs / 1000} s later; in all: the proportional set size then.`,
+    contenders,
+    ignoresOthers: true,
+    metrics: [
+      { key: "each", title: `memory per idle connection${over}`, unit: "KiB", better: "lower", wanted: 1 },
+      {
+        key: "total",
+        title: `memory in all, ${idleConnections} idle connections${over}`,
+        unit: "MiB",
+        better: "lower",
+      },
+      {
+        key: "base",
+        title: `memory in all, none open${tls ? ", listener with TLS" : ""}`,
+        unit: "MiB",
+        better: "lower",
+      },
+    ],
+    async measure(bench, proxy) {
+      if (openFilesMax() < 2 * idleConnections + 1000)
+        throw new Error("the limit of open files (ulimit -Hn) is too low");
+      const load = new Load(bench, "idle", { port: proxy.port, connections: idleConnections, warmConnections, tls });
+      return await withLoad(load, async () => {
+        await Bun.sleep(settleMs);
+        const before = proxy.memory();
+        await load.step();
+        await Bun.sleep(settleMs);
+        const after = proxy.memory();
+        return {
+          each: (after.data - before.data) / idleConnections / 1024,
+          total: after.total / 2 ** 20,
+          base: before.total / 2 ** 20,
+        };
+      });
+    },
+  };
+}

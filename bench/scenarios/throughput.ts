@@ -1,0 +1,41 @@
+// What requests and connections share: as much as goes, by wrk, with the proxy's processor time beside it.
+import type { Contender } from "../contenders.ts";
+import { wrk } from "../load.ts";
+import { cpuWhile } from "../procstat.ts";
+import type { Scenario } from "../scenario.ts";
+
+export interface Throughput {
+  name: string;
+  about: string;
+  contenders: Contender[];
+  task: { connections: number; close: boolean; tls?: boolean };
+  titles: { rate: string; cpu: string };
+  unit: string;
+  /** Of the rate. */
+  wanted?: number;
+}
+
+export function throughput({ name, about, contenders, task, titles, unit, wanted = 0.95 }: Throughput): Scenario {
+  return {
+    name,
+    about,
+    contenders,
+    metrics: [
+      { key: "rate", title: titles.rate, unit, better: "higher", wanted },
+      { key: "cpu", title: titles.cpu, unit: "CPU s", better: "lower" },
+      { key: "busy", title: `${titles.rate}: proxy's CPU in use`, unit: "%", better: "neither" },
+    ],
+    async measure(bench, proxy) {
+      const { warmSeconds, seconds } = bench.options;
+      await wrk(bench, proxy, { ...task, seconds: warmSeconds });
+      const { result, cpuNanoseconds, busyShare } = await cpuWhile(proxy, () =>
+        wrk(bench, proxy, { ...task, seconds }),
+      );
+      return {
+        rate: result.perSecond,
+        cpu: (cpuNanoseconds / 1e9 / result.requests) * 1e6,
+        busy: busyShare * 100,
+      };
+    },
+  };
+}

@@ -1,0 +1,46 @@
+// The arithmetic of the rounds and the report: who goes first, medians, spreads, ratios round by round, quantiles.
+
+/** The middle of some numbers and how far they lie apart. */
+export interface Spread {
+  median: number;
+  min: number;
+  max: number;
+}
+
+export function spreadOf(values: readonly number[]): Spread | undefined {
+  if (values.length === 0) return undefined;
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  const upper = at(sorted, middle);
+  const median = sorted.length % 2 === 1 ? upper : (at(sorted, middle - 1) + upper) / 2;
+  return { median, min: at(sorted, 0), max: at(sorted, sorted.length - 1) };
+}
+
+/**
+ * Ratios of the rounds in which both were measured. Both were measured within seconds of each other there, so what
+ * disturbed the machine in one round weighs on both sides.
+ */
+export function pairedRatios(ours: readonly (number | undefined)[], theirs: readonly (number | undefined)[]): number[] {
+  return ours.flatMap((value, round) => {
+    const other = theirs[round];
+    return value === undefined || other === undefined || other === 0 ? [] : [value / other];
+  });
+}
+
+/** The value below which this share (0 to 1) of the sorted values lies, by nearest rank. */
+export function quantile(sorted: ArrayLike<number>, share: number): number {
+  if (sorted.length === 0) throw new Error("quantile of nothing");
+  return at(sorted, Math.max(0, Math.ceil(share * sorted.length) - 1));
+}
+
+/** The same order, begun one further in each round, so that nobody always follows the same one. */
+export function rotated<T>(items: T[], by: number): T[] {
+  const shift = by % Math.max(1, items.length);
+  return [...items.slice(shift), ...items.slice(0, shift)];
+}
+
+function at(values: ArrayLike<number>, index: number): number {
+  const value = values[index];
+  if (value === undefined) throw new Error(`no value at ${index} of ${values.length}`);
+  return value;
+}

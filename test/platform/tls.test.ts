@@ -1,0 +1,412 @@
+// What the data plane relies on of Bun's TLS, most of it undeclared, against Node's TLS API and Python. What fails here after an
+// upgrade of Bun is what src/worker/opening.ts, tls-server.ts and dial.ts can no longer rely on.
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { connect as connectTcp, createServer, type Socket as Peer } from "node:net";
+import { connect as connectTls, createSecureContext, createServer as createTlsServer, type TLSSocket } from "node:tls";
+import { join } from "node:path";
+import type { Socket } from "bun";
+import { afterEach, describe, expect, test } from "vitest";
+import { parseEndpoint } from "../../src/core/address.ts";
+import {
+  adoptConnecting,
+  alpnWire,
+  upgradeToClient,
+  upgradeToServer,
+  type ClientTls,
+  type ServerTls,
+  type TlsContext,
+  type TlsFacts,
+} from "../../src/platform/bun.ts";
+import { beginConnect, sockaddr } from "../../src/platform/sockets.ts";
+import { peersMissing } from "../support/certificates.ts";
+import { eventually } from "../support/eventually.ts";
+import { Python } from "../support/python.ts";
+import { fixture } from "../wire/hello-bytes.ts";
+
+const file = (name: string): string => readFileSync(join(import.meta.dirname, "../config/fixtures", name), "utf8");
+const CERT = file("site.pem");
+const KEY = file("site.key");
+const CA = file("ca.pem");
+
+const context = (options: object = { cert: CERT, key: KEY }): TlsContext =>
+  createSecureContext(options).context as TlsContext;
+
+const atEnd: (() => void)[] = [];
+afterEach(() => {
+  for (const undo of atEnd.splice(0).toReversed()) undo();
+});
+
+/** Notes what a TLS socket and its plain twin are told. */
+class Heard {
+  readonly seen: string[] = [];
+  text = "";
+  readonly sessions: Uint8Array[] = [];
+  handshake: { done: boolean; code: string | null } | null = null;
+  twinBytes = 0;
+  socket: Socket<Heard> | null = null;
+
+  get facts(): TlsFacts {
+    return this.socket as unknown as TlsFacts;
+  }
+
+  /** For the plain socket: `data` is what it has for its data before and after. */
+  static plain(first: (socket: Socket<Heard>, chunk: Uint8Array) => void) {
+    return {
+      binaryType: "uint8array" as const,
+      open: () => undefined,
+      data: (socket: Socket<Heard>, chunk: Uint8Array) => {
+        if (socket.data.twin) socket.data.of.twinBytes += chunk.length;
+        else first(socket, chunk);
+      },
+      close: () => undefined,
+      error: (_: unknown, error: Error) => {
+        throw error;
+      },
+    };
+  }
+
+  twin = false;
+  get of(): Heard {
+    return this.#of ?? this;
+  }
+  #of: Heard | null = null;
+  asTwin(): Heard {
+    const twin = new Heard();
+    twin.twin = true;
+    twin.#of = this;
+    return twin;
+  }
+}
+
+const tlsEvents = {
+  binaryType: "uint8array" as const,
+  open: (socket: Socket<Heard>) => {
+    socket.data.socket = socket;
+    socket.data.seen.push("open");
+  },
+  handshake: (socket: Socket<Heard>, done: boolean, error: Error | null) => {
+    socket.data.seen.push("handshake");
+    socket.data.handshake = { done, code: (error as { code?: string } | null)?.code ?? null };
+  },
+  data: (socket: Socket<Heard>, chunk: Uint8Array) => {
+    socket.data.seen.push("data");
+    socket.data.text += Buffer.from(chunk).toString("latin1");
+  },
+  session: (socket: Socket<Heard>, session: Uint8Array) => void socket.data.sessions.push(session),
+  end: (socket: Socket<Heard>) => void socket.data.seen.push("end"),
+  close: (socket: Socket<Heard>) => void socket.data.seen.push("close"),
+  error: (socket: Socket<Heard>, error: Error) =>
+    void socket.data.seen.push(`error ${(error as { code?: string }).code}`),
+};
+
+const SERVER: ServerTls = {
+  secureContext: context(),
+  ALPNProtocols: "",
+  requestCert: false,
+  rejectUnauthorized: false,
+};
+
+/** A server that becomes TLS when `first` bytes have come, which are then the initial data. */
+function serve(tls: Partial<ServerTls> = {}, first = 1): { port: number; heard: Heard[] } {
+  const heard: Heard[] = [];
+  const listener = Bun.listen<Heard>({
+    hostname: "127.0.0.1",
+    port: 0,
+    allowHalfOpen: true,
+    socket: {
+      ...Heard.plain((socket, chunk) => {
+        const state = socket.data;
+        state.text += Buffer.from(chunk).toString("latin1");
+        if (state.text.length < first) return;
+        const bytes = new Uint8Array(Buffer.from(state.text, "latin1"));
+        state.text = "";
+        upgradeToServer(socket, {
+          tls: { ...SERVER, ...tls },
+          bytes,
+          data: state,
+          twin: state.asTwin(),
+          handlers: tlsEvents,
+        });
+        state.seen.push("returned");
+      }),
+      open: (socket) => {
+        socket.data = new Heard();
+        heard.push(socket.data);
+      },
+    },
+  });
+  atEnd.push(() => listener.stop(true));
+  return { port: listener.port, heard };
+}
+
+async function client(port: number, options: object = {}): Promise<TLSSocket> {
+  const socket = connectTls({ port, host: "127.0.0.1", ca: CA, servername: "www.example.com", ...options });
+  atEnd.push(() => void socket.destroy());
+  await once(socket, "secureConnect");
+  return socket;
+}
+
+const said = async (socket: Peer | TLSSocket): Promise<string> => String((await once(socket, "data"))[0]);
+
+describe("an accepted socket that becomes a TLS server", () => {
+  test("takes the bytes that were read before, however many, and says so in order", async () => {
+    // The second has to wait for half of a hello, the third for a whole one and more.
+    for (const first of [1, 500, 1000]) {
+      const { port, heard } = serve({}, first);
+      const peer = await client(port);
+      peer.write("ping");
+      const [state] = heard;
+      await eventually("the bytes are there", () => state!.text === "ping");
+      // `open` comes before the call returns; the handshake is told before any byte.
+      expect(state!.seen.slice(0, 2)).toEqual(["open", "returned"]);
+      expect(state!.seen.indexOf("handshake")).toBeLessThan(state!.seen.indexOf("data"));
+      expect(state!.handshake?.done).toBe(true);
+      state!.socket!.write("pong");
+      expect(await said(peer)).toBe("pong");
+      // The twin hears ciphertext, the hello not among it.
+      expect(state!.twinBytes).toBeGreaterThan(4);
+    }
+  });
+
+  test("knows its version, and whether its session was resumed", async () => {
+    const { port, heard } = serve();
+    let session: Buffer | undefined;
+    for (const [i, version] of (["TLSv1.3", "TLSv1.3", "TLSv1.2"] as const).entries()) {
+      const peer = await client(port, { minVersion: version, maxVersion: version, ...(i === 1 ? { session } : {}) });
+      peer.on("session", (ticket: Buffer) => (session = ticket));
+      await eventually("the handshake is done", () => heard[i]?.handshake?.done === true);
+      expect(heard[i]!.facts.getTLSVersion()).toBe(version);
+      expect(heard[i]!.socket!.isSessionReused()).toBe(i === 1);
+      // Tickets of TLS 1.3 go out with the first bytes.
+      heard[i]!.socket!.write("hello");
+      if (i === 0) await eventually("a session is there", () => session !== undefined);
+    }
+  });
+
+  test("agrees on a protocol by our order, and ends the handshake where there is none in common", async () => {
+    const { port, heard } = serve({ ALPNProtocols: alpnWire(["h2", "http/1.1"]) });
+    const peer = await client(port, { ALPNProtocols: ["http/1.1", "h2"] });
+    expect(peer.alpnProtocol).toBe("h2");
+    await eventually("the server knows", () => heard[0]?.handshake?.done === true);
+    expect(heard[0]!.socket!.alpnProtocol).toBe("h2");
+    const refused = connectTls({ port, host: "127.0.0.1", rejectUnauthorized: false, ALPNProtocols: ["spdy/1"] });
+    atEnd.push(() => void refused.destroy());
+    await once(refused, "error");
+    await eventually("the server knows", () => heard[1]?.handshake !== null);
+    expect(heard[1]!.handshake).toEqual({ done: false, code: "EPROTO" });
+  });
+
+  test("says with a client's certificate whether it is good, and finishes the handshake all the same", async () => {
+    const asks = { secureContext: context({ cert: CERT, key: KEY, ca: CA }), requestCert: true };
+    for (const rejectUnauthorized of [false, true]) {
+      const { port, heard } = serve({ ...asks, rejectUnauthorized });
+      const own = await client(port, { cert: CERT, key: KEY });
+      await eventually("the server knows", () => heard[0]?.handshake !== null);
+      expect(heard[0]!.socket!.authorized).toBe(true);
+      own.destroy();
+      const none = connectTls({ port, host: "127.0.0.1", rejectUnauthorized: false });
+      none.on("error", () => undefined);
+      atEnd.push(() => void none.destroy());
+      await eventually("the server knows", () => heard.length > 1 && heard[1]!.handshake !== null);
+      // None at all: no fault where it is optional.
+      expect(heard[1]!.handshake!.done).toBe(!rejectUnauthorized);
+      expect(heard[1]!.socket?.authorized ?? false).toBe(false);
+    }
+  });
+
+  test("says what is no TLS as a failed handshake, and closes", async () => {
+    const { port, heard } = serve();
+    const peer = connectTcp(port, "127.0.0.1");
+    atEnd.push(() => void peer.destroy());
+    peer.on("error", () => undefined);
+    peer.write("GET / HTTP/1.0\r\n\r\n");
+    await eventually("it is told", () => heard[0]?.seen.includes("close") === true);
+    expect(heard[0]!.handshake).toMatchObject({ done: false, code: "EPROTO" });
+  });
+
+  test("has no deadline of its own for half of a hello", async () => {
+    const { port, heard } = serve();
+    const peer = connectTcp(port, "127.0.0.1");
+    atEnd.push(() => void peer.destroy());
+    peer.on("error", () => undefined);
+    peer.write(fixture("openssl-tls13").subarray(0, 100));
+    await eventually("it is TLS", () => heard[0]?.seen.includes("returned") === true);
+    expect(heard[0]!.handshake).toBeNull();
+    const closed = new Promise((resolve) => peer.once("close", resolve));
+    heard[0]!.socket!.terminate();
+    await closed;
+  });
+
+  test("needs a `data` or a `drain` handler: without one the upgrade throws", async () => {
+    const thrown = Promise.withResolvers<unknown>();
+    const listener = Bun.listen<Heard>({
+      hostname: "127.0.0.1",
+      port: 0,
+      data: new Heard(),
+      socket: Heard.plain((socket) => {
+        try {
+          upgradeToServer(socket, {
+            tls: SERVER,
+            bytes: new Uint8Array(1),
+            data: new Heard(),
+            twin: new Heard(),
+            handlers: { open: () => undefined },
+          });
+          thrown.resolve(null);
+        } catch (error) {
+          thrown.resolve(error);
+        }
+        socket.terminate();
+      }),
+    });
+    atEnd.push(() => listener.stop(true));
+    const peer = connectTcp(listener.port, "127.0.0.1");
+    peer.on("error", () => undefined);
+    peer.write("x");
+    expect(String(await thrown.promise)).toMatch(/"data" or "drain"/);
+  });
+});
+
+describe.skipIf(peersMissing !== null)("an end", () => {
+  test.each(["1.2", "1.3"] as const)(
+    "is told alike with close_notify and with a bare FIN (TLS %s)",
+    async (version) => {
+      if (peersMissing !== null) return;
+      using python = new Python();
+      const { port, heard } = serve();
+      for (const [i, how] of (["closeNotify", "fin", "finish"] as const).entries()) {
+        const peer = await python.connect(port, { tls: { min: version, max: version } });
+        await peer.send("bye");
+        await peer[how]();
+        await eventually(`the end is heard (${how})`, () => heard[i]!.seen.includes("end"));
+        expect(heard[i]!.text).toBe("bye");
+        expect(heard[i]!.seen).not.toContain("close");
+        // Half closed: this side goes on, and ends with close_notify and FIN in one.
+        heard[i]!.socket!.write("you too");
+        heard[i]!.socket!.shutdown();
+        expect(await peer.read()).toEqual({ data: "you too", end: "close_notify" });
+        expect(await peer.rawEnd()).toBe("fin");
+      }
+    },
+  );
+});
+
+// ---------------------------------------------------------------------- as client
+
+const CLIENT: ClientTls = {
+  secureContext: context({ ca: CA }),
+  ALPNProtocols: "",
+  rejectUnauthorized: true,
+  serverName: "www.example.com",
+};
+
+/** Connects, becomes a TLS client, and waits for what becomes of the handshake. */
+async function upgrade(port: number, tls: Partial<ClientTls> = {}, session: Uint8Array | null = null): Promise<Heard> {
+  const endpoint = parseEndpoint(`127.0.0.1:${port}`);
+  if (endpoint.kind === "bad") throw new Error(endpoint.why);
+  const heard = new Heard();
+  let begun = false;
+  adoptConnecting<Heard>(beginConnect(sockaddr(endpoint), null), heard, {
+    ...Heard.plain(() => undefined),
+    drain: (socket) => {
+      if (begun) return;
+      begun = true;
+      const options = { ...CLIENT, ...tls };
+      if (options.serverName === "") delete options.serverName;
+      const handlers = {
+        ...tlsEvents,
+        open: (secure: Socket<Heard>) => {
+          tlsEvents.open(secure);
+          if (session !== null) heard.facts.setSession(session);
+        },
+      };
+      upgradeToClient(socket, { tls: options, data: heard, twin: heard.asTwin(), handlers });
+    },
+  });
+  atEnd.push(() => heard.socket?.terminate());
+  await eventually("the handshake has ended", () => heard.handshake !== null);
+  return heard;
+}
+
+async function tlsServer(options: object = {}): Promise<{ port: number; names: (string | false)[] }> {
+  const names: (string | false)[] = [];
+  const server = createTlsServer({ cert: CERT, key: KEY, ...options }, (socket) => {
+    names.push(socket.servername as string | false);
+    socket.on("error", () => undefined);
+    socket.pipe(socket);
+  });
+  server.on("tlsClientError", () => undefined);
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  atEnd.push(() => server.close());
+  return { port: (server.address() as { port: number }).port, names };
+}
+
+describe("a connected socket that becomes a TLS client", () => {
+  test("is done when the certificate is good and bears the name", async () => {
+    const { port, names } = await tlsServer();
+    const heard = await upgrade(port);
+    expect(heard.handshake).toEqual({ done: true, code: null });
+    heard.socket!.write("ping");
+    await eventually("the echo is there", () => heard.text === "ping");
+    expect(names).toEqual(["www.example.com"]);
+  });
+
+  test("fails with the fault of the certificate: chain before name", async () => {
+    const { port } = await tlsServer();
+    expect((await upgrade(port, { serverName: "other.test" })).handshake).toEqual({
+      done: false,
+      code: "ERR_TLS_CERT_ALTNAME_INVALID",
+    });
+    const stranger = { secureContext: context({ ca: file("other.pem") }) };
+    for (const serverName of ["www.example.com", "other.test"]) {
+      const { handshake } = await upgrade(port, { ...stranger, serverName });
+      expect(handshake?.done).toBe(false);
+      expect(handshake?.code).toMatch(/^UNABLE_TO_(VERIFY_LEAF_SIGNATURE|GET_ISSUER_CERT_LOCALLY)$/);
+    }
+  });
+
+  test("says the fault without verification too, and can be used: its code has an underscore, that of a failure has none", async () => {
+    const { port } = await tlsServer();
+    const mismatch = await upgrade(port, { serverName: "other.test", rejectUnauthorized: false });
+    expect(mismatch.handshake?.code).toBe("ERR_TLS_CERT_ALTNAME_INVALID");
+    mismatch.socket!.write("ping");
+    await eventually("the echo is there", () => mismatch.text === "ping");
+    const old = await tlsServer({ maxVersion: "TLSv1.2" });
+    const strict = { secureContext: context({ ca: CA, minVersion: "TLSv1.3" }), rejectUnauthorized: false };
+    expect((await upgrade(old.port, strict)).handshake).toEqual({ done: false, code: "EPROTO" });
+    const closing = createServer((socket) => socket.once("data", () => socket.end()));
+    closing.listen(0, "127.0.0.1");
+    await once(closing, "listening");
+    atEnd.push(() => closing.close());
+    const gone = await upgrade((closing.address() as { port: number }).port, { rejectUnauthorized: false });
+    expect(gone.handshake).toEqual({ done: false, code: "ECONNRESET" });
+  });
+
+  test("without a name sends none, and finds every certificate whose chain is good to be another's", async () => {
+    const { port, names } = await tlsServer();
+    const heard = await upgrade(port, { serverName: "", rejectUnauthorized: false });
+    expect(heard.handshake).toEqual({ done: false, code: "ERR_TLS_CERT_ALTNAME_INVALID" });
+    expect(heard.socket!.getPeerCertificate()).toMatchObject({
+      subjectaltname: expect.stringContaining("DNS:*.example.com"),
+    });
+    await eventually("the server is connected", () => names.length === 1);
+    expect(names).toEqual([false]);
+  });
+
+  test.each(["TLSv1.2", "TLSv1.3"])(
+    "is given sessions, and resumes one that is set in `open` (%s)",
+    async (version) => {
+      const { port } = await tlsServer({ minVersion: version, maxVersion: version });
+      const first = await upgrade(port);
+      expect(first.socket!.isSessionReused()).toBe(false);
+      // Tickets of TLS 1.3 go out with the first bytes.
+    first.socket!.write("ping");
+    await eventually("a session is there", () => first.sessions.length > 0);
+      const second = await upgrade(port, {}, first.sessions.at(-1));
+      expect(second.handshake).toEqual({ done: true, code: null });
+      expect(second.socket!.isSessionReused()).toBe(true);
+    },
+  );
+});
