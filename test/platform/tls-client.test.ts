@@ -35,7 +35,8 @@ describe("the name", () => {
   });
 
   test("is checked by the runtime where there is one, and verification is on", () => {
-    const rejects = (given: Partial<TlsClientPlan>, host: string): boolean => client(given).options(host, "10.0.0.1:1").rejectUnauthorized;
+    const rejects = (given: Partial<TlsClientPlan>, host: string): boolean =>
+      client(given).options(host, "10.0.0.1:1").rejectUnauthorized;
     expect(rejects({}, "db.example")).toBe(true);
     expect(rejects({ verify: false }, "db.example")).toBe(false);
   });
@@ -57,7 +58,12 @@ describe("the verdict on a handshake", () => {
     ["is none where all is well", true, null, null],
     ["is the certificate's fault", false, failed("CERT_HAS_EXPIRED"), "CERT_HAS_EXPIRED"],
     ["is the wrong name", false, MISMATCH, "ERR_TLS_CERT_ALTNAME_INVALID"],
-    ["is what ended it", false, failed("EPROTO", "error:100000f7:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER"), "WRONG_VERSION_NUMBER"],
+    [
+      "is what ended it",
+      false,
+      failed("EPROTO", "error:100000f7:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER"),
+      "WRONG_VERSION_NUMBER",
+    ],
     ["is the errno where there is no other word", false, failed("ECONNRESET", "disconnected"), "ECONNRESET"],
     ["is that it failed where there is no word at all", false, null, "failed"],
   ])("%s", (_, done, error, verdict) => {
@@ -88,12 +94,15 @@ describe("the verdict on a handshake", () => {
     }
     // The runtime calls a handshake done with an expired certificate when it is not to reject any.
     expect(verdict("IP Address:10.0.0.1", true, failed("CERT_HAS_EXPIRED"))).toBe("CERT_HAS_EXPIRED");
-    expect(verdict("IP Address:10.0.0.1", false, failed("DEPTH_ZERO_SELF_SIGNED_CERT"))).toBe("DEPTH_ZERO_SELF_SIGNED_CERT");
+    expect(verdict("IP Address:10.0.0.1", false, failed("DEPTH_ZERO_SELF_SIGNED_CERT"))).toBe(
+      "DEPTH_ZERO_SELF_SIGNED_CERT",
+    );
     expect(verdict("IP Address:10.0.0.1", false, failed("EPROTO"))).toBe("EPROTO");
   });
 
   test("of an IPv6 backend is about that address", () => {
-    const verdict = (names: string): string | null => client().verdict("", "[2001:db8::1]:1", shown(names), false, MISMATCH);
+    const verdict = (names: string): string | null =>
+      client().verdict("", "[2001:db8::1]:1", shown(names), false, MISMATCH);
     expect(verdict("IP Address:2001:DB8:0:0:0:0:0:1")).toBeNull();
     expect(verdict("IP Address:2001:DB8:0:0:0:0:0:2")).toBe("ERR_TLS_CERT_ALTNAME_INVALID");
   });

@@ -402,8 +402,8 @@ describe("a connected socket that becomes a TLS client", () => {
       const first = await upgrade(port);
       expect(first.socket!.isSessionReused()).toBe(false);
       // Tickets of TLS 1.3 go out with the first bytes.
-    first.socket!.write("ping");
-    await eventually("a session is there", () => first.sessions.length > 0);
+      first.socket!.write("ping");
+      await eventually("a session is there", () => first.sessions.length > 0);
       const second = await upgrade(port, {}, first.sessions.at(-1));
       expect(second.handshake).toEqual({ done: true, code: null });
       expect(second.socket!.isSessionReused()).toBe(true);

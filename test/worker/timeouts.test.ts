@@ -56,7 +56,10 @@ describe("a relayed connection is due", () => {
 
   test("at the very moment that it was to be looked at, and not before", () => {
     forSeeds(500, (random) => {
-      const limits = { idle: random.oneIn(3) ? 0 : random.between(1, 1000), halfClose: random.oneIn(3) ? 0 : random.between(1, 1000) };
+      const limits = {
+        idle: random.oneIn(3) ? 0 : random.between(1, 1000),
+        halfClose: random.oneIn(3) ? 0 : random.between(1, 1000),
+      };
       const given = times({
         activeMs: random.between(0, 1000),
         lifetimeEndsMs: random.oneIn(3) ? Infinity : random.between(1001, 3000),

@@ -38,7 +38,9 @@ describe("the context for a name", () => {
   });
 
   test("is another server's own, though both have the same certificate", () => {
-    expect(contextOf(server([EC, "a.example"]), "a.example")).not.toBe(contextOf(server([EC, "a.example"]), "a.example"));
+    expect(contextOf(server([EC, "a.example"]), "a.example")).not.toBe(
+      contextOf(server([EC, "a.example"]), "a.example"),
+    );
   });
 
   test("is that of the certificate that bears it: exactly, before one with a wildcard, which covers one label", () => {
@@ -112,7 +114,15 @@ describe("what is asked of clients", () => {
 describe("a plan that cannot be used is refused at once", () => {
   test.each([
     ["a key of another certificate", { certificates: [{ cert: EC.cert, key: OTHER.key, names: ["a.example"] }] }],
-    ["the second certificate without a key that is one", { certificates: [{ ...EC, names: ["a"] }, { cert: OTHER.cert, key: "no key", names: ["b"] }] }],
+    [
+      "the second certificate without a key that is one",
+      {
+        certificates: [
+          { ...EC, names: ["a"] },
+          { cert: OTHER.cert, key: "no key", names: ["b"] },
+        ],
+      },
+    ],
     ["ciphers that nobody knows", { ciphers: "NO-SUCH-CIPHER" }],
   ])("%s", (_, given) => {
     expect(() => new TlsServer(plan(given))).toThrow();
