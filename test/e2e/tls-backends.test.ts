@@ -7,7 +7,7 @@ import { connect } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { SServer } from "../support/openssl.ts";
-import { descriptors } from "../support/proc.ts";
+import { descriptors, residentBytes } from "../support/proc.ts";
 import { Python, type PythonServer, type PythonTls } from "../support/python.ts";
 import { allRead } from "../support/segments.ts";
 
@@ -471,6 +471,40 @@ describe('health.type = "tls"', () => {
     });
     expect((await lb.ready()).status).toBe(503);
   });
+});
+
+describe("who reads slowly", () => {
+  const BYTES = 60e6;
+
+  test.each(["client", "backend"])(
+    "slows the other side down, costs a bounded memory, and gets every byte: %s",
+    async (slow) => {
+      const server = await serve(good, {}, { mode: "manual" });
+      const port = await freePort();
+      await using lb = await startLb(`workers = 1\n${pair("app", port, [server.address], trust())}`);
+      const client = await python.connect(port);
+      const peer = await server.nth(0);
+      const [talks, reads] = slow === "client" ? [peer, client] : [client, peer];
+      const direction = slow === "client" ? "bytes_out" : "bytes_in";
+      const before = residentBytes(lb.pid);
+      const sent = talks.exchange(BYTES, true, 0);
+      let at = -1;
+      await eventually("the flow stands", async () => {
+        const now = (await lb.status()).listeners[0]![direction];
+        const stands = now > 0 && now === at;
+        at = now;
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        return stands;
+      });
+      expect(at).toBeLessThan(BYTES / 2);
+      expect(residentBytes(lb.pid) - before).toBeLessThan(20e6);
+      const got = await reads.exchange(0, false, BYTES);
+      expect(await reads.read()).toEqual({ data: "", end: slow === "client" ? "fin" : "close_notify" });
+      await reads.finish();
+      expect(got).toMatchObject({ count: BYTES, received: (await sent).sent });
+      expect(await lb.waitLine(() => true)).toMatchObject({ end: "eof", [direction]: BYTES });
+    },
+  );
 });
 
 describe("bytes and ends", () => {

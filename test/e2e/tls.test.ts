@@ -419,34 +419,40 @@ describe("an end that is ours", () => {
   });
 });
 
-describe("a client that reads slowly", () => {
+describe("who reads slowly", () => {
   const BYTES = 60e6;
 
-  test("slows the backend down, costs a bounded memory, and gets every byte", async () => {
-    const server = await python.serve({ mode: "manual" });
-    const port = await freePort();
-    await using lb = await startLb(`workers = 1\n${listener("web", port, [leaf])}${pool("app", server.address)}`);
-    const client = await python.connect(port, { tls: { name: "a.example" } });
-    const peer = await server.nth(0);
-    const before = residentBytes(lb.pid);
-    const sent = peer.exchange(BYTES, true, 0);
-    // The client reads nothing: what is on its way comes to a stand, far from the end.
-    let at = -1;
-    await eventually("the flow stands", async () => {
-      const now = (await lb.status()).listeners[0]!.bytes_out;
-      const stands = now > 0 && now === at;
-      at = now;
-      await new Promise((resolve) => setTimeout(resolve, 50));
-      return stands;
-    });
-    expect(at).toBeLessThan(BYTES / 2);
-    expect(residentBytes(lb.pid) - before).toBeLessThan(20e6);
-    const got = await client.exchange(0, false, BYTES);
-    expect(await client.read()).toEqual({ data: "", end: "close_notify" });
-    await client.finish();
-    expect(got).toMatchObject({ count: BYTES, received: (await sent).sent });
-    expect(await lb.waitLine(() => true)).toMatchObject({ end: "eof", end_by: "backend", bytes_out: BYTES });
-  });
+  test.each(["client", "backend"])(
+    "slows the other side down, costs a bounded memory, and gets every byte: %s",
+    async (slow) => {
+      const server = await python.serve({ mode: "manual" });
+      const port = await freePort();
+      await using lb = await startLb(`workers = 1\n${listener("web", port, [leaf])}${pool("app", server.address)}`);
+      const client = await python.connect(port, { tls: { name: "a.example" } });
+      const peer = await server.nth(0);
+      const [talks, reads] = slow === "client" ? [peer, client] : [client, peer];
+      const direction = slow === "client" ? "bytes_out" : "bytes_in";
+      const before = residentBytes(lb.pid);
+      const sent = talks.exchange(BYTES, true, 0);
+      // Nothing is read: what is on its way comes to a stand, far from the end.
+      let at = -1;
+      await eventually("the flow stands", async () => {
+        const now = (await lb.status()).listeners[0]![direction];
+        const stands = now > 0 && now === at;
+        at = now;
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        return stands;
+      });
+      expect(at).toBeLessThan(BYTES / 2);
+      expect(residentBytes(lb.pid) - before).toBeLessThan(20e6);
+      const got = await reads.exchange(0, false, BYTES);
+      const ending = slow === "client" ? "close_notify" : "fin";
+      expect(await reads.read()).toEqual({ data: "", end: ending });
+      await reads.finish();
+      expect(got).toMatchObject({ count: BYTES, received: (await sent).sent });
+      expect(await lb.waitLine(() => true)).toMatchObject({ end: "eof", [direction]: BYTES });
+    },
+  );
 });
 
 describe("a client that does not go on", () => {
