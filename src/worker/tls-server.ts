@@ -79,6 +79,8 @@ export class TlsServer {
       cert: chosen.map(({ cert }) => cert),
       key: chosen.map(({ key }) => key),
       minVersion: `TLSv${minVersion}`,
+      // `ciphers` is an order of preference, and while the runtime's list has weak suites the client must not choose them.
+      honorCipherOrder: true,
       ...(ciphers === "" ? {} : { ciphers }),
       ...(clientCa === null ? {} : { ca: clientCa }),
       ...(clientCrl === null ? {} : { crl: clientCrl }),
