@@ -374,8 +374,6 @@ export interface CertificateConfig {
   fingerprint: string;
 }
 
-export type RouteConfig = FileListener["routes"][number];
-
 export interface PoolConfig extends Omit<FilePool, "backends" | "tls"> {
   backends: BackendConfig[];
   /** null = plain. */

@@ -100,7 +100,7 @@ export class Pool {
     return this.#up.size > 0;
   }
 
-  /** A new generation of the config, with the TLS that `tlsFor` made of the plan. */
+  /** A new generation of the config, with the TLS that was made of its plan. */
   apply(plan: PoolPlan, tls: TlsClient | null): void {
     this.#plan = plan;
     this.#tls = tls;
