@@ -197,6 +197,15 @@ describe("what is negotiated", () => {
     await refuses(ports[2]!, 70, "protocol_version", "-tls1_2");
   });
 
+  test("the order of ciphers in TLS 1.2 is ours, whatever the client prefers", async () => {
+    const both = ["ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"];
+    const ours = await Promise.all(
+      [both, both.toReversed()].map((list) => sClient(ports[0]!, "-tls1_2", "-cipher", list.join(":"))),
+    );
+    expect(both).toContain(ours[0]!.cipher);
+    expect(ours[1]!.cipher).toBe(ours[0]!.cipher);
+  });
+
   test("ciphers are those of the config, in TLS 1.2", async () => {
     const cipher = "ECDHE-ECDSA-CHACHA20-POLY1305";
     expect(await sClient(ports[3]!, "-tls1_2")).toMatchObject({ echoed: true, cipher });
