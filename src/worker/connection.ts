@@ -135,7 +135,7 @@ export class Connection implements TimerNode {
   clientDrained(): void {
     if (this.phase !== "relaying") return;
     if (!this.#flush(this.down)) this.finish("reset", "client");
-    else if (this.down.state === "ending") this.passEnds();
+    else if (this.down.state === "ending") this.#passEnds();
   }
 
   /** From now on the client is heard through this TLS socket. */
@@ -151,7 +151,7 @@ export class Connection implements TimerNode {
     this.up.state = "ending";
     this.activeMs = this.plane.wheel.now + LATE_MS;
     this.#firstEnd ??= "client";
-    this.plane.passEndsSoon(this);
+    this.#passEnds();
   }
 
   clientClosed(error: Error | undefined): void {
@@ -192,7 +192,7 @@ export class Connection implements TimerNode {
     if (socket !== this.backendSocket || this.phase === "closed") return;
     if (this.phase === "dialing") this.#connected(socket);
     else if (!this.#flush(this.up)) this.finish("reset", "backend");
-    else if (this.up.state === "ending") this.passEnds();
+    else if (this.up.state === "ending") this.#passEnds();
   }
 
   // Bytes that leave a queue are activity as much as those that come.
@@ -204,13 +204,17 @@ export class Connection implements TimerNode {
   }
 
   backendEnded(socket: Socket<unknown>): void {
-    if (socket !== this.backendSocket || this.phase === "closed" || this.down.state !== "open") return;
+    if (socket !== this.backendSocket || this.phase === "closed") return;
     if (this.phase === "dialing") this.#connected(socket);
-    if (this.phase !== "relaying") return;
+    this.#backendFinished();
+  }
+
+  #backendFinished(): void {
+    if (this.phase !== "relaying" || this.down.state !== "open") return;
     this.down.state = "ending";
     this.activeMs = this.plane.wheel.now + LATE_MS;
     this.#firstEnd ??= "backend";
-    this.plane.passEndsSoon(this);
+    this.#passEnds();
   }
 
   backendClosed(socket: Socket<unknown>, error: Error | undefined): void {
@@ -228,10 +232,10 @@ export class Connection implements TimerNode {
       this.finish("reset", "backend");
       return;
     }
-    this.backendEnded(socket);
     this.down.from = null;
     this.backendSocket = null;
     this.plane.words[this.row * ROW_WORDS + ROW.backendFd] = -1;
+    this.#backendFinished();
   }
 
   // ---------------------------------------------------------------- dialing
@@ -317,14 +321,14 @@ export class Connection implements TimerNode {
     this.#keepaliveMs = this.pool?.plan.keepaliveMs ?? 0;
     this.#scheduleRelay();
     if (!this.up.flush()) this.finish("reset", "backend");
-    else if (this.up.state === "ending") this.passEnds();
+    else if (this.up.state === "ending") this.#passEnds();
   }
 
   /**
-   * Passes on each FIN whose bytes have gone before it. Where both directions are at their end, both sockets are closed in
-   * one step instead of a shutdown and a close each.
+   * Passes on each FIN whose bytes have gone before it. Where both directions are at their end, a socket that has not heard
+   * of it yet is closed in one step instead of a shutdown and a close.
    */
-  passEnds(): void {
+  #passEnds(): void {
     if (this.phase !== "relaying") return;
     const { up, down } = this;
     if (up.state === "ending" && up.drained) {
@@ -353,7 +357,7 @@ export class Connection implements TimerNode {
     else if (!this.down.flushPaced(elapsedMs)) this.finish("reset", "client");
     else {
       if (this.up.waiting + this.down.waiting < before) this.activeMs = this.plane.wheel.now + LATE_MS;
-      this.passEnds();
+      this.#passEnds();
     }
   }
 
@@ -445,8 +449,8 @@ export class Connection implements TimerNode {
     this.backendSocket = null;
     if (end === "eof" || orderly) {
       this.client = null;
-      client?.end();
-      backendSocket?.end();
+      closeOrderly(client, speaksTls);
+      closeOrderly(backendSocket, speaksTls);
       return;
     }
     backendSocket?.terminate();
@@ -527,6 +531,12 @@ export class Connection implements TimerNode {
       throw new Error(`${this.phase} cannot become ${phase}`);
     this.phase = phase;
   }
+}
+
+// `close` spares `end`'s flush of a buffer that there is none of; only `end` sends a close_notify.
+function closeOrderly(socket: Socket<unknown> | null, tls: boolean): void {
+  if (tls) socket?.end();
+  else socket?.close();
 }
 
 function countConnect(counters: Float64Array, ms: number): void {

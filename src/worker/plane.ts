@@ -17,6 +17,8 @@ import { TlsServer } from "./tls-server.ts";
 
 const WHEEL_SLOTS = 1024;
 
+const { timeOrigin } = performance;
+
 /** Refused clients that wait for their FIN to be read; beyond that they are reset. */
 export const LINGERING_MAX = 256;
 
@@ -54,8 +56,6 @@ export class DataPlane {
   readonly #paced = new Set<Connection>();
   #pacedAtMs = 0;
   #clock: ReturnType<typeof setInterval> | null = null;
-  /** Connections that have heard a FIN in this turn of the loop. */
-  #ending: Connection[] = [];
   #lingering = 0;
   #overBudgetSaidMs = -Infinity;
   /** Sockets that are about to be closed and still accept what is in their queues. */
@@ -78,7 +78,7 @@ export class DataPlane {
 
   /** Milliseconds since the epoch, on a clock that does not go back. */
   epochMs(): number {
-    return performance.timeOrigin + performance.now();
+    return timeOrigin + performance.now();
   }
 
   // ---------------------------------------------------------------- plans
@@ -219,20 +219,6 @@ export class DataPlane {
     if (this.#paced.size === 0) this.#pacedAtMs = this.wheel.now;
     this.#paced.add(connection);
   }
-
-  /**
-   * FINs are passed on when all events of this turn of the loop have been heard: often the other side's FIN is among them,
-   * and then a close does for both what took a shutdown, another turn and a close.
-   */
-  passEndsSoon(connection: Connection): void {
-    if (this.#ending.push(connection) === 1) setImmediate(this.#passEnds);
-  }
-
-  readonly #passEnds = (): void => {
-    const ending = this.#ending;
-    this.#ending = [];
-    for (const connection of ending) connection.passEnds();
-  };
 
   mayLinger(): boolean {
     if (this.#lingering >= LINGERING_MAX) return false;

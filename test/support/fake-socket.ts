@@ -40,6 +40,11 @@ export class FakeSocket {
     this.calls.push("shutdown");
   }
 
+  close(): void {
+    this.closed = true;
+    this.calls.push("close");
+  }
+
   end(): void {
     this.closed = true;
     this.calls.push("end");

@@ -124,9 +124,6 @@ class Stage {
   }
 }
 
-/** FINs are passed on at the end of the loop's turn. */
-const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
-
 describe("the end of a connection", () => {
   test("comes once: claims end, counters move and one line is written, whatever is called afterwards", () => {
     const stage = new Stage();
@@ -163,7 +160,6 @@ describe("the end of a connection", () => {
     connection.backendClosed(backend.socket, RESET);
     connection.attemptFailed("ECONNREFUSED");
     connection.paceTick(50);
-    connection.passEnds();
     connection.onTimer(stage.plane.wheel.now);
     expect(connection.phase).toBe("closed");
     expect([...stage.words.subarray(row * ROW_WORDS, (row + 1) * ROW_WORDS)]).toEqual(before);
@@ -199,24 +195,21 @@ describe("dialing", () => {
     expect(stage.backend.calls).toEqual(["terminate"]);
   });
 
-  test("keeps what the client says meanwhile, and its FIN, and passes both on in order", async () => {
+  test("keeps what the client says meanwhile, and its FIN, and passes both on in order", () => {
     const stage = new Stage();
     const { connection, client, backend } = stage;
     connection.clientData(encode("first "));
     stage.dial();
     connection.clientData(encode("second"));
     connection.clientEnded();
-    await turn();
     expect(backend.text).toBe("");
     connection.backendDrained(backend.socket);
-    await turn();
     expect(backend.text).toBe("first second");
     expect(backend.calls).toEqual(["shutdown"]);
     connection.backendData(backend.socket, encode("reply"));
     connection.backendClosed(backend.socket, undefined);
-    await turn();
     expect(client.text).toBe("reply");
-    expect(client.calls).toEqual(["end"]);
+    expect(client.calls).toEqual(["close"]);
     expect(stage.ended).toEqual(["eof client"]);
     expect(stage.lines[0]).toMatchObject({ bytes_in: 12, bytes_out: 5, end: "eof", end_by: "client" });
   });
@@ -238,7 +231,7 @@ describe("dialing", () => {
     expect(stage.client.text).toBe("220 hello\r\n");
   });
 
-  test("tries other backends, each once, and counts what became of each", async () => {
+  test("tries other backends, each once, and counts what became of each", () => {
     const stage = new Stage({ backends: [NOBODY, NOBODY, SOMEBODY] });
     stage.dial();
     expect(stage.connection.backend!.name).toBe("backend2");
@@ -251,7 +244,6 @@ describe("dialing", () => {
     expect(stage.claims).toEqual([1, 1, 0, 0, 1]);
     stage.connection.clientEnded();
     stage.connection.backendEnded(stage.backend.socket);
-    await turn();
     expect(stage.lines[0]).toMatchObject({ retries: 2, backend: "backend2", end: "eof" });
     expect(stage.claims).toEqual([0, 0, 0, 0, 0]);
   });
@@ -348,14 +340,13 @@ describe("relaying", () => {
     expect([backend[BACKEND.bytesIn], backend[BACKEND.bytesOut], backend[BACKEND.ended]]).toEqual([8, 7, 1]);
   });
 
-  test("passes the client's FIN on after its last byte, and lets the reply go on", async () => {
+  test("passes the client's FIN on after its last byte, and lets the reply go on", () => {
     const stage = new Stage();
     stage.relay();
     const { connection, client, backend } = stage;
     backend.room = 3;
     connection.clientData(encode("request"));
     connection.clientEnded();
-    await turn();
     expect(backend.calls).toEqual([]);
     backend.room = Infinity;
     connection.backendDrained(backend.socket);
@@ -366,19 +357,17 @@ describe("relaying", () => {
     expect(connection.phase).toBe("relaying");
     // After our own FIN, the backend's comes as a close without an error.
     connection.backendClosed(backend.socket, undefined);
-    await turn();
-    expect(client.calls).toEqual(["end"]);
+    expect(client.calls).toEqual(["close"]);
     expect(stage.ended).toEqual(["eof client"]);
   });
 
-  test("passes the backend's FIN on after its last byte, and lets the client go on", async () => {
+  test("passes the backend's FIN on after its last byte, and lets the client go on", () => {
     const stage = new Stage();
     stage.relay();
     const { connection, client, backend } = stage;
     client.room = 3;
     connection.backendData(backend.socket, encode("greeting"));
     connection.backendEnded(backend.socket);
-    await turn();
     expect(client.calls).toEqual([]);
     client.room = Infinity;
     connection.clientDrained();
@@ -387,38 +376,34 @@ describe("relaying", () => {
     connection.clientData(encode("more"));
     expect(backend.text).toBe("more");
     connection.clientClosed(undefined);
-    await turn();
-    expect(backend.calls).toEqual(["end"]);
+    expect(backend.calls).toEqual(["close"]);
     expect(stage.ended).toEqual(["eof backend"]);
   });
 
-  test("closes both sides at once where both FINs came together, whoever was first", async () => {
+  test("closes a side that has not heard of an end yet in one step", () => {
     const stage = new Stage();
     stage.relay();
     stage.connection.backendEnded(stage.backend.socket);
     stage.connection.clientEnded();
-    await turn();
-    expect([stage.client.calls, stage.backend.calls]).toEqual([["end"], ["end"]]);
+    expect([stage.client.calls, stage.backend.calls]).toEqual([["shutdown", "close"], ["close"]]);
     expect(stage.ended).toEqual(["eof backend"]);
   });
 
-  test("drains what a backend left behind that is closed already", async () => {
+  test("drains what a backend left behind that is closed already", () => {
     const stage = new Stage();
     stage.relay();
     const { connection, client, backend } = stage;
     connection.clientEnded();
-    await turn();
     client.room = 2;
     connection.backendData(backend.socket, encode("reply"));
     connection.backendClosed(backend.socket, undefined);
-    await turn();
     expect(connection.phase).toBe("relaying");
     // Its number may be another socket's now.
     expect(stage.words[connection.row * ROW_WORDS + ROW.backendFd]).toBe(-1);
     client.room = Infinity;
     connection.clientDrained();
     expect(client.text).toBe("reply");
-    expect(client.calls).toEqual(["end"]);
+    expect(client.calls).toEqual(["close"]);
     expect(stage.ended).toEqual(["eof client"]);
   });
 
@@ -439,14 +424,13 @@ describe("relaying", () => {
     }
   });
 
-  test("makes no end of a FIN that a reset follows in the same turn", async () => {
+  test("passes on a FIN at once, and as a reset the reset that follows it", () => {
     const stage = new Stage();
     stage.relay();
     stage.connection.backendData(stage.backend.socket, encode("part"));
     stage.connection.backendEnded(stage.backend.socket);
     stage.connection.backendClosed(stage.backend.socket, Object.assign(new Error("EPIPE"), { code: "EPIPE" }));
-    await turn();
-    expect(stage.client.calls).toEqual(["terminate"]);
+    expect(stage.client.calls).toEqual(["shutdown", "terminate"]);
     expect(stage.ended).toEqual(["reset backend"]);
   });
 
@@ -498,7 +482,7 @@ describe("timeouts", () => {
     expect(stage.connection.phase).toBe("relaying");
     stage.pass(2 * TICK_MS);
     expect(stage.ended).toEqual(["idle_timeout lb"]);
-    expect([stage.client.calls, stage.backend.calls]).toEqual([["end"], ["end"]]);
+    expect([stage.client.calls, stage.backend.calls]).toEqual([["close"], ["close"]]);
   });
 
   test("idle: resets where bytes still wait, so that nobody takes a part for the whole", () => {
@@ -516,7 +500,6 @@ describe("timeouts", () => {
     stage.relay();
     stage.pass(30_000);
     stage.connection.clientEnded();
-    stage.connection.passEnds();
     stage.pass(2000);
     expect(stage.connection.phase).toBe("relaying");
     stage.pass(2 * TICK_MS);
@@ -527,7 +510,6 @@ describe("timeouts", () => {
     const stage = new Stage({ listener: timeouts({ halfClose: 2000 }) });
     stage.relay();
     stage.connection.backendEnded(stage.backend.socket);
-    stage.connection.passEnds();
     for (let i = 0; i < 5; i++) {
       stage.pass(1900);
       stage.connection.clientData(encode("x"));
@@ -635,7 +617,6 @@ describe("a bandwidth limit", () => {
     const { connection, client, backend } = stage;
     connection.clientData(encode("x".repeat(120)));
     connection.clientEnded();
-    await turn();
     connection.backendData(backend.socket, encode("at once"));
     expect([backend.text, client.text]).toEqual(["", "at once"]);
     connection.paceTick(50);
