@@ -21,9 +21,10 @@ export interface RateJob {
   fromNs: bigint;
   stepNs: bigint;
   steps: number;
-  /** All threads wait for each other before each client. */
-  inStep: boolean;
 }
+
+/** All threads wait for each other before each client, and after so many steps, so that none is done before another begins. */
+const STEPS_TOGETHER = 100;
 
 /** Opens and closes connections of clients drawn at random; `inside` has a cell for each client. */
 export interface ClientCapJob {
@@ -84,11 +85,10 @@ function competeForCap({ cell, inside, max, times }: CapJob, meet: () => void): 
 function spendTokens(job: RateJob, meet: () => void): RateResult {
   const table = new ClientTable(job.memory);
   const admitted: number[] = [];
-  meet();
   for (let client = 0; client < job.clients; client++) {
-    if (job.inStep) meet();
     let count = 0;
     for (let step = 0; step <= job.steps; step++) {
+      if (step % STEPS_TOGETHER === 0) meet();
       const now = job.fromNs + BigInt(step) * job.stepNs;
       while (table.claim(0, 0, 0xffff, client, job.limits, now) >= 0) count++;
     }

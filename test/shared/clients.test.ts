@@ -112,7 +112,7 @@ describe("the rate of one client", () => {
   });
 
   test("is exact over four threads: 50/s with a burst of 10 is 510 in ten seconds", async () => {
-    const base = { kind: "rate", limits: rateOf(50, 10), fromNs: SECOND, inStep: false, clients: 1 } as const;
+    const base = { kind: "rate", limits: rateOf(50, 10), fromNs: SECOND, clients: 1 } as const;
     const job: RateJob = { ...base, memory: clientMemory(64), stepNs: 1_000_000n, steps: 10_000 };
     const admitted = await runThreads<RateResult>(thread, [job, job, job, job]);
     expect(admitted.reduce((sum, [count]) => sum + count!, 0)).toBe(510);
@@ -122,7 +122,7 @@ describe("the rate of one client", () => {
 
   test("is exact for clients whom several threads see for the first time at once", async () => {
     const clients = 20_000;
-    const base = { kind: "rate", limits: rateOf(50, 10), fromNs: SECOND, inStep: true, clients } as const;
+    const base = { kind: "rate", limits: rateOf(50, 10), fromNs: SECOND, clients } as const;
     const job: RateJob = { ...base, memory: clientMemory(16 * clients), stepNs: 1n, steps: 0 };
     const [one, other] = await runThreads<RateResult>(thread, [job, job]);
     const wrong = one!.filter((count, client) => count + other![client]! !== 10);
