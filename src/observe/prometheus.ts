@@ -163,6 +163,13 @@ export const METRICS: readonly Metric[] = [
       ]),
   },
   {
+    name: "lb_tls_truncated_total",
+    type: "counter",
+    labels: LISTENER_LABELS,
+    help: "Clients that ended TLS with FIN and without a close_notify before it.",
+    samples: (snapshot) => eachTls(snapshot, (listener, { truncated }) => [{ labels: [listener], value: truncated }]),
+  },
+  {
     name: "lb_tls_certificate_expiry",
     type: "gauge",
     labels: ["listener", "cert"],
@@ -202,6 +209,12 @@ export const METRICS: readonly Metric[] = [
     "counter",
     "Connections that went on to another backend after a failed connect to this one.",
     (b) => b.connects.retried_away,
+  ),
+  ofBackend(
+    "lb_backend_tls_truncated_total",
+    "counter",
+    "Connections that the backend ended with FIN and without a close_notify before it.",
+    (b) => b.tls_truncated,
   ),
   {
     name: "lb_backend_connect_duration_seconds",

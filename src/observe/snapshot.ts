@@ -71,6 +71,8 @@ export interface TlsStatus {
   /** Handshakes that succeeded. */
   handshakes: { version: "TLSv1.2" | "TLSv1.3"; resumed: boolean; count: number }[];
   failures: { reason: TlsFailure; count: number }[];
+  /** Clients that sent their FIN without a close_notify before it. */
+  truncated: number;
   /** Successful handshakes, from accept on: buckets by upper bound (HANDSHAKE_BUCKETS_MS), not cumulated. */
   handshake_ms: { sum: number; buckets: number[] };
 }
@@ -105,6 +107,8 @@ export interface BackendStatus {
   bytes_in: number;
   bytes_out: number;
   ended: number;
+  /** Connections that the backend ended with FIN and without a close_notify, where it speaks TLS. */
+  tls_truncated: number;
   health: {
     check: string;
     /** When it came up or went down last, RFC 3339. */

@@ -28,6 +28,7 @@ export const TLS_FAILURES = [
 export type TlsFailure = (typeof TLS_FAILURES)[number];
 
 const TLS = 3 + ENDS_CELLS;
+const TLS_REST = TLS + 6;
 
 /**
  * Cells of a listener's row. Blocks: ends + endCode * 3 + endedBy; tlsFailures + the number in TLS_FAILURES;
@@ -43,9 +44,11 @@ export const LISTENER = {
   tls13: TLS + 2,
   tls13Resumed: TLS + 3,
   handshakeSumMs: TLS + 4,
-  tlsFailures: TLS + 5,
-  handshakeBuckets: TLS + 5 + TLS_FAILURES.length,
-  size: TLS + 5 + TLS_FAILURES.length + HANDSHAKE_BUCKETS_MS.length + 1,
+  /** FINs of clients without a close_notify. */
+  tlsTruncated: TLS + 5,
+  tlsFailures: TLS_REST,
+  handshakeBuckets: TLS_REST + TLS_FAILURES.length,
+  size: TLS_REST + TLS_FAILURES.length + HANDSHAKE_BUCKETS_MS.length + 1,
 } as const;
 
 /** Cells of a backend's row. `connectBuckets` is a block of CONNECT_BUCKETS_MS.length + 1 cells. */
@@ -60,9 +63,11 @@ export const BACKEND = {
   ended: 7,
   retriedAway: 8,
   tlsFailed: 9,
-  connectSumMs: 10,
-  connectBuckets: 11,
-  size: 11 + CONNECT_BUCKETS_MS.length + 1,
+  /** FINs of the backend without a close_notify. */
+  tlsTruncated: 10,
+  connectSumMs: 11,
+  connectBuckets: 12,
+  size: 12 + CONNECT_BUCKETS_MS.length + 1,
 } as const;
 
 /** Cells of a worker's own row. */

@@ -136,6 +136,7 @@ function tlsStatus(tls: ListenerTlsConfig, sum: (cell: number) => number): TlsSt
       { version: "TLSv1.3", resumed: true, count: sum(LISTENER.tls13Resumed) },
     ],
     failures: TLS_FAILURES.map((reason, i) => ({ reason, count: sum(LISTENER.tlsFailures + i) })),
+    truncated: sum(LISTENER.tlsTruncated),
     handshake_ms: {
       sum: sum(LISTENER.handshakeSumMs),
       buckets: Array.from({ length: HANDSHAKE_BUCKETS_MS.length + 1 }, (_, i) => sum(LISTENER.handshakeBuckets + i)),
@@ -183,6 +184,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: HealthC
     bytes_in: sum(BACKEND.bytesIn),
     bytes_out: sum(BACKEND.bytesOut),
     ended: sum(BACKEND.ended),
+    tls_truncated: sum(BACKEND.tlsTruncated),
     health: {
       check: pool.config.health.type,
       since: new Date(facts?.sinceMs ?? Date.now()).toISOString(),

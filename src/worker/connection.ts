@@ -10,6 +10,7 @@ import { BACKEND, CONNECT_BUCKETS_MS, LISTENER, WORKER } from "../shared/counter
 import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
 import type { ProxyEnd } from "../wire/proxy-protocol.ts";
 import { TICK_MS } from "./clock.ts";
+import type { Ciphertext } from "./ciphertext.ts";
 import { beginDial, failureOf, greet } from "./dial.ts";
 import { Flow } from "./flow.ts";
 import type { Head } from "./head.ts";
@@ -80,6 +81,10 @@ export class Connection implements TimerNode {
   /** The client has presented a certificate that was verified. */
   clientCertificate = false;
 
+  /** Where TLS is spoken, what tells an end from a cut. */
+  clientCiphertext: Ciphertext | null = null;
+  backendCiphertext: Ciphertext | null = null;
+
   /** All times are on the wheel's clock. When a byte, or a FIN, last came. */
   activeMs: number;
   readonly startedMs: number;
@@ -90,6 +95,7 @@ export class Connection implements TimerNode {
   #dialStartedMs = 0;
   #connectMs = -1;
   #firstEnd: EndedBy | null = null;
+  #truncated = "";
   #keepaliveMs = 0;
   #lingers = false;
 
@@ -151,6 +157,7 @@ export class Connection implements TimerNode {
     this.up.state = "ending";
     this.activeMs = this.plane.wheel.now + LATE_MS;
     this.#firstEnd ??= "client";
+    if (this.clientCiphertext?.cut) this.#countTruncated("client", this.listener.counters, LISTENER.tlsTruncated);
     this.#passEnds();
   }
 
@@ -214,6 +221,8 @@ export class Connection implements TimerNode {
     this.down.state = "ending";
     this.activeMs = this.plane.wheel.now + LATE_MS;
     this.#firstEnd ??= "backend";
+    if (this.backendCiphertext?.cut && this.backend !== null)
+      this.#countTruncated("backend", this.backend.counters, BACKEND.tlsTruncated);
     this.#passEnds();
   }
 
@@ -345,6 +354,12 @@ export class Connection implements TimerNode {
     }
   }
 
+  // A FIN that no close_notify went before: passed on like any other, but not in silence.
+  #countTruncated(by: EndedBy, counters: Float64Array, cell: number): void {
+    counters[cell]!++;
+    this.#truncated = this.#truncated === "" ? `truncated by ${by}` : "truncated by both";
+  }
+
   #finishEof(): void {
     this.finish("eof", this.#firstEnd ?? "client");
   }
@@ -436,7 +451,7 @@ export class Connection implements TimerNode {
     this.enter("closed");
     this.plane.wheel.cancel(this);
     this.#count(end, by);
-    this.plane.accessLog.write(this, end, by, this.#connectMs, error);
+    this.plane.accessLog.write(this, end, by, this.#connectMs, error === "" ? this.#truncated : error);
     this.#giveBackAll();
     this.up.clear();
     this.down.clear();

@@ -7,7 +7,8 @@ import { errnoName } from "../platform/libc.ts";
 import { faultOf } from "../platform/tls-client.ts";
 import { beginConnect, ownSockets } from "../platform/sockets.ts";
 import { BACKEND } from "../shared/counters.ts";
-import { ROW, ROW_WORDS } from "../shared/ledger.ts";
+import { ROW, ROW_FLOAT, ROW_WORDS } from "../shared/ledger.ts";
+import { Ciphertext } from "./ciphertext.ts";
 import type { Connection } from "./connection.ts";
 import type { Backend, Pool } from "./pool.ts";
 import { proxyHeaderFor } from "./send-proxy.ts";
@@ -65,10 +66,12 @@ export function greet(connection: Connection, backend: Backend, pool: Pool, sock
     if (socket.write(header) !== header.length) return connection.attemptFailed("EPIPE");
   }
   if (pool.tls === null) return connection.relay(socket);
+  const ciphertext = new Ciphertext(connection.plane, connection.row, ROW_FLOAT.bytesOut);
+  connection.backendCiphertext = ciphertext;
   upgradeToClient(socket as Socket<Connection>, {
     tls: pool.tls.options(backend.host, backend.address),
     data: connection,
-    twin: connection.plane.deaf,
+    twin: ciphertext.asTwin,
     handlers: tlsBackendEvents,
   });
 }

@@ -3,10 +3,11 @@
 import type { Socket } from "bun";
 import type { TlsFailure } from "../shared/counters.ts";
 import { HANDSHAKE_BUCKETS_MS, LISTENER, TLS_FAILURES } from "../shared/counters.ts";
-import { ROW, ROW_WORDS } from "../shared/ledger.ts";
+import { ROW, ROW_FLOAT, ROW_WORDS } from "../shared/ledger.ts";
 import { upgradeToServer, type TlsFacts, type TlsHandler } from "../platform/bun.ts";
 import { describeTlvs, type ProxyHeader } from "../wire/proxy-protocol.ts";
 import type { ClientHello } from "../wire/client-hello.ts";
+import { Ciphertext } from "./ciphertext.ts";
 import type { Connection } from "./connection.ts";
 import { Head } from "./head.ts";
 import { UNRECOGNIZED_NAME } from "./tls-server.ts";
@@ -100,7 +101,7 @@ export function handshakeTimedOut(connection: Connection): void {
 // ---------------------------------------------------------------------- TLS with the client
 
 function secure(connection: Connection, hello: ClientHello, bytes: Uint8Array): void {
-  const { client, listener, plane } = connection;
+  const { client, listener, plane, row } = connection;
   connection.sni = hello.serverName ?? "";
   const tls = listener.tls?.choose(hello.serverName) ?? null;
   if (client === null) return;
@@ -110,11 +111,14 @@ function secure(connection: Connection, hello: ClientHello, bytes: Uint8Array): 
     return connection.finish("handshake_failed", "client", "unknown_name");
   }
   connection.enter("securing");
+  const ciphertext = new Ciphertext(plane, row, ROW_FLOAT.bytesIn);
+  ciphertext.push(bytes);
+  connection.clientCiphertext = ciphertext;
   upgradeToServer(client as Socket<Connection>, {
     tls,
     bytes,
     data: connection,
-    twin: plane.deaf,
+    twin: ciphertext.asTwin,
     handlers: tlsClientEvents,
   });
 }

@@ -230,19 +230,6 @@ export class DataPlane {
     this.#lingering--;
   }
 
-  /** Hears the ciphertext of sockets that have become TLS, and does nothing. */
-  readonly deaf = {
-    plane: this,
-    clientData: ignore,
-    clientDrained: ignore,
-    clientEnded: ignore,
-    clientClosed: ignore,
-    backendData: ignore,
-    backendDrained: ignore,
-    backendEnded: ignore,
-    backendClosed: ignore,
-  } as unknown as Connection;
-
   /** A line for the debug log; the fields are not made where nobody wants them. */
   debug(event: string, fields: () => Record<string, string | number>): void {
     if (this.accessLog.debug) this.#post({ kind: "debug", event, fields: fields() });
@@ -350,10 +337,6 @@ class Kept<P, T> {
     this.#now.set(key, made);
     return made;
   }
-}
-
-function ignore(): void {
-  // The TLS socket says all that counts.
 }
 
 function keyOf(socket: SocketPlan): string {

@@ -502,7 +502,9 @@ describe("who reads slowly", () => {
       expect(await reads.read()).toEqual({ data: "", end: slow === "client" ? "fin" : "close_notify" });
       await reads.finish();
       expect(got).toMatchObject({ count: BYTES, received: (await sent).sent });
-      expect(await lb.waitLine(() => true)).toMatchObject({ end: "eof", [direction]: BYTES });
+      const line = await lb.waitLine(() => true);
+      expect(line).toMatchObject({ end: "eof", [direction]: BYTES });
+      expect(line.error).toBeUndefined();
     },
   );
 });
@@ -551,6 +553,8 @@ describe("bytes and ends", () => {
     });
 
     test.each(["closeNotify", "fin"] as const)("the backend's end is the client's, which goes on (%s)", async (how) => {
+      const truncated = () => lb.metric("lb_backend_tls_truncated_total", {});
+      const before = (await truncated())!;
       const { client, peer, theEnd } = await both();
       await peer.send("greeting");
       await peer[how]();
@@ -559,7 +563,10 @@ describe("bytes and ends", () => {
       expect(await peer.read("words")).toEqual({ data: "late words", end: null });
       await client.finish();
       expect(await peer.read()).toEqual({ data: "", end: "close_notify" });
-      expect(await lineOf(lb, client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 10, bytes_out: 8 });
+      const line = await lineOf(lb, client);
+      expect(line).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 10, bytes_out: 8 });
+      expect(line.error).toBe(how === "fin" ? "truncated by backend" : undefined);
+      expect(await truncated()).toBe(before + (how === "fin" ? 1 : 0));
     });
 
     test("a reset of either is a reset for the other", async () => {
@@ -582,7 +589,9 @@ describe("bytes and ends", () => {
       const [there, back] = await Promise.all([client.exchange(20e6, true), peer.exchange(20e6, true)]);
       expect(there).toMatchObject({ count: 20e6, end: theEnd, received: back.sent });
       expect(back).toMatchObject({ count: 20e6, end: "close_notify", received: there.sent });
-      expect(await lineOf(lb, client)).toMatchObject({ end: "eof", bytes_in: 20e6, bytes_out: 20e6 });
+      const line = await lineOf(lb, client);
+      expect(line).toMatchObject({ end: "eof", bytes_in: 20e6, bytes_out: 20e6 });
+      expect(line.error).toBeUndefined();
     });
   });
 });

@@ -316,20 +316,25 @@ describe("how a connection ends", () => {
   let lb: Lb;
   let server: PythonServer;
   let port: number;
+  let slow: number;
 
   beforeAll(async () => {
     if (peersMissing !== null) return;
     server = await python.serve({ mode: "manual" });
-    port = await freePort();
-    lb = await startLb(listener("web", port, [leaf]) + pool("app", server.address));
+    [port, slow] = (await freePorts(2)) as [number, number];
+    lb = await startLb(
+      listener("web", port, [leaf]) +
+        listener("slow", slow, [leaf], { of: 'bandwidth = { upload = "8MB/s" }' }) +
+        pool("app", server.address),
+    );
   });
   afterAll(() => lb?.stop());
 
   describe.each(["1.2", "1.3"] as const)("over TLS %s", (version) => {
     /** A client, and the same connection as the backend sees it. */
-    async function pair(): Promise<{ client: PythonPeer; peer: PythonPeer }> {
+    async function pair(to = port): Promise<{ client: PythonPeer; peer: PythonPeer }> {
       const before = server.connections.length;
-      const client = await python.connect(port, {
+      const client = await python.connect(to, {
         tls: { ca: ca.cert, name: "a.example", min: version, max: version },
       });
       expect(client.error).toBeNull();
@@ -348,10 +353,14 @@ describe("how a connection ends", () => {
       await peer.finish();
       expect(await client.read()).toEqual({ data: "", end: "close_notify" });
       expect(await client.rawEnd()).toBe("fin");
-      expect(await lineFor(client)).toMatchObject({ end: "eof", end_by: "client", bytes_in: 8, bytes_out: 6 });
+      const line = await lineFor(client);
+      expect(line).toMatchObject({ end: "eof", end_by: "client", bytes_in: 8, bytes_out: 6 });
+      expect(line.error).toBeUndefined();
     });
 
-    test("the client's FIN without close_notify is an end too", async () => {
+    test("the client's FIN without close_notify is an end too, and said to be truncated", async () => {
+      const truncated = () => lb.metric("lb_tls_truncated_total", {});
+      const before = (await truncated())!;
       const { client, peer } = await pair();
       await client.send("question");
       await client.fin();
@@ -359,7 +368,36 @@ describe("how a connection ends", () => {
       await peer.send("answer");
       await peer.finish();
       expect(await client.read()).toEqual({ data: "answer", end: "close_notify" });
-      expect(await lineFor(client)).toMatchObject({ end: "eof", end_by: "client", bytes_in: 8, bytes_out: 6 });
+      const error = "truncated by client";
+      expect(await lineFor(client)).toMatchObject({ end: "eof", end_by: "client", bytes_in: 8, bytes_out: 6, error });
+      expect(await truncated()).toBe(before + 1);
+    });
+
+    test.each([
+      ["a long record", "a".repeat(3000)],
+      ["one record as long as an alert", "ab"],
+      ["many records as long as an alert", "ab ab ab ab"],
+    ])("a cut is told from an orderly end after %s", async (_, words) => {
+      for (const orderly of [true, false]) {
+        const { client, peer } = await pair();
+        for (const word of words.split(" ")) await client.send(word);
+        await (orderly ? client.finish() : client.fin());
+        expect(await peer.read()).toEqual({ data: words.replaceAll(" ", ""), end: "fin" });
+        await peer.finish();
+        expect((await lineFor(client)).error).toBe(orderly ? undefined : "truncated by client");
+      }
+    });
+
+    test("a cut is told from an orderly end where the client was held back on its way", async () => {
+      for (const orderly of [true, false]) {
+        const { client, peer } = await pair(slow);
+        const sent = client.send(new Uint8Array(4e6)).then(() => (orderly ? client.finish() : client.fin()));
+        const { data, end } = await peer.read();
+        expect([data.length, end]).toEqual([4e6, "fin"]);
+        await sent;
+        await peer.finish();
+        expect((await lineFor(client)).error).toBe(orderly ? undefined : "truncated by client");
+      }
     });
 
     test("the backend's FIN is close_notify for the client, which goes on", async () => {
@@ -397,7 +435,9 @@ describe("how a connection ends", () => {
       const [there, back] = await Promise.all([client.exchange(20e6, true), peer.exchange(20e6, true)]);
       expect(there).toMatchObject({ count: 20e6, end: "close_notify", received: back.sent });
       expect(back).toMatchObject({ count: 20e6, end: "fin", received: there.sent });
-      expect(await lineFor(client)).toMatchObject({ end: "eof", bytes_in: 20e6, bytes_out: 20e6 });
+      const line = await lineFor(client);
+      expect(line).toMatchObject({ end: "eof", bytes_in: 20e6, bytes_out: 20e6 });
+      expect(line.error).toBeUndefined();
     });
   });
 });

@@ -61,6 +61,7 @@ export function filledSnapshot(): Snapshot {
             { version: "TLSv1.3", resumed: true, count: 7 },
           ],
           failures: [{ reason: "not_tls", count: 8 }],
+          truncated: 3,
           handshake_ms: { sum: 1500, buckets: [0, 0, 9, 4] },
         },
         ends: [
@@ -101,6 +102,7 @@ function filledBackend(name: string, address: string): BackendStatus {
     bytes_in: 111,
     bytes_out: 222,
     ended: 8,
+    tls_truncated: 1,
     health: { check: "tcp", since: "2026-01-02T03:04:06.000Z", checks: { success: 20, failure: 3 }, last_error: null },
   };
 }
