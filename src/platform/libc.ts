@@ -3,7 +3,7 @@
 import { dlopen, FFIType, ptr as addressOf, read } from "bun:ffi";
 import { constants } from "node:os";
 
-const { i32, u32, ptr } = FFIType;
+const { i32, u32, ptr, i64_fast, u64_fast } = FFIType;
 
 const symbols = {
   socket: { args: [i32, i32, i32], returns: i32 },
@@ -17,6 +17,9 @@ const symbols = {
   fcntl: { args: [i32, i32, i32], returns: i32 },
   dup3: { args: [i32, i32, i32], returns: i32 },
   close: { args: [i32], returns: i32 },
+  pipe2: { args: [ptr, i32], returns: i32 },
+  read: { args: [i32, ptr, u64_fast], returns: i64_fast },
+  splice: { args: [i32, ptr, i32, ptr, u64_fast, u32], returns: i64_fast },
   clock_gettime: { args: [i32, ptr], returns: i32 },
   getrlimit: { args: [i32, ptr], returns: i32 },
   __errno_location: { args: [], returns: ptr },

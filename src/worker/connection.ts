@@ -5,6 +5,7 @@ import type { Socket } from "bun";
 import { END_CODES, ENDED_BY, type End, type EndedBy } from "../core/ends.ts";
 import type { TimerNode } from "../core/timer-wheel.ts";
 import { setKeepalive } from "../platform/sockets.ts";
+import { RECEIVER_FAILED, SENDER_FAILED, UNABLE } from "../platform/splice.ts";
 import { giveBack } from "../shared/cells.ts";
 import { BACKEND, CONNECT_BUCKETS_MS, LISTENER, WORKER } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
@@ -43,6 +44,10 @@ const QUIET_MS = 1000;
 
 /** `wheel.now` is up to a tick behind, so a timeout counts from a tick later: it may end late, never early. */
 const LATE_MS = TICK_MS;
+
+/** Of at least so many bytes is a chunk that more has come behind; at most about so many follow it in one go. */
+const SPLICE_FROM_BYTES = 16 * 1024;
+const SPLICE_BYTES_MAX = 1024 * 1024;
 
 /** The client's socket outlives a refusal with FIN by at most this long, so that the FIN is not overtaken by a RST. */
 export const LINGER_MS = 1000;
@@ -130,12 +135,16 @@ export class Connection implements TimerNode {
 
   /** Bytes of the client that are the backend's. */
   fromClient(chunk: Uint8Array): void {
-    const length = chunk.length;
-    this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesIn]! += length;
-    this.listener.counters[LISTENER.bytesIn]! += length;
-    this.plane.counters[WORKER.bytesIn]! += length;
-    this.activeMs = this.plane.wheel.now + LATE_MS;
+    this.#countIn(chunk.length);
     if (!this.up.forward(chunk)) this.finish("reset", "backend");
+    else if (chunk.length >= SPLICE_FROM_BYTES) this.#splice(this.up);
+  }
+
+  #countIn(bytes: number): void {
+    this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesIn]! += bytes;
+    this.listener.counters[LISTENER.bytesIn]! += bytes;
+    this.plane.counters[WORKER.bytesIn]! += bytes;
+    this.activeMs = this.plane.wheel.now + LATE_MS;
   }
 
   clientDrained(): void {
@@ -187,12 +196,16 @@ export class Connection implements TimerNode {
     if (socket !== this.backendSocket || this.phase === "closed") return;
     if (this.phase === "dialing") this.#connected(socket);
     if (this.phase !== "relaying") return;
-    const length = chunk.length;
-    this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut]! += length;
-    this.listener.counters[LISTENER.bytesOut]! += length;
-    this.plane.counters[WORKER.bytesOut]! += length;
-    this.activeMs = this.plane.wheel.now + LATE_MS;
+    this.#countOut(chunk.length);
     if (!this.down.forward(chunk)) this.finish("reset", "client");
+    else if (chunk.length >= SPLICE_FROM_BYTES) this.#splice(this.down);
+  }
+
+  #countOut(bytes: number): void {
+    this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut]! += bytes;
+    this.listener.counters[LISTENER.bytesOut]! += bytes;
+    this.plane.counters[WORKER.bytesOut]! += bytes;
+    this.activeMs = this.plane.wheel.now + LATE_MS;
   }
 
   backendDrained(socket: Socket<unknown>): void {
@@ -331,6 +344,33 @@ export class Connection implements TimerNode {
     this.#scheduleRelay();
     if (!this.up.flush()) this.finish("reset", "backend");
     else if (this.up.state === "ending") this.#passEnds();
+  }
+
+  // A large chunk has company: what else has come goes over inside the kernel, where nothing waits before it, no limit holds
+  // it back and neither side speaks TLS with us.
+  #splice(flow: Flow): void {
+    const { plane, clientCiphertext, backendCiphertext } = this;
+    const plain = clientCiphertext === null && backendCiphertext === null;
+    if (!plain || this.phase !== "relaying" || flow.pace !== null || !flow.drained) return;
+    const at = this.row * ROW_WORDS;
+    const client = plane.words[at + ROW.clientFd]!;
+    const backend = plane.words[at + ROW.backendFd]!;
+    const { splice } = plane;
+    if (splice === null || client < 0 || backend < 0) return;
+    const upwards = flow === this.up;
+    const outcome = upwards
+      ? splice.move(client, backend, SPLICE_BYTES_MAX)
+      : splice.move(backend, client, SPLICE_BYTES_MAX);
+    const { moved, rest } = splice;
+    const bytes = moved + (rest === null ? 0 : rest.length);
+    if (bytes > 0) {
+      if (upwards) this.#countIn(bytes);
+      else this.#countOut(bytes);
+    }
+    if (outcome === SENDER_FAILED) this.finish("reset", upwards ? "client" : "backend");
+    else if (outcome === RECEIVER_FAILED || (rest !== null && !flow.forward(rest)))
+      this.finish("reset", upwards ? "backend" : "client");
+    else if (outcome === UNABLE) plane.spliceNoMore();
   }
 
   /**

@@ -6,6 +6,7 @@ import { ACCEPT_DRAIN_MS } from "../messages.ts";
 import type { FromWorker, Plan, PoolState, SocketPlan, TlsServerPlan, WorkerStart } from "../messages.ts";
 import { listenOnAddress, listenOnDescriptor, type Listening } from "../platform/bun.ts";
 import { duplicate, setBacklog } from "../platform/sockets.ts";
+import { Splice } from "../platform/splice.ts";
 import { Ledger } from "../shared/ledger.ts";
 import { AccessLog } from "./access-log.ts";
 import type { Connection } from "./connection.ts";
@@ -43,6 +44,7 @@ export class DataPlane {
   readonly open: Int32Array;
   readonly wheel = new TimerWheel(TICK_MS, WHEEL_SLOTS, performance.now());
   readonly accessLog: AccessLog;
+  #splice: Splice | null | undefined;
   maxConnections = 0;
   readonly #listening: Int32Array;
   readonly #post: (message: FromWorker) => void;
@@ -220,6 +222,17 @@ export class DataPlane {
     this.#paced.add(connection);
   }
 
+  /** Opened by the first who asks; null where it cannot be had. */
+  get splice(): Splice | null {
+    if (this.#splice === undefined) this.#splice = Splice.open();
+    return this.#splice;
+  }
+
+  spliceNoMore(): void {
+    this.#splice?.close();
+    this.#splice = null;
+  }
+
   mayLinger(): boolean {
     if (this.#lingering >= LINGERING_MAX) return false;
     this.#lingering++;
@@ -298,6 +311,7 @@ export class DataPlane {
   #stoppedWhenDone(): void {
     if (this.#stop === null || this.#stopped || this.#draining.size > 0 || this.#connectionCount > 0) return;
     this.#stopped = true;
+    this.spliceNoMore();
     this.accessLog.flush();
     this.#post({ kind: "stopped" });
   }
@@ -312,6 +326,7 @@ export class DataPlane {
     this.#post({ kind: "crashed", reason });
     for (const { listening } of [...this.#served.values(), ...this.#draining]) listening.stop(false);
     for (const connection of this.#connections) connection?.abandon();
+    this.spliceNoMore();
     process.exit(1);
   }
 }

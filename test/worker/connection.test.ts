@@ -55,6 +55,8 @@ class Stage {
     this.plane.maxConnections = 10;
     this.listener = this.listenerWith(new Map([[this.poolPlan.id, new Pool(this.poolPlan, null, 0)]]));
     const row = this.plane.ledger.take();
+    // A fake socket has no descriptor.
+    this.words[row * ROW_WORDS + ROW.clientFd] = -1;
     this.connection = new Connection(this.plane, this.listener, this.client.socket, row);
     this.plane.remember(this.connection);
     expect(this.listener.claimPlaces(this.plane, row)).toBeNull();

@@ -1,0 +1,95 @@
+// Moving bytes from socket to socket inside the kernel (splice(2)): they are never copied into this process. Linux only.
+import { errno, openLibc, type Libc } from "./libc.ts";
+
+const O_NONBLOCK = 0o4000;
+const O_CLOEXEC = 0o2000000;
+const F_SETPIPE_SZ = 1031;
+const SPLICE_F_MOVE = 1;
+const SPLICE_F_NONBLOCK = 2;
+const EAGAIN = 11;
+const ENOTSUP = [22 /* EINVAL */, 38 /* ENOSYS */, 1 /* EPERM, of a sandbox */];
+
+/** What fits into the pipe between two sockets: as much as the runtime reads at once. A smaller pipe serves as well. */
+const PIPE_BYTES = 512 * 1024;
+
+/** Why a move is over: nothing more to be had or the receiver is full; the sender or the receiver failed; it cannot be done. */
+export const MOVED = 0;
+export const SENDER_FAILED = 1;
+export const RECEIVER_FAILED = 2;
+export const UNABLE = 3;
+
+export type Moved = typeof MOVED | typeof SENDER_FAILED | typeof RECEIVER_FAILED | typeof UNABLE;
+
+/** A pipe of one thread's own, which is empty between two moves. */
+export class Splice {
+  readonly #libc: Libc;
+  readonly #reads: number;
+  readonly #writes: number;
+  /** Bytes that the receiver has taken in the last move. */
+  moved = 0;
+  /** Bytes that came and that the receiver did not take any more: the caller must send them before all others. Or null. */
+  rest: Uint8Array | null = null;
+
+  private constructor(libc: Libc, reads: number, writes: number) {
+    this.#libc = libc;
+    this.#reads = reads;
+    this.#writes = writes;
+  }
+
+  /** Null where there is no such thing, or no descriptor left for it. */
+  static open(): Splice | null {
+    const libc = openLibc();
+    const ends = new Int32Array(2);
+    if (libc === null || libc.pipe2(ends, O_NONBLOCK | O_CLOEXEC) !== 0) return null;
+    libc.fcntl(ends[1]!, F_SETPIPE_SZ, PIPE_BYTES);
+    return new Splice(libc, ends[0]!, ends[1]!);
+  }
+
+  /**
+   * Moves what the socket `from` has, up to about `maxBytes`, to the socket `to`. At the sender's FIN there is nothing more to
+   * be had: whoever reads next will see it. Neither socket may have bytes of this direction waiting in this process.
+   */
+  move(from: number, to: number, maxBytes: number): Moved {
+    const c = this.#libc;
+    const flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
+    this.moved = 0;
+    this.rest = null;
+    while (this.moved < maxBytes) {
+      const came = Number(c.splice(from, null, this.#writes, null, PIPE_BYTES, flags));
+      if (came === 0) return MOVED;
+      if (came < 0) {
+        const error = errno(c);
+        if (error === EAGAIN) return MOVED;
+        return ENOTSUP.includes(error) ? UNABLE : SENDER_FAILED;
+      }
+      let left = came;
+      while (left > 0) {
+        const went = Number(c.splice(this.#reads, null, to, null, left, flags));
+        if (went <= 0) {
+          const error = went < 0 ? errno(c) : EAGAIN;
+          this.#takeBack(left);
+          if (error === EAGAIN) return MOVED;
+          return ENOTSUP.includes(error) ? UNABLE : RECEIVER_FAILED;
+        }
+        left -= went;
+        this.moved += went;
+      }
+    }
+    return MOVED;
+  }
+
+  close(): void {
+    this.#libc.close(this.#reads);
+    this.#libc.close(this.#writes);
+  }
+
+  #takeBack(bytes: number): void {
+    const rest = new Uint8Array(bytes);
+    for (let at = 0; at < bytes;) {
+      const got = Number(this.#libc.read(this.#reads, rest.subarray(at), bytes - at));
+      if (got <= 0) throw new Error(`${bytes - at} bytes are missing in the pipe`);
+      at += got;
+    }
+    this.rest = rest;
+  }
+}

@@ -1,0 +1,154 @@
+import type { Socket } from "bun";
+import { closeSync, openSync } from "node:fs";
+import { once } from "node:events";
+import { connect, type Socket as Peer } from "node:net";
+import { afterEach, describe, expect, test } from "vitest";
+import { descriptorOf } from "../../src/platform/bun.ts";
+import { ownSockets } from "../../src/platform/sockets.ts";
+import { MOVED, RECEIVER_FAILED, SENDER_FAILED, Splice, UNABLE } from "../../src/platform/splice.ts";
+import { eventually } from "../support/eventually.ts";
+import { descriptors } from "../support/proc.ts";
+
+const atEnd: (() => void)[] = [];
+afterEach(() => {
+  for (const undo of atEnd.splice(0).toReversed()) undo();
+});
+
+/** A peer, and the other end of its connection, which nobody reads but the test. */
+async function pair(): Promise<{ peer: Peer; fd: number }> {
+  const { promise, resolve } = Promise.withResolvers<Socket<unknown>>();
+  const listener = Bun.listen({
+    hostname: "127.0.0.1",
+    port: 0,
+    allowHalfOpen: true,
+    socket: {
+      open(socket) {
+        socket.pause();
+        resolve(socket);
+      },
+      data: () => {},
+      error: () => {},
+    },
+  });
+  const peer = connect({ port: listener.port, host: "127.0.0.1", allowHalfOpen: true });
+  peer.on("error", () => {});
+  await once(peer, "connect");
+  const socket = await promise;
+  atEnd.push(() => {
+    peer.destroy();
+    socket.terminate();
+    listener.stop(true);
+  });
+  return { peer, fd: descriptorOf(socket) };
+}
+
+function opened(): Splice {
+  const splice = Splice.open();
+  if (splice === null) throw new Error("no splice(2) here");
+  atEnd.push(() => splice.close());
+  return splice;
+}
+
+const bytesOf = (length: number): Buffer =>
+  Buffer.from(Uint8Array.from({ length }, (_, i) => (i * 7 + (i >> 8)) & 0xff));
+
+function heard(peer: Peer): Buffer[] {
+  const chunks: Buffer[] = [];
+  peer.on("data", (chunk: Buffer) => chunks.push(chunk));
+  return chunks;
+}
+
+describe.skipIf(!ownSockets())("splice", () => {
+  test("moves what has come, in order, and no more than about what it may", async () => {
+    const [from, to] = [await pair(), await pair()];
+    const splice = opened();
+    const chunks = heard(to.peer);
+    const sent = bytesOf(3_000_000);
+    from.peer.write(sent);
+    let moved = 0;
+    let most = 0;
+    await eventually("all of it", () => {
+      expect(splice.move(from.fd, to.fd, 100_000)).toBe(MOVED);
+      expect(splice.rest).toBeNull();
+      moved += splice.moved;
+      most = Math.max(most, splice.moved);
+      return moved === sent.length;
+    });
+    await eventually("its arrival", () => Buffer.concat(chunks).length === sent.length);
+    expect(Buffer.concat(chunks).equals(sent)).toBe(true);
+    // One pipe more than it may, since what came must go.
+    expect(most).toBeLessThan(100_000 + 1024 * 1024);
+    expect(splice.move(from.fd, to.fd, 100_000)).toBe(MOVED);
+    expect([splice.moved, splice.rest]).toEqual([0, null]);
+  });
+
+  test("gives back what the receiver does not take", async () => {
+    const [from, to] = [await pair(), await pair()];
+    const splice = opened();
+    to.peer.pause();
+    const sent = bytesOf(30_000_000);
+    from.peer.write(sent);
+    let moved = 0;
+    await eventually("a receiver that is full", () => {
+      expect(splice.move(from.fd, to.fd, Infinity)).toBe(MOVED);
+      moved += splice.moved;
+      return splice.rest !== null;
+    });
+    const { rest } = splice;
+    expect(moved).toBeLessThan(sent.length);
+    expect(Buffer.from(rest!).equals(sent.subarray(moved, moved + rest!.length))).toBe(true);
+    const chunks = heard(to.peer);
+    to.peer.resume();
+    await eventually("its arrival", () => Buffer.concat(chunks).length === moved);
+    expect(Buffer.concat(chunks).equals(sent.subarray(0, moved))).toBe(true);
+  });
+
+  test("leaves the sender's FIN to whoever reads next", async () => {
+    const [from, to] = [await pair(), await pair()];
+    const splice = opened();
+    from.peer.end("last words");
+    let moved = 0;
+    await eventually("the last words", () => {
+      expect(splice.move(from.fd, to.fd, 1000)).toBe(MOVED);
+      return (moved += splice.moved) === 10;
+    });
+    expect(splice.move(from.fd, to.fd, 1000)).toBe(MOVED);
+    expect(splice.moved).toBe(0);
+  });
+
+  test("tells whose reset it met", async () => {
+    const [from, to] = [await pair(), await pair()];
+    const splice = opened();
+    from.peer.write("lost");
+    to.peer.resetAndDestroy();
+    await eventually("the receiver's reset", () => {
+      const outcome = splice.move(from.fd, to.fd, 1000);
+      if (outcome === MOVED && splice.moved > 0) from.peer.write("lost too");
+      return outcome === RECEIVER_FAILED;
+    });
+    const [dead, living] = [await pair(), await pair()];
+    dead.peer.resetAndDestroy();
+    await eventually("the sender's reset", () => splice.move(dead.fd, living.fd, 1000) === SENDER_FAILED);
+    // Nothing of the ones before is left in the pipe.
+    const chunks = heard(living.peer);
+    const other = await pair();
+    other.peer.write("found");
+    await eventually("bytes of a third", () => splice.move(other.fd, living.fd, 1000) === MOVED && splice.moved > 0);
+    await eventually("their arrival", () => Buffer.concat(chunks).toString() === "found");
+  });
+
+  test("says where it cannot be done", async () => {
+    const to = await pair();
+    const folder = openSync("/", "r");
+    atEnd.push(() => closeSync(folder));
+    expect(opened().move(folder, to.fd, 1000)).toBe(UNABLE);
+  });
+
+  test("gives its descriptors back", () => {
+    const before = descriptors(process.pid);
+    const splice = Splice.open();
+    expect(descriptors(process.pid)).toBe(before + 2);
+    splice?.close();
+    expect(descriptors(process.pid)).toBe(before);
+  });
+});
