@@ -7,8 +7,8 @@ import { CHECKS_AT_ONCE_MAX } from "./health.ts";
 const PER_CONNECTION = 2;
 /** Standard streams, the binary, the config's watchers, the supervisor's event loop, the log's files. */
 const PROCESS = 16;
-/** The event loop of a worker, the ends of its channels, and a client that is being refused. */
-const PER_WORKER = 6;
+/** The event loop of a worker, the ends of its channels, the pipe for splicing, and a client that is being refused. */
+const PER_WORKER = 8;
 /** Admin connections and name look-ups under way. */
 const ADMIN = 8;
 
