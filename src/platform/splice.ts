@@ -1,13 +1,16 @@
 // Moving bytes from socket to socket inside the kernel (splice(2)): they are never copied into this process. Linux only.
+import { constants } from "node:os";
 import { errno, openLibc, type Libc } from "./libc.ts";
 
+const { EAGAIN, EINVAL, ENOSYS, EPERM } = constants.errno;
 const O_NONBLOCK = 0o4000;
 const O_CLOEXEC = 0o2000000;
 const F_SETPIPE_SZ = 1031;
 const SPLICE_F_MOVE = 1;
 const SPLICE_F_NONBLOCK = 2;
-const EAGAIN = 11;
-const ENOTSUP = [22 /* EINVAL */, 38 /* ENOSYS */, 1 /* EPERM, of a sandbox */];
+
+/** This kind of descriptor cannot be spliced, or the kernel or a sandbox has no splice(2). */
+const CANNOT: readonly number[] = [EINVAL, ENOSYS, EPERM];
 
 /** What fits into the pipe between two sockets: as much as the runtime reads at once. A smaller pipe serves as well. */
 const PIPE_BYTES = 512 * 1024;
@@ -60,7 +63,7 @@ export class Splice {
       if (came < 0) {
         const error = errno(c);
         if (error === EAGAIN) return MOVED;
-        return ENOTSUP.includes(error) ? UNABLE : SENDER_FAILED;
+        return CANNOT.includes(error) ? UNABLE : SENDER_FAILED;
       }
       let left = came;
       while (left > 0) {
@@ -69,7 +72,7 @@ export class Splice {
           const error = went < 0 ? errno(c) : EAGAIN;
           this.#takeBack(left);
           if (error === EAGAIN) return MOVED;
-          return ENOTSUP.includes(error) ? UNABLE : RECEIVER_FAILED;
+          return CANNOT.includes(error) ? UNABLE : RECEIVER_FAILED;
         }
         left -= went;
         this.moved += went;
