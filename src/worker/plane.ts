@@ -44,7 +44,8 @@ export class DataPlane {
   readonly open: Int32Array;
   readonly wheel = new TimerWheel(TICK_MS, WHEEL_SLOTS, performance.now());
   readonly accessLog: AccessLog;
-  #splice: Splice | null | undefined;
+  #splice: Splice | null = null;
+  #canSplice = true;
   maxConnections = 0;
   readonly #listening: Int32Array;
   readonly #post: (message: FromWorker) => void;
@@ -222,13 +223,14 @@ export class DataPlane {
     this.#paced.add(connection);
   }
 
-  /** Opened by the first who asks; null where it cannot be had. */
+  /** Opened by the first who asks; null while it cannot be had, for want of descriptors or for good. */
   get splice(): Splice | null {
-    if (this.#splice === undefined) this.#splice = Splice.open();
+    if (this.#splice === null && this.#canSplice) this.#splice = Splice.open();
     return this.#splice;
   }
 
   spliceNoMore(): void {
+    this.#canSplice = false;
     this.#splice?.close();
     this.#splice = null;
   }
