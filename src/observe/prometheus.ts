@@ -166,7 +166,7 @@ export const METRICS: readonly Metric[] = [
     name: "lb_tls_truncated_total",
     type: "counter",
     labels: LISTENER_LABELS,
-    help: "Clients that ended TLS with FIN and without a close_notify before it.",
+    help: "Clients that ended TLS with FIN and without a close_notify before it, where the listener can tell.",
     samples: (snapshot) => eachTls(snapshot, (listener, { truncated }) => [{ labels: [listener], value: truncated }]),
   },
   {

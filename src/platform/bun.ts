@@ -16,10 +16,18 @@ interface AdoptOptions<Data> {
   socket: SocketHandler<Data, "uint8array">;
 }
 
-/** Serves a listening descriptor, in whatever thread; `stop` closes the descriptor. Bun listens again with 511. */
-export function listenOnDescriptor<Data>(fd: number, data: Data, socket: SocketHandler<Data, "uint8array">): Listening {
+/**
+ * Serves a listening descriptor, in whatever thread; `stop` closes the descriptor, and no accepted socket. Bun listens again
+ * with 511. With `tls` the sockets it accepts speak it, and `handshake` tells how that went.
+ */
+export function listenOnDescriptor<Data>(
+  fd: number,
+  data: Data,
+  socket: SocketHandler<Data, "uint8array">,
+  tls: ServerTls | null = null,
+): Listening {
   const options: AdoptOptions<Data> = { fd, allowHalfOpen: true, data, socket };
-  return Bun.listen(options as never) as Listening;
+  return Bun.listen({ ...options, ...(tls && { tls: withoutEmpty(tls) }) } as never) as Listening;
 }
 
 /** Listens by Bun's own means with SO_REUSEPORT: the portable way, without FFI. */
@@ -103,6 +111,8 @@ export function alpnWire(protocols: readonly string[]): string {
 export interface TlsFacts {
   /** "TLSv1.3", also on a server's socket. */
   getTLSVersion(): string | null;
+  /** The name that the client asked for, on a server's socket. */
+  getServername(): string | null | undefined;
   setSession(session: Uint8Array): void;
 }
 

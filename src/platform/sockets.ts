@@ -24,6 +24,9 @@ const SOL_TCP = 6;
 const TCP_KEEPIDLE = 4;
 const TCP_KEEPINTVL = 5;
 const TCP_KEEPCNT = 6;
+const TCP_INFO = 11;
+/** In words of 64 bits. */
+const TCP_INFO_BYTES_RECEIVED = 16;
 const SOL_IPV6 = 41;
 const IPV6_V6ONLY = 26;
 const F_DUPFD_CLOEXEC = 1030;
@@ -317,6 +320,21 @@ function readName(out: Int32Array, at: number): void {
     const offset = family === AF_INET6 ? 8 : -1;
     for (let i = 0; i < 4; i++) out[at + i] = offset < 0 ? 0 : nameView.getInt32(offset + 4 * i);
   }
+}
+
+const tcpInfo = new BigUint64Array(32);
+const tcpInfoLength = new Uint32Array(1);
+
+/**
+ * Whether a TCP peer has sent its FIN and not a byte before it, whoever has read what came. False also where the kernel cannot
+ * say: on a unix socket, or before Linux 4.1. By tcpi_bytes_received (linux/tcp.h), in which the FIN counts as one.
+ */
+export function endedUnheard(fd: number): boolean {
+  const c = openLibc();
+  if (c === null) return false;
+  tcpInfoLength[0] = tcpInfo.byteLength;
+  if (c.getsockopt(fd, SOL_TCP, TCP_INFO, tcpInfo, tcpInfoLength) !== 0) return false;
+  return tcpInfoLength[0] > 8 * TCP_INFO_BYTES_RECEIVED && tcpInfo[TCP_INFO_BYTES_RECEIVED] === 1n;
 }
 
 /**

@@ -27,7 +27,7 @@ import { dueEnd, nextDueMs } from "./timeouts.ts";
  * the ClientHello. `securing`: the TLS handshake with the client. `dialing`: connecting to a backend, TLS with it included.
  */
 const NEXT = {
-  accepted: ["reading", "dialing", "closed"],
+  accepted: ["reading", "securing", "dialing", "closed"],
   reading: ["securing", "dialing", "closed"],
   securing: ["dialing", "closed"],
   dialing: ["dialing", "relaying", "closed"],
@@ -124,6 +124,11 @@ export class Connection implements TimerNode {
 
   get halfClosed(): boolean {
     return this.up.state !== "open" || this.down.state !== "open";
+  }
+
+  // On one side at least.
+  get #speaksTls(): boolean {
+    return this.tlsVersion !== "" || this.backendCiphertext !== null;
   }
 
   // ---------------------------------------------------------------- events of the client's socket; hot path
@@ -349,9 +354,8 @@ export class Connection implements TimerNode {
   // A large chunk has company: what else has come goes over inside the kernel, where nothing waits before it, no limit holds
   // it back and neither side speaks TLS with us.
   #splice(flow: Flow): void {
-    const { plane, clientCiphertext, backendCiphertext } = this;
-    const plain = clientCiphertext === null && backendCiphertext === null;
-    if (!plain || this.phase !== "relaying" || flow.pace !== null || !flow.drained) return;
+    const { plane } = this;
+    if (this.#speaksTls || this.phase !== "relaying" || flow.pace !== null || !flow.drained) return;
     const at = this.row * ROW_WORDS;
     const client = plane.words[at + ROW.clientFd]!;
     const backend = plane.words[at + ROW.backendFd]!;
@@ -498,14 +502,13 @@ export class Connection implements TimerNode {
     this.head = null;
     const { client, backendSocket } = this;
     const orderly = relayed && by === "lb" && quiet;
-    const speaksTls = this.tlsVersion !== "" || (this.pool?.tls ?? null) !== null;
     // A TLS socket that we end waits for the peer's close_notify, ten seconds long (Bun 1.4.5).
-    if (orderly && speaksTls) return this.#linger();
+    if (orderly && this.#speaksTls) return this.#linger();
     this.backendSocket = null;
     if (end === "eof" || orderly) {
       this.client = null;
-      closeOrderly(client, speaksTls);
-      closeOrderly(backendSocket, speaksTls);
+      closeOrderly(client, this.#speaksTls);
+      closeOrderly(backendSocket, this.#speaksTls);
       return;
     }
     backendSocket?.terminate();

@@ -5,8 +5,8 @@ import { cidrHas } from "../core/cidr-set.ts";
 import { isIPv4 } from "../core/address.ts";
 import type { End } from "../core/ends.ts";
 import type { ListenerPlan, RoutePlan } from "../messages.ts";
-import { descriptorOf, readPeer } from "../platform/bun.ts";
-import { monotonicNs } from "../platform/sockets.ts";
+import { descriptorOf, readPeer, type ServerTls } from "../platform/bun.ts";
+import { monotonicNs, ownSockets } from "../platform/sockets.ts";
 import { chooseRoute } from "../policy/route.ts";
 import { tokenIntervalNs } from "../policy/token-bucket.ts";
 import { claim } from "../shared/cells.ts";
@@ -18,6 +18,7 @@ import { Connection } from "./connection.ts";
 import { open } from "./opening.ts";
 import type { DataPlane } from "./plane.ts";
 import type { Pool } from "./pool.ts";
+import { tlsClientEvents } from "./securing.ts";
 import type { TlsServer } from "./tls-server.ts";
 
 /** A listener in one generation of the config, as one worker sees it. Connections keep the one they began with. */
@@ -29,6 +30,12 @@ export class Listener {
   readonly clients: ClientTable | null;
   readonly routes: readonly RoutePlan[];
   readonly tls: TlsServer | null;
+  /**
+   * How the listening socket itself speaks TLS; null = it does not. It does where the client has no say in the handshake: no
+   * PROXY header before it, and one choice of certificates. Not without sockets of our own, which a change of certificates
+   * leaves with their queues.
+   */
+  readonly acceptsTls: ServerTls | null;
   readonly #pools: ReadonlyMap<number, Pool>;
   readonly #readsHello: boolean;
   readonly #limits: ClientLimits;
@@ -42,7 +49,9 @@ export class Listener {
     this.pool = pools.get(plan.pool) ?? null;
     this.routes = plan.routes;
     this.tls = tls;
-    this.#readsHello = tls !== null || plan.routes.some(({ sni, alpn }) => sni.length + alpn.length > 0);
+    this.acceptsTls = plan.proxyProtocol === "off" && ownSockets() ? (tls?.only ?? null) : null;
+    this.#readsHello =
+      this.acceptsTls === null && (tls !== null || plan.routes.some(({ sni, alpn }) => sni.length + alpn.length > 0));
     this.counters = plan.counters.subarray(worker * LISTENER.size, (worker + 1) * LISTENER.size);
     this.clients = plan.clients === null ? null : new ClientTable(plan.clients);
     this.#limits = {
@@ -151,7 +160,7 @@ export interface Acceptor {
   listener: Listener;
 }
 
-/** The one table of handlers for all sockets of clients. A socket's data is its acceptor until `open` has replaced it. */
+/** The table of handlers for sockets of clients. A socket's data is its acceptor until `open` has replaced it. */
 export const clientEvents: SocketHandler<Connection, "uint8array"> = {
   binaryType: "uint8array",
   open: (socket) => accept(socket, socket.data as unknown as Acceptor),
@@ -160,6 +169,12 @@ export const clientEvents: SocketHandler<Connection, "uint8array"> = {
   end: (socket) => socket.data.clientEnded(),
   close: (socket, error) => socket.data.clientClosed(error),
   error: (socket, error) => socket.data.plane.crash(error),
+};
+
+/** The same for sockets that are accepted as TLS. */
+export const acceptedTlsEvents: SocketHandler<Connection, "uint8array"> = {
+  ...tlsClientEvents,
+  open: (socket) => accept(socket, socket.data as unknown as Acceptor),
 };
 
 // Hot path.

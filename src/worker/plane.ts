@@ -4,14 +4,14 @@ import type { TimerNode } from "../core/timer-wheel.ts";
 import { TimerWheel } from "../core/timer-wheel.ts";
 import { ACCEPT_DRAIN_MS } from "../messages.ts";
 import type { FromWorker, Plan, PoolState, SocketPlan, TlsServerPlan, WorkerStart } from "../messages.ts";
-import { listenOnAddress, listenOnDescriptor, type Listening } from "../platform/bun.ts";
+import { listenOnAddress, listenOnDescriptor, type Listening, type ServerTls } from "../platform/bun.ts";
 import { duplicate, setBacklog } from "../platform/sockets.ts";
 import { Splice } from "../platform/splice.ts";
 import { Ledger } from "../shared/ledger.ts";
 import { AccessLog } from "./access-log.ts";
 import type { Connection } from "./connection.ts";
 import { TICK_MS } from "./clock.ts";
-import { clientEvents, Listener, type Acceptor } from "./listener.ts";
+import { acceptedTlsEvents, clientEvents, Listener, type Acceptor } from "./listener.ts";
 import { Pool } from "./pool.ts";
 import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
 import { TlsServer } from "./tls-server.ts";
@@ -29,6 +29,8 @@ const OVER_BUDGET_EVERY_MS = 1000;
 interface Served {
   readonly acceptor: Acceptor & { listener: Listener };
   readonly listening: Listening;
+  /** How the socket itself speaks TLS; to change it takes another in its place. */
+  readonly tls: ServerTls | null;
   readonly fd: number;
   backlog: number;
 }
@@ -93,7 +95,7 @@ export class DataPlane {
   apply(plan: Plan): void {
     const pools = new Map<number, Pool>();
     const listeners = new Map<number, Listener>();
-    const adopted: string[] = [];
+    const begun = new Map<string, Served>();
     const servers = new Kept(TlsServer, this.#servers);
     const clients = new Kept(TlsClient, this.#clients);
     try {
@@ -108,10 +110,12 @@ export class DataPlane {
       for (const socket of plan.sockets) {
         const listener = listeners.get(socket.listener);
         if (listener === undefined) throw new Error(`no listener ${socket.listener} for ${socket.key}`);
-        if (this.#serve(socket, listener)) adopted.push(keyOf(socket));
+        const key = keyOf(socket);
+        // Undefined where it is not served yet.
+        if (this.#served.get(key)?.tls !== listener.acceptsTls) begun.set(key, this.#listen(socket, listener));
       }
     } catch (error) {
-      for (const key of adopted) this.#close(key);
+      for (const { listening } of begun.values()) listening.stop(false);
       this.#post({ kind: "refused", generation: plan.generation, reason: String(error) });
       return;
     }
@@ -122,13 +126,7 @@ export class DataPlane {
     this.maxConnections = plan.maxConnections;
     this.accessLog.format = plan.accessLog;
     this.accessLog.debug = plan.debug;
-    const wanted = new Map(plan.sockets.map((socket) => [keyOf(socket), socket]));
-    for (const [key, served] of this.#served) {
-      const socket = wanted.get(key);
-      const listener = socket && listeners.get(socket.listener);
-      if (listener === undefined) this.#retire(key);
-      else served.acceptor.listener = listener;
-    }
+    this.#serve(plan.sockets, listeners, begun);
     this.#post({ kind: "applied", generation: plan.generation });
   }
 
@@ -147,30 +145,41 @@ export class DataPlane {
 
   // ---------------------------------------------------------------- listening sockets
 
-  // True = a socket not served before.
-  #serve(socket: SocketPlan, listener: Listener): boolean {
-    const key = keyOf(socket);
-    const served = this.#served.get(key);
-    if (served !== undefined) {
-      if (served.backlog !== socket.backlog && served.fd >= 0) setBacklog(served.fd, socket.backlog);
-      served.backlog = socket.backlog;
-      return false;
-    }
+  #listen(socket: SocketPlan, listener: Listener): Served {
     const acceptor: Acceptor = { plane: this, listener };
-    const listening = this.#listen(socket, acceptor);
-    this.#served.set(key, { acceptor, backlog: socket.backlog, ...listening });
-    this.#noteListening();
-    return true;
-  }
-
-  #listen(socket: SocketPlan, acceptor: Acceptor): { listening: Listening; fd: number } {
-    const events = clientEvents as never;
-    if (socket.fd < 0) return { listening: listenOnAddress(socket.hostname, socket.port, acceptor, events), fd: -1 };
+    const tls = listener.acceptsTls;
+    const events = (tls === null ? clientEvents : acceptedTlsEvents) as never;
+    const { backlog } = socket;
+    if (socket.fd < 0) {
+      const listening = listenOnAddress(socket.hostname, socket.port, acceptor, events);
+      return { acceptor, listening, tls, fd: -1, backlog };
+    }
     const fd = duplicate(socket.fd);
     if (typeof fd !== "number") throw new Error(`${fd.call}: ${fd.code}`);
-    const listening = listenOnDescriptor(fd, acceptor, events);
-    setBacklog(fd, socket.backlog);
-    return { listening, fd };
+    const listening = listenOnDescriptor(fd, acceptor, events, tls);
+    setBacklog(fd, backlog);
+    return { acceptor, listening, tls, fd, backlog };
+  }
+
+  // The sockets of the plan and no others, by their listeners of now. What has begun takes the place of what was served under
+  // its key: another descriptor of the same socket, so what waits in its queue is accepted by the one or the other.
+  #serve(sockets: readonly SocketPlan[], listeners: ReadonlyMap<number, Listener>, begun: Map<string, Served>): void {
+    const wanted = new Map(sockets.map((socket) => [keyOf(socket), socket]));
+    for (const [key, served] of this.#served) {
+      const socket = wanted.get(key);
+      const listener = socket && listeners.get(socket.listener);
+      if (socket === undefined || listener === undefined) {
+        this.#retire(key);
+      } else if (begun.has(key)) {
+        served.listening.stop(false);
+      } else {
+        served.acceptor.listener = listener;
+        if (served.backlog !== socket.backlog && served.fd >= 0) setBacklog(served.fd, socket.backlog);
+        served.backlog = socket.backlog;
+      }
+    }
+    for (const [key, served] of begun) this.#served.set(key, served);
+    this.#noteListening();
   }
 
   #retire(key: string): void {
@@ -184,13 +193,6 @@ export class DataPlane {
       served.listening.stop(false);
       this.#stoppedWhenDone();
     }, ACCEPT_DRAIN_MS);
-  }
-
-  #close(key: string): void {
-    const served = this.#served.get(key);
-    this.#served.delete(key);
-    this.#noteListening();
-    served?.listening.stop(false);
   }
 
   // For the supervisor, who must be able to keep this thread from accepting when it no longer listens to anybody.

@@ -10,6 +10,11 @@ import { nameMatches } from "../policy/route.ts";
 export const UNRECOGNIZED_NAME = new Uint8Array([21, 3, 3, 0, 2, 2, 112]);
 
 export class TlsServer {
+  /**
+   * What every handshake is done with, where the name that the client asks for has no say in it; else null, and where clients
+   * are asked for certificates, which a listening socket's context would have to know beforehand (Bun 1.4.5).
+   */
+  readonly only: ServerTls | null;
   readonly #plan: TlsServerPlan;
   readonly #keyTypes: readonly string[];
   /** By the certificates' numbers. There are no more than the names in the certificates can choose. */
@@ -23,6 +28,7 @@ export class TlsServer {
     this.#alpn = alpnWire(plan.alpn);
     // Now, and not at the first client: what cannot be used must refuse the plan.
     plan.certificates.forEach((_, i) => this.#context([i]));
+    this.only = this.#chooseOnly();
   }
 
   get wantsClientCertificate(): boolean {
@@ -50,6 +56,13 @@ export class TlsServer {
       requestCert: clientAuth !== "off",
       rejectUnauthorized: clientAuth === "required",
     };
+  }
+
+  // A wildcard covers one label, so its own text stands for every name that it alone covers.
+  #chooseOnly(): ServerTls | null {
+    const only = this.#plan.clientAuth === "off" ? this.choose(null) : null;
+    const names = this.#plan.certificates.flatMap((certificate) => certificate.names);
+    return names.every((name) => this.choose(name)?.secureContext === only?.secureContext) ? only : null;
   }
 
   // Of the certificates that bear the name the first of each type of key, so that the handshake can take the one that the

@@ -1,7 +1,9 @@
 // Certificates that change on disk while the process runs: what is new counts for new handshakes, what lives goes on, and
 // what cannot be used changes nothing and is told.
+import { once } from "node:events";
 import { copyFileSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { connect as connectTls } from "node:tls";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
 import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
@@ -67,6 +69,43 @@ async function shows(port: number, subject: string): Promise<void> {
   );
 }
 
+/** Clients that shake hands and get an echo, eight at once, over and over. */
+function handshakes(port: number) {
+  const failures: string[] = [];
+  const subjects = new Set<string>();
+  let done = 0;
+  let over = false;
+  const one = async (): Promise<void> => {
+    const socket = connectTls({ port, host: "127.0.0.1", servername: "a.example", rejectUnauthorized: false });
+    try {
+      await once(socket, "secureConnect");
+      subjects.add(String(socket.getPeerCertificate().subject.CN));
+      socket.write("echo");
+      const [answer] = await once(socket, "data");
+      if (String(answer) !== "echo") failures.push(`echoed ${String(answer)}`);
+    } catch (error) {
+      failures.push(String(error));
+    }
+    socket.destroy();
+    done++;
+  };
+  const clients = Array.from({ length: 8 }, async () => {
+    while (!over) await one();
+  });
+  return {
+    /** Waits until so many more are done. */
+    more: (count: number) => {
+      const enough = done + count;
+      return eventually(`${count} more handshakes`, () => done >= enough);
+    },
+    stop: async () => {
+      over = true;
+      await Promise.all(clients);
+      return { failures, subjects };
+    },
+  };
+}
+
 describe("a certificate that changes on disk", () => {
   test("written in place: new handshakes have it within 2 s, and connections go on", async () => {
     const dir = join(ca.dir, "in-place");
@@ -105,6 +144,27 @@ describe("a certificate that changes on disk", () => {
     symlinkSync("..2", join(dir, "..new"));
     renameSync(join(dir, "..new"), join(dir, "..data"));
     await shows(port, "second");
+  });
+
+  test("and the number of certificates with it, under load, costs nobody his handshake", async () => {
+    const dir = join(ca.dir, "under-load");
+    mkdirSync(dir);
+    put(dir, first);
+    const port = await freePort();
+    const one = config(port, dir);
+    // By two names a listener must choose: it reads the ClientHello before its sockets become TLS.
+    const other = await ca.leaf("other", { names: ["DNS:b.example"] });
+    const two = one.replace("}]", `}, { cert = "${other.cert}", key = "${other.key}" }]`);
+    await using lb = await startLb(`workers = 2\n${one}`);
+    const load = handshakes(port);
+    for (let round = 0; round < 10; round++) {
+      put(dir, round % 2 === 0 ? second : first);
+      expect((await lb.reload(round % 3 === 0 ? `workers = 2\n${two}` : `workers = 2\n${one}`)).ok).toBe(true);
+      await load.more(50);
+    }
+    const { failures, subjects } = await load.stop();
+    expect(failures).toEqual([]);
+    expect([...subjects].toSorted()).toEqual(["first", "second"]);
   });
 
   describe("and cannot be used", () => {

@@ -1,8 +1,10 @@
-// What the access log and the metrics say of TLS with clients.
+// What the access log and the metrics say of TLS with clients: on the listener "web", which looks at the ClientHello and adopts
+// its sockets, and on "one", which accepts them as TLS.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
 import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect } from "../support/client.ts";
+import { eventually } from "../support/eventually.ts";
 import { freePorts, startLb, type AccessEntry, type Lb } from "../support/lb.ts";
 import { sClient } from "../support/openssl.ts";
 import { Python } from "../support/python.ts";
@@ -14,7 +16,7 @@ let backend: Backend;
 let leaf: Leaf;
 let soon: Leaf;
 let lb: Lb;
-let ports: { web: number; auth: number; plain: number };
+let ports: { web: number; one: number; auth: number; plain: number };
 
 const DAY_MS = 86_400_000;
 const SOON_DAYS = 40;
@@ -26,8 +28,8 @@ beforeAll(async () => {
   ca = await Authority.make();
   const until = new Date(Date.now() + SOON_DAYS * DAY_MS).toISOString().replace(/[-:T]|\.\d+/g, "");
   [leaf, soon] = await Promise.all([ca.leaf("a.example"), ca.leaf("b.example", { until })]);
-  const [web, auth, plain] = (await freePorts(3)) as [number, number, number];
-  ports = { web, auth, plain };
+  const [web, one, auth, plain] = (await freePorts(4)) as [number, number, number, number];
+  ports = { web, one, auth, plain };
   lb = await startLb(config());
 });
 afterAll(async () => {
@@ -52,6 +54,14 @@ function config(more = ""): string {
     [listeners.web.tls]
     certificates = [${pair(leaf)}, ${pair(soon)}]
     unknown_name = "reject"
+    alpn = ["h2"]
+    ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256"
+    [listeners.one]
+    bind = "127.0.0.1:${ports.one}"
+    pool = "app"
+    timeouts = { handshake = "400ms" }
+    [listeners.one.tls]
+    certificates = [${pair(leaf)}]
     alpn = ["h2"]
     ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256"
     [listeners.auth]
@@ -161,44 +171,62 @@ describe("the metrics", () => {
     expect(buckets.at(-1)).toBe(done);
   });
 
-  const failures: { [reason: string]: () => Promise<unknown> } = {
-    not_tls: async () => {
-      using client = await connect(ports.web);
+  const failures: { [reason: string]: (port: number) => Promise<unknown> } = {
+    not_tls: async (port) => {
+      using client = await connect(port);
       client.send("GET / HTTP/1.0\r\n\r\n");
       await client.ended;
     },
-    bad_hello: async () => {
-      using client = await connect(ports.web);
+    bad_hello: async (port) => {
+      using client = await connect(port);
       client.send(fixture("openssl-tls13").fill(0xff, 43, 45));
       await client.ended;
     },
-    unknown_name: () => sClient(ports.web, "-servername", "unknown.example"),
-    protocol_version: () => sClient(ports.web, ...NAMED, "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"),
-    no_shared_cipher: () => sClient(ports.web, ...NAMED, "-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"),
-    no_shared_alpn: () => sClient(ports.web, ...NAMED, "-alpn", "spdy/1"),
+    unknown_name: (port) => sClient(port, "-servername", "unknown.example"),
+    protocol_version: (port) => sClient(port, ...NAMED, "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"),
+    no_shared_cipher: (port) => sClient(port, ...NAMED, "-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+    no_shared_alpn: (port) => sClient(port, ...NAMED, "-alpn", "spdy/1"),
     // A client that does not trust our certificate says so: TLS 1.3 too, where OpenSSL does it before it encrypts.
-    alert: () => sClient(ports.web, ...NAMED, "-no-CAfile", "-no-CApath", "-no-CAstore", "-verify_return_error"),
-    closed: async () => {
-      using client = await connect(ports.web);
+    alert: (port) => sClient(port, ...NAMED, "-no-CAfile", "-no-CApath", "-no-CAstore", "-verify_return_error"),
+    closed: async (port) => {
+      using client = await connect(port);
       client.send(fixture("openssl-tls13").subarray(0, 50));
       client.finish();
       await client.ended;
     },
-    timeout: async () => {
-      using client = await connect(ports.web);
+    timeout: async (port) => {
+      using client = await connect(port);
       client.send(fixture("openssl-tls13").subarray(0, 50));
       await client.ended;
     },
   };
 
-  test.each(Object.keys(failures))("count failures by reason: %s", async (reason) => {
-    const before = (await count("lb_tls_handshake_failures_total", {}))!;
-    const of = (await count("lb_tls_handshake_failures_total", { reason }))!;
-    const from = lb.accessLines().length;
-    await failures[reason]!();
-    await lb.waitLines(from + 1, () => true);
-    expect(await count("lb_tls_handshake_failures_total", { reason })).toBe(of + 1);
-    expect(await count("lb_tls_handshake_failures_total", {})).toBe(before + 1);
+  test.each(
+    Object.keys(failures).flatMap((reason) => [
+      ["web", reason] as const,
+      ...(reason === "unknown_name" ? [] : [["one", reason] as const]),
+    ]),
+  )("count failures by reason: %s, %s", async (listener, reason) => {
+    const before = (await count("lb_tls_handshake_failures_total", { listener }))!;
+    const of = (await count("lb_tls_handshake_failures_total", { listener, reason }))!;
+    const end = reason === "timeout" ? "handshake_timeout" : "handshake_failed";
+    const such = (line: AccessEntry): boolean => line.listener === listener && line.end === end;
+    const from = lb.accessLines().filter(such).length;
+    await failures[reason]!(ports[listener]);
+    await lb.waitLines(from + 1, such);
+    expect(await count("lb_tls_handshake_failures_total", { listener, reason })).toBe(of + 1);
+    expect(await count("lb_tls_handshake_failures_total", { listener })).toBe(before + 1);
+  });
+
+  test.each(["web", "one"] as const)("count no failure where nothing was said: %s", async (listener) => {
+    const failed = () => count("lb_tls_handshake_failures_total", { listener });
+    const ended = () => count("lb_listener_connections_ended_total", { listener, end: "eof", end_by: "client" });
+    const before = { failed: await failed(), ended: await ended() };
+    using client = await connect(ports[listener]);
+    client.finish();
+    await client.ended;
+    await eventually("it has ended", async () => (await ended()) === before.ended! + 1);
+    expect(await failed()).toBe(before.failed);
   });
 
   test("count failures by reason: certificate_missing, certificate_bad", async () => {

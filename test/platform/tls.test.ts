@@ -1,5 +1,5 @@
 // What the data plane relies on of Bun's TLS, most of it undeclared, against Node's TLS API and Python. What fails here after an
-// upgrade of Bun is what src/worker/opening.ts, tls-server.ts and dial.ts can no longer rely on.
+// upgrade of Bun is what src/worker/securing.ts, tls-server.ts and dial.ts can no longer rely on.
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { connect as connectTcp, createServer, type Socket as Peer } from "node:net";
@@ -11,6 +11,8 @@ import { parseEndpoint } from "../../src/core/address.ts";
 import {
   adoptConnecting,
   alpnWire,
+  descriptorOf,
+  listenOnDescriptor,
   upgradeToClient,
   upgradeToServer,
   type ClientTls,
@@ -18,7 +20,7 @@ import {
   type TlsContext,
   type TlsFacts,
 } from "../../src/platform/bun.ts";
-import { beginConnect, sockaddr } from "../../src/platform/sockets.ts";
+import { beginConnect, duplicate, endedUnheard, listenOn, localAddress, sockaddr } from "../../src/platform/sockets.ts";
 import { peersMissing } from "../support/certificates.ts";
 import { eventually } from "../support/eventually.ts";
 import { Python } from "../support/python.ts";
@@ -32,6 +34,8 @@ const CA = file("ca.pem");
 const context = (options: object = { cert: CERT, key: KEY }): TlsContext =>
   createSecureContext(options).context as TlsContext;
 
+const LOOPBACK = { kind: "ip", address: [0, 0, 0xffff, 0x7f000001], port: 0 } as const;
+
 const atEnd: (() => void)[] = [];
 afterEach(() => {
   for (const undo of atEnd.splice(0).toReversed()) undo();
@@ -43,6 +47,8 @@ class Heard {
   text = "";
   readonly sessions: Uint8Array[] = [];
   handshake: { done: boolean; code: string | null } | null = null;
+  /** At the moment of `handshake`. */
+  unheard = false;
   twinBytes = 0;
   socket: Socket<Heard> | null = null;
 
@@ -88,6 +94,7 @@ const tlsEvents = {
   handshake: (socket: Socket<Heard>, done: boolean, error: Error | null) => {
     socket.data.seen.push("handshake");
     socket.data.handshake = { done, code: (error as { code?: string } | null)?.code ?? null };
+    socket.data.unheard = endedUnheard(descriptorOf(socket));
   },
   data: (socket: Socket<Heard>, chunk: Uint8Array) => {
     socket.data.seen.push("data");
@@ -265,6 +272,73 @@ describe("an accepted socket that becomes a TLS server", () => {
     peer.on("error", () => undefined);
     peer.write("x");
     expect(String(await thrown.promise)).toMatch(/"data" or "drain"/);
+  });
+});
+
+describe("a listening descriptor that speaks TLS", () => {
+  /** Serves a descriptor of the listening socket, as one that can be exchanged for another. */
+  function listening(tls: Partial<ServerTls> = {}, fd = listenOn(LOOPBACK, 16)) {
+    if (typeof fd !== "number") throw new Error(fd.code);
+    const heard: Heard[] = [];
+    const again = duplicate(fd) as number;
+    const events = {
+      ...tlsEvents,
+      open: (socket: Socket<Heard>) => {
+        heard.push((socket.data = new Heard()));
+        tlsEvents.open(socket);
+      },
+    };
+    const listener = listenOnDescriptor(fd, null as never, events, { ...SERVER, ...tls });
+    atEnd.push(() => listener.stop(true));
+    const name = new Int32Array(5);
+    localAddress(again, name, 0);
+    return { listener, heard, again, port: name[4]! };
+  }
+
+  test("says `open` when it has accepted, then the handshake, with the name asked for", async () => {
+    const { port, heard } = listening({ ALPNProtocols: alpnWire(["h2"]) });
+    const peer = connectTcp(port, "127.0.0.1");
+    await eventually("it is accepted", () => heard.length === 1);
+    expect(heard[0]!.seen).toEqual(["open"]);
+    peer.destroy();
+    const secure = await client(port, { ALPNProtocols: ["h2"] });
+    secure.write("ping");
+    await eventually("the bytes are there", () => heard[1]?.text === "ping");
+    expect(heard[1]!.seen.filter((event) => event !== "drain")).toEqual(["open", "handshake", "data"]);
+    expect(heard[1]!.facts.getServername()).toBe("www.example.com");
+    expect(heard[1]!.facts.getTLSVersion()).toBe("TLSv1.3");
+    expect(heard[1]!.socket!.alpnProtocol).toBe("h2");
+  });
+
+  test("tells of a FIN before the handshake is done as ECONNRESET, while the descriptor is still there", async () => {
+    const { port, heard } = listening();
+    for (const [i, bytes] of [0, 1, 100].entries()) {
+      const peer = connectTcp(port, "127.0.0.1");
+      peer.on("error", () => undefined);
+      peer.end(fixture("openssl-tls13").subarray(0, bytes));
+      await eventually("it is told", () => heard[i]?.seen.includes("close") === true);
+      expect(heard[i]).toMatchObject({ handshake: { done: false, code: "ECONNRESET" }, unheard: bytes === 0 });
+    }
+  });
+
+  test("leaves its queue and what it has accepted to others when it stops", async () => {
+    const one = listening();
+    const before = await client(one.port);
+    const underWay = connectTcp(one.port, "127.0.0.1");
+    await eventually("it is accepted", () => one.heard.length === 2);
+    const other = createSecureContext({ cert: file("other.pem"), key: file("other.key") }).context as TlsContext;
+    const two = listening({ secureContext: other }, one.again);
+    one.listener.stop(false);
+    const after = connectTls({ port: one.port, host: "127.0.0.1", rejectUnauthorized: false });
+    atEnd.push(() => void after.destroy());
+    await once(after, "secureConnect");
+    expect(after.getPeerCertificate().fingerprint).not.toBe(before.getPeerCertificate().fingerprint);
+    expect(two.heard.length).toBe(1);
+    const late = connectTls({ socket: underWay, ca: CA, servername: "www.example.com" });
+    atEnd.push(() => void late.destroy());
+    await once(late, "secureConnect");
+    before.write("still there");
+    await eventually("the bytes are there", () => one.heard[0]!.text === "still there");
   });
 });
 

@@ -93,6 +93,37 @@ describe("the context for a name", () => {
   });
 });
 
+describe("the only choice", () => {
+  const onlyOf = (tls: TlsServer): object | undefined => tls.only?.secureContext;
+
+  test("is there where every name gets the same: one certificate, or one of each type of key with the same names", () => {
+    for (const tls of [
+      server([EC]),
+      server([EC, "a.example", "*.a.example"]),
+      server([EC, "a.example", "*.a.example"], [RSA, "*.a.example", "a.example"]),
+    ]) {
+      expect(onlyOf(tls)).toBe(contextOf(tls, "a.example"));
+      expect(onlyOf(tls)).toBe(contextOf(tls, "x.a.example"));
+      expect(onlyOf(tls)).toBe(contextOf(tls, null));
+    }
+  });
+
+  test.each([
+    ["another certificate for another name", [EC, "a.example"], [OTHER, "b.example"]],
+    ["one of a pair bears a name more", [EC, "a.example"], [RSA, "a.example", "b.example"]],
+    ["one of a pair bears a wildcard more", [EC, "a.example"], [RSA, "a.example", "*.example"]],
+    ["an exact name is another's than the wildcard", [EC, "*.a.example"], [RSA, "x.a.example"]],
+  ] as [string, ...[typeof EC, ...string[]][]][])("is not there: %s", (_, ...certificates) => {
+    expect(server(...certificates).only).toBeNull();
+  });
+
+  test("is not there where unknown names are rejected, or clients asked for certificates", () => {
+    expect(new TlsServer(plan({ unknownName: "reject" })).only).toBeNull();
+    expect(new TlsServer(plan({ clientAuth: "optional", clientCa: CA })).only).toBeNull();
+    expect(new TlsServer(plan()).only).not.toBeNull();
+  });
+});
+
 describe("what is asked of clients", () => {
   test.each([
     ["off", { requestCert: false, rejectUnauthorized: false }, [false, false]],
