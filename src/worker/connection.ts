@@ -1,18 +1,18 @@
 // One proxied connection, from accept to its one line in the access log. It owns the two sockets, the two flows between
 // them and the claims that its row of the ledger names; it decides what an event means, and ends exactly once. What happens
-// before the backend is chosen stands in opening.ts, a single attempt to connect in dial.ts, one direction in flow.ts.
+// before the backend is chosen stands in opening.ts, the way to the backend in dial.ts, one direction in flow.ts, what
+// becomes of sockets and claims at the end in ending.ts.
 import type { Socket } from "bun";
-import { END_CODES, ENDED_BY, type End, type EndedBy } from "../core/ends.ts";
+import type { End, EndedBy } from "../core/ends.ts";
 import type { TimerNode } from "../core/timer-wheel.ts";
 import { setKeepalive } from "../platform/sockets.ts";
-import { RECEIVER_FAILED, SENDER_FAILED, UNABLE } from "../platform/splice.ts";
-import { giveBack } from "../shared/cells.ts";
-import { BACKEND, CONNECT_BUCKETS_MS, LISTENER, WORKER } from "../shared/counters.ts";
-import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import { BACKEND, LISTENER, WORKER } from "../shared/counters.ts";
+import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
 import type { ProxyEnd } from "../wire/proxy-protocol.ts";
-import { TICK_MS } from "./clock.ts";
+import { LATE_MS } from "./clock.ts";
 import type { Ciphertext } from "./ciphertext.ts";
-import { beginDial, failureOf, greet } from "./dial.ts";
+import { attemptFailed, connected } from "./dial.ts";
+import { conclude, stopLingering } from "./ending.ts";
 import { Flow } from "./flow.ts";
 import type { Head } from "./head.ts";
 import type { Listener } from "./listener.ts";
@@ -20,6 +20,7 @@ import { clientGone, handshakeTimedOut, readHead } from "./opening.ts";
 import { Pace } from "./pace.ts";
 import type { DataPlane } from "./plane.ts";
 import type { Backend, Pool } from "./pool.ts";
+import { splice, SPLICE_FROM_BYTES } from "./splicing.ts";
 import { dueEnd, nextDueMs } from "./timeouts.ts";
 
 /**
@@ -36,21 +37,6 @@ const NEXT = {
 } as const;
 
 export type Phase = keyof typeof NEXT;
-
-const BY_CODE = { client: 0, backend: 1, lb: 2 } as const satisfies Record<EndedBy, number>;
-
-/** A connection in which nothing waits and nothing has moved for this long is closed with FIN, any other one with RST. */
-const QUIET_MS = 1000;
-
-/** `wheel.now` is up to a tick behind, so a timeout counts from a tick later: it may end late, never early. */
-const LATE_MS = TICK_MS;
-
-/** Of at least so many bytes is a chunk that more has come behind; at most about so many follow it in one go. */
-const SPLICE_FROM_BYTES = 16 * 1024;
-const SPLICE_BYTES_MAX = 1024 * 1024;
-
-/** The client's socket outlives a refusal with FIN by at most this long, so that the FIN is not overtaken by a RST. */
-export const LINGER_MS = 1000;
 
 export class Connection implements TimerNode {
   timerNext: TimerNode | null = null;
@@ -97,12 +83,15 @@ export class Connection implements TimerNode {
   readonly startedAtMs = performance.now();
   readonly lifetimeEndsMs: number;
   stopAtMs = Infinity;
-  #dialStartedMs = 0;
-  #connectMs = -1;
+  dialStartedMs = 0;
+  /** From dial to connected; -1 = not yet. */
+  connectMs = -1;
+  /** Who has cut TLS short, for the log; "" = nobody. */
+  truncated = "";
+  /** Ended, and its sockets wait for the peers' FINs. */
+  lingers = false;
   #firstEnd: EndedBy | null = null;
-  #truncated = "";
   #keepaliveMs = 0;
-  #lingers = false;
 
   constructor(plane: DataPlane, listener: Listener, client: Socket<unknown>, row: number) {
     this.plane = plane;
@@ -127,7 +116,7 @@ export class Connection implements TimerNode {
   }
 
   // On one side at least.
-  get #speaksTls(): boolean {
+  get speaksTls(): boolean {
     return this.tlsVersion !== "" || this.backendCiphertext !== null;
   }
 
@@ -140,12 +129,12 @@ export class Connection implements TimerNode {
 
   /** Bytes of the client that are the backend's. */
   fromClient(chunk: Uint8Array): void {
-    this.#countIn(chunk.length);
+    this.countIn(chunk.length);
     if (!this.up.forward(chunk)) this.finish("reset", "backend");
-    else if (chunk.length >= SPLICE_FROM_BYTES) this.#splice(this.up);
+    else if (chunk.length >= SPLICE_FROM_BYTES) splice(this, this.up);
   }
 
-  #countIn(bytes: number): void {
+  countIn(bytes: number): void {
     this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesIn]! += bytes;
     this.listener.counters[LISTENER.bytesIn]! += bytes;
     this.plane.counters[WORKER.bytesIn]! += bytes;
@@ -179,7 +168,7 @@ export class Connection implements TimerNode {
     this.client = null;
     this.up.from = null;
     if (this.phase === "closed") {
-      if (this.backendSocket === null) this.#stopLingering();
+      if (this.backendSocket === null) stopLingering(this);
       return;
     }
     // The number may be another socket's from now on.
@@ -199,14 +188,14 @@ export class Connection implements TimerNode {
 
   backendData(socket: Socket<unknown>, chunk: Uint8Array): void {
     if (socket !== this.backendSocket || this.phase === "closed") return;
-    if (this.phase === "dialing") this.#connected(socket);
+    if (this.phase === "dialing") connected(this, socket);
     if (this.phase !== "relaying") return;
-    this.#countOut(chunk.length);
+    this.countOut(chunk.length);
     if (!this.down.forward(chunk)) this.finish("reset", "client");
-    else if (chunk.length >= SPLICE_FROM_BYTES) this.#splice(this.down);
+    else if (chunk.length >= SPLICE_FROM_BYTES) splice(this, this.down);
   }
 
-  #countOut(bytes: number): void {
+  countOut(bytes: number): void {
     this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut]! += bytes;
     this.listener.counters[LISTENER.bytesOut]! += bytes;
     this.plane.counters[WORKER.bytesOut]! += bytes;
@@ -215,7 +204,7 @@ export class Connection implements TimerNode {
 
   backendDrained(socket: Socket<unknown>): void {
     if (socket !== this.backendSocket || this.phase === "closed") return;
-    if (this.phase === "dialing") this.#connected(socket);
+    if (this.phase === "dialing") connected(this, socket);
     else if (!this.#flush(this.up)) this.finish("reset", "backend");
     else if (this.up.state === "ending") this.#passEnds();
   }
@@ -230,7 +219,7 @@ export class Connection implements TimerNode {
 
   backendEnded(socket: Socket<unknown>): void {
     if (socket !== this.backendSocket || this.phase === "closed") return;
-    if (this.phase === "dialing") this.#connected(socket);
+    if (this.phase === "dialing") connected(this, socket);
     this.#backendFinished();
   }
 
@@ -247,12 +236,12 @@ export class Connection implements TimerNode {
   backendClosed(socket: Socket<unknown>, error: Error | undefined): void {
     if (socket !== this.backendSocket) return;
     if (this.phase === "dialing") {
-      this.attemptFailed((error as { code?: string } | undefined)?.code ?? "ECONNREFUSED");
+      attemptFailed(this, (error as { code?: string } | undefined)?.code ?? "ECONNREFUSED");
       return;
     }
     if (this.phase === "closed") {
       this.backendSocket = null;
-      if (this.client === null) this.#stopLingering();
+      if (this.client === null) stopLingering(this);
       return;
     }
     if (error !== undefined) {
@@ -263,76 +252,6 @@ export class Connection implements TimerNode {
     this.backendSocket = null;
     this.plane.words[this.row * ROW_WORDS + ROW.backendFd] = -1;
     this.#backendFinished();
-  }
-
-  // ---------------------------------------------------------------- dialing
-
-  /** Picks a backend and connects to it; ends the connection where there is none. */
-  dial(): void {
-    const { pool } = this;
-    if (pool === null) {
-      this.finish("no_route", "lb");
-      return;
-    }
-    const backend = pool.pick(this.tried);
-    if (backend === null) {
-      this.finish(pool.hasBackendUp ? "queue_full" : "no_backend", "lb");
-      return;
-    }
-    this.plane.words[this.row * ROW_WORDS + ROW.pool] = pool.id;
-    this.#dialBackend(backend, pool);
-  }
-
-  #dialBackend(backend: Backend, pool: Pool): void {
-    this.backend = backend;
-    const at = this.row * ROW_WORDS;
-    const { words } = this.plane;
-    words[at + ROW.backend] = backend.id;
-    words[at]! |= CLAIM.backend;
-    backend.counters[BACKEND.dials]!++;
-    this.enter("dialing");
-    this.#dialStartedMs = performance.now();
-    this.#connectMs = -1;
-    const error = beginDial(backend, pool, this);
-    if (error !== null) {
-      this.attemptFailed(error);
-      return;
-    }
-    this.plane.wheel.schedule(this, this.plane.wheel.now + LATE_MS + pool.plan.connectTimeoutMs);
-  }
-
-  /** The attempt has failed for this reason (an errno's name, or dial.ts's): another backend if there is one, else the end. */
-  attemptFailed(code: string): void {
-    const { backend, pool, backendSocket } = this;
-    if (backend === null || pool === null) return;
-    this.backendSocket = null;
-    this.plane.words[this.row * ROW_WORDS + ROW.backendFd] = -1;
-    backendSocket?.terminate();
-    const failure = failureOf(code);
-    backend.counters[failure.cell]!++;
-    const at = this.row * ROW_WORDS;
-    const { words } = this.plane;
-    const retries = words[at + ROW.retries] ?? 0;
-    this.tried = this.tried === null ? [backend.id] : [...this.tried, backend.id];
-    const next = retries < pool.plan.retries ? pool.pick(this.tried) : null;
-    if (next === null) {
-      this.finish(failure.end, "backend", code);
-      return;
-    }
-    this.#giveBackBackend();
-    backend.counters[BACKEND.retriedAway]!++;
-    words[at + ROW.retries] = retries + 1;
-    this.#dialBackend(next, pool);
-  }
-
-  // TCP is connected; what the pool wants said first is said, and TLS goes before the client's bytes.
-  #connected(socket: Socket<unknown>): void {
-    const { backend, pool } = this;
-    if (backend === null || pool === null || this.#connectMs >= 0) return;
-    this.#connectMs = performance.now() - this.#dialStartedMs;
-    countConnect(backend.counters, this.#connectMs);
-    if (pool.plain) this.relay(socket);
-    else greet(this, backend, pool, socket);
   }
 
   // ---------------------------------------------------------------- relaying
@@ -349,32 +268,6 @@ export class Connection implements TimerNode {
     this.#scheduleRelay();
     if (!this.up.flush()) this.finish("reset", "backend");
     else if (this.up.state === "ending") this.#passEnds();
-  }
-
-  // A large chunk has company: what else has come goes over inside the kernel, where nothing waits before it, no limit holds
-  // it back and neither side speaks TLS with us.
-  #splice(flow: Flow): void {
-    const { plane } = this;
-    if (this.#speaksTls || this.phase !== "relaying" || flow.pace !== null || !flow.drained) return;
-    const at = this.row * ROW_WORDS;
-    const client = plane.words[at + ROW.clientFd]!;
-    const backend = plane.words[at + ROW.backendFd]!;
-    const { splice } = plane;
-    if (splice === null || client < 0 || backend < 0) return;
-    const upwards = flow === this.up;
-    const outcome = upwards
-      ? splice.move(client, backend, SPLICE_BYTES_MAX)
-      : splice.move(backend, client, SPLICE_BYTES_MAX);
-    const { moved, rest } = splice;
-    const bytes = moved + (rest === null ? 0 : rest.length);
-    if (bytes > 0) {
-      if (upwards) this.#countIn(bytes);
-      else this.#countOut(bytes);
-    }
-    if (outcome === SENDER_FAILED) this.finish("reset", upwards ? "client" : "backend");
-    else if (outcome === RECEIVER_FAILED || (rest !== null && !flow.forward(rest)))
-      this.finish("reset", upwards ? "backend" : "client");
-    else if (outcome === UNABLE) plane.spliceNoMore();
   }
 
   /**
@@ -401,7 +294,7 @@ export class Connection implements TimerNode {
   // A FIN that no close_notify went before: passed on like any other, but not in silence.
   #countTruncated(by: EndedBy, counters: Float64Array, cell: number): void {
     counters[cell]!++;
-    this.#truncated = this.#truncated === "" ? `truncated by ${by}` : "truncated by both";
+    this.truncated = this.truncated === "" ? `truncated by ${by}` : "truncated by both";
   }
 
   #finishEof(): void {
@@ -427,7 +320,7 @@ export class Connection implements TimerNode {
       case "closed":
         this.client?.terminate();
         this.backendSocket?.terminate();
-        this.#stopLingering();
+        stopLingering(this);
         return;
       case "accepted":
         return;
@@ -436,7 +329,7 @@ export class Connection implements TimerNode {
         handshakeTimedOut(this);
         return;
       case "dialing":
-        this.attemptFailed("ETIMEDOUT");
+        attemptFailed(this, "ETIMEDOUT");
         return;
       case "relaying":
         this.#relayTimer(nowMs);
@@ -486,40 +379,7 @@ export class Connection implements TimerNode {
    * counts. `error` is the reason behind the end where it has a name, such as an errno's.
    */
   finish(end: End, by: EndedBy, error = ""): void {
-    if (this.phase === "closed") return;
-    const relayed = this.phase === "relaying";
-    const waits = this.up.queue !== null || this.down.queue !== null;
-    // Idle is quiet however short; after half of a close somebody waits for an answer that did not come whole.
-    const still = end === "idle_timeout" || this.plane.wheel.now - this.activeMs >= QUIET_MS;
-    const quiet = !waits && still && end !== "half_close_timeout";
-    this.enter("closed");
-    this.plane.wheel.cancel(this);
-    this.#count(end, by);
-    this.plane.accessLog.write(this, end, by, this.#connectMs, error === "" ? this.#truncated : error);
-    this.#giveBackAll();
-    this.up.clear();
-    this.down.clear();
-    this.head = null;
-    const { client, backendSocket } = this;
-    const orderly = relayed && by === "lb" && quiet;
-    // A TLS socket that we end waits for the peer's close_notify, ten seconds long (Bun 1.4.5).
-    if (orderly && this.#speaksTls) return this.#linger();
-    this.backendSocket = null;
-    if (end === "eof" || orderly) {
-      this.client = null;
-      closeOrderly(client, this.#speaksTls);
-      closeOrderly(backendSocket, this.#speaksTls);
-      return;
-    }
-    backendSocket?.terminate();
-    // An alert must reach the client; a reset could overtake it.
-    const told = end === "handshake_failed" && by !== "backend";
-    if (told || (!relayed && by !== "client" && this.listener.plan.overLimit === "close")) {
-      this.#linger();
-      return;
-    }
-    this.client = null;
-    client?.terminate();
+    if (this.phase !== "closed") conclude(this, { end, by, error });
   }
 
   /** The worker ends: both peers are reset, and everything else is left to the supervisor, who finds it in the ledger. */
@@ -529,78 +389,10 @@ export class Connection implements TimerNode {
     this.backendSocket?.terminate();
   }
 
-  #count(end: End, by: EndedBy): void {
-    const { plane, listener, backend } = this;
-    listener.counters[LISTENER.ends + END_CODES[end] * ENDED_BY.length + BY_CODE[by]]!++;
-    plane.counters[WORKER.ended]!++;
-    if (backend === null) return;
-    const at = this.row * ROW_FLOATS;
-    backend.counters[BACKEND.ended]!++;
-    backend.counters[BACKEND.bytesIn]! += plane.floats[at + ROW_FLOAT.bytesIn] ?? 0;
-    backend.counters[BACKEND.bytesOut]! += plane.floats[at + ROW_FLOAT.bytesOut] ?? 0;
-  }
-
-  #giveBackBackend(): void {
-    const { words } = this.plane;
-    const at = this.row * ROW_WORDS;
-    if (this.backend === null || ((words[at] ?? 0) & CLAIM.backend) === 0) return;
-    words[at]! &= ~CLAIM.backend;
-    this.backend.giveBack();
-  }
-
-  #giveBackAll(): void {
-    const { plane, listener } = this;
-    const at = this.row * ROW_WORDS;
-    this.#giveBackBackend();
-    const claims = plane.words[at] ?? 0;
-    if (claims & CLAIM.client) listener.clients?.release(plane.words[at + ROW.clientEntry] ?? 0);
-    if (claims & CLAIM.listener) giveBack(listener.plan.open);
-    if (claims & CLAIM.process) giveBack(plane.open);
-    plane.forget(this);
-  }
-
-  // A close while bytes of the peer are unread would send RST in spite of us (RFC 1122, 4.2.2.13), so what is left of the
-  // sockets stays, its bytes ignored, until the peer's own FIN or for a second.
-  #linger(): void {
-    const { client, backendSocket } = this;
-    if (client === null && backendSocket === null) return;
-    if (!this.plane.mayLinger()) {
-      client?.terminate();
-      backendSocket?.terminate();
-      return;
-    }
-    this.#lingers = true;
-    client?.shutdown();
-    backendSocket?.shutdown();
-    this.plane.startClock();
-    this.plane.wheel.schedule(this, this.plane.wheel.now + LINGER_MS);
-  }
-
-  #stopLingering(): void {
-    if (!this.#lingers) return;
-    this.#lingers = false;
-    this.plane.wheel.cancel(this);
-    this.plane.lingered();
-  }
-
   /** The only place where the phase changes. */
   enter(phase: Phase): void {
     if (!(NEXT[this.phase] as readonly Phase[]).includes(phase))
       throw new Error(`${this.phase} cannot become ${phase}`);
     this.phase = phase;
   }
-}
-
-// `close` spares `end`'s flush of a buffer that there is none of; only `end` sends a close_notify.
-function closeOrderly(socket: Socket<unknown> | null, tls: boolean): void {
-  if (tls) socket?.end();
-  else socket?.close();
-}
-
-function countConnect(counters: Float64Array, ms: number): void {
-  counters[BACKEND.connected]!++;
-  counters[BACKEND.connectSumMs]! += ms;
-  let bucket = 0;
-  while (bucket < CONNECT_BUCKETS_MS.length && ms > CONNECT_BUCKETS_MS[bucket]!) bucket++;
-  counters[BACKEND.connectBuckets + bucket]!++;
 }

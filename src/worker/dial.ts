@@ -1,17 +1,97 @@
-// Connecting to a backend: begins one attempt, hands its socket's events to the connection, and names failures. The
-// deadline of the attempt and the choice of another backend are the connection's (connection.ts).
+// Connecting to a backend: picks one, begins an attempt, hands its socket's events to the connection, names failures, and
+// picks another. The deadline of an attempt is the connection's timer.
 import type { Socket, SocketHandler } from "bun";
 import type { End } from "../core/ends.ts";
 import { adoptConnecting, connectByAddress, upgradeToClient, type TlsFacts, type TlsHandler } from "../platform/bun.ts";
 import { errnoName } from "../platform/libc.ts";
 import { faultOf } from "../platform/tls-client.ts";
 import { beginConnect, ownSockets } from "../platform/sockets.ts";
-import { BACKEND } from "../shared/counters.ts";
-import { ROW, ROW_FLOAT, ROW_WORDS } from "../shared/ledger.ts";
+import { BACKEND, CONNECT_BUCKETS_MS } from "../shared/counters.ts";
+import { CLAIM, ROW, ROW_FLOAT, ROW_WORDS } from "../shared/ledger.ts";
 import { Ciphertext } from "./ciphertext.ts";
+import { LATE_MS } from "./clock.ts";
 import type { Connection } from "./connection.ts";
+import { giveBackBackend } from "./ending.ts";
 import type { Backend, Pool } from "./pool.ts";
 import { proxyHeaderFor } from "./send-proxy.ts";
+
+/** Picks a backend and connects to it; ends the connection where there is none. */
+export function dial(connection: Connection): void {
+  const { pool } = connection;
+  if (pool === null) {
+    connection.finish("no_route", "lb");
+    return;
+  }
+  const backend = pool.pick(connection.tried);
+  if (backend === null) {
+    connection.finish(pool.hasBackendUp ? "queue_full" : "no_backend", "lb");
+    return;
+  }
+  connection.plane.words[connection.row * ROW_WORDS + ROW.pool] = pool.id;
+  dialBackend(connection, backend, pool);
+}
+
+function dialBackend(connection: Connection, backend: Backend, pool: Pool): void {
+  connection.backend = backend;
+  const at = connection.row * ROW_WORDS;
+  const { words } = connection.plane;
+  words[at + ROW.backend] = backend.id;
+  words[at]! |= CLAIM.backend;
+  backend.counters[BACKEND.dials]!++;
+  connection.enter("dialing");
+  connection.dialStartedMs = performance.now();
+  connection.connectMs = -1;
+  const error = beginDial(backend, pool, connection);
+  if (error !== null) {
+    attemptFailed(connection, error);
+    return;
+  }
+  connection.plane.wheel.schedule(connection, connection.plane.wheel.now + LATE_MS + pool.plan.connectTimeoutMs);
+}
+
+/** The attempt has failed for this reason (an errno's name, or TLS_FAILED and what was wrong): another backend if there is one, else the end. */
+export function attemptFailed(connection: Connection, code: string): void {
+  const { backend, pool, backendSocket } = connection;
+  if (backend === null || pool === null) return;
+  connection.backendSocket = null;
+  connection.plane.words[connection.row * ROW_WORDS + ROW.backendFd] = -1;
+  backendSocket?.terminate();
+  const failure = failureOf(code);
+  backend.counters[failure.cell]!++;
+  const at = connection.row * ROW_WORDS;
+  const { words } = connection.plane;
+  const retries = words[at + ROW.retries] ?? 0;
+  connection.tried = connection.tried === null ? [backend.id] : [...connection.tried, backend.id];
+  const next = retries < pool.plan.retries ? pool.pick(connection.tried) : null;
+  if (next === null) {
+    connection.finish(failure.end, "backend", code);
+    return;
+  }
+  giveBackBackend(connection);
+  backend.counters[BACKEND.retriedAway]!++;
+  words[at + ROW.retries] = retries + 1;
+  dialBackend(connection, next, pool);
+}
+
+/** TCP is connected; what the pool wants said first is said, and TLS goes before the client's bytes. */
+export function connected(connection: Connection, socket: Socket<unknown>): void {
+  const { backend, pool } = connection;
+  if (backend === null || pool === null || connection.connectMs >= 0) return;
+  connection.connectMs = performance.now() - connection.dialStartedMs;
+  countConnect(backend.counters, connection.connectMs);
+  if (pool.plain) connection.relay(socket);
+  else greet(connection, backend, pool, socket);
+}
+
+function countConnect(counters: Float64Array, ms: number): void {
+  counters[BACKEND.connected]!++;
+  counters[BACKEND.connectSumMs]! += ms;
+  let bucket = 0;
+  while (bucket < CONNECT_BUCKETS_MS.length && ms > CONNECT_BUCKETS_MS[bucket]!) bucket++;
+  counters[BACKEND.connectBuckets + bucket]!++;
+}
+
+// ---------------------------------------------------------------------- one attempt
 
 /** The one table of handlers for all sockets to backends. */
 export const backendEvents: SocketHandler<Connection, "uint8array"> = {
@@ -43,7 +123,7 @@ const portableEvents: SocketHandler<Connection, "uint8array"> = {
  * Begins to connect. Null = under way: the socket is the connection's already, its first `drain` or `data` says that it is
  * connected and `close` that it failed. Else the errno's name, and nothing is left to clean up. Hot path.
  */
-export function beginDial(backend: Backend, pool: Pool, connection: Connection): string | null {
+function beginDial(backend: Backend, pool: Pool, connection: Connection): string | null {
   if (!ownSockets()) {
     connectByAddress(backend.endpoint, connection, portableEvents);
     return null;
@@ -58,12 +138,12 @@ export function beginDial(backend: Backend, pool: Pool, connection: Connection):
 // ---------------------------------------------------------------------- before the client's bytes
 
 /** What comes before the client's bytes on a connected socket: the PROXY header, and then TLS. Ends in `relay` or a failure. */
-export function greet(connection: Connection, backend: Backend, pool: Pool, socket: Socket<unknown>): void {
+function greet(connection: Connection, backend: Backend, pool: Pool, socket: Socket<unknown>): void {
   const { sendProxy } = pool.plan;
   if (sendProxy !== "off") {
     const header = proxyHeaderFor(connection, sendProxy);
     // The buffer of a socket that was just connected is larger than any header.
-    if (socket.write(header) !== header.length) return connection.attemptFailed("EPIPE");
+    if (socket.write(header) !== header.length) return attemptFailed(connection, "EPIPE");
   }
   if (pool.tls === null) return connection.relay(socket);
   const ciphertext = new Ciphertext(connection.plane, connection.row, ROW_FLOAT.bytesOut);
@@ -113,7 +193,7 @@ function keepSession({ backend, pool }: Connection, session: Uint8Array): void {
 function tlsFailed(socket: Socket<Connection>, reason: string): void {
   const connection = socket.data;
   if (socket === connection.backendSocket && connection.phase === "dialing")
-    connection.attemptFailed(TLS_FAILED + reason);
+    attemptFailed(connection, TLS_FAILED + reason);
 }
 
 // Both what TLS meets on its way and what a handler of ours throws comes here; only the former has a code.
@@ -135,12 +215,12 @@ const FAILED = { cell: BACKEND.failed, end: "connect_failed" } as const satisfie
 const UNSECURED = { cell: BACKEND.tlsFailed, end: "handshake_failed" } as const satisfies Failure;
 
 /** Where a failed attempt is counted, and the end if it was the last. */
-export interface Failure {
+interface Failure {
   cell: number;
   end: End;
 }
 
-export function failureOf(code: string): Failure {
+function failureOf(code: string): Failure {
   if (code === "ECONNREFUSED") return REFUSED;
   if (code.startsWith(TLS_FAILED)) return UNSECURED;
   return code === "ETIMEDOUT" ? TIMED_OUT : FAILED;

@@ -8,7 +8,9 @@ import { claim, claimed } from "../../src/shared/cells.ts";
 import { BACKEND, LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { CLAIM, ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { TICK_MS } from "../../src/worker/clock.ts";
-import { Connection, LINGER_MS } from "../../src/worker/connection.ts";
+import { Connection } from "../../src/worker/connection.ts";
+import { attemptFailed, dial } from "../../src/worker/dial.ts";
+import { LINGER_MS } from "../../src/worker/ending.ts";
 import { QUEUE_HIGH_BYTES } from "../../src/worker/flow.ts";
 import { Listener } from "../../src/worker/listener.ts";
 import { DataPlane } from "../../src/worker/plane.ts";
@@ -72,7 +74,7 @@ class Stage {
 
   /** Dials; the socket of the attempt is the fake one. */
   dial(): void {
-    this.connection.dial();
+    dial(this.connection);
     this.takeOver();
   }
 
@@ -160,7 +162,7 @@ describe("the end of a connection", () => {
     connection.backendDrained(backend.socket);
     connection.backendEnded(backend.socket);
     connection.backendClosed(backend.socket, RESET);
-    connection.attemptFailed("ECONNREFUSED");
+    attemptFailed(connection, "ECONNREFUSED");
     connection.paceTick(50);
     connection.onTimer(stage.plane.wheel.now);
     expect(connection.phase).toBe("closed");
@@ -310,7 +312,7 @@ describe("dialing", () => {
     const row = noRoute.plane.ledger.take();
     const lost = new Connection(noRoute.plane, nowhere, new FakeSocket().socket, row);
     noRoute.plane.remember(lost);
-    lost.dial();
+    dial(lost);
     expect(noRoute.ended).toEqual(["no_route lb"]);
 
     const noBackend = new Stage({ pool: { up: [] } });

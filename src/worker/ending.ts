@@ -1,0 +1,120 @@
+// How a connection ends: counters, claims, the line of the access log, and which of FIN and RST each peer sees.
+import type { Socket } from "bun";
+import { END_CODES, ENDED_BY, type End, type EndedBy } from "../core/ends.ts";
+import { giveBack } from "../shared/cells.ts";
+import { BACKEND, LISTENER, WORKER } from "../shared/counters.ts";
+import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import type { Connection } from "./connection.ts";
+
+const BY_CODE = { client: 0, backend: 1, lb: 2 } as const satisfies Record<EndedBy, number>;
+
+/** A connection in which nothing waits and nothing has moved for this long is closed with FIN, any other one with RST. */
+const QUIET_MS = 1000;
+
+/** The client's socket outlives a refusal with FIN by at most this long, so that the FIN is not overtaken by a RST. */
+export const LINGER_MS = 1000;
+
+/** What Connection.finish says, for a connection that has not ended yet. */
+export function conclude(connection: Connection, { end, by, error }: { end: End; by: EndedBy; error: string }): void {
+  const relayed = connection.phase === "relaying";
+  const waits = connection.up.queue !== null || connection.down.queue !== null;
+  // Idle is quiet however short; after half of a close somebody waits for an answer that did not come whole.
+  const still = end === "idle_timeout" || connection.plane.wheel.now - connection.activeMs >= QUIET_MS;
+  const quiet = !waits && still && end !== "half_close_timeout";
+  connection.enter("closed");
+  connection.plane.wheel.cancel(connection);
+  count(connection, end, by);
+  connection.plane.accessLog.write(
+    connection,
+    end,
+    by,
+    connection.connectMs,
+    error === "" ? connection.truncated : error,
+  );
+  giveBackAll(connection);
+  connection.up.clear();
+  connection.down.clear();
+  connection.head = null;
+  const { client, backendSocket } = connection;
+  const orderly = relayed && by === "lb" && quiet;
+  // A TLS socket that we end waits for the peer's close_notify, ten seconds long (Bun 1.4.5).
+  if (orderly && connection.speaksTls) return linger(connection);
+  connection.backendSocket = null;
+  if (end === "eof" || orderly) {
+    connection.client = null;
+    closeOrderly(client, connection.speaksTls);
+    closeOrderly(backendSocket, connection.speaksTls);
+    return;
+  }
+  backendSocket?.terminate();
+  // An alert must reach the client; a reset could overtake it.
+  const told = end === "handshake_failed" && by !== "backend";
+  if (told || (!relayed && by !== "client" && connection.listener.plan.overLimit === "close")) {
+    linger(connection);
+    return;
+  }
+  connection.client = null;
+  client?.terminate();
+}
+
+function count(connection: Connection, end: End, by: EndedBy): void {
+  const { plane, listener, backend } = connection;
+  listener.counters[LISTENER.ends + END_CODES[end] * ENDED_BY.length + BY_CODE[by]]!++;
+  plane.counters[WORKER.ended]!++;
+  if (backend === null) return;
+  const at = connection.row * ROW_FLOATS;
+  backend.counters[BACKEND.ended]!++;
+  backend.counters[BACKEND.bytesIn]! += plane.floats[at + ROW_FLOAT.bytesIn] ?? 0;
+  backend.counters[BACKEND.bytesOut]! += plane.floats[at + ROW_FLOAT.bytesOut] ?? 0;
+}
+
+/** The place at the backend, where one was claimed. */
+export function giveBackBackend(connection: Connection): void {
+  const { words } = connection.plane;
+  const at = connection.row * ROW_WORDS;
+  if (connection.backend === null || ((words[at] ?? 0) & CLAIM.backend) === 0) return;
+  words[at]! &= ~CLAIM.backend;
+  connection.backend.giveBack();
+}
+
+function giveBackAll(connection: Connection): void {
+  const { plane, listener } = connection;
+  const at = connection.row * ROW_WORDS;
+  giveBackBackend(connection);
+  const claims = plane.words[at] ?? 0;
+  if (claims & CLAIM.client) listener.clients?.release(plane.words[at + ROW.clientEntry] ?? 0);
+  if (claims & CLAIM.listener) giveBack(listener.plan.open);
+  if (claims & CLAIM.process) giveBack(plane.open);
+  plane.forget(connection);
+}
+
+// A close while bytes of the peer are unread would send RST in spite of us (RFC 1122, 4.2.2.13), so what is left of the
+// sockets stays, its bytes ignored, until the peer's own FIN or for a second.
+function linger(connection: Connection): void {
+  const { client, backendSocket } = connection;
+  if (client === null && backendSocket === null) return;
+  if (!connection.plane.mayLinger()) {
+    client?.terminate();
+    backendSocket?.terminate();
+    return;
+  }
+  connection.lingers = true;
+  client?.shutdown();
+  backendSocket?.shutdown();
+  connection.plane.startClock();
+  connection.plane.wheel.schedule(connection, connection.plane.wheel.now + LINGER_MS);
+}
+
+/** Both peers have closed, or have had their time. */
+export function stopLingering(connection: Connection): void {
+  if (!connection.lingers) return;
+  connection.lingers = false;
+  connection.plane.wheel.cancel(connection);
+  connection.plane.lingered();
+}
+
+// `close` spares `end`'s flush of a buffer that there is none of; only `end` sends a close_notify.
+function closeOrderly(socket: Socket<unknown> | null, tls: boolean): void {
+  if (tls) socket?.end();
+  else socket?.close();
+}
