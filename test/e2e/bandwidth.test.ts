@@ -1,8 +1,9 @@
 // Bandwidth limits, measured where the bytes come out, by peers that are not Bun's. The tests take time and little else, so
 // they all run at once.
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { cpuSeconds } from "../support/proc.ts";
+import { setUpUnless } from "../support/set-up.ts";
 import { pythonMissing, TcpPeers, type PeerListener, type PeerSocket } from "../support/tcp-peer.ts";
 
 const MB = 1_000_000;
@@ -13,10 +14,9 @@ let listener: PeerListener;
 let lb: Lb;
 const ports = new Map<string, number>();
 
-beforeAll(async () => {
-  if (pythonMissing !== null) return;
-  clients = new TcpPeers();
-  servers = new TcpPeers();
+setUpUnless(pythonMissing, async (keep) => {
+  clients = await keep(new TcpPeers());
+  servers = await keep(new TcpPeers());
   listener = await servers.listen();
   const limits = {
     both: `bandwidth = { upload = "1MB/s", download = "1MB/s" }`,
@@ -31,17 +31,8 @@ beforeAll(async () => {
     ports.set(name, port);
     text.push(`[listeners.${name}]\nbind = "127.0.0.1:${port}"\npool = "app"\n${limit}`);
   }
-  lb = await startLb([...text, `[pools.app]\nbackends = ["${listener.address}"]\nhealth.type = "off"`].join("\n"));
-});
-
-afterAll(async () => {
-  if (pythonMissing !== null) return;
-  await lb.stop();
-  await Promise.all([clients, servers].map((peers) => peers[Symbol.asyncDispose]()));
-});
-
-beforeEach((context) => {
-  if (pythonMissing !== null) context.skip(pythonMissing);
+  const pool = `[pools.app]\nbackends = ["${listener.address}"]\nhealth.type = "off"`;
+  lb = await keep(startLb([...text, pool].join("\n")));
 });
 
 let lastPair: Promise<unknown> = Promise.resolve();

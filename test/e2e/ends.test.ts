@@ -1,12 +1,13 @@
 // Every way in which a connection can end: what its client sees, its line in the access log, and its counter. Each has a
 // listener of its own, so that the counters tell of it alone.
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { blackhole, echo, refusing, silent, tagged, type Backend, type Blackhole } from "../support/backends.ts";
 import { Authority, peersMissing } from "../support/certificates.ts";
 import { connect, type Client, type ConnectOptions } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startLb, type AccessEntry, type Lb } from "../support/lb.ts";
 import { descriptors, synSent } from "../support/proc.ts";
+import { setUpUnless } from "../support/set-up.ts";
 import { END_NAMES } from "../../src/core/ends.ts";
 
 /** Ends that nothing can come to yet: their features are to come. */
@@ -18,7 +19,6 @@ let lb: Lb;
 let atStart: number;
 let backends: Backend[];
 let hole: Blackhole;
-let authority: Authority;
 const ports = new Map<string, number>();
 
 /** A listener's part of the config; its name is also its pool's if that is not said. */
@@ -28,12 +28,14 @@ interface Listener {
   pool?: string;
 }
 
-beforeAll(async () => {
-  if (peersMissing !== null) return;
-  const [echoing, speaking, dumb, checked] = await Promise.all([echo(), tagged("hello"), silent(), echo()]);
+setUpUnless(peersMissing, async (keep) => {
+  const echoing = await keep(echo());
+  const speaking = await keep(tagged("hello"));
+  const dumb = await keep(silent());
+  const checked = await keep(echo());
   backends = [echoing, speaking, dumb, checked];
-  hole = await blackhole();
-  authority = await Authority.make();
+  hole = await keep(blackhole());
+  const authority = await keep(Authority.make());
   const { cert, key } = await authority.leaf("site.test");
   const listeners: Record<string, Listener> = {
     plain: { pool: "echo" },
@@ -88,21 +90,9 @@ beforeAll(async () => {
       health = { interval = "100ms", timeout = "50ms", fall = 1, port = ${checked.port} }`,
   };
   for (const [name, lines] of Object.entries(pools)) text.push(`[pools.${name}]\n${lines}`);
-  lb = await startLb(text.join("\n"));
+  lb = await keep(startLb(text.join("\n")));
   await lb.waitStatus((status) => status.pools.find(({ name }) => name === "down")!.backends[0]!.up === false);
   atStart = descriptors(lb.pid);
-});
-
-afterAll(async () => {
-  if (peersMissing !== null) return;
-  await lb.stop();
-  for (const backend of backends) backend.stop();
-  await hole[Symbol.asyncDispose]();
-  authority[Symbol.dispose]();
-});
-
-beforeEach((context) => {
-  if (peersMissing !== null) context.skip(peersMissing);
 });
 
 const visit = (listener: string, options?: ConnectOptions): Promise<Client> => connect(ports.get(listener)!, options);

@@ -3,7 +3,7 @@
 import { connect as connectUnix } from "node:net";
 import { once } from "node:events";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { echo, tagged, type Backend } from "../support/backends.ts";
 import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect, type Client } from "../support/client.ts";
@@ -12,6 +12,7 @@ import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { descriptors } from "../support/proc.ts";
 import { addresses4, addresses6, headerV2, tlv } from "../support/proxy-headers.ts";
 import { Python, type PythonServer } from "../support/python.ts";
+import { setUp, setUpUnless } from "../support/set-up.ts";
 import { allRead } from "../support/segments.ts";
 
 const SOURCE = "198.51.100.7:4711";
@@ -24,10 +25,9 @@ const V1 = Buffer.from("PROXY TCP4 198.51.100.7 192.0.2.1 4711 443\r\n");
 const V2 = headerV2({ addresses: INET });
 
 let backend: Backend;
-beforeAll(async () => {
-  backend = await echo();
+setUp(async (keep) => {
+  backend = await keep(echo());
 });
-afterAll(() => backend?.stop());
 
 function listener(name: string, port: number, more: string): string {
   return `
@@ -75,11 +75,10 @@ describe("a header from a trusted proxy", () => {
   let lb: Lb;
   let port: number;
 
-  beforeAll(async () => {
+  setUp(async (keep) => {
     port = await freePort();
-    lb = await startLb(listener("web", port, REQUIRED) + pool());
+    lb = await keep(startLb(listener("web", port, REQUIRED) + pool()));
   });
-  afterAll(() => lb?.stop());
 
   test.each([
     ["v1 TCP4", V1, SOURCE],
@@ -194,16 +193,17 @@ describe("whose header is believed", () => {
   let required: number;
   let optional: number;
 
-  beforeAll(async () => {
+  setUp(async (keep) => {
     [required, optional] = (await freePorts(2)) as [number, number];
     const trusted = `trusted_proxies = ["127.0.1.0/24"]`;
-    lb = await startLb(
-      listener("required", required, `proxy_protocol = "required"\n${trusted}`) +
-        listener("optional", optional, `proxy_protocol = "optional"\n${trusted}`) +
-        pool(),
+    lb = await keep(
+      startLb(
+        listener("required", required, `proxy_protocol = "required"\n${trusted}`) +
+          listener("optional", optional, `proxy_protocol = "optional"\n${trusted}`) +
+          pool(),
+      ),
     );
   });
-  afterAll(() => lb?.stop());
 
   test.each([V1, V2])(
     "required: a trusted proxy's; everyone else is refused, with a header or without",
@@ -298,19 +298,20 @@ describe("the believed address counts", () => {
   const v1 = (source: string, target = source.includes(":") ? "2001:db8::1" : "192.0.2.1"): string =>
     `PROXY TCP${source.includes(":") ? 6 : 4} ${source} ${target} 4711 443\r\n`;
 
-  beforeAll(async () => {
+  setUp(async (keep) => {
     ports = await freePorts(5);
-    lb = await startLb(
-      "workers = 2\n" +
-        listener("deny", ports[0]!, `${REQUIRED}\ndeny = ["203.0.113.0/24", "2001:db8:bad::/48"]`) +
-        listener("allow", ports[1]!, `${REQUIRED}\nallow = ["203.0.113.0/24"]`) +
-        listener("rate", ports[2]!, `${REQUIRED}\nrate_limit = { rate = "1/h", burst = 3 }`) +
-        listener("cap", ports[3]!, `${REQUIRED}\nmax_connections_per_client = 2`) +
-        listener("local", ports[4]!, `${REQUIRED}\ndeny = ["127.0.0.9"]`) +
-        pool(),
+    lb = await keep(
+      startLb(
+        "workers = 2\n" +
+          listener("deny", ports[0]!, `${REQUIRED}\ndeny = ["203.0.113.0/24", "2001:db8:bad::/48"]`) +
+          listener("allow", ports[1]!, `${REQUIRED}\nallow = ["203.0.113.0/24"]`) +
+          listener("rate", ports[2]!, `${REQUIRED}\nrate_limit = { rate = "1/h", burst = 3 }`) +
+          listener("cap", ports[3]!, `${REQUIRED}\nmax_connections_per_client = 2`) +
+          listener("local", ports[4]!, `${REQUIRED}\ndeny = ["127.0.0.9"]`) +
+          pool(),
+      ),
     );
   });
-  afterAll(() => lb?.stop());
 
   async function refused(port: number, header: Uint8Array | string, end: string, from = "127.0.0.1"): Promise<void> {
     using client = await connect(port, { from });
@@ -368,20 +369,21 @@ describe("a header that does not come", () => {
   let optional: number;
   let idle: number;
 
-  beforeAll(async () => {
+  setUp(async (keep) => {
     [port, optional] = (await freePorts(2)) as [number, number];
     const timeouts = `timeouts = { handshake = "${HANDSHAKE_MS}ms" }`;
     const may = REQUIRED.replace("required", "optional");
-    lb = await startLb(
-      listener("web", port, `${REQUIRED}\n${timeouts}`) +
-        listener("optional", optional, `${may}\n${timeouts}`) +
-        pool(),
+    lb = await keep(
+      startLb(
+        listener("web", port, `${REQUIRED}\n${timeouts}`) +
+          listener("optional", optional, `${may}\n${timeouts}`) +
+          pool(),
+      ),
     );
     (await through(port, V1)).reset();
     await lb.waitStatus(({ connections }) => connections.open === 0);
     idle = descriptors(lb.pid);
   });
-  afterAll(() => lb?.stop());
 
   describe.concurrent("is waited for no longer than the handshake may take", () => {
     const rich = headerV2({ addresses: INET, tlvs: [tlv(0x02, "a.example")], crc: true });
@@ -472,18 +474,10 @@ describe("a header for the backend", () => {
   let ca: Authority;
   let leaf: Leaf;
 
-  beforeAll(async () => {
-    if (peersMissing !== null) return;
-    python = new Python();
-    ca = await Authority.make();
+  setUpUnless(peersMissing, async (keep) => {
+    python = await keep(new Python());
+    ca = await keep(Authority.make());
     leaf = await ca.leaf("a.example");
-  });
-  afterAll(() => {
-    python?.[Symbol.dispose]();
-    ca?.[Symbol.dispose]();
-  });
-  beforeEach((context) => {
-    if (peersMissing !== null) context.skip(peersMissing);
   });
 
   /** What the newest of the server's connections was told. */

@@ -3,10 +3,11 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { residentBytes } from "../support/proc.ts";
+import { setUpUnless } from "../support/set-up.ts";
 import { pythonMissing, TcpPeers, type PeerListener, type PeerSocket } from "../support/tcp-peer.ts";
 
 const MB = 1_000_000;
@@ -30,23 +31,12 @@ function config(bind: string, backend: string, more = ""): string {
   `;
 }
 
-beforeAll(async () => {
-  if (pythonMissing !== null) return;
-  clients = new TcpPeers();
-  servers = new TcpPeers();
+setUpUnless(pythonMissing, async (keep) => {
+  clients = await keep(new TcpPeers());
+  servers = await keep(new TcpPeers());
   listener = await servers.listen("127.0.0.1:0", { rcvbuf: 16_384 });
   front = `127.0.0.1:${await freePort()}`;
-  lb = await startLb(config(front, listener.address));
-});
-
-afterAll(async () => {
-  if (pythonMissing !== null) return;
-  await lb.stop();
-  await Promise.all([clients, servers].map((peers) => peers[Symbol.asyncDispose]()));
-});
-
-beforeEach((context) => {
-  if (pythonMissing !== null) context.skip(pythonMissing);
+  lb = await keep(startLb(config(front, listener.address)));
 });
 
 /** A client, and its connection as the backend sees it. */

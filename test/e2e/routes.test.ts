@@ -3,13 +3,14 @@
 import { once } from "node:events";
 import { connect as connectTls } from "node:tls";
 import { readFileSync } from "node:fs";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { tagged, type Backend } from "../support/backends.ts";
 import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect, type Client } from "../support/client.ts";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { sClient } from "../support/openssl.ts";
 import { Python, type PythonServer } from "../support/python.ts";
+import { setUp, setUpUnless } from "../support/set-up.ts";
 import { allRead } from "../support/segments.ts";
 import {
   alpn,
@@ -28,11 +29,8 @@ import {
 const NAMES = ["exact", "wild", "h2", "inside", "rest"] as const;
 const backends: { [name: string]: Backend } = {};
 
-beforeAll(async () => {
-  for (const name of NAMES) backends[name] = await tagged(name);
-});
-afterAll(() => {
-  for (const backend of Object.values(backends)) backend.stop();
+setUp(async (keep) => {
+  for (const name of NAMES) backends[name] = await keep(tagged(name));
 });
 
 function pools(): string {
@@ -77,21 +75,22 @@ describe("TLS that is passed through", () => {
   let port: number;
   let strict: number;
 
-  beforeAll(async () => {
+  setUp(async (keep) => {
     [port, strict] = (await freePorts(2)) as [number, number];
-    lb = await startLb(
-      listener("web", port, 'pool = "rest"') +
-        route("web", 'sni = ["a.example", "other.example"]', "exact") +
-        route("web", 'sni = ["*.a.example"]', "wild") +
-        route("web", 'alpn = ["h2", "h3"]', "h2") +
-        route("web", 'sni = ["both.example"]\nalpn = ["spdy/1"]\nclients = ["127.0.6.0/24"]', "wild") +
-        route("web", 'clients = ["127.0.5.0/24"]', "inside") +
-        listener("strict", strict) +
-        route("strict", 'sni = ["a.example"]', "exact") +
-        pools(),
+    lb = await keep(
+      startLb(
+        listener("web", port, 'pool = "rest"') +
+          route("web", 'sni = ["a.example", "other.example"]', "exact") +
+          route("web", 'sni = ["*.a.example"]', "wild") +
+          route("web", 'alpn = ["h2", "h3"]', "h2") +
+          route("web", 'sni = ["both.example"]\nalpn = ["spdy/1"]\nclients = ["127.0.6.0/24"]', "wild") +
+          route("web", 'clients = ["127.0.5.0/24"]', "inside") +
+          listener("strict", strict) +
+          route("strict", 'sni = ["a.example"]', "exact") +
+          pools(),
+      ),
     );
   });
-  afterAll(() => lb?.stop());
 
   test.each([
     ["a.example", "exact"],
@@ -304,20 +303,12 @@ describe("real handshakes", () => {
   let inA: PythonServer;
   let inB: PythonServer;
 
-  beforeAll(async () => {
-    if (peersMissing !== null) return;
-    python = new Python();
-    ca = await Authority.make();
+  setUpUnless(peersMissing, async (keep) => {
+    python = await keep(new Python());
+    ca = await keep(Authority.make());
     [a, b] = await Promise.all([ca.leaf("a.example"), ca.leaf("b.example", { names: ["DNS:*.b.example"] })]);
     const serve = ({ cert, key }: Leaf) => python.serve({ tls: { cert, key, alpn: ["h2", "http/1.1"] } });
     [inA, inB] = await Promise.all([serve(a), serve(b)]);
-  });
-  afterAll(() => {
-    python?.[Symbol.dispose]();
-    ca?.[Symbol.dispose]();
-  });
-  beforeEach((context) => {
-    if (peersMissing !== null) context.skip(peersMissing);
   });
 
   test("through us: the client verifies the backend's own certificate, whatever its library and its hello's shape", async () => {

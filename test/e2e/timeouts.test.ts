@@ -1,25 +1,24 @@
 // Every timeout as a client measures it: never early, and late by no more than two ticks of the worker's clock and what the
 // machine needs on top. The tests wait for real time, so they all do it at once.
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { blackhole, echo, send, silent, type Backend, type Blackhole } from "../support/backends.ts";
+import { describe, expect, test } from "vitest";
+import { blackhole, echo, send, silent, type Backend } from "../support/backends.ts";
 import { connect, type Client } from "../support/client.ts";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
+import { setUp } from "../support/set-up.ts";
 
 /** Two ticks of 50 ms, and the time of a machine that has other things to do. */
 const LATE_MS = 350;
 
 let lb: Lb;
-let backends: Backend[];
+let echoing: Backend;
 let speaking: Backend;
-let holes: Blackhole[];
 const ports = new Map<string, number>();
 
-beforeAll(async () => {
-  const echoing = await echo();
-  const dumb = await silent();
-  speaking = await silent();
-  backends = [echoing, dumb, speaking];
-  holes = await Promise.all([blackhole(), blackhole(), blackhole()]);
+setUp(async (keep) => {
+  echoing = await keep(echo());
+  const dumb = await keep(silent());
+  speaking = await keep(silent());
+  const holes = await Promise.all([blackhole(), blackhole(), blackhole()].map(keep));
   const listeners = {
     idle: `pool = "echo"\ntimeouts.idle = "1s"`,
     idle_dumb: `pool = "dumb"\ntimeouts.idle = "700ms"`,
@@ -46,13 +45,7 @@ beforeAll(async () => {
   const attempts = `health.type = "off"\nconnect_timeout = "500ms"\nretries = 2`;
   text.push(`[pools.one_hole]\nbackends = ["${first!.address}"]\n${attempts}`);
   text.push(`[pools.three_holes]\nbackends = [${all}]\n${attempts}`);
-  lb = await startLb(text.join("\n"));
-});
-
-afterAll(async () => {
-  await lb.stop();
-  for (const backend of backends) backend.stop();
-  for (const hole of holes) await hole[Symbol.asyncDispose]();
+  lb = await keep(startLb(text.join("\n")));
 });
 
 const visit = (listener: string): Promise<Client> => connect(ports.get(listener)!);
@@ -231,7 +224,7 @@ describe.concurrent("shutdown_timeout", () => {
   test("ends what is left within its last fifth, and then the process", async () => {
     const port = await freePort();
     const config = `shutdown_timeout = "1500ms"\n[listeners.all]\nbind = "127.0.0.1:${port}"\npool = "echo"`;
-    await using stopping = await startLb(`${config}\n[pools.echo]\nbackends = ["${backends[0]!.address}"]`);
+    await using stopping = await startLb(`${config}\n[pools.echo]\nbackends = ["${echoing.address}"]`);
     const clients = await Promise.all(Array.from({ length: 20 }, () => connect(port)));
     for (const client of clients) expect(await client.echoes()).toBe(true);
     const began = performance.now();
@@ -248,7 +241,7 @@ describe.concurrent("a worker that had nothing to do", () => {
     const port = await freePort();
     const config = `workers = 1\n[listeners.all]\nbind = "127.0.0.1:${port}"\npool = "echo"`;
     const timeouts = `timeouts = { idle = "600ms", lifetime = "700ms" }`;
-    await using _quiet = await startLb(`${config}\n${timeouts}\n[pools.echo]\nbackends = ["${backends[0]!.address}"]`);
+    await using _quiet = await startLb(`${config}\n${timeouts}\n[pools.echo]\nbackends = ["${echoing.address}"]`);
     for (let i = 0; i < 2; i++) {
       const began = performance.now();
       using client = await connect(port);

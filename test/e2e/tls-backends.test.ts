@@ -1,6 +1,6 @@
 // TLS towards the backends, with Python and OpenSSL as the backends: whom we trust, what becomes of whom we do not, what they
 // get to know of us, and that bytes and ends cross over unharmed.
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { echo, sink } from "../support/backends.ts";
 import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect } from "../support/client.ts";
@@ -10,6 +10,7 @@ import { SServer } from "../support/openssl.ts";
 import { descriptors } from "../support/proc.ts";
 import { Python, type PythonServer, type PythonTls } from "../support/python.ts";
 import { allRead } from "../support/segments.ts";
+import { setUpUnless } from "../support/set-up.ts";
 import { expectHeldBack } from "../support/slow-reader.ts";
 
 let ca: Authority;
@@ -17,19 +18,11 @@ let stranger: Authority;
 let python: Python;
 let good: Leaf;
 
-beforeAll(async () => {
-  if (peersMissing !== null) return;
-  python = new Python();
-  [ca, stranger] = await Promise.all([Authority.make(), Authority.make("Another CA")]);
+setUpUnless(peersMissing, async (keep) => {
+  python = await keep(new Python());
+  ca = await keep(Authority.make());
+  stranger = await keep(Authority.make("Another CA"));
   good = await ca.leaf("good", { names: ["DNS:a.example", "DNS:*.b.example", "DNS:localhost", "IP:127.0.0.1"] });
-});
-afterAll(() => {
-  python?.[Symbol.dispose]();
-  ca?.[Symbol.dispose]();
-  stranger?.[Symbol.dispose]();
-});
-beforeEach((context) => {
-  if (peersMissing !== null) context.skip(peersMissing);
 });
 
 function serve(
@@ -504,20 +497,20 @@ describe("bytes and ends", () => {
   let secure: number;
   let server: PythonServer;
 
-  beforeAll(async () => {
-    if (peersMissing !== null) return;
+  setUpUnless(peersMissing, async (keep) => {
     server = await serve(good, {}, { mode: "manual" });
     [clear, secure] = (await freePorts(2)) as [number, number];
-    lb = await startLb(`
+    lb = await keep(
+      startLb(`
       ${pair("clear", clear, [server.address], trust())}
       [listeners.secure]
       bind = "127.0.0.1:${secure}"
       pool = "clear"
       [listeners.secure.tls]
       certificates = [{ cert = "${good.cert}", key = "${good.key}" }]
-    `);
+    `),
+    );
   });
-  afterAll(() => lb?.stop());
 
   describe.each(["plain", "TLS"])("from a client in %s", (kind) => {
     async function both() {

@@ -4,13 +4,14 @@ import { once } from "node:events";
 import { copyFileSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
 import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { sClient } from "../support/openssl.ts";
 import { Python } from "../support/python.ts";
+import { setUpUnless } from "../support/set-up.ts";
 
 /** From the change of a file to the first handshake with what it says now. */
 const SEEN_WITHIN_MS = 2000;
@@ -21,23 +22,14 @@ let backend: Backend;
 let first: Leaf;
 let second: Leaf;
 
-beforeAll(async () => {
-  if (peersMissing !== null) return;
-  python = new Python();
-  backend = await echo();
-  ca = await Authority.make();
+setUpUnless(peersMissing, async (keep) => {
+  python = await keep(new Python());
+  backend = await keep(echo());
+  ca = await keep(Authority.make());
   [first, second] = await Promise.all([
     ca.leaf("first", { names: ["DNS:a.example"] }),
     ca.leaf("second", { names: ["DNS:a.example"] }),
   ]);
-});
-afterAll(() => {
-  python?.[Symbol.dispose]();
-  backend?.stop();
-  ca?.[Symbol.dispose]();
-});
-beforeEach((context) => {
-  if (peersMissing !== null) context.skip(peersMissing);
 });
 
 /** A listener with the certificate in site.pem and site.key of `dir`. */
@@ -172,15 +164,13 @@ describe("a certificate that changes on disk", () => {
     let port: number;
     let lb: Lb;
 
-    beforeAll(async () => {
-      if (peersMissing !== null) return;
+    setUpUnless(peersMissing, async (keep) => {
       dir = join(ca.dir, "broken");
       mkdirSync(dir);
       put(dir, first);
       port = await freePort();
-      lb = await startLb(config(port, dir));
+      lb = await keep(startLb(config(port, dir)));
     });
-    afterAll(() => lb?.stop());
 
     test.each([
       [

@@ -1,6 +1,6 @@
 // What the access log and the metrics say of TLS with clients: on the listener "web", which looks at the ClientHello and adopts
 // its sockets, and on "one", which accepts them as TLS.
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
 import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect } from "../support/client.ts";
@@ -8,6 +8,7 @@ import { eventually } from "../support/eventually.ts";
 import { freePorts, startLb, type AccessEntry, type Lb } from "../support/lb.ts";
 import { sClient } from "../support/openssl.ts";
 import { Python } from "../support/python.ts";
+import { setUpUnless } from "../support/set-up.ts";
 import { fixture } from "../wire/hello-bytes.ts";
 
 let ca: Authority;
@@ -21,25 +22,15 @@ let ports: { web: number; one: number; auth: number; plain: number };
 const DAY_MS = 86_400_000;
 const SOON_DAYS = 40;
 
-beforeAll(async () => {
-  if (peersMissing !== null) return;
-  python = new Python();
-  backend = await echo();
-  ca = await Authority.make();
+setUpUnless(peersMissing, async (keep) => {
+  python = await keep(new Python());
+  backend = await keep(echo());
+  ca = await keep(Authority.make());
   const until = new Date(Date.now() + SOON_DAYS * DAY_MS).toISOString().replace(/[-:T]|\.\d+/g, "");
   [leaf, soon] = await Promise.all([ca.leaf("a.example"), ca.leaf("b.example", { until })]);
   const [web, one, auth, plain] = (await freePorts(4)) as [number, number, number, number];
   ports = { web, one, auth, plain };
-  lb = await startLb(config());
-});
-afterAll(async () => {
-  await lb?.stop();
-  python?.[Symbol.dispose]();
-  backend?.stop();
-  ca?.[Symbol.dispose]();
-});
-beforeEach((context) => {
-  if (peersMissing !== null) context.skip(peersMissing);
+  lb = await keep(startLb(config()));
 });
 
 const pair = ({ cert, key }: Leaf): string => `{ cert = "${cert}", key = "${key}" }`;

@@ -1,13 +1,13 @@
 // Sessions that are resumed: they are where they may be, across threads and reloads, and never where a resumed session would
 // get around what a listener asks of its clients (the class of CVE-2025-23419). OpenSSL is the client.
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
 import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { sClient, type Said } from "../support/openssl.ts";
+import { setUpUnless } from "../support/set-up.ts";
 
 const VERSIONS = ["-tls1_2", "-tls1_3"];
 
@@ -20,25 +20,17 @@ let self: Leaf;
 let sessions: string;
 let taken = 0;
 
-beforeAll(async () => {
-  if (peersMissing !== null) return;
-  sessions = mkdtempSync(join(tmpdir(), "lb-sessions-"));
-  backend = await echo();
-  ca = await Authority.make();
+setUpUnless(peersMissing, async (keep) => {
+  backend = await keep(echo());
+  ca = await keep(Authority.make());
+  sessions = join(ca.dir, "sessions");
+  mkdirSync(sessions);
   [leaf, other, mine, self] = await Promise.all([
     ca.leaf("a.example", { names: ["DNS:a.example", "DNS:*.a.example"] }),
     ca.leaf("b.example"),
     ca.leaf("mine"),
     ca.selfSigned("self"),
   ]);
-});
-afterAll(() => {
-  backend?.stop();
-  ca?.[Symbol.dispose]();
-  if (sessions !== undefined) rmSync(sessions, { recursive: true });
-});
-beforeEach((context) => {
-  if (peersMissing !== null) context.skip(peersMissing);
 });
 
 function listener(name: string, port: number, tls = ""): string {
@@ -103,14 +95,13 @@ describe('with steer = "client" and two workers', () => {
 describe("a reload", () => {
   let lb: Lb;
   let port: number;
-  const start = async (tls = ""): Promise<void> => {
+
+  setUpUnless(peersMissing, async (keep) => {
     port = await freePort();
-    lb = await startLb(`workers = 2\n${listener("web", port, tls)}${pool()}`);
-  };
-  afterAll(() => lb?.stop());
+    lb = await keep(startLb(`workers = 2\n${listener("web", port)}${pool()}`));
+  });
 
   test("that does not concern the listener's TLS leaves its sessions alone; one that does ends them", async () => {
-    await start();
     const files: [string, string][] = [];
     for (const version of VERSIONS) files.push([(await session(port, version)).file, version]);
     expect((await lb.reload(`workers = 2\n${listener("web", port)}${pool('connect_timeout = "1s"')}`)).ok).toBe(true);
@@ -140,23 +131,22 @@ describe("a reload", () => {
 });
 
 describe("client authentication", () => {
-  let lb: Lb;
   let open: number;
   let required: number;
   let optional: number;
   let second: number;
 
-  beforeAll(async () => {
-    if (peersMissing !== null) return;
+  setUpUnless(peersMissing, async (keep) => {
     [open, required, optional, second] = (await freePorts(4)) as [number, number, number, number];
     const ask = (auth: string): string => `client_auth = "${auth}"\nclient_ca = "${ca.cert}"`;
     // One worker: a session could be resumed wherever it is offered, if the listeners let it.
-    lb = await startLb(
-      `workers = 1\n${listener("open", open)}${listener("required", required, ask("required"))}` +
-        `${listener("optional", optional, ask("optional"))}${listener("second", second, ask("required"))}${pool()}`,
+    await keep(
+      startLb(
+        `workers = 1\n${listener("open", open)}${listener("required", required, ask("required"))}` +
+          `${listener("optional", optional, ask("optional"))}${listener("second", second, ask("required"))}${pool()}`,
+      ),
     );
   });
-  afterAll(() => lb?.stop());
 
   /** The session gets nobody in there: no echo, and the backend hears of nothing. */
   async function refused(port: number, file: string, version: string, ...args: string[]): Promise<void> {

@@ -1,10 +1,8 @@
 // TLS towards the clients, with OpenSSL, curl and Python as the clients: which certificate is shown to whom, what is refused
 // and with which alert, who needs a certificate, how connections end, and that nobody can hold one that is not done.
 import { execFile } from "node:child_process";
-import { copyFileSync } from "node:fs";
-import { join } from "node:path";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
 import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect } from "../support/client.ts";
@@ -14,6 +12,7 @@ import { sClient, type Said } from "../support/openssl.ts";
 import { descriptors, residentBytes } from "../support/proc.ts";
 import { fixture } from "../wire/hello-bytes.ts";
 import { Python, type PythonPeer, type PythonServer } from "../support/python.ts";
+import { setUpUnless } from "../support/set-up.ts";
 import { expectHeldBack } from "../support/slow-reader.ts";
 
 const run = promisify(execFile);
@@ -24,20 +23,11 @@ let backend: Backend;
 let leaf: Leaf;
 let other: Leaf;
 
-beforeAll(async () => {
-  if (peersMissing !== null) return;
-  python = new Python();
-  backend = await echo();
-  ca = await Authority.make();
+setUpUnless(peersMissing, async (keep) => {
+  python = await keep(new Python());
+  backend = await keep(echo());
+  ca = await keep(Authority.make());
   [leaf, other] = await Promise.all([ca.leaf("a.example"), ca.leaf("other.example")]);
-});
-afterAll(() => {
-  python?.[Symbol.dispose]();
-  backend?.stop();
-  ca?.[Symbol.dispose]();
-});
-beforeEach((context) => {
-  if (peersMissing !== null) context.skip(peersMissing);
 });
 
 /** A listener that terminates TLS with these certificates. */
@@ -79,8 +69,7 @@ describe("which certificate is shown", () => {
   let lb: Lb;
   let ports: number[];
 
-  beforeAll(async () => {
-    if (peersMissing !== null) return;
+  setUpUnless(peersMissing, async (keep) => {
     const [first, exact, wild, rsa] = await Promise.all([
       ca.leaf("first.example"),
       ca.leaf("exact", { names: ["DNS:www.b.example", "DNS:other.example"] }),
@@ -88,14 +77,15 @@ describe("which certificate is shown", () => {
       ca.leaf("rsa", { names: ["DNS:a.example"], key: "rsa" }),
     ]);
     ports = await freePorts(3);
-    lb = await startLb(
-      listener("names", ports[0]!, [first, wild, exact]) +
-        listener("strict", ports[1]!, [first, exact], { tls: 'unknown_name = "reject"' }) +
-        listener("types", ports[2]!, [rsa, leaf]) +
-        pool("app", backend.address),
+    lb = await keep(
+      startLb(
+        listener("names", ports[0]!, [first, wild, exact]) +
+          listener("strict", ports[1]!, [first, exact], { tls: 'unknown_name = "reject"' }) +
+          listener("types", ports[2]!, [rsa, leaf]) +
+          pool("app", backend.address),
+      ),
     );
   });
-  afterAll(() => lb?.stop());
 
   test.each([
     ["www.b.example", "exact"],
@@ -154,18 +144,18 @@ describe("what is negotiated", () => {
   let lb: Lb;
   let ports: number[];
 
-  beforeAll(async () => {
-    if (peersMissing !== null) return;
+  setUpUnless(peersMissing, async (keep) => {
     ports = await freePorts(4);
-    lb = await startLb(
-      listener("plain", ports[0]!, [leaf]) +
-        listener("alpn", ports[1]!, [leaf], { tls: 'alpn = ["h2", "http/1.1"]' }) +
-        listener("modern", ports[2]!, [leaf], { tls: 'min_version = "1.3"' }) +
-        listener("ciphers", ports[3]!, [leaf], { tls: 'ciphers = "ECDHE-ECDSA-CHACHA20-POLY1305"' }) +
-        pool("app", backend.address),
+    lb = await keep(
+      startLb(
+        listener("plain", ports[0]!, [leaf]) +
+          listener("alpn", ports[1]!, [leaf], { tls: 'alpn = ["h2", "http/1.1"]' }) +
+          listener("modern", ports[2]!, [leaf], { tls: 'min_version = "1.3"' }) +
+          listener("ciphers", ports[3]!, [leaf], { tls: 'ciphers = "ECDHE-ECDSA-CHACHA20-POLY1305"' }) +
+          pool("app", backend.address),
+      ),
     );
   });
-  afterAll(() => lb?.stop());
 
   /** The client is turned away with this alert, and the log says why. */
   async function refuses(port: number, alert: number, error: string, ...args: string[]): Promise<void> {
@@ -253,9 +243,8 @@ describe("client certificates", () => {
   let ports: number[];
   const who: { [name: string]: Leaf } = {};
 
-  beforeAll(async () => {
-    if (peersMissing !== null) return;
-    using stranger = await Authority.make("Another CA");
+  setUpUnless(peersMissing, async (keep) => {
+    const stranger = await keep(Authority.make("Another CA"));
     const [good, revoked, expired, server, foreign] = await Promise.all([
       ca.leaf("good"),
       ca.leaf("revoked"),
@@ -263,25 +252,18 @@ describe("client certificates", () => {
       ca.leaf("server", { usage: "serverAuth" }),
       stranger.leaf("foreign"),
     ]);
-    // The folder of the stranger goes when this is over.
-    const kept = {
-      cert: join(ca.dir, "foreign.pem"),
-      key: join(ca.dir, "foreign.key"),
-      fingerprint: foreign.fingerprint,
-    };
-    copyFileSync(foreign.cert, kept.cert);
-    copyFileSync(foreign.key, kept.key);
-    Object.assign(who, { good, revoked, expired, server, foreign: kept, self: await ca.selfSigned("self") });
+    Object.assign(who, { good, revoked, expired, server, foreign, self: await ca.selfSigned("self") });
     const crl = await ca.revoke(revoked);
     ports = await freePorts(2);
     const check = `client_ca = "${ca.cert}"\nclient_crl = "${crl}"`;
-    lb = await startLb(
-      listener("required", ports[0]!, [leaf], { tls: `client_auth = "required"\n${check}` }) +
-        listener("optional", ports[1]!, [leaf], { tls: `client_auth = "optional"\n${check}` }) +
-        pool("app", backend.address),
+    lb = await keep(
+      startLb(
+        listener("required", ports[0]!, [leaf], { tls: `client_auth = "required"\n${check}` }) +
+          listener("optional", ports[1]!, [leaf], { tls: `client_auth = "optional"\n${check}` }) +
+          pool("app", backend.address),
+      ),
     );
   });
-  afterAll(() => lb?.stop());
 
   async function shows(name: string | null, port: number, version: string): Promise<{ said: Said; accepted: number }> {
     const { accepted } = backend;
@@ -327,17 +309,17 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
   let port: number;
   let slow: number;
 
-  beforeAll(async () => {
-    if (peersMissing !== null) return;
+  setUpUnless(peersMissing, async (keep) => {
     server = await python.serve({ mode: "manual" });
     [port, slow] = (await freePorts(2)) as [number, number];
-    lb = await startLb(
-      listener("web", port, leaves()) +
-        listener("slow", slow, leaves(), { of: 'bandwidth = { upload = "8MB/s" }' }) +
-        pool("app", server.address),
+    lb = await keep(
+      startLb(
+        listener("web", port, leaves()) +
+          listener("slow", slow, leaves(), { of: 'bandwidth = { upload = "8MB/s" }' }) +
+          pool("app", server.address),
+      ),
     );
   });
-  afterAll(() => lb?.stop());
 
   describe.each(["1.2", "1.3"] as const)("over TLS %s", (version) => {
     /** A client, and the same connection as the backend sees it. */
@@ -512,17 +494,15 @@ describe.each(WAYS)("a client that does not go on, %s", (_, leaves) => {
   let port: number;
   let idle: number;
 
-  beforeAll(async () => {
-    if (peersMissing !== null) return;
+  setUpUnless(peersMissing, async (keep) => {
     port = await freePort();
     const of = `timeouts = { handshake = "${HANDSHAKE_MS}ms" }`;
-    lb = await startLb(listener("web", port, leaves(), { of }) + pool("app", backend.address));
+    lb = await keep(startLb(listener("web", port, leaves(), { of }) + pool("app", backend.address)));
     // What a first connection leaves behind for good has come by now.
     expect(await sClient(port)).toMatchObject({ echoed: true });
     await lb.waitStatus(({ connections }) => connections.open === 0);
     idle = descriptors(lb.pid);
   });
-  afterAll(() => lb?.stop());
 
   async function isCut(client: { address: string }): Promise<void> {
     const line = await lb.waitLine((entry) => entry.client === client.address);
