@@ -111,7 +111,7 @@ async function expectEnd(
   expected: Partial<AccessEntry> & { end: string; end_by: string },
   of: Lb = lb,
 ): Promise<void> {
-  const line = await of.waitLine((entry) => entry.client === client.address);
+  const line = await of.lineOf(client);
   expect(line).toMatchObject({ listener, ...expected });
   const { end, end_by } = expected;
   expect(await of.metric("lb_listener_connections_ended_total", { listener, end, end_by })).toBe(1);
@@ -157,7 +157,7 @@ describe("eof", () => {
     // What came later is logged by now.
     using later = await served("plain");
     later.finish();
-    await lb.waitLine((line) => line.client === later.address);
+    await lb.lineOf(later);
     expect(lb.accessLines().some((line) => line.client === client.address)).toBe(false);
   });
 });
@@ -330,7 +330,7 @@ describe("what the balancer ends", () => {
     expect(await client.echoes()).toBe(true);
     stopping.signal("SIGTERM");
     await client.ended;
-    const line = await stopping.waitLine((entry) => entry.client === client.address);
+    const line = await stopping.lineOf(client);
     expect(line).toMatchObject({ end: "shutdown", end_by: "lb", bytes_in: 5, bytes_out: 5 });
     expect(await stopping.exited).toEqual({ code: 0, signal: null });
     await stopping.stop();

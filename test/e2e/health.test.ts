@@ -311,7 +311,7 @@ describe("balance", () => {
     const one = clients.pop()!;
     one.finish();
     await one.ended;
-    await lb.waitLine(({ client }) => client === one.address);
+    await lb.lineOf(one);
     expect(["a", "b"]).toContain(await ask(port));
     for (const client of clients) client.reset();
   });

@@ -46,7 +46,7 @@ describe("allow and deny", () => {
     for (const from of ["127.0.1.0", "127.0.1.255", "127.0.2.7"]) {
       using client = await connect(port, { from });
       expect(await client.ended).toBe("reset");
-      expect(await lb.waitLine(({ client: address }) => address === client.address)).toMatchObject({
+      expect(await lb.lineOf(client)).toMatchObject({
         end: "denied",
         end_by: "lb",
       });

@@ -148,7 +148,7 @@ describe("a header from a trusted proxy", () => {
     using client = await connect(port);
     client.send(bytes);
     expect(await client.ended).toBe("reset");
-    const line = await lb.waitLine((entry) => entry.client === client.address);
+    const line = await lb.lineOf(client);
     expect(line).toMatchObject({
       end: "proxy_header_bad",
       end_by: "client",
@@ -163,7 +163,7 @@ describe("a header from a trusted proxy", () => {
     client.send(V1.subarray(0, 20));
     client.finish();
     await client.ended;
-    expect(await lb.waitLine((entry) => entry.client === client.address)).toMatchObject({
+    expect(await lb.lineOf(client)).toMatchObject({
       end: "proxy_header_bad",
       end_by: "client",
     });
@@ -213,7 +213,7 @@ describe("whose header is believed", () => {
         using client = await connect(required, { from: "127.0.2.5" });
         client.send(said);
         expect(await client.ended).toBe("reset");
-        const line = await lb.waitLine((entry) => entry.client === client.address);
+        const line = await lb.lineOf(client);
         expect(line).toMatchObject({ end: "proxy_header_bad", end_by: "client", error: "not a trusted proxy" });
         expect(line.peer).toBeUndefined();
       }
@@ -232,7 +232,7 @@ describe("whose header is believed", () => {
       await client.until(() => client.text.length >= said.length);
       expect(client.text).toBe(said);
       client.reset();
-      const line = await lb.waitLine((entry) => entry.client === client.address);
+      const line = await lb.lineOf(client);
       expect(line.bytes_in).toBe(said.length);
     },
   );
@@ -243,7 +243,7 @@ describe("whose header is believed", () => {
     await client.until(() => client.text.length >= said.length);
     expect(client.text).toBe(said);
     client.reset();
-    const line = await lb.waitLine((entry) => entry.client === client.address);
+    const line = await lb.lineOf(client);
     expect(line.peer).toBeUndefined();
   });
 
@@ -252,7 +252,7 @@ describe("whose header is believed", () => {
     using client = await connect(optional, { from: "127.0.1.8" });
     client.send("PROXY TCP4 1.2.3.4\r\n");
     expect(await client.ended).toBe("reset");
-    expect(await lb.waitLine((entry) => entry.client === client.address)).toMatchObject({ end: "proxy_header_bad" });
+    expect(await lb.lineOf(client)).toMatchObject({ end: "proxy_header_bad" });
     expect(backend.accepted).toBe(accepted);
   });
 });
@@ -399,7 +399,7 @@ describe("a header that does not come", () => {
         using client = await connect(to);
         if (bytes > 0) client.send(header.subarray(0, bytes));
         expect(await client.ended).toBe("reset");
-        const line = await lb.waitLine((entry) => entry.client === client.address);
+        const line = await lb.lineOf(client);
         expect(line).toMatchObject({ end: "handshake_timeout", end_by: "lb", bytes_in: 0 });
         expect(line.duration_ms).toBeGreaterThanOrEqual(HANDSHAKE_MS);
         expect(line.duration_ms).toBeLessThan(HANDSHAKE_MS + 1000);

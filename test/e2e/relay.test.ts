@@ -61,8 +61,6 @@ async function stillness(): Promise<void> {
   });
 }
 
-const lineOf = (client: PeerSocket) => lb.waitLine((line) => line.client === client.address);
-
 describe("bytes", () => {
   test("200 MB each way at once arrive whole, between slow readers, in bounded memory", async () => {
     const { client, server } = await pair();
@@ -81,7 +79,7 @@ describe("bytes", () => {
     expect(down).toMatchObject({ sent: count, end: null });
     expect(above).toMatchObject({ count, crc: up.crc, end: "fin" });
     expect(below).toMatchObject({ count, crc: down.crc, end: "fin" });
-    expect(await lineOf(client)).toMatchObject({ bytes_in: count, bytes_out: count, end: "eof" });
+    expect(await lb.lineOf(client)).toMatchObject({ bytes_in: count, bytes_out: count, end: "eof" });
     expect(most - before).toBeLessThan(100 * MB);
   });
 
@@ -94,7 +92,7 @@ describe("bytes", () => {
     await server.close();
     expect(await client.read(1)).toEqual({ text: "", end: "fin" });
     await client.close();
-    expect(await lineOf(client)).toMatchObject({ bytes_in: 6, bytes_out: 11, end: "eof", end_by: "backend" });
+    expect(await lb.lineOf(client)).toMatchObject({ bytes_in: 6, bytes_out: 11, end: "eof", end_by: "backend" });
   });
 
   test("of one direction flow on while the other is full", async () => {
@@ -119,7 +117,7 @@ describe("a FIN", () => {
       client.drain({ every: 2 * MB, pauseMs: 20 }),
     ]);
     expect(got).toMatchObject({ count: 20 * MB, crc: sent.crc, end: "fin" });
-    expect(await lineOf(client)).toMatchObject({ end: "eof", end_by: "client", bytes_in: 17, bytes_out: 20 * MB });
+    expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "client", bytes_in: 17, bytes_out: 20 * MB });
   });
 
   test("of the backend goes on as one, and the client can go on sending", async () => {
@@ -132,7 +130,7 @@ describe("a FIN", () => {
       server.drain({ every: 2 * MB, pauseMs: 20 }),
     ]);
     expect(got).toMatchObject({ count: 20 * MB, crc: sent.crc, end: "fin" });
-    expect(await lineOf(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 20 * MB, bytes_out: 17 });
+    expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 20 * MB, bytes_out: 17 });
   });
 
   test("comes after the last byte, however slowly that is read", async () => {
@@ -185,7 +183,7 @@ describe("a reset", () => {
     const [from, to] = by === "client" ? [client, server] : [server, client];
     await from.reset();
     expect(await to.read(1)).toEqual({ text: "", end: "reset" });
-    expect(await lineOf(client)).toMatchObject({ end: "reset", end_by: by });
+    expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: by });
   });
 
   test.each(["client", "backend"] as const)("of the %s is heard although it is paused", async (by) => {
@@ -198,7 +196,7 @@ describe("a reset", () => {
     const got = await to.drain();
     expect(got.end).toBe("reset");
     expect(got.count).toBeLessThanOrEqual(sent);
-    expect(await lineOf(client)).toMatchObject({ end: "reset", end_by: by });
+    expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: by });
   });
 
   test.each(["client", "backend"] as const)(
@@ -209,7 +207,7 @@ describe("a reset", () => {
       await from.fill();
       await to.reset();
       expect(await from.hungUp()).toBe("reset");
-      expect(await lineOf(client)).toMatchObject({ end: "reset", end_by: by });
+      expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: by });
     },
   );
 
@@ -221,7 +219,7 @@ describe("a reset", () => {
     expect(await to.read(100)).toEqual({ text: "bye", end: "fin" });
     await from.reset();
     expect(await to.hungUp()).toBe("reset");
-    expect(await lineOf(client)).toMatchObject({ end: "reset", end_by: by });
+    expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: by });
   });
 
   test("of the backend in the middle of its reply, after the client's FIN, is no end of the reply", async () => {

@@ -239,7 +239,7 @@ describe("what did not change is not touched", () => {
     using short = await connect(port, { from: "127.0.0.2" });
     expect(await short.echoes(), lb.output()).toBe(true);
     expect(await short.ended).toBe("eof");
-    expect(await lb.waitLine(({ client }) => client === short.address)).toMatchObject({
+    expect(await lb.lineOf(short)).toMatchObject({
       end: "idle_timeout",
       end_by: "lb",
     });
@@ -272,7 +272,7 @@ describe("what did not change is not touched", () => {
     expect((await lb.status()).connections.open).toBe(1);
     old.finish();
     expect(await old.ended).toBe("eof");
-    const line = await lb.waitLine(({ client }) => client === old.address);
+    const line = await lb.lineOf(old);
     expect(line).toMatchObject({ end: "eof", listener: "other", pool: "app", backend: a.address });
     await lb.waitStatus(({ connections }) => connections.open === 0);
     // The address is free: another process may have it, and so may a listener of another name.

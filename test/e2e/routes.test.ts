@@ -47,9 +47,6 @@ function route(name: string, conditions: string, pool: string): string {
   return `[[listeners.${name}.routes]]\n${conditions}\npool = "${pool}"\n`;
 }
 
-/** The line that tells it. */
-const lineOf = (lb: Lb, { address }: { address: string }) => lb.waitLine((entry) => entry.client === address);
-
 /** Sends these bytes; the backend that they reach, which has got exactly them. */
 async function reaches(port: number, bytes: Uint8Array, from?: string): Promise<string | null> {
   using client = await connect(port, from === undefined ? {} : { from });
@@ -133,8 +130,8 @@ describe("TLS that is passed through", () => {
       using client = await connect(strict);
       client.send(said);
       expect(await client.ended).toBe("reset");
-      expect(await lineOf(lb, client)).toMatchObject({ end: "no_route", end_by: "lb", bytes_out: 0 });
-      expect((await lineOf(lb, client)).pool).toBeUndefined();
+      expect(await lb.lineOf(client)).toMatchObject({ end: "no_route", end_by: "lb", bytes_out: 0 });
+      expect((await lb.lineOf(client)).pool).toBeUndefined();
     }
   });
 
@@ -143,7 +140,7 @@ describe("TLS that is passed through", () => {
     client.send(named("X.a.example"));
     expect(await client.line()).toBe("wild");
     client.reset();
-    const line = await lineOf(lb, client);
+    const line = await lb.lineOf(client);
     expect(line).toMatchObject({ listener: "web", pool: "wild", sni: "x.a.example" });
     expect(line.tls).toBeUndefined();
   });
@@ -209,7 +206,7 @@ describe("TLS that is passed through", () => {
     using client = await connect(port);
     client.send(wrap(unwrap(padding(16385 - overhead)), () => 8000));
     expect(["reset", "eof"]).toContain(await client.ended);
-    expect(await lineOf(lb, client)).toMatchObject({
+    expect(await lb.lineOf(client)).toMatchObject({
       end: "handshake_failed",
       end_by: "client",
       error: "bad_hello",
@@ -228,7 +225,7 @@ describe("TLS that is passed through", () => {
     using client = await connect(port);
     client.send(broken());
     expect(["reset", "eof"]).toContain(await client.ended);
-    expect(await lineOf(lb, client)).toMatchObject({ end: "handshake_failed", end_by: "client", error: "bad_hello" });
+    expect(await lb.lineOf(client)).toMatchObject({ end: "handshake_failed", end_by: "client", error: "bad_hello" });
     expect(NAMES.map((name) => backends[name]!.accepted)).toEqual(before);
   });
 
@@ -266,7 +263,7 @@ describe("a client that says nothing", () => {
     expect(await elsewhere.line()).toBe("rest");
     for (const client of [silent, half]) {
       expect(await client.ended).toBe("reset");
-      const line = await lineOf(lb, client);
+      const line = await lb.lineOf(client);
       expect(line).toMatchObject({ end: "handshake_timeout", end_by: "lb", bytes_in: 0 });
       expect(line.duration_ms).toBeGreaterThanOrEqual(400);
     }
@@ -289,7 +286,7 @@ describe("a client that says nothing", () => {
     await allRead(port, [half]);
     half.finish();
     await half.ended;
-    expect(await lineOf(lb, half)).toMatchObject({ end: "handshake_failed", end_by: "client", error: "closed" });
+    expect(await lb.lineOf(half)).toMatchObject({ end: "handshake_failed", end_by: "client", error: "closed" });
     expect(lb.accessLines().length).toBe(1);
     expect(await lb.metric("lb_listener_connections_ended_total", { end: "eof", end_by: "client" })).toBe(1);
   });
@@ -347,7 +344,7 @@ describe("real handshakes", () => {
       expect(await client.echoes()).toBe(true);
       await client.finish();
       expect(await client.read()).toEqual({ data: "", end: "close_notify" });
-      expect(await lineOf(lb, client)).toMatchObject({ end: "eof", sni: "a.example", pool: "a" });
+      expect(await lb.lineOf(client)).toMatchObject({ end: "eof", sni: "a.example", pool: "a" });
     }
 
     // Bun's own client has a post-quantum key share: about as long.
@@ -381,7 +378,7 @@ describe("real handshakes", () => {
       expect(await client.echoes()).toBe(true);
       await client.finish();
       await client.read();
-      const line = await lineOf(lb, client);
+      const line = await lb.lineOf(client);
       expect(line).toMatchObject({
         end: "eof",
         pool: data.trim(),

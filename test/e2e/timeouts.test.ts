@@ -215,7 +215,7 @@ describe.concurrent("connect_timeout", () => {
     const time = await endOf(client, began);
     expect(time).toBeGreaterThanOrEqual(1500);
     expect(time).toBeLessThan(1500 + 3 * LATE_MS);
-    const line = await lb.waitLine((entry) => entry.client === client.address);
+    const line = await lb.lineOf(client);
     expect(line).toMatchObject({ end: "connect_timeout", retries: 2 });
   });
 });

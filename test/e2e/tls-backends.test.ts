@@ -49,8 +49,6 @@ function pair(name: string, port: number, backends: readonly string[], tls: stri
 }
 
 const trust = (): string => `ca = "${ca.cert}"`;
-const lineOf = (lb: Lb, { address }: { address: string }) => lb.waitLine((entry) => entry.client === address);
-
 describe("a backend's certificate", () => {
   test("that the CA has signed for its name is good: address, host name, wildcard, or the server_name given", async () => {
     const server = await serve(good);
@@ -74,7 +72,7 @@ describe("a backend's certificate", () => {
       expect((await server.nth(before)).tls).toMatchObject({ name, version: "TLSv1.3", alpn: null });
       client.finish();
       expect(await client.ended).toBe("eof");
-      expect(await lineOf(lb, client)).toMatchObject({
+      expect(await lb.lineOf(client)).toMatchObject({
         end: "eof",
         end_by: "client",
         retries: 0,
@@ -123,7 +121,7 @@ describe("a backend's certificate", () => {
       using client = await connect(port);
       client.send("secret\n");
       expect(await client.ended).toBe("reset");
-      expect(await lineOf(lb, client)).toMatchObject({
+      expect(await lb.lineOf(client)).toMatchObject({
         end: "handshake_failed",
         end_by: "backend",
         backend: server.address,
@@ -153,7 +151,7 @@ describe("a backend's certificate", () => {
             using client = await connect(port);
             client.send("secret\n");
             expect(await client.ended).toBe("reset");
-            expect(await lineOf(lb, client)).toMatchObject({
+            expect(await lb.lineOf(client)).toMatchObject({
               end: "handshake_failed",
               end_by: "backend",
               bytes_out: 0,
@@ -185,7 +183,7 @@ describe("a backend's certificate", () => {
         expect(await client.echoes(`word-${i}`)).toBe(true);
         client.finish();
         await client.ended;
-        expect(await lineOf(lb, client)).toMatchObject({
+        expect(await lb.lineOf(client)).toMatchObject({
           end: "eof",
           backend: well.address,
           retries: expect.any(Number),
@@ -218,7 +216,7 @@ describe("a backend that is no TLS server, or a slow one", () => {
         using client = await connect(port);
         client.send("secret\n");
         expect(await client.ended).toBe("reset");
-        expect(await lineOf(lb, client)).toMatchObject({
+        expect(await lb.lineOf(client)).toMatchObject({
           end: "handshake_failed",
           end_by: "backend",
           error: expect.stringMatching(/^tls ./),
@@ -245,7 +243,7 @@ describe("a backend that is no TLS server, or a slow one", () => {
     const idle = descriptors(lb.pid);
     using client = await connect(alone);
     expect(await client.ended).toBe("reset");
-    const line = await lineOf(lb, client);
+    const line = await lb.lineOf(client);
     expect(line).toMatchObject({ end: "connect_timeout", end_by: "backend" });
     expect(line.duration_ms).toBeGreaterThanOrEqual(300);
     using another = await connect(two);
@@ -258,7 +256,7 @@ describe("a backend that is no TLS server, or a slow one", () => {
     await allRead(patient, [hasty]);
     await eventually("the backend is dialled", () => mute.open.size > 0);
     hasty.reset();
-    expect(await lineOf(lb, hasty)).toMatchObject({ end: "reset", end_by: "client" });
+    expect(await lb.lineOf(hasty)).toMatchObject({ end: "reset", end_by: "client" });
     another.reset();
     third.reset();
     await lb.waitStatus(({ connections }) => connections.open === 0);
@@ -291,7 +289,7 @@ describe("what is negotiated with a backend", () => {
     );
     using refused = await connect(strict);
     expect(await refused.ended).toBe("reset");
-    expect(await lineOf(lb, refused)).toMatchObject({
+    expect(await lb.lineOf(refused)).toMatchObject({
       end: "handshake_failed",
       end_by: "backend",
       error: expect.stringMatching(/^tls ./),
@@ -318,7 +316,7 @@ describe("a backend that wants to know who we are", () => {
     using refused = await connect(hides);
     refused.send("secret\n");
     expect(await refused.ended).toBe("reset");
-    const line = await lineOf(lb, refused);
+    const line = await lb.lineOf(refused);
     expect(line).toMatchObject({ end_by: "backend", bytes_out: 0 });
     expect(line.end).toBe(version === "1.2" ? "handshake_failed" : "reset");
   });
@@ -346,7 +344,7 @@ describe("a backend that wants to know who we are", () => {
     expect(server.output).toMatch(/Peer certificate: CN = lb/);
     client.finish();
     expect(await client.ended).toBe("eof");
-    expect(await lineOf(lb, client)).toMatchObject({ end: "eof", bytes_in: 9, bytes_out: 9 });
+    expect(await lb.lineOf(client)).toMatchObject({ end: "eof", bytes_in: 9, bytes_out: 9 });
   });
 });
 
@@ -369,7 +367,7 @@ describe("sessions with a backend", () => {
         expect(await client.echoes()).toBe(true);
         client.finish();
         await client.ended;
-        await lineOf(lb, client);
+        await lb.lineOf(client);
         return (await server.nth(before)).tls!.reused;
       };
       // The first under each name is a full one, whatever sessions there are of the same backend under others.
@@ -531,7 +529,7 @@ describe("bytes and ends", () => {
       await peer.send("answer");
       await peer.finish();
       expect(await client.read()).toEqual({ data: "answer", end: theEnd });
-      expect(await lineOf(lb, client)).toMatchObject({ end: "eof", end_by: "client", bytes_in: 8, bytes_out: 6 });
+      expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "client", bytes_in: 8, bytes_out: 6 });
     });
 
     test.each(["closeNotify", "fin"] as const)("the backend's end is the client's, which goes on (%s)", async (how) => {
@@ -545,7 +543,7 @@ describe("bytes and ends", () => {
       expect(await peer.read("words")).toEqual({ data: "late words", end: null });
       await client.finish();
       expect(await peer.read()).toEqual({ data: "", end: "close_notify" });
-      const line = await lineOf(lb, client);
+      const line = await lb.lineOf(client);
       expect(line).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 10, bytes_out: 8 });
       expect(line.error).toBe(how === "fin" ? "truncated by backend" : undefined);
       expect(await truncated()).toBe(before + (how === "fin" ? 1 : 0));
@@ -557,13 +555,13 @@ describe("bytes and ends", () => {
       expect((await first.client.read("ans")).data).toBe("half an ans");
       await first.peer.reset();
       expect(await first.client.read()).toEqual({ data: "", end: "reset" });
-      expect(await lineOf(lb, first.client)).toMatchObject({ end: "reset", end_by: "backend" });
+      expect(await lb.lineOf(first.client)).toMatchObject({ end: "reset", end_by: "backend" });
       const second = await both();
       await second.client.send("half a quest");
       expect((await second.peer.read("quest")).data).toBe("half a quest");
       await second.client.reset();
       expect(await second.peer.read()).toEqual({ data: "", end: "reset" });
-      expect(await lineOf(lb, second.client)).toMatchObject({ end: "reset", end_by: "client" });
+      expect(await lb.lineOf(second.client)).toMatchObject({ end: "reset", end_by: "client" });
     });
 
     test("20 MB each way at once arrive whole, ends included", async () => {
@@ -571,7 +569,7 @@ describe("bytes and ends", () => {
       const [there, back] = await Promise.all([client.exchange(20e6, true), peer.exchange(20e6, true)]);
       expect(there).toMatchObject({ count: 20e6, end: theEnd, received: back.sent });
       expect(back).toMatchObject({ count: 20e6, end: "close_notify", received: there.sent });
-      const line = await lineOf(lb, client);
+      const line = await lb.lineOf(client);
       expect(line).toMatchObject({ end: "eof", bytes_in: 20e6, bytes_out: 20e6 });
       expect(line.error).toBeUndefined();
     });

@@ -116,7 +116,7 @@ describe("a certificate that changes on disk", () => {
     expect(await lives.echoes()).toBe(true);
     await lives.finish();
     expect(await lives.read()).toEqual({ data: "", end: "close_notify" });
-    expect(await lb.waitLine(({ client }) => client === lives.address)).toMatchObject({ end: "eof", bytes_in: 10 });
+    expect(await lb.lineOf(lives)).toMatchObject({ end: "eof", bytes_in: 10 });
   });
 
   test("swapped by a symlink, as Kubernetes does with a mounted secret", async () => {

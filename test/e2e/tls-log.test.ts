@@ -72,35 +72,33 @@ function config(more = ""): string {
   `;
 }
 
-const byAddress = (address: string): Promise<AccessEntry> =>
-  lb.waitLine(({ client }) => client.startsWith(`${address}:`));
 const NAMED = ["-servername", "a.example"];
 
 describe("the access log", () => {
   test("has the name that was asked for and the version that was spoken", async () => {
     const new_ = await sClient(ports.web, "-servername", "A.Example");
-    expect(await byAddress(new_.from)).toMatchObject({ end: "eof", sni: "a.example", tls: "TLSv1.3" });
+    expect(await lb.lineOf(new_)).toMatchObject({ end: "eof", sni: "a.example", tls: "TLSv1.3" });
     const old = await sClient(ports.web, "-tls1_2", "-servername", "b.example");
-    expect(await byAddress(old.from)).toMatchObject({ end: "eof", sni: "b.example", tls: "TLSv1.2" });
+    expect(await lb.lineOf(old)).toMatchObject({ end: "eof", sni: "b.example", tls: "TLSv1.2" });
   });
 
   test("has neither where there was none", async () => {
     using client = await connect(ports.plain, { from: "127.50.0.1" });
     expect(await client.echoes()).toBe(true);
     client.finish();
-    const plain = await byAddress("127.50.0.1");
+    const plain = await lb.lineOf({ from: "127.50.0.1" });
     expect([plain.sni, plain.tls]).toEqual([undefined, undefined]);
     const mine = await ca.leaf("mine");
     const nameless = await python.connect(ports.auth, { from: "127.50.0.2", tls: { cert: mine.cert, key: mine.key } });
     expect(await nameless.echoes()).toBe(true);
     await nameless.finish();
-    const line = await byAddress("127.50.0.2");
+    const line = await lb.lineOf({ from: "127.50.0.2" });
     expect([line.sni, line.tls]).toEqual([undefined, "TLSv1.3"]);
   });
 
   test("has the name of a handshake that failed, and no version", async () => {
     const said = await sClient(ports.web, "-servername", "unknown.example");
-    const line = await byAddress(said.from);
+    const line = await lb.lineOf(said);
     expect(line).toMatchObject({
       end: "handshake_failed",
       end_by: "client",
@@ -226,14 +224,13 @@ describe("the metrics", () => {
     const self = await ca.selfSigned("self");
     const one = await sClient(ports.auth);
     const two = await sClient(ports.auth, "-cert", self.cert, "-key", self.key);
-    for (const { from } of [one, two]) await byAddress(from);
+    for (const said of [one, two]) await lb.lineOf(said);
     expect([await of("certificate_missing"), await of("certificate_bad")]).toEqual([1, 1]);
   });
 
   test("a handshake that is done counts as nothing else", async () => {
     const before = (await count("lb_tls_handshake_failures_total", {}))!;
-    const { from } = await sClient(ports.web, ...NAMED);
-    await byAddress(from);
+    await lb.lineOf(await sClient(ports.web, ...NAMED));
     expect(await count("lb_tls_handshake_failures_total", {})).toBe(before);
   });
 
@@ -254,8 +251,7 @@ describe("the metrics", () => {
   test("go on counting over a reload", async () => {
     const before = (await count("lb_tls_handshakes_total", {}))!;
     expect((await lb.reload(config('connect_timeout = "1s"'))).ok).toBe(true);
-    const { from } = await sClient(ports.web, ...NAMED);
-    await byAddress(from);
+    await lb.lineOf(await sClient(ports.web, ...NAMED));
     expect(await count("lb_tls_handshakes_total", {})).toBe(before + 1);
   });
 });

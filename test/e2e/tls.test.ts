@@ -7,7 +7,7 @@ import { echo, type Backend } from "../support/backends.ts";
 import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
-import { freePort, freePorts, startLb, type AccessEntry, type Lb } from "../support/lb.ts";
+import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { sClient, type Said } from "../support/openssl.ts";
 import { descriptors, residentBytes } from "../support/proc.ts";
 import { fixture } from "../wire/hello-bytes.ts";
@@ -50,11 +50,6 @@ function pool(name: string, address: string): string {
     backends = ["${address}"]
     health.type = "off"
   `;
-}
-
-/** The line of the connection that came from there. */
-function lineOf(lb: Lb, { from }: { from: string }): Promise<AccessEntry> {
-  return lb.waitLine(({ client }) => client === from || client.startsWith(`${from}:`));
 }
 
 /** A listener with one certificate accepts its sockets as TLS; one that must choose looks at the ClientHello and adopts them. */
@@ -114,7 +109,7 @@ describe("which certificate is shown", () => {
       for (const name of [["-servername", "unknown.example"], ["-noservername"]]) {
         const said = await sClient(strict, version, ...name);
         expect(said).toMatchObject({ echoed: false, subject: null, alert: 112 });
-        expect(await lineOf(lb, said)).toMatchObject({ ...FAILED, error: "unknown_name" });
+        expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error: "unknown_name" });
       }
     },
   );
@@ -161,7 +156,7 @@ describe("what is negotiated", () => {
   async function refuses(port: number, alert: number, error: string, ...args: string[]): Promise<void> {
     const said = await sClient(port, ...args);
     expect(said).toMatchObject({ echoed: false, alert });
-    expect(await lineOf(lb, said)).toMatchObject({ ...FAILED, error });
+    expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error });
   }
 
   test.each([
@@ -217,7 +212,7 @@ describe("what is negotiated", () => {
   test("what is no TLS is turned away at once", async () => {
     const plain = ["-sS", "--max-time", "5", "--interface", "127.88.0.1", `http://127.0.0.1:${ports[0]}/`];
     await expect(run("curl", plain)).rejects.toThrow();
-    expect(await lineOf(lb, { from: "127.88.0.1" })).toMatchObject({ ...FAILED, error: "not_tls" });
+    expect(await lb.lineOf({ from: "127.88.0.1" })).toMatchObject({ ...FAILED, error: "not_tls" });
     expect((await lb.status()).connections.open).toBe(0);
   });
 
@@ -281,7 +276,7 @@ describe("client certificates", () => {
       const { said, accepted } = await shows(null, ports[0]!, version);
       expect(said).toMatchObject({ echoed: false, alert: version === "-tls1_3" ? 116 : 40 });
       expect(accepted).toBe(0);
-      expect(await lineOf(lb, said)).toMatchObject({ ...FAILED, error: "certificate_missing" });
+      expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error: "certificate_missing" });
     });
 
     test("optional: who shows a good one or none is served", async () => {
@@ -295,7 +290,7 @@ describe("client certificates", () => {
         for (const port of ports) {
           const { said, accepted } = await shows(name, port, version);
           expect([said.echoed, accepted]).toEqual([false, 0]);
-          expect(await lineOf(lb, said)).toMatchObject({ ...FAILED, error: "certificate_bad" });
+          expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error: "certificate_bad" });
         }
       },
     );
@@ -332,7 +327,6 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       expect(client.tls?.version).toBe(`TLSv${version}`);
       return { client, peer: await server.nth(before) };
     }
-    const lineFor = (client: PythonPeer) => lb.waitLine((line) => line.client === client.address);
 
     test("the client's close_notify is the backend's FIN, and the backend goes on", async () => {
       const { client, peer } = await pair();
@@ -344,7 +338,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       await peer.finish();
       expect(await client.read()).toEqual({ data: "", end: "close_notify" });
       expect(await client.rawEnd()).toBe("fin");
-      const line = await lineFor(client);
+      const line = await lb.lineOf(client);
       expect(line).toMatchObject({ end: "eof", end_by: "client", bytes_in: 8, bytes_out: 6 });
       expect(line.error).toBeUndefined();
     });
@@ -360,7 +354,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       await peer.send("answer");
       await peer.finish();
       expect(await client.read()).toEqual({ data: "answer", end: "close_notify" });
-      const line = await lineFor(client);
+      const line = await lb.lineOf(client);
       expect(line).toMatchObject({ end: "eof", end_by: "client", bytes_in: 8, bytes_out: 6 });
       expect(line.error).toBe(adopted ? "truncated by client" : undefined);
       expect(await truncated()).toBe(before + (adopted ? 1 : 0));
@@ -378,7 +372,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
           await (orderly ? client.finish() : client.fin());
           expect(await peer.read()).toEqual({ data: words.replaceAll(" ", ""), end: "fin" });
           await peer.finish();
-          expect((await lineFor(client)).error).toBe(orderly ? undefined : "truncated by client");
+          expect((await lb.lineOf(client)).error).toBe(orderly ? undefined : "truncated by client");
         }
       });
 
@@ -390,7 +384,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
           expect([data.length, end]).toEqual([4e6, "fin"]);
           await sent;
           await peer.finish();
-          expect((await lineFor(client)).error).toBe(orderly ? undefined : "truncated by client");
+          expect((await lb.lineOf(client)).error).toBe(orderly ? undefined : "truncated by client");
         }
       });
     }
@@ -404,7 +398,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       expect(await peer.read("words")).toEqual({ data: "late words", end: null });
       await client.finish();
       expect(await peer.read()).toEqual({ data: "", end: "fin" });
-      expect(await lineFor(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 10, bytes_out: 8 });
+      expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 10, bytes_out: 8 });
     });
 
     test("the backend's reset is no close_notify", async () => {
@@ -413,7 +407,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       expect(await client.read("ans")).toEqual({ data: "half an ans", end: null });
       await peer.reset();
       expect(await client.read()).toEqual({ data: "", end: "reset" });
-      expect(await lineFor(client)).toMatchObject({ end: "reset", end_by: "backend" });
+      expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: "backend" });
     });
 
     test("the client's reset is the backend's", async () => {
@@ -422,7 +416,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       expect(await peer.read("quest")).toEqual({ data: "half a quest", end: null });
       await client.reset();
       expect(await peer.read()).toEqual({ data: "", end: "reset" });
-      expect(await lineFor(client)).toMatchObject({ end: "reset", end_by: "client" });
+      expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: "client" });
     });
 
     test("20 MB each way at once arrive whole, ends included", async () => {
@@ -430,7 +424,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       const [there, back] = await Promise.all([client.exchange(20e6, true), peer.exchange(20e6, true)]);
       expect(there).toMatchObject({ count: 20e6, end: "close_notify", received: back.sent });
       expect(back).toMatchObject({ count: 20e6, end: "fin", received: there.sent });
-      const line = await lineFor(client);
+      const line = await lb.lineOf(client);
       expect(line).toMatchObject({ end: "eof", bytes_in: 20e6, bytes_out: 20e6 });
       expect(line.error).toBeUndefined();
     });
@@ -452,14 +446,14 @@ describe("an end that is ours", () => {
     const talks = await python.connect(busy, { tls: { name: "a.example" } });
     expect(await talks.echoes()).toBe(true);
     expect(await talks.read()).toEqual({ data: "", end: "reset" });
-    expect(await lineOf(lb, { from: talks.address })).toMatchObject({ end: "lifetime", end_by: "lb" });
+    expect(await lb.lineOf(talks)).toMatchObject({ end: "lifetime", end_by: "lb" });
     expect(await idle.read()).toEqual({ data: "", end: "close_notify" });
     // The client answers nothing to that, and is not waited for.
     const told = performance.now();
     expect(await idle.rawEnd()).toBe("fin");
     await eventually("the descriptors are free", () => descriptors(lb.pid) <= before);
     expect(performance.now() - told).toBeLessThan(3000);
-    expect(await lineOf(lb, { from: idle.address })).toMatchObject({ end: "idle_timeout", end_by: "lb" });
+    expect(await lb.lineOf(idle)).toMatchObject({ end: "idle_timeout", end_by: "lb" });
   });
 });
 
@@ -505,7 +499,7 @@ describe.each(WAYS)("a client that does not go on, %s", (_, leaves) => {
   });
 
   async function isCut(client: { address: string }): Promise<void> {
-    const line = await lb.waitLine((entry) => entry.client === client.address);
+    const line = await lb.lineOf(client);
     expect(line).toMatchObject({ end: "handshake_timeout", end_by: "lb", bytes_in: 0 });
     expect(line.duration_ms).toBeGreaterThanOrEqual(HANDSHAKE_MS);
     expect(line.duration_ms).toBeLessThan(HANDSHAKE_MS + 1000);
@@ -634,14 +628,14 @@ describe("a PROXY header, TLS and routes on one listener", () => {
       });
       await client.finish();
       expect(await client.read()).toEqual({ data: "", end: "close_notify" });
-      const line = await lb.waitLine((entry) => entry.client === `${source}:4711`);
+      const line = await lb.lineOf({ address: `${source}:4711` });
       expect(line).toMatchObject({ end: "eof", pool: wanted, bytes_in: 5, bytes_out: 5 });
     }
     const rest = await python.connect(port, { preface: preface("198.51.100.9"), tls: { name: "a.example" } });
     expect(await rest.echoes()).toBe(true);
     const denied = await python.connect(port, { preface: preface("203.0.113.66"), tls: { name: "a.example" } });
     expect(denied.error).not.toBeNull();
-    expect(await lb.waitLine((entry) => entry.client === "203.0.113.66:4711")).toMatchObject({
+    expect(await lb.lineOf({ address: "203.0.113.66:4711" })).toMatchObject({
       end: "denied",
       end_by: "lb",
     });
@@ -655,12 +649,12 @@ describe("a PROXY header, TLS and routes on one listener", () => {
       expect(client.error).toBeNull();
       expect(await client.echoes()).toBe(true);
       await client.finish();
-      const line = await lb.waitLine((entry) => entry.client === `${source}:4711`);
+      const line = await lb.lineOf({ address: `${source}:4711` });
       expect(line).toMatchObject({ end: "eof", pool: "api", sni: "x.api.example", bytes_in: 5 });
     }
     using bare = await connect(port);
     bare.send(fixture("go-post-quantum"));
     await bare.ended;
-    expect(await lb.waitLine((entry) => entry.client === bare.address)).toMatchObject({ end: "proxy_header_bad" });
+    expect(await lb.lineOf(bare)).toMatchObject({ end: "proxy_header_bad" });
   });
 });

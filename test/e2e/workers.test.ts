@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { describe, expect, test } from "vitest";
 import { parseAddress } from "../../src/core/address.ts";
 import { echo } from "../support/backends.ts";
-import { connect, type Client } from "../support/client.ts";
+import { connect } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startLb } from "../support/lb.ts";
 import { startLoad } from "../support/load.ts";
@@ -69,14 +69,14 @@ describe("a worker that dies", () => {
       for (const client of clients) expect(await client.echoes()).toBe(true);
       using oneTooMany = await connect(port);
       expect(await oneTooMany.ended).toBe("reset");
-      expect(await lb.waitLine(from(oneTooMany))).toMatchObject({ end: "over_capacity", end_by: "lb" });
+      expect(await lb.lineOf(oneTooMany)).toMatchObject({ end: "over_capacity", end_by: "lb" });
 
       await lb.restartWorker(0);
       await lb.restartWorker(1);
       for (const client of clients) {
         expect(await client.ended).toBe("reset");
         const line = { end: "worker_lost", end_by: "lb", listener: "web", pool: "app", bytes_in: 5, bytes_out: 5 };
-        expect(await lb.waitLine(from(client))).toMatchObject(line);
+        expect(await lb.lineOf(client)).toMatchObject(line);
       }
       const runs = (status: { workers: { state: string }[] }): boolean =>
         status.workers.every(({ state }) => state === "running");
@@ -205,10 +205,6 @@ function refusesAll(listener: string): string {
 
 function portOf({ client }: { client: string }): number {
   return Number(client.slice(client.lastIndexOf(":") + 1));
-}
-
-function from(client: Client): (line: { client: string }) => boolean {
-  return (line) => line.client === client.address;
 }
 
 function countBy<T>(values: readonly T[]): Map<T, number> {

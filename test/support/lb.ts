@@ -188,6 +188,12 @@ export class Lb {
     return this.#access.find(predicate)!;
   }
 
+  /** The line of one client's connection; where only the address is known that it came `from`, the first one from there. */
+  lineOf(client: { address: string } | { from: string }): Promise<AccessEntry> {
+    if ("address" in client) return this.waitLine((line) => line.client === client.address);
+    return this.waitLine((line) => line.client.startsWith(`${client.from}:`));
+  }
+
   /** `count` lines of the access log of which `predicate` is true. */
   async waitLines(count: number, predicate: (line: AccessEntry) => boolean, ms = WAIT_MS): Promise<AccessEntry[]> {
     const what = (): string => `${count} lines of the access log (${this.#access.filter(predicate).length} so far)`;
