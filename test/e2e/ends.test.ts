@@ -2,7 +2,7 @@
 // listener of its own, so that the counters tell of it alone.
 import { describe, expect, test } from "vitest";
 import { blackhole, echo, refusing, silent, tagged, type Backend, type Blackhole } from "../support/backends.ts";
-import { Authority, peersMissing } from "../support/certificates.ts";
+import { Authority, certificates, peersMissing } from "../support/certificates.ts";
 import { connect, type Client, type ConnectOptions } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startLb, type AccessEntry, type Lb } from "../support/lb.ts";
@@ -36,7 +36,7 @@ setUpUnless(peersMissing, async (keep) => {
   backends = [echoing, speaking, dumb, checked];
   hole = await keep(blackhole());
   const authority = await keep(Authority.make());
-  const { cert, key } = await authority.leaf("site.test");
+  const leaf = await authority.leaf("site.test");
   const listeners: Record<string, Listener> = {
     plain: { pool: "echo" },
     speaking: { pool: "speaking" },
@@ -64,7 +64,7 @@ setUpUnless(peersMissing, async (keep) => {
     },
     secure: {
       pool: "echo",
-      listener: `tls.certificates = [{ cert = "${cert}", key = "${key}" }]\ntimeouts.handshake = "300ms"`,
+      listener: `tls.${certificates(leaf)}\ntimeouts.handshake = "300ms"`,
     },
   };
   const text: string[] = ["workers = 1\n"];

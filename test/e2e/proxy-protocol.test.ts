@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { echo, tagged, type Backend } from "../support/backends.ts";
-import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
+import { Authority, certificates, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect, type Client } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
@@ -555,15 +555,14 @@ describe("a header for the backend", () => {
     const server = await python.serve({ proxy: true });
     const [port, auth, passed] = (await freePorts(3)) as [number, number, number];
     const mine = await ca.leaf("mine");
-    const pair = `certificates = [{ cert = "${leaf.cert}", key = "${leaf.key}" }]`;
     await using _lb = await startLb(`
       ${listener("web", port, "")}
       [listeners.web.tls]
-      ${pair}
+      ${certificates(leaf)}
       alpn = ["h2", "http/1.1"]
       ${listener("auth", auth, "")}
       [listeners.auth.tls]
-      ${pair}
+      ${certificates(leaf)}
       client_auth = "optional"
       client_ca = "${ca.cert}"
       ${listener("passed", passed, "")}

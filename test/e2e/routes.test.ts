@@ -5,7 +5,7 @@ import { connect as connectTls } from "node:tls";
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { tagged, type Backend } from "../support/backends.ts";
-import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
+import { Authority, certificates, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect, type Client } from "../support/client.ts";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { sClient } from "../support/openssl.ts";
@@ -358,11 +358,10 @@ describe("real handshakes", () => {
 
   test("that end here: routes go by the name, and by the protocol that was agreed on", async () => {
     const port = await freePort();
-    const pair = ({ cert, key }: Leaf): string => `{ cert = "${cert}", key = "${key}" }`;
     await using lb = await startLb(`
       ${listener("web", port, 'pool = "rest"')}
       [listeners.web.tls]
-      certificates = [${pair(a)}, ${pair(b)}]
+      ${certificates(a, b)}
       alpn = ["h2", "http/1.1"]
       ${route("web", 'sni = ["a.example"]\nalpn = ["http/1.1"]', "exact")}
       ${route("web", 'sni = ["*.b.example"]', "wild")}

@@ -2,7 +2,7 @@
 // get to know of us, and that bytes and ends cross over unharmed.
 import { describe, expect, test } from "vitest";
 import { echo, sink } from "../support/backends.ts";
-import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
+import { Authority, certificates, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
@@ -505,7 +505,7 @@ describe("bytes and ends", () => {
       bind = "127.0.0.1:${secure}"
       pool = "clear"
       [listeners.secure.tls]
-      certificates = [{ cert = "${good.cert}", key = "${good.key}" }]
+      ${certificates(good)}
     `),
     );
   });

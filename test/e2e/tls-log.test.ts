@@ -2,7 +2,7 @@
 // its sockets, and on "one", which accepts them as TLS.
 import { describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
-import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
+import { Authority, certificates, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePorts, startLb, type AccessEntry, type Lb } from "../support/lb.ts";
@@ -33,8 +33,6 @@ setUpUnless(peersMissing, async (keep) => {
   lb = await keep(startLb(config()));
 });
 
-const pair = ({ cert, key }: Leaf): string => `{ cert = "${cert}", key = "${key}" }`;
-
 function config(more = ""): string {
   return `
     workers = 1
@@ -43,7 +41,7 @@ function config(more = ""): string {
     pool = "app"
     timeouts = { handshake = "400ms" }
     [listeners.web.tls]
-    certificates = [${pair(leaf)}, ${pair(soon)}]
+    ${certificates(leaf, soon)}
     unknown_name = "reject"
     alpn = ["h2"]
     ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256"
@@ -52,14 +50,14 @@ function config(more = ""): string {
     pool = "app"
     timeouts = { handshake = "400ms" }
     [listeners.one.tls]
-    certificates = [${pair(leaf)}]
+    ${certificates(leaf)}
     alpn = ["h2"]
     ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256"
     [listeners.auth]
     bind = "127.0.0.1:${ports.auth}"
     pool = "app"
     [listeners.auth.tls]
-    certificates = [${pair(leaf)}]
+    ${certificates(leaf)}
     client_auth = "required"
     client_ca = "${ca.cert}"
     [listeners.plain]

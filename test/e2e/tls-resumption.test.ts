@@ -4,7 +4,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
-import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
+import { Authority, certificates, peersMissing, type Leaf } from "../support/certificates.ts";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { sClient, type Said } from "../support/openssl.ts";
 import { setUpUnless } from "../support/set-up.ts";
@@ -34,14 +34,13 @@ setUpUnless(peersMissing, async (keep) => {
 });
 
 function listener(name: string, port: number, tls = ""): string {
-  const pairs = [leaf, other].map(({ cert, key }) => `{ cert = "${cert}", key = "${key}" }`);
   return `
     [listeners.${name}]
     bind = "127.0.0.1:${port}"
     pool = "app"
     steer = "client"
     [listeners.${name}.tls]
-    certificates = [${pairs.join(", ")}]
+    ${certificates(leaf, other)}
     ${tls}
   `;
 }

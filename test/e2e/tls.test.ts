@@ -4,7 +4,7 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
-import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
+import { Authority, certificates, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
@@ -32,14 +32,13 @@ setUpUnless(peersMissing, async (keep) => {
 
 /** A listener that terminates TLS with these certificates. */
 function listener(name: string, port: number, leaves: Leaf[], { tls = "", of = "" } = {}): string {
-  const certificates = leaves.map(({ cert, key }) => `{ cert = "${cert}", key = "${key}" }`);
   return `
     [listeners.${name}]
     bind = "127.0.0.1:${port}"
     pool = "app"
     ${of}
     [listeners.${name}.tls]
-    certificates = [${certificates.join(", ")}]
+    ${certificates(...leaves)}
     ${tls}
   `;
 }
@@ -590,7 +589,7 @@ describe("a PROXY header, TLS and routes on one listener", () => {
       trusted_proxies = ["127.0.0.0/8"]
       deny = ["203.0.113.66"]
       [listeners.web.tls]
-      certificates = [{ cert = "${leaf.cert}", key = "${leaf.key}" }]
+      ${certificates(leaf)}
       alpn = ["h2", "http/1.1"]
       [[listeners.web.routes]]
       sni = ["*.api.example"]

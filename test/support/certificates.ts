@@ -33,6 +33,11 @@ export interface Leaf {
   fingerprint: string;
 }
 
+/** The option of a listener's TLS that names these. */
+export function certificates(...leaves: Leaf[]): string {
+  return `certificates = [${leaves.map(({ cert, key }) => `{ cert = "${cert}", key = "${key}" }`).join(", ")}]`;
+}
+
 const FROM = "20200101000000Z";
 const UNTIL = "21200101000000Z";
 
