@@ -133,12 +133,12 @@ describe("lb FILE", () => {
   test("does not share the port of another lb, whose connections it would take", async () => {
     using backend = await echo();
     const [port, admin] = await freePorts(2);
-    const text = config(port!).replace('["127.0.0.1:1"]', `["${backend.address}"]`);
+    const text = config(port).replace('["127.0.0.1:1"]', `["${backend.address}"]`);
     await using first = await startLb(text);
     const { code, stderr } = await runLb([await file("second.toml", `${text}[admin]\nbind = "127.0.0.1:${admin}"\n`)]);
     expect(code).toBe(1);
     expect(stderr).toContain("EADDRINUSE");
-    using client = await connect(port!);
+    using client = await connect(port);
     expect(await client.echoes()).toBe(true);
     expect((await first.ready()).status).toBe(200);
   });
@@ -147,12 +147,12 @@ describe("lb FILE", () => {
     const [port, admin] = await freePorts(2);
     const taken = createServer().listen(admin, "127.0.0.1");
     try {
-      const path = await file("admin.toml", config(port!, `[admin]\nbind = "127.0.0.1:${admin}"\n`));
+      const path = await file("admin.toml", config(port, `[admin]\nbind = "127.0.0.1:${admin}"\n`));
       const { code, stderr } = await runLb([path]);
       expect(code).toBe(1);
       expect(stderr).toContain("admin");
       expect(stderr).toContain(String(admin));
-      await expect(connect(port!)).rejects.toThrow("ECONNREFUSED");
+      await expect(connect(port)).rejects.toThrow("ECONNREFUSED");
     } finally {
       taken.close();
     }
@@ -160,7 +160,7 @@ describe("lb FILE", () => {
 
   test("ends with 1 when an address is none of this machine's", async () => {
     const [port, admin] = await freePorts(2);
-    const text = config(port!, `[admin]\nbind = "127.0.0.1:${admin}"\n`).replace(
+    const text = config(port, `[admin]\nbind = "127.0.0.1:${admin}"\n`).replace(
       "127.0.0.1:" + port,
       `192.0.2.1:${port}`,
     );

@@ -96,15 +96,15 @@ describe("allow and deny", () => {
       expect(ok).toBe(2000);
       return cpuSeconds(lb.pid) - before;
     };
-    await cost(plain!);
+    await cost(plain);
     // Best of three each, in turn: what else the machine does can only add to it.
     const costs = { long: Infinity, short: Infinity };
     for (let i = 0; i < 3; i++) {
-      costs.short = Math.min(costs.short, await cost(plain!));
-      costs.long = Math.min(costs.long, await cost(port!));
+      costs.short = Math.min(costs.short, await cost(plain));
+      costs.long = Math.min(costs.long, await cost(port));
     }
     expect(costs.long).toBeLessThan(1.5 * costs.short + 0.05);
-    using client = await connect(port!);
+    using client = await connect(port);
     expect(await client.echoes()).toBe(true);
   });
 });
@@ -125,7 +125,7 @@ describe("max_connections", () => {
       [pools.app]
       backends = ["${backend.address}"]
     `);
-    const clients = [...(await serve(a!, 6)), ...(await serve(b!, 6))];
+    const clients = [...(await serve(a, 6)), ...(await serve(b, 6))];
     expect(clients.length).toBe(10);
     const refused = await lb.waitLines(2, () => true);
     for (const line of refused)
@@ -135,7 +135,7 @@ describe("max_connections", () => {
     expect(await lb.waitLog(({ event }) => event.startsWith("at max_connections"))).toMatchObject({ level: "warn" });
     resetAll(clients);
     await lb.waitStatus(({ connections }) => connections.open === 0);
-    const again = await serve(a!, 11);
+    const again = await serve(a, 11);
     expect(again.length).toBe(10);
     resetAll(again);
   });
@@ -155,9 +155,9 @@ describe("max_connections", () => {
       [pools.app]
       backends = ["${backend.address}"]
     `);
-    const clients = await serve(a!, 8);
+    const clients = await serve(a, 8);
     expect(clients.length).toBe(5);
-    const others = await serve(b!, 8);
+    const others = await serve(b, 8);
     expect(others.length).toBe(8);
     const { listeners } = await lb.status();
     expect(listeners.map(({ name, open, max_connections }) => ({ name, open, max_connections }))).toEqual([
@@ -167,7 +167,7 @@ describe("max_connections", () => {
     expect(listeners[0]!.ends).toEqual([{ end: "over_capacity", end_by: "lb", count: 3 }]);
     clients.pop()!.reset();
     await lb.waitStatus((status) => status.listeners[0]!.open === 4);
-    const one = await serve(a!, 2);
+    const one = await serve(a, 2);
     expect(one.length).toBe(1);
     resetAll([...clients, ...others, ...one]);
   });
@@ -277,14 +277,14 @@ test("a backend that never answers costs no more than its deadline, and harms no
     [pools.light]
     backends = ["${backend.address}"]
   `);
-  const alone = await startLoad({ ports: [light!], concurrency: 1, rate: 200, total: 300 }).done;
+  const alone = await startLoad({ ports: [light], concurrency: 1, rate: 200, total: 300 }).done;
   expect(alone.failures).toEqual({});
   const rest = descriptors(lb.pid);
 
   const rate = 1000;
-  await using flood = startLoad({ ports: [dark!], concurrency: 5000, rate, timeoutMs: 5000 });
+  await using flood = startLoad({ ports: [dark], concurrency: 5000, rate, timeoutMs: 5000 });
   await eventually("the flood is there", async () => (await synSent(hole.port)) > 50);
-  const besideLoad = startLoad({ ports: [light!], concurrency: 1, rate: 200 });
+  const besideLoad = startLoad({ ports: [light], concurrency: 1, rate: 200 });
   let most = 0;
   await lb.waitStatus((status) => status.listeners[1]!.accepted > alone.started + 100);
   do {

@@ -194,7 +194,7 @@ describe("whose header is believed", () => {
   let optional: number;
 
   setUp(async (keep) => {
-    [required, optional] = (await freePorts(2)) as [number, number];
+    [required, optional] = await freePorts(2);
     const trusted = `trusted_proxies = ["127.0.1.0/24"]`;
     lb = await keep(
       startLb(
@@ -294,20 +294,24 @@ describe("a server that speaks first", () => {
 
 describe("the believed address counts", () => {
   let lb: Lb;
-  let ports: number[];
+  let deny: number;
+  let allow: number;
+  let rate: number;
+  let cap: number;
+  let local: number;
   const v1 = (source: string, target = source.includes(":") ? "2001:db8::1" : "192.0.2.1"): string =>
     `PROXY TCP${source.includes(":") ? 6 : 4} ${source} ${target} 4711 443\r\n`;
 
   setUp(async (keep) => {
-    ports = await freePorts(5);
+    [deny, allow, rate, cap, local] = await freePorts(5);
     lb = await keep(
       startLb(
         "workers = 2\n" +
-          listener("deny", ports[0]!, `${REQUIRED}\ndeny = ["203.0.113.0/24", "2001:db8:bad::/48"]`) +
-          listener("allow", ports[1]!, `${REQUIRED}\nallow = ["203.0.113.0/24"]`) +
-          listener("rate", ports[2]!, `${REQUIRED}\nrate_limit = { rate = "1/h", burst = 3 }`) +
-          listener("cap", ports[3]!, `${REQUIRED}\nmax_connections_per_client = 2`) +
-          listener("local", ports[4]!, `${REQUIRED}\ndeny = ["127.0.0.9"]`) +
+          listener("deny", deny, `${REQUIRED}\ndeny = ["203.0.113.0/24", "2001:db8:bad::/48"]`) +
+          listener("allow", allow, `${REQUIRED}\nallow = ["203.0.113.0/24"]`) +
+          listener("rate", rate, `${REQUIRED}\nrate_limit = { rate = "1/h", burst = 3 }`) +
+          listener("cap", cap, `${REQUIRED}\nmax_connections_per_client = 2`) +
+          listener("local", local, `${REQUIRED}\ndeny = ["127.0.0.9"]`) +
           pool(),
       ),
     );
@@ -322,43 +326,40 @@ describe("the believed address counts", () => {
   }
 
   test("for deny and allow", async () => {
-    await refused(ports[0]!, v1("203.0.113.9"), "denied");
-    await refused(ports[0]!, v1("2001:db8:bad::9"), "denied");
-    (await through(ports[0]!, v1("198.51.100.9"))).reset();
-    await refused(ports[1]!, v1("198.51.100.9"), "denied");
-    (await through(ports[1]!, v1("203.0.113.9"))).reset();
+    await refused(deny, v1("203.0.113.9"), "denied");
+    await refused(deny, v1("2001:db8:bad::9"), "denied");
+    (await through(deny, v1("198.51.100.9"))).reset();
+    await refused(allow, v1("198.51.100.9"), "denied");
+    (await through(allow, v1("203.0.113.9"))).reset();
   });
 
   test("for the rate: one client's is spent whatever the peer, and the peer spends none", async () => {
-    for (let i = 0; i < 3; i++) (await through(ports[2]!, v1("203.0.113.1"), `127.0.0.${i + 1}`)).reset();
-    await refused(ports[2]!, v1("203.0.113.1"), "rate_limited", "127.0.0.7");
-    for (let i = 2; i < 20; i++) (await through(ports[2]!, v1(`203.0.113.${i}`))).reset();
+    for (let i = 0; i < 3; i++) (await through(rate, v1("203.0.113.1"), `127.0.0.${i + 1}`)).reset();
+    await refused(rate, v1("203.0.113.1"), "rate_limited", "127.0.0.7");
+    for (let i = 2; i < 20; i++) (await through(rate, v1(`203.0.113.${i}`))).reset();
   });
 
   test("for the cap of a client, by its prefix", async () => {
-    const held = [
-      await through(ports[3]!, v1("203.0.113.1")),
-      await through(ports[3]!, v1("203.0.113.1"), "127.0.0.2"),
-    ];
-    await refused(ports[3]!, v1("203.0.113.1"), "over_capacity");
-    held.push(await through(ports[3]!, v1("203.0.113.2")));
+    const held = [await through(cap, v1("203.0.113.1")), await through(cap, v1("203.0.113.1"), "127.0.0.2")];
+    await refused(cap, v1("203.0.113.1"), "over_capacity");
+    held.push(await through(cap, v1("203.0.113.2")));
     // An IPv6 client is a /64.
-    held.push(await through(ports[3]!, v1("2001:db8:0:1::1")), await through(ports[3]!, v1("2001:db8:0:1:ffff::2")));
-    await refused(ports[3]!, v1("2001:db8:0:1:1::3"), "over_capacity");
-    held.push(await through(ports[3]!, v1("2001:db8:0:2::1")));
+    held.push(await through(cap, v1("2001:db8:0:1::1")), await through(cap, v1("2001:db8:0:1:ffff::2")));
+    await refused(cap, v1("2001:db8:0:1:1::3"), "over_capacity");
+    held.push(await through(cap, v1("2001:db8:0:2::1")));
     held[0]!.reset();
     await lb.waitLine(({ peer }) => peer === held[0]!.address);
-    held.push(await through(ports[3]!, v1("203.0.113.1")));
+    held.push(await through(cap, v1("203.0.113.1")));
     for (const client of held) client.reset();
   });
 
   test("and where the header names none, the peer's", async () => {
     for (const header of ["PROXY UNKNOWN\r\n", headerV2({ command: "local", family: 0 })]) {
-      await refused(ports[4]!, header, "denied", "127.0.0.9");
-      (await through(ports[4]!, header, "127.0.0.8")).reset();
+      await refused(local, header, "denied", "127.0.0.9");
+      (await through(local, header, "127.0.0.8")).reset();
     }
     // The peer itself is no client where the header names one.
-    (await through(ports[4]!, V1, "127.0.0.9")).reset();
+    (await through(local, V1, "127.0.0.9")).reset();
   });
 });
 
@@ -370,7 +371,7 @@ describe("a header that does not come", () => {
   let idle: number;
 
   setUp(async (keep) => {
-    [port, optional] = (await freePorts(2)) as [number, number];
+    [port, optional] = await freePorts(2);
     const timeouts = `timeouts = { handshake = "${HANDSHAKE_MS}ms" }`;
     const may = REQUIRED.replace("required", "optional");
     lb = await keep(
@@ -491,7 +492,7 @@ describe("a header for the backend", () => {
 
   test.each(["v1", "v2"] as const)("%s names the client and whom it addressed", async (version) => {
     const server = await python.serve({ proxy: true });
-    const [port, v6, behind] = (await freePorts(3)) as [number, number, number];
+    const [port, v6, behind] = await freePorts(3);
     await using lb = await startLb(
       `${listener("web", port, "")}${listener("behind", behind, REQUIRED)}` +
         `[listeners.six]\nbind = "[::1]:${v6}"\npool = "app"\n` +
@@ -553,7 +554,7 @@ describe("a header for the backend", () => {
 
   test("v2 tells what is known of the client's TLS, and passes no client's bytes before", async () => {
     const server = await python.serve({ proxy: true });
-    const [port, auth, passed] = (await freePorts(3)) as [number, number, number];
+    const [port, auth, passed] = await freePorts(3);
     const mine = await ca.leaf("mine");
     await using _lb = await startLb(`
       ${listener("web", port, "")}

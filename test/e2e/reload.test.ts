@@ -198,9 +198,9 @@ describe("a bad config", () => {
   test("an address that cannot be bound refuses the whole reload and leaves none of its other sockets behind", async () => {
     using a = await tagged("a");
     const [port, fresh] = await freePorts(2);
-    await using lb = await startLb(config(port!, a));
+    await using lb = await startLb(config(port, a));
     const rest = descriptors(lb.pid);
-    const bad = `${config(port!, a)}
+    const bad = `${config(port, a)}
       [listeners.fresh]
       bind = "127.0.0.1:${fresh}"
       pool = "app"
@@ -213,8 +213,8 @@ describe("a bad config", () => {
     expect(ok).toBe(false);
     expect(error).toContain("listeners.taken");
     expect(error).toContain("EADDRINUSE");
-    await expect(connect(fresh!)).rejects.toThrow("ECONNREFUSED");
-    expect(await ask(port!)).toBe("a");
+    await expect(connect(fresh)).rejects.toThrow("ECONNREFUSED");
+    expect(await ask(port)).toBe("a");
     // Two sockets each time; a connection to the admin endpoint may be open or not.
     expect(descriptors(lb.pid)).toBeLessThan(rest + 10);
     expect((await lb.status()).listeners.map(({ name }) => name)).toEqual(["web"]);
@@ -252,17 +252,17 @@ describe("what did not change is not touched", () => {
     using a = await echo();
     using b = await echo();
     const [port, other] = await freePorts(2);
-    const both = `${config(port!, a)}
+    const both = `${config(port, a)}
       [listeners.other]
       bind = "127.0.0.1:${other}"
       pool = "app"
     `;
     await using lb = await startLb(both);
-    using old = await connect(other!);
+    using old = await connect(other);
     expect(await old.echoes()).toBe(true);
-    expect((await lb.reload(config(port!, b))).ok).toBe(true);
+    expect((await lb.reload(config(port, b))).ok).toBe(true);
     await eventually("the listener is gone", () =>
-      connect(other!).then(
+      connect(other).then(
         (client) => (client.reset(), false),
         () => true,
       ),
@@ -278,7 +278,7 @@ describe("what did not change is not touched", () => {
     // The address is free: another process may have it, and so may a listener of another name.
     const again = both.replace("listeners.other", "listeners.another").replaceAll(a.address, b.address);
     expect((await lb.reload(again)).ok).toBe(true);
-    using client = await connect(other!);
+    using client = await connect(other);
     expect(await client.echoes()).toBe(true);
   });
 
@@ -396,7 +396,7 @@ describe("under a load of thousands of connections", () => {
       backends = ["${a.address}"]
     `;
     await using lb = await startLb(toml(0));
-    await using load = startLoad({ ports: [port!, second!], concurrency: 30 });
+    await using load = startLoad({ ports: [port, second], concurrency: 30 });
     await load.running;
     for (let i = 1; i <= 50; i++) {
       await lb.write(toml(i));

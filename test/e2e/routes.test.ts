@@ -73,7 +73,7 @@ describe("TLS that is passed through", () => {
   let strict: number;
 
   setUp(async (keep) => {
-    [port, strict] = (await freePorts(2)) as [number, number];
+    [port, strict] = await freePorts(2);
     lb = await keep(
       startLb(
         listener("web", port, 'pool = "rest"') +
@@ -244,7 +244,7 @@ describe("TLS that is passed through", () => {
 
 describe("a client that says nothing", () => {
   test("is cut by the handshake's deadline where its name is wanted, and served at once where it is not", async () => {
-    const [waits, dials] = (await freePorts(2)) as [number, number];
+    const [waits, dials] = await freePorts(2);
     const timeouts = 'pool = "rest"\ntimeouts = { handshake = "400ms" }';
     await using lb = await startLb(
       listener("waits", waits, timeouts) +

@@ -7,7 +7,7 @@ const WARM_UP = 20_000;
 const COUNT = 200_000;
 
 test("200,000 short connections are all served and leave descriptors and memory as they were", async () => {
-  const [front, back] = (await freePorts(2)) as [number, number];
+  const [front, back] = await freePorts(2);
   await using _backend = await startAnswering(back);
   await using lb = await startLb(`
       workers = 2

@@ -52,7 +52,7 @@ const trust = (): string => `ca = "${ca.cert}"`;
 describe("a backend's certificate", () => {
   test("that the CA has signed for its name is good: address, host name, wildcard, or the server_name given", async () => {
     const server = await serve(good);
-    const [byAddress, byHost, byName, byWildcard] = (await freePorts(4)) as [number, number, number, number];
+    const [byAddress, byHost, byName, byWildcard] = await freePorts(4);
     await using lb = await startLb(
       pair("address", byAddress, [server.address], trust()) +
         pair("host", byHost, [`localhost:${server.port}`], trust()) +
@@ -206,7 +206,7 @@ describe("a backend that is no TLS server, or a slow one", () => {
       using plain = await echo();
       const old = await serve(good, { max: "1.2" });
       const well = await serve(good);
-      const [alone, outdated, three] = (await freePorts(3)) as [number, number, number];
+      const [alone, outdated, three] = await freePorts(3);
       const tls = `${verify.endsWith("true") ? trust() : verify}\nmin_version = "1.3"`;
       await using lb = await startLb(
         `workers = 1\n${pair("alone", alone, [plain.address], tls)}${pair("outdated", outdated, [old.address], tls)}` +
@@ -234,7 +234,7 @@ describe("a backend that is no TLS server, or a slow one", () => {
   test("that says nothing is given up after connect_timeout, and another one is tried", async () => {
     using mute = await sink();
     const well = await serve(good);
-    const [alone, two, patient] = (await freePorts(3)) as [number, number, number];
+    const [alone, two, patient] = await freePorts(3);
     const timeout = 'connect_timeout = "300ms"';
     await using lb = await startLb(
       `workers = 1\n${pair("alone", alone, [mute.address], trust(), timeout)}${pair("two", two, [mute.address, well.address], trust(), timeout)}` +
@@ -282,7 +282,7 @@ describe("what is negotiated with a backend", () => {
 
   test('min_version = "1.3" refuses a backend of TLS 1.2; without it both are fine', async () => {
     const old = await serve(good, { max: "1.2" });
-    const [strict, open] = (await freePorts(2)) as [number, number];
+    const [strict, open] = await freePorts(2);
     await using lb = await startLb(
       pair("strict", strict, [old.address], `${trust()}\nmin_version = "1.3"`) +
         pair("open", open, [old.address], trust()),
@@ -304,7 +304,7 @@ describe("a backend that wants to know who we are", () => {
   test.each(["1.2", "1.3"] as const)("is shown our certificate (TLS %s, Python)", async (version) => {
     const ours = await ca.leaf("lb");
     const server = await serve(good, { ca: ca.cert, min: version, max: version });
-    const [shows, hides] = (await freePorts(2)) as [number, number];
+    const [shows, hides] = await freePorts(2);
     await using lb = await startLb(
       pair("shows", shows, [server.address], `${trust()}\ncert = "${ours.cert}"\nkey = "${ours.key}"`) +
         pair("hides", hides, [server.address], trust()),
@@ -353,7 +353,7 @@ describe("sessions with a backend", () => {
     "are resumed by the same worker, under the same name only (TLS %s)",
     async (version) => {
       const server = await serve(good, { min: version, max: version });
-      const ports = (await freePorts(4)) as [number, number, number, number];
+      const ports = await freePorts(4);
       const [byAddress, byHost, byName, open] = ports;
       await using lb = await startLb(
         `workers = 1\n${pair("address", byAddress, [server.address], trust())}` +
@@ -497,7 +497,7 @@ describe("bytes and ends", () => {
 
   setUpUnless(peersMissing, async (keep) => {
     server = await serve(good, {}, { mode: "manual" });
-    [clear, secure] = (await freePorts(2)) as [number, number];
+    [clear, secure] = await freePorts(2);
     lb = await keep(
       startLb(`
       ${pair("clear", clear, [server.address], trust())}

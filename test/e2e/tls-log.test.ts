@@ -28,7 +28,7 @@ setUpUnless(peersMissing, async (keep) => {
   ca = await keep(Authority.make());
   const until = new Date(Date.now() + SOON_DAYS * DAY_MS).toISOString().replace(/[-:T]|\.\d+/g, "");
   [leaf, soon] = await Promise.all([ca.leaf("a.example"), ca.leaf("b.example", { until })]);
-  const [web, one, auth, plain] = (await freePorts(4)) as [number, number, number, number];
+  const [web, one, auth, plain] = await freePorts(4);
   ports = { web, one, auth, plain };
   lb = await keep(startLb(config()));
 });

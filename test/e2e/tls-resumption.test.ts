@@ -136,7 +136,7 @@ describe("client authentication", () => {
   let second: number;
 
   setUpUnless(peersMissing, async (keep) => {
-    [open, required, optional, second] = (await freePorts(4)) as [number, number, number, number];
+    [open, required, optional, second] = await freePorts(4);
     const ask = (auth: string): string => `client_auth = "${auth}"\nclient_ca = "${ca.cert}"`;
     // One worker: a session could be resumed wherever it is offered, if the listeners let it.
     await keep(

@@ -61,7 +61,9 @@ const FAILED = { end: "handshake_failed", end_by: "client", bytes_in: 0 };
 
 describe("which certificate is shown", () => {
   let lb: Lb;
-  let ports: number[];
+  let names: number;
+  let strict: number;
+  let types: number;
 
   setUpUnless(peersMissing, async (keep) => {
     const [first, exact, wild, rsa] = await Promise.all([
@@ -70,12 +72,12 @@ describe("which certificate is shown", () => {
       ca.leaf("wild", { names: ["DNS:*.b.example"] }),
       ca.leaf("rsa", { names: ["DNS:a.example"], key: "rsa" }),
     ]);
-    ports = await freePorts(3);
+    [names, strict, types] = await freePorts(3);
     lb = await keep(
       startLb(
-        listener("names", ports[0]!, [first, wild, exact]) +
-          listener("strict", ports[1]!, [first, exact], { tls: 'unknown_name = "reject"' }) +
-          listener("types", ports[2]!, [rsa, leaf]) +
+        listener("names", names, [first, wild, exact]) +
+          listener("strict", strict, [first, exact], { tls: 'unknown_name = "reject"' }) +
+          listener("types", types, [rsa, leaf]) +
           pool("app", backend.address),
       ),
     );
@@ -90,17 +92,16 @@ describe("which certificate is shown", () => {
     ["b.example", "first.example"],
     ["unknown.example", "first.example"],
   ])("to a client that asks for %s: that of %s", async (name, subject) => {
-    expect(await sClient(ports[0]!, "-servername", name)).toMatchObject({ echoed: true, subject: `CN = ${subject}` });
+    expect(await sClient(names, "-servername", name)).toMatchObject({ echoed: true, subject: `CN = ${subject}` });
   });
 
   test("to a client that asks for no name: the first", async () => {
-    expect(await sClient(ports[0]!, "-noservername")).toMatchObject({ echoed: true, subject: "CN = first.example" });
+    expect(await sClient(names, "-noservername")).toMatchObject({ echoed: true, subject: "CN = first.example" });
   });
 
   test.each([["-tls1_2"], ["-tls1_3"]])(
     "to a client that asks for what nobody bears: an alert, with reject (%s)",
     async (version) => {
-      const strict = ports[1]!;
       expect(await sClient(strict, version, "-servername", "www.b.example")).toMatchObject({
         echoed: true,
         subject: "CN = exact",
@@ -120,14 +121,12 @@ describe("which certificate is shown", () => {
     ["ECDSA, in TLS 1.3", ["-tls1_3", "-sigalgs", "ecdsa_secp256r1_sha256"], "CN = a.example", "ECDSA"],
   ])("to a client that understands only %s: of two of one name the one for it", async (_, args, subject, signature) => {
     for (const name of [["-servername", "a.example"], ["-noservername"]]) {
-      expect(await sClient(ports[2]!, ...name, ...args)).toMatchObject({ echoed: true, subject, signature });
+      expect(await sClient(types, ...name, ...args)).toMatchObject({ echoed: true, subject, signature });
     }
   });
 
   test("to a client that does not understand the first's type of key: one of its names with another type", async () => {
-    expect(
-      await sClient(ports[2]!, "-servername", "unknown.example", "-sigalgs", "ecdsa_secp256r1_sha256"),
-    ).toMatchObject({
+    expect(await sClient(types, "-servername", "unknown.example", "-sigalgs", "ecdsa_secp256r1_sha256")).toMatchObject({
       echoed: true,
       subject: "CN = a.example",
     });
@@ -136,16 +135,19 @@ describe("which certificate is shown", () => {
 
 describe("what is negotiated", () => {
   let lb: Lb;
-  let ports: number[];
+  let plain: number;
+  let withAlpn: number;
+  let modern: number;
+  let withCiphers: number;
 
   setUpUnless(peersMissing, async (keep) => {
-    ports = await freePorts(4);
+    [plain, withAlpn, modern, withCiphers] = await freePorts(4);
     lb = await keep(
       startLb(
-        listener("plain", ports[0]!, [leaf]) +
-          listener("alpn", ports[1]!, [leaf], { tls: 'alpn = ["h2", "http/1.1"]' }) +
-          listener("modern", ports[2]!, [leaf], { tls: 'min_version = "1.3"' }) +
-          listener("ciphers", ports[3]!, [leaf], { tls: 'ciphers = "ECDHE-ECDSA-CHACHA20-POLY1305"' }) +
+        listener("plain", plain, [leaf]) +
+          listener("alpn", withAlpn, [leaf], { tls: 'alpn = ["h2", "http/1.1"]' }) +
+          listener("modern", modern, [leaf], { tls: 'min_version = "1.3"' }) +
+          listener("ciphers", withCiphers, [leaf], { tls: 'ciphers = "ECDHE-ECDSA-CHACHA20-POLY1305"' }) +
           pool("app", backend.address),
       ),
     );
@@ -164,35 +166,35 @@ describe("what is negotiated", () => {
     [["-alpn", "http/1.1,h2"], "h2"],
     [["-alpn", "spdy/1,http/1.1"], "http/1.1"],
   ])("ALPN: %j gives %s", async (args, alpn) => {
-    expect(await sClient(ports[1]!, ...args)).toMatchObject({ echoed: true, alpn });
-    expect(await sClient(ports[1]!, "-tls1_2", ...args)).toMatchObject({ echoed: true, alpn });
+    expect(await sClient(withAlpn, ...args)).toMatchObject({ echoed: true, alpn });
+    expect(await sClient(withAlpn, "-tls1_2", ...args)).toMatchObject({ echoed: true, alpn });
   });
 
   test("no ALPN with a client that offers none, or on a listener that has none", async () => {
-    expect(await sClient(ports[1]!)).toMatchObject({ echoed: true, alpn: null });
-    expect(await sClient(ports[0]!, "-alpn", "h2")).toMatchObject({ echoed: true, alpn: null });
+    expect(await sClient(withAlpn)).toMatchObject({ echoed: true, alpn: null });
+    expect(await sClient(plain, "-alpn", "h2")).toMatchObject({ echoed: true, alpn: null });
   });
 
   test("a client that offers none of our protocols gets alert no_application_protocol", async () => {
-    await refuses(ports[1]!, 120, "no_shared_alpn", "-alpn", "spdy/1");
-    await refuses(ports[1]!, 120, "no_shared_alpn", "-tls1_2", "-alpn", "spdy/1");
+    await refuses(withAlpn, 120, "no_shared_alpn", "-alpn", "spdy/1");
+    await refuses(withAlpn, 120, "no_shared_alpn", "-tls1_2", "-alpn", "spdy/1");
   });
 
   test("TLS 1.2 and 1.3 by default, 1.1 never", async () => {
-    expect(await sClient(ports[0]!, "-tls1_2")).toMatchObject({ echoed: true, version: "TLSv1.2" });
-    expect(await sClient(ports[0]!, "-tls1_3")).toMatchObject({ echoed: true, version: "TLSv1.3" });
-    await refuses(ports[0]!, 70, "protocol_version", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0");
+    expect(await sClient(plain, "-tls1_2")).toMatchObject({ echoed: true, version: "TLSv1.2" });
+    expect(await sClient(plain, "-tls1_3")).toMatchObject({ echoed: true, version: "TLSv1.3" });
+    await refuses(plain, 70, "protocol_version", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0");
   });
 
   test('min_version = "1.3" refuses TLS 1.2', async () => {
-    expect(await sClient(ports[2]!)).toMatchObject({ echoed: true, version: "TLSv1.3" });
-    await refuses(ports[2]!, 70, "protocol_version", "-tls1_2");
+    expect(await sClient(modern)).toMatchObject({ echoed: true, version: "TLSv1.3" });
+    await refuses(modern, 70, "protocol_version", "-tls1_2");
   });
 
   test("the order of ciphers in TLS 1.2 is ours, whatever the client prefers", async () => {
     const both = ["ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"];
     const ours = await Promise.all(
-      [both, both.toReversed()].map((list) => sClient(ports[0]!, "-tls1_2", "-cipher", list.join(":"))),
+      [both, both.toReversed()].map((list) => sClient(plain, "-tls1_2", "-cipher", list.join(":"))),
     );
     expect(both).toContain(ours[0]!.cipher);
     expect(ours[1]!.cipher).toBe(ours[0]!.cipher);
@@ -200,17 +202,17 @@ describe("what is negotiated", () => {
 
   test("ciphers are those of the config, in TLS 1.2", async () => {
     const cipher = "ECDHE-ECDSA-CHACHA20-POLY1305";
-    expect(await sClient(ports[3]!, "-tls1_2")).toMatchObject({ echoed: true, cipher });
-    await refuses(ports[3]!, 40, "no_shared_cipher", "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256");
-    expect(await sClient(ports[3]!, "-ciphersuites", "TLS_AES_128_GCM_SHA256")).toMatchObject({
+    expect(await sClient(withCiphers, "-tls1_2")).toMatchObject({ echoed: true, cipher });
+    await refuses(withCiphers, 40, "no_shared_cipher", "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256");
+    expect(await sClient(withCiphers, "-ciphersuites", "TLS_AES_128_GCM_SHA256")).toMatchObject({
       echoed: true,
       cipher: "TLS_AES_128_GCM_SHA256",
     });
   });
 
   test("what is no TLS is turned away at once", async () => {
-    const plain = ["-sS", "--max-time", "5", "--interface", "127.88.0.1", `http://127.0.0.1:${ports[0]}/`];
-    await expect(run("curl", plain)).rejects.toThrow();
+    const request = ["-sS", "--max-time", "5", "--interface", "127.88.0.1", `http://127.0.0.1:${plain}/`];
+    await expect(run("curl", request)).rejects.toThrow();
     expect(await lb.lineOf({ from: "127.88.0.1" })).toMatchObject({ ...FAILED, error: "not_tls" });
     expect((await lb.status()).connections.open).toBe(0);
   });
@@ -234,7 +236,8 @@ describe("what is negotiated", () => {
 
 describe("client certificates", () => {
   let lb: Lb;
-  let ports: number[];
+  let required: number;
+  let optional: number;
   const who: { [name: string]: Leaf } = {};
 
   setUpUnless(peersMissing, async (keep) => {
@@ -248,12 +251,12 @@ describe("client certificates", () => {
     ]);
     Object.assign(who, { good, revoked, expired, server, foreign, self: await ca.selfSigned("self") });
     const crl = await ca.revoke(revoked);
-    ports = await freePorts(2);
+    [required, optional] = await freePorts(2);
     const check = `client_ca = "${ca.cert}"\nclient_crl = "${crl}"`;
     lb = await keep(
       startLb(
-        listener("required", ports[0]!, [leaf], { tls: `client_auth = "required"\n${check}` }) +
-          listener("optional", ports[1]!, [leaf], { tls: `client_auth = "optional"\n${check}` }) +
+        listener("required", required, [leaf], { tls: `client_auth = "required"\n${check}` }) +
+          listener("optional", optional, [leaf], { tls: `client_auth = "optional"\n${check}` }) +
           pool("app", backend.address),
       ),
     );
@@ -268,25 +271,25 @@ describe("client certificates", () => {
 
   describe.each(["-tls1_2", "-tls1_3"])("%s", (version) => {
     test("required: who shows a good one is served", async () => {
-      expect(await shows("good", ports[0]!, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
+      expect(await shows("good", required, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
     });
 
     test("required: who shows none is refused", async () => {
-      const { said, accepted } = await shows(null, ports[0]!, version);
+      const { said, accepted } = await shows(null, required, version);
       expect(said).toMatchObject({ echoed: false, alert: version === "-tls1_3" ? 116 : 40 });
       expect(accepted).toBe(0);
       expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error: "certificate_missing" });
     });
 
     test("optional: who shows a good one or none is served", async () => {
-      expect(await shows("good", ports[1]!, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
-      expect(await shows(null, ports[1]!, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
+      expect(await shows("good", optional, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
+      expect(await shows(null, optional, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
     });
 
     test.each(["revoked", "expired", "server", "foreign", "self"])(
       "required and optional: who shows one that is no good is refused (%s)",
       async (name) => {
-        for (const port of ports) {
+        for (const port of [required, optional]) {
           const { said, accepted } = await shows(name, port, version);
           expect([said.echoed, accepted]).toEqual([false, 0]);
           expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error: "certificate_bad" });
@@ -305,7 +308,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
 
   setUpUnless(peersMissing, async (keep) => {
     server = await python.serve({ mode: "manual" });
-    [port, slow] = (await freePorts(2)) as [number, number];
+    [port, slow] = await freePorts(2);
     lb = await keep(
       startLb(
         listener("web", port, leaves()) +
@@ -432,7 +435,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
 
 describe("an end that is ours", () => {
   test("is close_notify and FIN where nothing has moved for a while, and a reset where something may be cut", async () => {
-    const [quiet, busy] = (await freePorts(2)) as [number, number];
+    const [quiet, busy] = await freePorts(2);
     await using lb = await startLb(
       listener("quiet", quiet, [leaf], { of: 'timeouts = { idle = "1100ms" }' }) +
         listener("busy", busy, [leaf], { of: 'timeouts = { lifetime = "300ms" }' }) +

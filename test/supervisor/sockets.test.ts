@@ -86,13 +86,13 @@ describe("bind", () => {
 
   test("an address in use is refused with its listener, its cause and its cure, and nothing is left of the others", async () => {
     const [free, taken] = await freePorts(2);
-    const other = Bun.listen({ hostname: "127.0.0.1", port: taken!, socket: { data: () => undefined } });
+    const other = Bun.listen({ hostname: "127.0.0.1", port: taken, socket: { data: () => undefined } });
     try {
       const bound = await new ListeningSockets().bind(listening([`127.0.0.1:${free}`, `127.0.0.1:${taken}`]), 2);
       expect(bound).toEqual({
         error: `listeners.b: cannot listen on 127.0.0.1:${taken}: another process listens on it; stop that one or choose another port (EADDRINUSE)`,
       });
-      expect(await refused(free!)).toBe(true);
+      expect(await refused(free)).toBe(true);
     } finally {
       other.stop(true);
     }
@@ -201,9 +201,9 @@ describe("a reload", () => {
     if ("error" in bound) throw new Error(bound.error);
     expect(bound.made.length).toBe(2 + 4);
     sockets.undo(bound);
-    expect(await refused(fresh!)).toBe(true);
+    expect(await refused(fresh)).toBe(true);
     expect(plansOf(sockets, config, 2)).toEqual(before);
-    const clients = await clientsOf(port!, 40);
+    const clients = await clientsOf(port, 40);
     await eventually("all are queued", () => queues(before).reduce((sum, n) => sum + n) === 40);
     for (const client of clients) client.reset();
     sockets.closeAll();
@@ -214,10 +214,10 @@ describe("a reload", () => {
     const sockets = new ListeningSockets();
     await take(sockets, listening([`127.0.0.1:${port}`, `127.0.0.1:${other}`]), 2);
     await take(sockets, listening([`127.0.0.1:${port}`]), 2);
-    expect(await refused(other!)).toBe(true);
-    expect(await refused(port!)).toBe(false);
+    expect(await refused(other)).toBe(true);
+    expect(await refused(port)).toBe(false);
     await take(sockets, listening([`127.0.0.1:${port}`, `127.0.0.1:${other}`]), 2);
-    expect(await refused(other!)).toBe(false);
+    expect(await refused(other)).toBe(false);
     sockets.closeAll();
   });
 

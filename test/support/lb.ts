@@ -403,11 +403,18 @@ export async function freePort(): Promise<number> {
   }
 }
 
+/** As many numbers as `N` says, where it is known when types are checked. */
+type Ports<N extends number, P extends number[] = []> = number extends N
+  ? number[]
+  : P["length"] extends N
+    ? P
+    : Ports<N, [...P, number]>;
+
 /** `count` of them. */
-export async function freePorts(count: number): Promise<number[]> {
+export async function freePorts<N extends number>(count: N): Promise<Ports<N>> {
   const ports: number[] = [];
   while (ports.length < count) ports.push(await freePort());
-  return ports;
+  return ports as Ports<N>;
 }
 
 function isFree(port: number): Promise<boolean> {
