@@ -60,7 +60,7 @@ async function end(child: ChildProcess | undefined, signal: NodeJS.Signals): Pro
 
 /** Every connection through the balancer ended as the client wanted it, and none is left. */
 async function expectCleanEnds(lb: Lb): Promise<void> {
-  const { listeners, pools } = await lb.waitStatus(({ connections }) => connections.open === 0);
+  const { listeners, pools } = await lb.waitIdle();
   expect(listeners[0]!.accepted).toBeGreaterThan(0);
   expect(new Set(listeners[0]!.ends.map(({ end }) => end))).toEqual(new Set(["eof"]));
   expect(pools[0]!.backends[0]!.connects).toMatchObject({ refused: 0, timed_out: 0, failed: 0, retried_away: 0 });

@@ -306,7 +306,7 @@ describe("where there is nowhere to go", () => {
 
 test("no end leaves a descriptor or a connect under way behind", async () => {
   // Before a worker is killed, for that one's descriptors go with it.
-  await lb.waitStatus(({ connections }) => connections.open === 0);
+  await lb.waitIdle();
   await eventually("as many descriptors as at the start", () => descriptors(lb.pid) <= atStart + 2);
   expect(await synSent(hole.port)).toBe(0);
   for (const pool of (await lb.status()).pools) {

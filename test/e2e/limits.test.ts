@@ -134,7 +134,7 @@ describe("max_connections", () => {
     expect(await lb.metric("lb_connections_open")).toBe(10);
     expect(await lb.waitLog(({ event }) => event.startsWith("at max_connections"))).toMatchObject({ level: "warn" });
     resetAll(clients);
-    await lb.waitStatus(({ connections }) => connections.open === 0);
+    await lb.waitIdle();
     const again = await serve(a, 11);
     expect(again.length).toBe(10);
     resetAll(again);
@@ -182,7 +182,7 @@ describe("max_connections", () => {
     const second = await serve(port, 5, { from: "127.0.5.2" });
     expect([first.length, second.length]).toEqual([3, 3]);
     resetAll([...first, ...second]);
-    await lb.waitStatus(({ connections }) => connections.open === 0);
+    await lb.waitIdle();
 
     await using other = await startLb(`workers = 4\n${config(await freePort(), limits(24), backend.address)}`);
     const otherPort = Number((await other.status()).listeners[0]!.bind[0]!.split(":")[1]);
@@ -208,7 +208,7 @@ describe("max_connections", () => {
     const { ok, failures } = await startLoad({ ports: [port], concurrency: 60, total: 3000 }).done;
     expect(ok + (failures.reset ?? 0)).toBe(3000);
     expect(failures.reset).toBeGreaterThan(0);
-    const status = await lb.waitStatus(({ connections }) => connections.open === 0);
+    const status = await lb.waitIdle();
     expect(status.listeners[0]!.open).toBe(0);
     const clients = await serve(port, 20);
     expect(clients.length).toBe(17);
@@ -248,12 +248,12 @@ test("out of descriptors nothing spins: it is said once, the admin endpoint answ
   for (const client of alive) expect(await client.echoes("still here")).toBe(true);
 
   resetAll(alive);
-  await lb.waitStatus(({ connections }) => connections.open === 0);
+  await lb.waitIdle();
   await lb.waitLog(({ event }) => event === "below max_connections again");
   const again = await serve(port, max + 3);
   expect(again.length).toBe(max);
   resetAll(again);
-  expect((await lb.waitStatus(({ connections }) => connections.open === 0)).pools[0]!.backends[0]!.up).toBe(true);
+  expect((await lb.waitIdle()).pools[0]!.backends[0]!.up).toBe(true);
 });
 
 test("a backend that never answers costs no more than its deadline, and harms no other pool", async () => {

@@ -382,7 +382,7 @@ describe("a header that does not come", () => {
       ),
     );
     (await through(port, V1)).reset();
-    await lb.waitStatus(({ connections }) => connections.open === 0);
+    await lb.waitIdle();
     idle = descriptors(lb.pid);
   });
 
@@ -409,7 +409,7 @@ describe("a header that does not come", () => {
   });
 
   test("leaves nothing behind", async () => {
-    await lb.waitStatus(({ connections }) => connections.open === 0);
+    await lb.waitIdle();
     await eventually("the descriptors are free", () => descriptors(lb.pid) <= idle);
     expect(backend.open.size).toBe(0);
   });

@@ -21,7 +21,7 @@ test("200,000 short connections are all served and leave descriptors and memory 
       format = "json"
       access = "off"
     `);
-  const nothingOpen = () => lb.waitStatus(({ connections }) => connections.open === 0);
+  const nothingOpen = () => lb.waitIdle();
   // What is made once, buffers and compiled code among it, is there after these.
   expect((await connectOften(front, WARM_UP)).ok).toBe(WARM_UP);
   await nothingOpen();

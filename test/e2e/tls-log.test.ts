@@ -261,7 +261,7 @@ describe("the log in text", () => {
     const client = await python.connect(ports.web, { from: "127.50.0.9", tls: { name: "a.example" } });
     expect(await client.echoes()).toBe(true);
     await client.finish();
-    await lb.waitStatus(({ connections }) => connections.open === 0);
+    await lb.waitIdle();
     const lines = (): string[] =>
       lb.stdout.filter((line) => line.includes(`client=${from}:`) || line.includes("client=127.50.0.9:"));
     await lb.waitStatus(() => lines().length === 2);

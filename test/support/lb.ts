@@ -18,6 +18,8 @@ const START_MS = 10_000;
 /** A process that has live connections may take its shutdown_timeout; nobody waits for that after a test. */
 const STOP_MS = 1000;
 const WAIT_MS = 10_000;
+/** Where nothing has come for so long, nothing comes any more. */
+const STILL_MS = 100;
 
 /** One line of the access log, format = "json". */
 export interface AccessEntry {
@@ -230,6 +232,30 @@ export class Lb {
       if (performance.now() > deadline)
         throw new Error(`the status did not become as expected: ${JSON.stringify(status)}`);
       await pause(20);
+    }
+  }
+
+  /** The first status in which no connection is open. */
+  waitIdle(): Promise<Snapshot> {
+    return this.waitStatus(({ connections }) => connections.open === 0);
+  }
+
+  /** Waits until the first listener has accepted more than so many new connections. */
+  async waitAccepted(more: number): Promise<void> {
+    const before = (await this.status()).listeners[0]!.accepted;
+    await this.waitStatus(({ listeners }) => listeners[0]!.accepted > before + more);
+  }
+
+  /** Waits until bytes have come to the first listener and none comes any more; how many that are. */
+  async waitStill(): Promise<{ bytes_in: number; bytes_out: number }> {
+    let before = 0;
+    for (const deadline = performance.now() + WAIT_MS; ;) {
+      const { bytes_in, bytes_out } = (await this.status()).listeners[0]!;
+      const now = bytes_in + bytes_out;
+      if (now > 0 && now === before) return { bytes_in, bytes_out };
+      if (performance.now() > deadline) throw new Error(`bytes still move after ${WAIT_MS} ms`);
+      before = now;
+      await pause(STILL_MS);
     }
   }
 
