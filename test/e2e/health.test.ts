@@ -1,7 +1,7 @@
 // Which backend a client gets: what health checks, weights, backups and retries mean for real connections.
 import { describe, expect, test } from "vitest";
 import { blackhole, echo, refusing, silent, tagged, type Backend } from "../support/backends.ts";
-import { connect } from "../support/client.ts";
+import { connect, connectMany } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { startLoad } from "../support/load.ts";
@@ -183,8 +183,7 @@ describe("on_down", () => {
     using gate = await silent();
     const port = await freePort();
     await using lb = await startLb(config(port, withOnDown("reset", a, b).replace("port = 0", `port = ${gate.port}`)));
-    const clients = await Promise.all(Array.from({ length: 10 }, () => connect(port)));
-    for (const client of clients) expect(await client.echoes()).toBe(true);
+    const clients = await connectMany(port, 10);
     gate.stop();
     for (const client of clients) expect(await client.ended).toBe("reset");
     const lines = await lb.waitLines(10, () => true);
@@ -202,8 +201,7 @@ describe("on_down", () => {
     using b = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, withOnDown("reset", a, b)));
-    const clients = await Promise.all(Array.from({ length: 10 }, () => connect(port)));
-    for (const client of clients) expect(await client.echoes()).toBe(true);
+    const clients = await connectMany(port, 10);
     // Its listening socket alone goes: what is connected does not notice.
     b.stopListening();
     await lb.waitLines(5, ({ end }) => end === "backend_down");

@@ -1,7 +1,7 @@
 // How it stops: readiness fails first, nobody who was let in is cut before shutdown_timeout, and the closing is spread.
 import { describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
-import { connect, type Client } from "../support/client.ts";
+import { connect, connectMany, isRefused } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { startLoad } from "../support/load.ts";
@@ -18,24 +18,7 @@ function config(port: number, backend: Backend, shutdownTimeout: string): string
   `;
 }
 
-async function clientsOf(port: number, count: number): Promise<Client[]> {
-  const clients = await Promise.all(Array.from({ length: count }, () => connect(port)));
-  for (const client of clients) expect(await client.echoes()).toBe(true);
-  return clients;
-}
-
-/** Says when no new connection is accepted any more. */
-function refuses(port: number): Promise<unknown> {
-  return eventually("new connections are refused", () =>
-    connect(port).then(
-      (client) => {
-        client.reset();
-        return false;
-      },
-      (error: Error) => error.message === "ECONNREFUSED",
-    ),
-  );
-}
+const refuses = (port: number): Promise<true> => eventually("new connections are refused", () => isRefused(port));
 
 const endTimes = (lb: Lb): number[] => lb.accessLines().map(({ time }) => Date.parse(time));
 
@@ -61,7 +44,7 @@ describe("without a connection", () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, backend, "30s"));
-    const [client] = await clientsOf(port, 1);
+    const [client] = await connectMany(port, 1);
     lb.signal("SIGTERM");
     await refuses(port);
     expect(await client!.echoes()).toBe(true);
@@ -78,7 +61,7 @@ describe("with live connections", () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, backend, "30s"));
-    const clients = await clientsOf(port, 10);
+    const clients = await connectMany(port, 10);
     lb.signal("SIGTERM");
     await lb.waitLog(({ event }) => event === "stopping");
     expect(await lb.ready()).toEqual({ status: 503, text: "not ready\nthe process is stopping\n" });
@@ -96,7 +79,7 @@ describe("with live connections", () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, backend, "5s"));
-    const clients = await clientsOf(port, 100);
+    const clients = await connectMany(port, 100);
     lb.signal("SIGTERM");
     const stopping = Date.parse((await lb.waitLog(({ event }) => event === "stopping")).time);
     expect(await lb.exited).toEqual({ code: 0, signal: null });
@@ -123,7 +106,7 @@ describe("with live connections", () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, backend, "30s"));
-    const clients = await clientsOf(port, 5);
+    const clients = await connectMany(port, 5);
     lb.signal("SIGTERM");
     await lb.waitLog(({ event }) => event === "stopping");
     const began = performance.now();
@@ -138,7 +121,7 @@ describe("with live connections", () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, backend, "0s"));
-    const clients = await clientsOf(port, 5);
+    const clients = await connectMany(port, 5);
     const began = performance.now();
     lb.signal("SIGTERM");
     expect((await lb.exited).code).toBe(0);

@@ -2,7 +2,7 @@
 // machine needs on top. The tests wait for real time, so they all do it at once.
 import { describe, expect, test } from "vitest";
 import { blackhole, echo, send, silent, type Backend } from "../support/backends.ts";
-import { connect, type Client } from "../support/client.ts";
+import { connect, connectMany, type Client } from "../support/client.ts";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { setUp } from "../support/set-up.ts";
 
@@ -225,8 +225,7 @@ describe.concurrent("shutdown_timeout", () => {
     const port = await freePort();
     const config = `shutdown_timeout = "1500ms"\n[listeners.all]\nbind = "127.0.0.1:${port}"\npool = "echo"`;
     await using stopping = await startLb(`${config}\n[pools.echo]\nbackends = ["${echoing.address}"]`);
-    const clients = await Promise.all(Array.from({ length: 20 }, () => connect(port)));
-    for (const client of clients) expect(await client.echoes()).toBe(true);
+    const clients = await connectMany(port, 20);
     const began = performance.now();
     stopping.signal("SIGTERM");
     const times = await Promise.all(clients.map((client) => endOf(client, began)));

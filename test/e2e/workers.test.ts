@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { describe, expect, test } from "vitest";
 import { parseAddress } from "../../src/core/address.ts";
 import { echo } from "../support/backends.ts";
-import { connect } from "../support/client.ts";
+import { connect, connectMany } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startLb } from "../support/lb.ts";
 import { startLoad } from "../support/load.ts";
@@ -27,12 +27,12 @@ describe("a worker that dies", () => {
     for (let death = 0; death < 8; death++) {
       const worker = death % 2;
       expect((await lb.restartWorker(worker)).status).toBe(200);
-      const { listeners } = await lb.waitStatus(({ workers }) => {
+      await lb.waitStatus(({ workers }) => {
         const { restarts = 0, state = "" } = workers[worker] ?? {};
         return restarts === Math.floor(death / 2) + 1 && state === "running";
       });
       // The next death meets hundreds of connections again.
-      await lb.waitStatus((status) => status.listeners[0]!.accepted > listeners[0]!.accepted + 300);
+      await lb.waitAccepted(300);
     }
     const result = await load.stop();
 
@@ -45,7 +45,7 @@ describe("a worker that dies", () => {
     const lostPorts = new Set(lost.map(portOf));
     expect(result.failed.filter((failure) => !lostPorts.has(failure.port)).length).toBe(0);
 
-    const status = await lb.waitStatus(({ connections }) => connections.open === 0);
+    const status = await lb.waitIdle();
     expect(status.listeners[0]!.open).toBe(0);
     expect(status.pools[0]!.backends[0]!.open).toBe(0);
     expect(status.workers.map(({ open }) => open)).toEqual([0, 0]);
@@ -65,8 +65,7 @@ describe("a worker that dies", () => {
       backends = [{ address = "${backend.address}", max_connections = 40 }]
     `);
     for (let round = 0; round < 3; round++) {
-      const clients = await Promise.all(Array.from({ length: 30 }, () => connect(port)));
-      for (const client of clients) expect(await client.echoes()).toBe(true);
+      const clients = await connectMany(port, 30);
       using oneTooMany = await connect(port);
       expect(await oneTooMany.ended).toBe("reset");
       expect(await lb.lineOf(oneTooMany)).toMatchObject({ end: "over_capacity", end_by: "lb" });
@@ -100,8 +99,7 @@ describe("a worker that dies", () => {
       [pools.app]
       backends = ["${backend.address}"]
     `);
-    const clients = await Promise.all(Array.from({ length: 40 }, () => connect(port)));
-    for (const client of clients) expect(await client.echoes()).toBe(true);
+    const clients = await connectMany(port, 40);
     await lb.restartWorker(1);
     await lb.waitLog(({ event }) => event === "worker started again");
     // Nobody else has ended yet, so all lines are of those that were lost.

@@ -6,7 +6,7 @@ import type { Config } from "../../src/config/schema.ts";
 import type { SocketPlan } from "../../src/messages.ts";
 import { ownSockets } from "../../src/platform/sockets.ts";
 import { ListeningSockets, type Bound } from "../../src/supervisor/sockets.ts";
-import { connect, type Client } from "../support/client.ts";
+import { connect, isRefused, type Client } from "../support/client.ts";
 import { configOf } from "../support/config.ts";
 import { eventually } from "../support/eventually.ts";
 import { SO_KEEPALIVE, socketOption, SOL_SOCKET, SOL_TCP, TCP_KEEPIDLE, tcpInfo } from "../support/kernel.ts";
@@ -58,13 +58,6 @@ async function clientsOf(
   return Promise.all(Array.from({ length: count }, () => connect(port, options)));
 }
 
-function refused(port: number): Promise<boolean> {
-  return connect(port).then(
-    (client) => (client.reset(), false),
-    (error: Error) => error.message === "ECONNREFUSED",
-  );
-}
-
 describe("bind", () => {
   test("makes one socket a worker for each TCP address, and leaves alone what is there", async () => {
     const port = await freePort();
@@ -81,7 +74,7 @@ describe("bind", () => {
     expect(again.made).toEqual([]);
     expect(plansOf(sockets, config, 3)).toEqual(plans);
     sockets.closeAll();
-    expect(await refused(port)).toBe(true);
+    expect(await isRefused(port)).toBe(true);
   });
 
   test("an address in use is refused with its listener, its cause and its cure, and nothing is left of the others", async () => {
@@ -92,7 +85,7 @@ describe("bind", () => {
       expect(bound).toEqual({
         error: `listeners.b: cannot listen on 127.0.0.1:${taken}: another process listens on it; stop that one or choose another port (EADDRINUSE)`,
       });
-      expect(await refused(free)).toBe(true);
+      expect(await isRefused(free)).toBe(true);
     } finally {
       other.stop(true);
     }
@@ -201,7 +194,7 @@ describe("a reload", () => {
     if ("error" in bound) throw new Error(bound.error);
     expect(bound.made.length).toBe(2 + 4);
     sockets.undo(bound);
-    expect(await refused(fresh)).toBe(true);
+    expect(await isRefused(fresh)).toBe(true);
     expect(plansOf(sockets, config, 2)).toEqual(before);
     const clients = await clientsOf(port, 40);
     await eventually("all are queued", () => queues(before).reduce((sum, n) => sum + n) === 40);
@@ -214,10 +207,10 @@ describe("a reload", () => {
     const sockets = new ListeningSockets();
     await take(sockets, listening([`127.0.0.1:${port}`, `127.0.0.1:${other}`]), 2);
     await take(sockets, listening([`127.0.0.1:${port}`]), 2);
-    expect(await refused(other)).toBe(true);
-    expect(await refused(port)).toBe(false);
+    expect(await isRefused(other)).toBe(true);
+    expect(await isRefused(port)).toBe(false);
     await take(sockets, listening([`127.0.0.1:${port}`, `127.0.0.1:${other}`]), 2);
-    expect(await refused(other)).toBe(false);
+    expect(await isRefused(other)).toBe(false);
     sockets.closeAll();
   });
 

@@ -1,5 +1,6 @@
 // A client as a test wants it: connects, says something, reads until it has what it waits for, and knows how it ended.
 import type { Socket } from "bun";
+import { expect } from "vitest";
 import { parseAddress } from "../../src/core/address.ts";
 import { adoptConnecting } from "../../src/platform/bun.ts";
 import { errnoName } from "../../src/platform/libc.ts";
@@ -152,6 +153,23 @@ export async function connect(port: number, { host = "127.0.0.1", from }: Connec
     connectError: (_, error) => reject(error),
   });
   return promise;
+}
+
+/** So many at once, each of which is served. */
+export async function connectMany(port: number, count: number): Promise<Client[]> {
+  const clients = await Promise.all(Array.from({ length: count }, () => connect(port)));
+  for (const client of clients) expect(await client.echoes()).toBe(true);
+  return clients;
+}
+
+/** Whether nobody listens there. */
+export async function isRefused(port: number): Promise<boolean> {
+  try {
+    (await connect(port)).reset();
+    return false;
+  } catch (error) {
+    return (error as Error).message === "ECONNREFUSED";
+  }
 }
 
 function addressOf(host: string, port: number): Uint8Array {
