@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { cpuSeconds } from "../support/proc.ts";
 import { setUpUnless } from "../support/set-up.ts";
-import { pythonMissing, TcpPeers, type PeerListener, type PeerSocket } from "../support/tcp-peer.ts";
+import { pythonMissing, TcpPeers, type PeerListener, type PeerPair } from "../support/tcp-peer.ts";
 
 const MB = 1_000_000;
 
@@ -38,12 +38,8 @@ setUpUnless(pythonMissing, async (keep) => {
 let lastPair: Promise<unknown> = Promise.resolve();
 
 /** One after the other, so that each client finds its own connection at the server. */
-function pair(name: string): Promise<{ client: PeerSocket; server: PeerSocket }> {
-  const next = lastPair.then(async () => {
-    const accepted = listener.accept();
-    const client = await clients.connect(`127.0.0.1:${ports.get(name)}`);
-    return { client, server: await accepted };
-  });
+function pair(name: string): Promise<PeerPair> {
+  const next = lastPair.then(() => listener.pairWith(clients.connect(`127.0.0.1:${ports.get(name)}`)));
   lastPair = next;
   return next;
 }

@@ -8,7 +8,14 @@ import { eventually } from "../support/eventually.ts";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { residentBytes } from "../support/proc.ts";
 import { setUpUnless } from "../support/set-up.ts";
-import { pythonMissing, TcpPeers, type PeerListener, type PeerSocket } from "../support/tcp-peer.ts";
+import {
+  pythonMissing,
+  TcpPeers,
+  type PeerListener,
+  type PeerPair,
+  type PeerSocket,
+  type SocketOptions,
+} from "../support/tcp-peer.ts";
 
 const MB = 1_000_000;
 
@@ -39,27 +46,7 @@ setUpUnless(pythonMissing, async (keep) => {
   lb = await keep(startLb(config(front, listener.address)));
 });
 
-/** A client, and its connection as the backend sees it. */
-async function pair(
-  options: { rcvbuf?: number; serverRcvbuf?: number } = {},
-): Promise<{ client: PeerSocket; server: PeerSocket }> {
-  const accepted = listener.accept();
-  const client = await clients.connect(front, options);
-  return { client, server: await accepted };
-}
-
-/** Waits until no byte comes in any more. */
-async function stillness(): Promise<void> {
-  let before = -1;
-  await eventually("nothing moves", async () => {
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    const { listeners } = await lb.status();
-    const now = listeners[0]!.bytes_in + listeners[0]!.bytes_out;
-    const still = now === before;
-    before = now;
-    return still;
-  });
-}
+const pair = (options?: SocketOptions): Promise<PeerPair> => listener.pairWith(clients.connect(front, options));
 
 describe("bytes", () => {
   test("200 MB each way at once arrive whole, between slow readers, in bounded memory", async () => {
@@ -154,7 +141,7 @@ describe("a FIN", () => {
     }
     const sending = pairs.map(({ count, from }) => from.sendStream(count, true));
     // Nobody reads until nothing moves any more.
-    await stillness();
+    await lb.waitStill();
     const drained = await Promise.all(pairs.map(({ to }) => to.drain()));
     const sent = await Promise.all(sending);
     const expected = counts.map((count, i) => ({ count, crc: sent[i]!.crc, end: "fin" }));
@@ -272,9 +259,7 @@ describe("every kind of address", () => {
     const backend = await servers.listen(named(behind));
     const bind = before.startsWith("unix:") ? named(before) : `${before}:${await freePort()}`;
     await using lb = await startLb(config(bind, backend.address));
-    const accepted = backend.accept();
-    const client = await clients.connect(bind);
-    const server = await accepted;
+    const { client, server } = await backend.pairWith(clients.connect(bind));
     const [up, above] = await Promise.all([client.sendStream(5 * MB, true), server.drain()]);
     expect(above).toMatchObject({ count: 5 * MB, crc: up.crc, end: "fin" });
     const [down, below] = await Promise.all([server.sendStream(5 * MB, true), client.drain()]);

@@ -97,97 +97,97 @@ export class TcpPeers {
   }
 }
 
-export class PeerListener {
-  readonly #peers: TcpPeers;
-  readonly #socket: number;
-  /** As it stands in a config. */
+/** A socket in the Python process. */
+class PythonSocket {
+  protected readonly peers: TcpPeers;
+  readonly #number: number;
+  /** As it stands in a config: of a listener and of a client its own, of an accepted socket its peer's. */
   readonly address: string;
 
-  constructor(peers: TcpPeers, socket: number, address: string) {
-    this.#peers = peers;
-    this.#socket = socket;
+  constructor(peers: TcpPeers, number: number, address: string) {
+    this.peers = peers;
+    this.#number = number;
     this.address = address;
   }
 
+  async close(): Promise<void> {
+    await this.call("close");
+  }
+
+  protected call<T>(op: string, given: object = {}): Promise<T> {
+    return this.peers.call<T>(op, { on: this.#number, ...given });
+  }
+}
+
+/** A client, and its connection as the backend sees it. */
+export interface PeerPair {
+  client: PeerSocket;
+  server: PeerSocket;
+}
+
+export class PeerListener extends PythonSocket {
   async accept(): Promise<PeerSocket> {
-    const made = await this.#peers.call<{ socket: number; peer: string }>("accept", { on: this.#socket });
-    return new PeerSocket(this.#peers, made.socket, made.peer);
+    const made = await this.call<{ socket: number; peer: string }>("accept");
+    return new PeerSocket(this.peers, made.socket, made.peer);
+  }
+
+  /** A client that is about to reach this listener, while no other one is. */
+  async pairWith(connecting: Promise<PeerSocket>): Promise<PeerPair> {
+    const [client, server] = await Promise.all([connecting, this.accept()]);
+    return { client, server };
   }
 
   /** The next `count` connections as one group. */
   async acceptMany(count: number): Promise<PeerGroup> {
-    const { group } = await this.#peers.call<{ group: number }>("accept_many", { on: this.#socket, count });
-    return new PeerGroup(this.#peers, group, []);
-  }
-
-  async close(): Promise<void> {
-    await this.#peers.call("close", { on: this.#socket });
+    const { group } = await this.call<{ group: number }>("accept_many", { count });
+    return new PeerGroup(this.peers, group, []);
   }
 }
 
-export class PeerSocket {
-  readonly #peers: TcpPeers;
-  readonly #socket: number;
-  /** Of a client its own address, of an accepted socket its peer's. */
-  readonly address: string;
-
-  constructor(peers: TcpPeers, socket: number, address: string) {
-    this.#peers = peers;
-    this.#socket = socket;
-    this.address = address;
-  }
-
+export class PeerSocket extends PythonSocket {
   async send(text: string): Promise<void> {
-    await this.#call("send", { text });
+    await this.call("send", { text });
   }
 
   /** Sends so many bytes, no two blocks of them alike, and a FIN after them if told to. */
   sendStream(count: number, finish = false): Promise<{ sent: number; crc: number; end: PeerEnd | null }> {
-    return this.#call("send_stream", { count, finish });
+    return this.call("send_stream", { count, finish });
   }
 
   /** Sends until nothing more has gone for `quietMs`: everything on the way is full. */
   fill(quietMs = 300): Promise<{ sent: number; end: PeerEnd | null }> {
-    return this.#call("fill", { quiet_ms: quietMs });
+    return this.call("fill", { quiet_ms: quietMs });
   }
 
   /** Reads so many bytes; fewer where the end comes before. */
   read(count: number): Promise<{ text: string; end: PeerEnd | null }> {
-    return this.#call("read", { count });
+    return this.call("read", { count });
   }
 
   /** Reads to the end. */
   drain(slowness: Slowness = { every: 0, pauseMs: 0 }): Promise<Drained> {
-    return this.#call("drain", { every: slowness.every, pause_ms: slowness.pauseMs });
+    return this.call("drain", { every: slowness.every, pause_ms: slowness.pauseMs });
   }
 
   /** Reads for `skipMs`, and then counts what comes in the next `ms`. */
   measure(skipMs: number, ms: number): Promise<{ count: number; seconds: number }> {
-    return this.#call("measure", { skip_ms: skipMs, ms });
+    return this.call("measure", { skip_ms: skipMs, ms });
   }
 
   /** FIN; reading goes on. */
   async finish(): Promise<void> {
-    await this.#call("finish", {});
+    await this.call("finish");
   }
 
   /** RST. */
   async reset(): Promise<void> {
-    await this.#call("reset", {});
-  }
-
-  async close(): Promise<void> {
-    await this.#call("close", {});
+    await this.call("reset");
   }
 
   /** Waits until the connection is over both ways, without reading; null if it is not after `ms`. */
   async hungUp(ms = 5000): Promise<"reset" | "closed" | null> {
-    const { how } = await this.#call<{ how: "reset" | "closed" | null }>("hung_up", { ms });
+    const { how } = await this.call<{ how: "reset" | "closed" | null }>("hung_up", { ms });
     return how;
-  }
-
-  #call<T>(op: string, given: object): Promise<T> {
-    return this.#peers.call<T>(op, { on: this.#socket, ...given });
   }
 }
 
