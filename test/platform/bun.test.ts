@@ -3,8 +3,7 @@
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket as Peer } from "node:net";
 import type { Socket } from "bun";
-import { afterEach, describe, expect, test } from "vitest";
-import { parseEndpoint, type Endpoint } from "../../src/core/address.ts";
+import { describe, expect, test } from "vitest";
 import {
   adoptConnecting,
   connectByAddress,
@@ -13,38 +12,18 @@ import {
   listenOnDescriptor,
   readPeer,
 } from "../../src/platform/bun.ts";
-import {
-  beginConnect,
-  duplicate,
-  listenOn,
-  closeDescriptor,
-  setBacklog,
-  sockaddr,
-} from "../../src/platform/sockets.ts";
+import { beginConnect, duplicate, closeDescriptor, setBacklog, sockaddr } from "../../src/platform/sockets.ts";
 import { blackhole } from "../support/backends.ts";
+import { endpoint, listenAt } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
 import { socketOption, SOL_TCP, tcpInfo } from "../support/kernel.ts";
 import { freePort } from "../support/lb.ts";
 import { synSent } from "../support/proc.ts";
+import { calledAfterEach } from "../support/set-up.ts";
 
 const TCP_NODELAY = 1;
 
-const atEnd: (() => void)[] = [];
-afterEach(() => {
-  for (const undo of atEnd.splice(0).toReversed()) undo();
-});
-
-const endpoint = (text: string): Endpoint => {
-  const parsed = parseEndpoint(text);
-  if (parsed.kind === "bad") throw new Error(parsed.why);
-  return parsed;
-};
-
-function bound(text: string, backlog = 128): number {
-  const fd = listenOn(endpoint(text), backlog);
-  if (typeof fd !== "number") throw new Error(`${fd.call}: ${fd.code}`);
-  return fd;
-}
+const atEnd = calledAfterEach();
 
 /** Notes the events of sockets in order, and waits for them. */
 class Events {
@@ -99,7 +78,7 @@ async function server(): Promise<{ port: number; accepted: Promise<Peer> }> {
 describe("Bun.listen({ fd })", () => {
   test("serves a listening descriptor; stop closes it", async () => {
     const port = await freePort();
-    const fd = bound(`127.0.0.1:${port}`);
+    const fd = listenAt(`127.0.0.1:${port}`);
     const events = new Events();
     const listening = listenOnDescriptor(fd, "data", events.table);
     const peer = client(port);
@@ -117,7 +96,7 @@ describe("Bun.listen({ fd })", () => {
   test("stops with what it accepted where that is asked for", async () => {
     const port = await freePort();
     const events = new Events();
-    const listening = listenOnDescriptor(bound(`127.0.0.1:${port}`), null, events.table);
+    const listening = listenOnDescriptor(listenAt(`127.0.0.1:${port}`), null, events.table);
     const peer = client(port);
     await events.until("open");
     listening.stop(true);
@@ -127,7 +106,7 @@ describe("Bun.listen({ fd })", () => {
   test("leaves reading open after the FIN of the client, and after its own", async () => {
     const port = await freePort();
     const events = new Events();
-    const listening = listenOnDescriptor(bound(`127.0.0.1:${port}`), null, events.table);
+    const listening = listenOnDescriptor(listenAt(`127.0.0.1:${port}`), null, events.table);
     atEnd.push(() => listening.stop(true));
     const first = client(port);
     first.end("bye");
@@ -152,7 +131,7 @@ describe("Bun.listen({ fd })", () => {
   });
 
   test("listens again at 511, and the length can be set again after it", async () => {
-    const fd = bound(`127.0.0.1:${await freePort()}`, 7);
+    const fd = listenAt(`127.0.0.1:${await freePort()}`, 7);
     const listening = listenOnDescriptor(fd, null, new Events().table);
     atEnd.push(() => listening.stop(true));
     expect(tcpInfo(fd).backlog).toBe(511);
@@ -162,7 +141,7 @@ describe("Bun.listen({ fd })", () => {
 
   test("in another thread: what waits in the queue when that thread dies is served by the next", async () => {
     const port = await freePort();
-    const fd = bound(`127.0.0.1:${port}`);
+    const fd = listenAt(`127.0.0.1:${port}`);
     atEnd.push(() => closeDescriptor(fd));
     const worker = new Worker(new URL("./serving-thread.ts", import.meta.url).href);
     const says = (what: string): Promise<void> =>
@@ -228,7 +207,7 @@ describe("Bun.connect({ fd })", () => {
 
   test("says drain, too, where the connect was done at once, as on a unix socket", async () => {
     const name = `lb-adopt-test-${process.pid}-${await freePort()}`;
-    const accepting = listenOnDescriptor(bound(`unix:@${name}`), null, new Events().table);
+    const accepting = listenOnDescriptor(listenAt(`unix:@${name}`), null, new Events().table);
     atEnd.push(() => accepting.stop(true));
     const events = new Events();
     adoptConnecting(beginConnect(sockaddr(endpoint(`unix:@${name}`)), null), null, events.table);
@@ -277,7 +256,7 @@ describe("Bun.connect by address", () => {
   test.each(["127.0.0.1", "abstract"])("says open when it is connected (%s)", async (where) => {
     const port = await freePort();
     const at = where === "abstract" ? `unix:@lb-by-address-${process.pid}-${port}` : `${where}:${port}`;
-    const accepting = listenOnDescriptor(bound(at), null, new Events().table);
+    const accepting = listenOnDescriptor(listenAt(at), null, new Events().table);
     atEnd.push(() => accepting.stop(true));
     const events = new Events();
     connectByAddress(endpoint(at), null, events.table);
@@ -297,7 +276,7 @@ describe("an accepted socket", () => {
   test("has a descriptor until it is closed", async () => {
     const port = await freePort();
     const events = new Events();
-    const listening = listenOnDescriptor(bound(`127.0.0.1:${port}`), null, events.table);
+    const listening = listenOnDescriptor(listenAt(`127.0.0.1:${port}`), null, events.table);
     atEnd.push(() => listening.stop(true));
     const peer = client(port);
     await events.until("open");
@@ -311,7 +290,7 @@ describe("an accepted socket", () => {
   test("tells its peer's address", async () => {
     const port = await freePort();
     const events = new Events();
-    const listening = listenOnDescriptor(bound(`:${port}`), null, events.table);
+    const listening = listenOnDescriptor(listenAt(`:${port}`), null, events.table);
     atEnd.push(() => listening.stop(true));
     const peer = client(port);
     await events.until("open");
@@ -330,7 +309,7 @@ describe("an accepted socket", () => {
         socket.pause();
       },
     };
-    const listening = listenOnDescriptor(bound(`127.0.0.1:${port}`), null, table);
+    const listening = listenOnDescriptor(listenAt(`127.0.0.1:${port}`), null, table);
     atEnd.push(() => listening.stop(true));
     const peer = client(port);
     peer.write("waits");

@@ -3,20 +3,14 @@
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { connect } from "node:net";
-import { parseEndpoint } from "../../src/core/address.ts";
 import { adoptConnecting, listenOnDescriptor } from "../../src/platform/bun.ts";
 import { errnoName } from "../../src/platform/libc.ts";
 import { beginConnect, closeDescriptor, listenOn, sockaddr, steer } from "../../src/platform/sockets.ts";
-
-const sockaddrOf = (text: string): Uint8Array => {
-  const endpoint = parseEndpoint(text);
-  if (endpoint.kind === "bad") throw new Error(endpoint.why);
-  return sockaddr(endpoint);
-};
+import { endpoint } from "../support/endpoints.ts";
 
 /** How a connect fails: the errno's name, or "connected". */
 async function connectError(to: string): Promise<string> {
-  const fd = beginConnect(sockaddrOf(to), null);
+  const fd = beginConnect(sockaddr(endpoint(to)), null);
   if (fd < 0) return errnoName(-fd);
   const { promise, resolve } = Promise.withResolvers<string>();
   adoptConnecting(fd, null, {
@@ -81,7 +75,7 @@ async function inNamespace(sources: readonly string[]): Promise<unknown> {
 async function withFewFiles(): Promise<unknown> {
   const listener = listenOn({ kind: "any", port: 0 }, 64);
   const opened: number[] = [];
-  const blackholed = sockaddrOf("unix:@lb-few-files-nobody");
+  const blackholed = sockaddr(endpoint("unix:@lb-few-files-nobody"));
   let answer = 0;
   while (opened.length < 10_000) {
     answer = listenOn({ kind: "abstract", name: `lb-few-files-${process.pid}-${opened.length}` }, 1) as number;

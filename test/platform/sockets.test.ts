@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { connect, type NetConnectOpts, type Socket as Peer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, describe, expect, test } from "vitest";
-import { parseAddress, parseEndpoint, type Endpoint } from "../../src/core/address.ts";
+import { describe, expect, test } from "vitest";
+import { parseAddress } from "../../src/core/address.ts";
 import { descriptorOf, listenOnDescriptor, type Listening } from "../../src/platform/bun.ts";
 import {
   beginConnect,
@@ -22,6 +22,7 @@ import {
   sockaddr,
   steer,
 } from "../../src/platform/sockets.ts";
+import { endpoint, listenAt } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
 import {
   closedOnExec,
@@ -38,22 +39,13 @@ import {
 } from "../support/kernel.ts";
 import { freePort } from "../support/lb.ts";
 import { descriptors } from "../support/proc.ts";
+import { calledAfterEach } from "../support/set-up.ts";
 
-const atEnd: (() => void)[] = [];
-afterEach(() => {
-  for (const undo of atEnd.splice(0).toReversed()) undo();
-});
-
-const endpoint = (text: string): Endpoint => {
-  const parsed = parseEndpoint(text);
-  if (parsed.kind === "bad") throw new Error(parsed.why);
-  return parsed;
-};
+const atEnd = calledAfterEach();
 
 /** A listening descriptor that is closed after the test. */
-function listening(text: string, backlog = 128): number {
-  const fd = listenOn(endpoint(text), backlog);
-  if (typeof fd !== "number") throw new Error(`${fd.call}: ${fd.code}`);
+function listening(text: string, backlog?: number): number {
+  const fd = listenAt(text, backlog);
   atEnd.push(() => closeDescriptor(fd));
   return fd;
 }

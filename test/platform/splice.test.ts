@@ -2,17 +2,15 @@ import type { Socket } from "bun";
 import { closeSync, openSync } from "node:fs";
 import { once } from "node:events";
 import { connect, type Socket as Peer } from "node:net";
-import { afterEach, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { descriptorOf } from "../../src/platform/bun.ts";
 import { ownSockets } from "../../src/platform/sockets.ts";
 import { MOVED, RECEIVER_FAILED, SENDER_FAILED, Splice, UNABLE } from "../../src/platform/splice.ts";
 import { eventually } from "../support/eventually.ts";
 import { descriptors } from "../support/proc.ts";
+import { calledAfterEach } from "../support/set-up.ts";
 
-const atEnd: (() => void)[] = [];
-afterEach(() => {
-  for (const undo of atEnd.splice(0).toReversed()) undo();
-});
+const atEnd = calledAfterEach();
 
 /** A peer, and the other end of its connection, which nobody reads but the test. */
 async function pair(): Promise<{ peer: Peer; fd: number }> {

@@ -6,8 +6,7 @@ import { connect as connectTcp, createServer, type Socket as Peer } from "node:n
 import { connect as connectTls, createSecureContext, createServer as createTlsServer, type TLSSocket } from "node:tls";
 import { join } from "node:path";
 import type { Socket } from "bun";
-import { afterEach, describe, expect, test } from "vitest";
-import { parseEndpoint } from "../../src/core/address.ts";
+import { describe, expect, test } from "vitest";
 import {
   adoptConnecting,
   alpnWire,
@@ -20,10 +19,12 @@ import {
   type TlsContext,
   type TlsFacts,
 } from "../../src/platform/bun.ts";
-import { beginConnect, duplicate, endedUnheard, listenOn, localAddress, sockaddr } from "../../src/platform/sockets.ts";
+import { beginConnect, duplicate, endedUnheard, localAddress, sockaddr } from "../../src/platform/sockets.ts";
 import { peersMissing } from "../support/certificates.ts";
+import { endpoint, listenAt } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
 import { Python } from "../support/python.ts";
+import { calledAfterEach } from "../support/set-up.ts";
 import { fixture } from "../wire/hello-bytes.ts";
 
 const file = (name: string): string => readFileSync(join(import.meta.dirname, "../config/fixtures", name), "utf8");
@@ -34,12 +35,7 @@ const CA = file("ca.pem");
 const context = (options: object = { cert: CERT, key: KEY }): TlsContext =>
   createSecureContext(options).context as TlsContext;
 
-const LOOPBACK = { kind: "ip", address: [0, 0, 0xffff, 0x7f000001], port: 0 } as const;
-
-const atEnd: (() => void)[] = [];
-afterEach(() => {
-  for (const undo of atEnd.splice(0).toReversed()) undo();
-});
+const atEnd = calledAfterEach();
 
 /** Notes what a TLS socket and its plain twin are told. */
 class Heard {
@@ -277,8 +273,7 @@ describe("an accepted socket that becomes a TLS server", () => {
 
 describe("a listening descriptor that speaks TLS", () => {
   /** Serves a descriptor of the listening socket, as one that can be exchanged for another. */
-  function listening(tls: Partial<ServerTls> = {}, fd = listenOn(LOOPBACK, 16)) {
-    if (typeof fd !== "number") throw new Error(fd.code);
+  function listening(tls: Partial<ServerTls> = {}, fd = listenAt("127.0.0.1:0", 16)) {
     const heard: Heard[] = [];
     const again = duplicate(fd) as number;
     const events = {
@@ -377,11 +372,9 @@ const CLIENT: ClientTls = {
 
 /** Connects, becomes a TLS client, and waits for what becomes of the handshake. */
 async function upgrade(port: number, tls: Partial<ClientTls> = {}, session: Uint8Array | null = null): Promise<Heard> {
-  const endpoint = parseEndpoint(`127.0.0.1:${port}`);
-  if (endpoint.kind === "bad") throw new Error(endpoint.why);
   const heard = new Heard();
   let begun = false;
-  adoptConnecting<Heard>(beginConnect(sockaddr(endpoint), null), heard, {
+  adoptConnecting<Heard>(beginConnect(sockaddr(endpoint(`127.0.0.1:${port}`)), null), heard, {
     ...Heard.plain(() => undefined),
     drain: (socket) => {
       if (begun) return;

@@ -1,8 +1,8 @@
 // Backends to balance over, in the test's own process: each counts what reaches it, can go away and come back on its port,
 // and is gone with `await using`. Two more are nobody: a port that refuses, and one that never answers a SYN.
 import type { Socket } from "bun";
-import { parseEndpoint } from "../../src/core/address.ts";
-import { closeDescriptor, listenOn } from "../../src/platform/sockets.ts";
+import { closeDescriptor } from "../../src/platform/sockets.ts";
+import { listenAt } from "./endpoints.ts";
 import { freePort } from "./lb.ts";
 
 export interface BackendOptions {
@@ -165,10 +165,7 @@ export interface Blackhole {
 export async function blackhole(): Promise<Blackhole> {
   const port = await freePort();
   const address = `127.0.0.1:${port}`;
-  const endpoint = parseEndpoint(address);
-  if (endpoint.kind === "bad") throw new Error(endpoint.why);
-  const fd = listenOn(endpoint, 0);
-  if (typeof fd !== "number") throw new Error(`${fd.call}: ${fd.code}`);
+  const fd = listenAt(address, 0);
   // A queue of length 0 takes one connection (tcp_conn_request compares with "greater than"); SYNs after that are dropped.
   const queued = await Bun.connect({ hostname: "127.0.0.1", port, socket: { data: () => undefined } });
   return {

@@ -5,26 +5,25 @@ import { connect as connectUnix } from "node:net";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, describe, expect, test } from "vitest";
-import { parseCidr, parseEndpoint } from "../../src/core/address.ts";
+import { describe, expect, test } from "vitest";
+import { parseCidr } from "../../src/core/address.ts";
 import { cidrTable, type CidrTable } from "../../src/core/cidr-set.ts";
 import { END_CODES, ENDED_BY, type End } from "../../src/core/ends.ts";
 import type { FromWorker, ListenerPlan, Plan } from "../../src/messages.ts";
-import { closeDescriptor, listenOn } from "../../src/platform/sockets.ts";
+import { closeDescriptor } from "../../src/platform/sockets.ts";
 import { claim, claimed, giveBack } from "../../src/shared/cells.ts";
 import { clientMemory } from "../../src/shared/clients.ts";
 import { LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { DataPlane } from "../../src/worker/plane.ts";
 import { echo } from "../support/backends.ts";
 import { connect, type Client } from "../support/client.ts";
+import { listenAt } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort } from "../support/lb.ts";
 import { backendPlan, listenerPlan, plan, poolPlan, workerStart } from "../support/plans.ts";
+import { calledAfterEach } from "../support/set-up.ts";
 
-const atEnd: (() => void | Promise<void>)[] = [];
-afterEach(async () => {
-  for (const undo of atEnd.splice(0).toReversed()) await undo();
-});
+const atEnd = calledAfterEach();
 
 const table = (...cidrs: string[]): CidrTable | null =>
   cidrTable(
@@ -45,9 +44,7 @@ class Stage {
     this.port = port;
     const pool = poolPlan({ backends: [backendPlan({ address: backend })] });
     this.plan = listenerPlan({ pool: pool.id, ...given });
-    const endpoint = parseEndpoint(at);
-    if (endpoint.kind === "bad") throw new Error(endpoint.why);
-    const fd = listenOn(endpoint, 64) as number;
+    const fd = listenAt(at, 64);
     const socket = { key: at, index: 0, listener: this.plan.id, fd, hostname: "", port, backlog: 64 };
     const whole = plan({ listeners: [this.plan], pools: [pool], sockets: [socket], maxConnections: 20, ...of });
     this.plane = new DataPlane(workerStart(whole), (message) => this.messages.push(message));
