@@ -7,9 +7,9 @@ import { LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { CLAIM, Ledger, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { END_CODES, ENDED_BY } from "../../src/core/ends.ts";
 import { Fleet } from "../../src/supervisor/fleet.ts";
-import type { Fields, Log } from "../../src/supervisor/log.ts";
 import { Registry } from "../../src/supervisor/registry.ts";
 import { configOf } from "../support/config.ts";
+import { recordingLog } from "../support/recording-log.ts";
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
@@ -50,12 +50,7 @@ class FakeWorker extends EventTarget {
 
 function fleetOf(options: { willing?: boolean } = {}) {
   const workers: FakeWorker[] = [];
-  const said: (Fields & { level: string; event: string })[] = [];
-  const say =
-    (level: string) =>
-    (event: string, fields: Fields = {}): void =>
-      void said.push({ level, event, ...fields });
-  const log = { debug: say("debug"), info: say("info"), warn: say("warn"), error: say("error") } as unknown as Log;
+  const { log, said } = recordingLog();
   const registry = new Registry();
   const config = configOf(`
     [listeners.web]

@@ -1,10 +1,10 @@
 // The config in force: what follows from it changes with it in one step, and goes back in one step.
 import { describe, expect, test } from "vitest";
 import { InForce } from "../../src/supervisor/in-force.ts";
-import type { Log } from "../../src/supervisor/log.ts";
 import { Registry } from "../../src/supervisor/registry.ts";
 import { ListeningSockets } from "../../src/supervisor/sockets.ts";
 import { configOf } from "../support/config.ts";
+import { recordingLog } from "../support/recording-log.ts";
 
 const toml = (backend: string, more = ""): string => `
   workers = 2
@@ -20,11 +20,10 @@ const NEW = configOf(toml("127.0.0.1:2", 'max_connections = 50\nlog.level = "deb
 
 function start() {
   const registry = new Registry();
-  const warnings: string[] = [];
-  const log = { warn: (event: string) => void warnings.push(event) } as unknown as Log;
+  const { log, said } = recordingLog();
   const inForce = new InForce(OLD, { registry, sockets: new ListeningSockets(), addresses: () => [], log });
   inForce.put(OLD);
-  return { inForce, registry, warnings };
+  return { inForce, registry, said };
 }
 
 describe("the config in force", () => {
@@ -61,10 +60,10 @@ describe("the config in force", () => {
   });
 
   test("has no more connections than the open files allow, and says so", () => {
-    const { inForce, warnings } = start();
-    expect(warnings).toEqual([]);
+    const { inForce, said } = start();
+    expect(said).toEqual([]);
     inForce.put(configOf(toml("127.0.0.1:1", "max_connections = 10_000_000")));
     expect(inForce.maxConnections).toBeLessThan(10_000_000);
-    expect(warnings).toEqual(["max_connections"]);
+    expect(said).toEqual([{ level: "warn", event: "max_connections", reason: expect.any(String) }]);
   });
 });

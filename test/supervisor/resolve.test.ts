@@ -1,20 +1,15 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { formatAddress, parseAddress, type Address } from "../../src/core/address.ts";
-import type { Fields, Log } from "../../src/supervisor/log.ts";
 import { LOOKUP_TIMEOUT_MS, Resolver, type Lookup } from "../../src/supervisor/resolve.ts";
 import { configOf } from "../support/config.ts";
+import { recordingLog } from "../support/recording-log.ts";
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
 /** A resolver whose names the test answers, and what it says. */
 function resolver(lookUp: Lookup) {
-  const said: (Fields & { level: string; event: string })[] = [];
-  const say =
-    (level: string) =>
-    (event: string, fields: Fields = {}): void =>
-      void said.push({ level, event, ...fields });
-  const log = { debug: say("debug"), info: say("info"), warn: say("warn"), error: say("error") } as unknown as Log;
+  const { log, said } = recordingLog();
   const made = new Resolver(log, lookUp);
   const known = (host: string): string[] => made.addresses(host).map((address) => formatAddress(...address));
   return { resolver: made, said, known };
