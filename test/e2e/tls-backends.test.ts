@@ -5,7 +5,7 @@ import { echo, sink } from "../support/backends.ts";
 import { Authority, certificates, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
-import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
+import { freePort, freePorts, startLb, type AccessEntry, type Lb } from "../support/lb.ts";
 import { SServer } from "../support/openssl.ts";
 import { descriptors } from "../support/proc.ts";
 import { Python, type PythonServer, type PythonTls } from "../support/python.ts";
@@ -49,6 +49,16 @@ function pair(name: string, port: number, backends: readonly string[], tls: stri
 }
 
 const trust = (): string => `ca = "${ca.cert}"`;
+/** A client says something, and is reset before a byte of it has gone out. Its line. */
+async function expectNoHandshake(lb: Lb, port: number): Promise<AccessEntry> {
+  using client = await connect(port);
+  client.send("secret\n");
+  expect(await client.ended).toBe("reset");
+  const line = await lb.lineOf(client);
+  expect(line).toMatchObject({ end: "handshake_failed", end_by: "backend", bytes_out: 0 });
+  return line;
+}
+
 describe("a backend's certificate", () => {
   test("that the CA has signed for its name is good: address, host name, wildcard, or the server_name given", async () => {
     const server = await serve(good);
@@ -118,16 +128,8 @@ describe("a backend's certificate", () => {
       const server = await serve(await make(), {}, { mode: "manual" });
       const port = await freePort();
       await using lb = await startLb(pair("app", port, [server.address], `${trust()}\n${tls}`));
-      using client = await connect(port);
-      client.send("secret\n");
-      expect(await client.ended).toBe("reset");
-      expect(await lb.lineOf(client)).toMatchObject({
-        end: "handshake_failed",
-        end_by: "backend",
-        backend: server.address,
-        error: expect.stringMatching(error),
-        bytes_out: 0,
-      });
+      const line = await expectNoHandshake(lb, port);
+      expect(line).toMatchObject({ backend: server.address, error: expect.stringMatching(error) });
       expect(await lb.metric("lb_backend_connect_failures_total", { reason: "tls" })).toBe(1);
       expect(await lb.metric("lb_backend_connections_open")).toBe(0);
       // What Python has read of it, if it took the handshake for done at all, is no byte.
@@ -146,18 +148,7 @@ describe("a backend's certificate", () => {
         await using lb = await startLb(
           `workers = 1\n${servers.map(({ address }, i) => pair(`p${i}`, ports[i]!, [address], trust())).join("")}`,
         );
-        for (const port of ports) {
-          for (let i = 0; i < 4; i++) {
-            using client = await connect(port);
-            client.send("secret\n");
-            expect(await client.ended).toBe("reset");
-            expect(await lb.lineOf(client)).toMatchObject({
-              end: "handshake_failed",
-              end_by: "backend",
-              bytes_out: 0,
-            });
-          }
-        }
+        for (const port of ports) for (let i = 0; i < 4; i++) await expectNoHandshake(lb, port);
       },
     );
 
@@ -212,17 +203,7 @@ describe("a backend that is no TLS server, or a slow one", () => {
         `workers = 1\n${pair("alone", alone, [plain.address], tls)}${pair("outdated", outdated, [old.address], tls)}` +
           pair("three", three, [plain.address, old.address, well.address], tls),
       );
-      for (const port of [alone, outdated]) {
-        using client = await connect(port);
-        client.send("secret\n");
-        expect(await client.ended).toBe("reset");
-        expect(await lb.lineOf(client)).toMatchObject({
-          end: "handshake_failed",
-          end_by: "backend",
-          error: expect.stringMatching(/^tls ./),
-          bytes_out: 0,
-        });
-      }
+      for (const port of [alone, outdated]) expect((await expectNoHandshake(lb, port)).error).toMatch(/^tls ./);
       expect(plain.bytesIn).toBeGreaterThan(0);
       for (let i = 0; i < 3; i++) {
         using client = await connect(three);

@@ -3,7 +3,7 @@
 import { spawnSync } from "node:child_process";
 import { describe, expect, test } from "vitest";
 import { parseAddress } from "../../src/core/address.ts";
-import { echo } from "../support/backends.ts";
+import { echo, type Backend } from "../support/backends.ts";
 import { connect, connectMany } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startLb } from "../support/lb.ts";
@@ -13,15 +13,7 @@ describe("a worker that dies", () => {
   test("under load costs nobody but those whom it had accepted, and each of them has a line", async () => {
     using backend = await echo();
     const port = await freePort();
-    await using lb = await startLb(`
-      workers = 2
-      [listeners.web]
-      bind = "127.0.0.1:${port}"
-      pool = "app"
-      max_connections_per_client = 1000
-      [pools.app]
-      backends = ["${backend.address}"]
-    `);
+    await using lb = await startLb(config(port, backend, "max_connections_per_client = 1000"));
     await using load = startLoad({ ports: [port], concurrency: 50 });
     await load.running;
     for (let death = 0; death < 8; death++) {
@@ -91,14 +83,7 @@ describe("a worker that dies", () => {
   test("leaves the connections of the others alone", async () => {
     using backend = await echo();
     const port = await freePort();
-    await using lb = await startLb(`
-      workers = 2
-      [listeners.web]
-      bind = "127.0.0.1:${port}"
-      pool = "app"
-      [pools.app]
-      backends = ["${backend.address}"]
-    `);
+    await using lb = await startLb(config(port, backend));
     const clients = await connectMany(port, 40);
     await lb.restartWorker(1);
     await lb.waitLog(({ event }) => event === "worker started again");
@@ -164,15 +149,8 @@ describe("steer", () => {
 test("a rate limit is exact over all workers together", async () => {
   using backend = await echo();
   const port = await freePort();
-  await using lb = await startLb(`
-    workers = 4
-    [listeners.web]
-    bind = "127.0.0.1:${port}"
-    pool = "app"
-    rate_limit = { rate = "50/s", burst = 10 }
-    [pools.app]
-    backends = ["${backend.address}"]
-  `);
+  const limit = `rate_limit = { rate = "50/s", burst = 10 }`;
+  await using lb = await startLb(config(port, backend, limit).replace("workers = 2", "workers = 4"));
   const { ok, failures } = await startLoad({ ports: [port], concurrency: 50, rate: 250, total: 1000 }).done;
   expect(failures).toEqual({ reset: 1000 - ok });
   const lines = await lb.waitLines(1000, () => true);
@@ -187,6 +165,19 @@ test("a rate limit is exact over all workers together", async () => {
 });
 
 // ---------------------------------------------------------------------- parts
+
+/** Two workers. */
+function config(port: number, backend: Backend, listener = ""): string {
+  return `
+    workers = 2
+    [listeners.web]
+    bind = "127.0.0.1:${port}"
+    pool = "app"
+    ${listener}
+    [pools.app]
+    backends = ["${backend.address}"]
+  `;
+}
 
 /** Four workers and no backend: every connection ends at once with a line that says which worker had it. */
 function refusesAll(listener: string): string {
