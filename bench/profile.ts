@@ -14,10 +14,12 @@ const rowsMax = 40;
 const contenders = [lb, haproxy, haproxySplice, nginx];
 const usage = `bun bench/profile.ts CONTENDER LOAD [perf|strace]
   CONTENDER  ${contenders.map(({ name }) => `"${name}"`).join(", ")}
-  LOAD       requests, connections, bulk, bulk50`;
+  LOAD       requests, connections, bulk, bulk50, tls-requests, tls-bulk, tls-bulk50`;
 
 const [name, kind, tool = "perf"] = process.argv.slice(2);
-const contender = contenders.find((candidate) => candidate.name === name);
+const tls = kind?.startsWith("tls-") ?? false;
+const known = contenders.find((candidate) => candidate.name === name);
+const contender = known && { ...known, ...(tls && { tls: "ecdsa" as const }) };
 if (contender === undefined || kind === undefined || !["perf", "strace"].includes(tool)) fail(usage);
 
 const playground = new Playground(placementOn(true));
@@ -36,12 +38,14 @@ await leavingNothingBehind(
 
 /** Looks at a proxy while the load is on, and the load outlasts the look. */
 async function underLoad(proxy: Running, look: () => Promise<void>): Promise<void> {
-  if (kind === "bulk" || kind === "bulk50") {
-    const streams = kind === "bulk" ? 1 : 50;
-    const load = new Load(bench, "bulk", { port: proxy.port, streams, warmSeconds: 1, seconds: seconds + 2 });
-    await withLoad(load, async () => void (await Promise.all([load.step(), look()])));
-  } else if (kind === "requests" || kind === "connections") {
-    const task = { connections: 64, close: kind === "connections", seconds: seconds + 2 };
+  const load = kind!.replace("tls-", "");
+  if (load === "bulk" || load === "bulk50") {
+    const task = { port: proxy.port, streams: load === "bulk" ? 1 : 50, tls, warmSeconds: 1, seconds: seconds + 2 };
+    await withLoad(new Load(bench, "bulk", task), async (bulk) => {
+      await Promise.all([bulk.step(), look()]);
+    });
+  } else if (load === "requests" || load === "connections") {
+    const task = { connections: 64, close: load === "connections", tls, seconds: seconds + 2 };
     await wrk(bench, proxy, { ...task, seconds: 1 });
     await Promise.all([wrk(bench, proxy, task), look()]);
   } else {
