@@ -1,5 +1,6 @@
 // The bytes that wait for a socket to take them, in order. It owns their memory and keeps it in proportion to their
 // number, whatever the chunks are: small ones are copied together, and a view on a much larger buffer is copied out of it.
+// The memory of large chunks goes back as soon as their bytes have gone.
 
 /** What became of a queue that was written out: it is empty, the writer is full, or the writer is closed. */
 export const DRAINED = 1;
@@ -19,6 +20,9 @@ const SMALL_BYTES = 2048;
 const FIRST_BLOCK_BYTES = 4096;
 const BLOCK_BYTES_MAX = 16384;
 
+/** The memory of smaller buffers can wait for the collector. */
+export const RELEASE_FROM_BYTES = 16384;
+
 /** Emptied places at the head of the list are given back once there are this many, and as many as filled ones. */
 const COMPACT_FROM = 64;
 
@@ -33,7 +37,10 @@ export class ByteQueue {
   #blockStart = 0;
   #blockEnd = 0;
 
-  /** Puts a chunk at the end. It may be kept without a copy, so nobody may write to its memory afterwards. */
+  /**
+   * Puts a chunk at the end. It may be kept without a copy, and its buffer is the queue's from now on: nobody else may use it
+   * afterwards.
+   */
   push(chunk: Uint8Array): void {
     const length = chunk.byteLength;
     if (length === 0) return;
@@ -57,9 +64,10 @@ export class ByteQueue {
   drainTo(writer: ByteWriter): Drain {
     while (this.bytes > 0) {
       const chunk = this.#front();
+      const { byteLength } = chunk;
       const taken = writer.write(chunk);
       if (!this.#took(taken)) return CLOSED;
-      if (taken < chunk.byteLength) return BLOCKED;
+      if (taken < byteLength) return BLOCKED;
     }
     return DRAINED;
   }
@@ -74,15 +82,16 @@ export class ByteQueue {
       const front = this.#front();
       const left = maxBytes - written;
       const chunk = front.byteLength > left ? front.subarray(0, left) : front;
+      const { byteLength } = chunk;
       const taken = writer.write(chunk);
       if (!this.#took(taken)) return CLOSED;
       written += taken;
-      if (taken < chunk.byteLength) break;
+      if (taken < byteLength) break;
     }
     return written;
   }
 
-  /** Forgets everything. */
+  /** Forgets everything, and leaves the memory to the collector: a write may be reading it at this moment. */
   clear(): void {
     this.bytes = 0;
     this.#chunks = [];
@@ -117,6 +126,7 @@ export class ByteQueue {
       chunks[this.#head] = compact(chunk.subarray(taken));
       return;
     }
+    release(chunk);
     chunks[this.#head++] = null;
     if (this.#head === chunks.length) {
       this.#chunks = [];
@@ -146,5 +156,17 @@ export class ByteQueue {
  * halving, which adds up to less than one copy of the whole.
  */
 function compact(chunk: Uint8Array): Uint8Array {
-  return chunk.byteLength * 2 >= chunk.buffer.byteLength ? chunk : new Uint8Array(chunk);
+  if (chunk.byteLength * 2 >= chunk.buffer.byteLength) return chunk;
+  const copy = new Uint8Array(chunk);
+  release(chunk);
+  return copy;
+}
+
+/**
+ * Gives the memory of a chunk back now if it is large, and not when the collector comes: what is read next then finds it
+ * mapped and in the processor's cache. The chunk, and every other view of its buffer, is empty afterwards.
+ */
+export function release(chunk: Uint8Array): void {
+  const { buffer } = chunk;
+  if (buffer.byteLength >= RELEASE_FROM_BYTES && buffer instanceof ArrayBuffer) buffer.transfer(0);
 }

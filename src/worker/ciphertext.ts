@@ -1,5 +1,6 @@
 // What the plain twin of a socket that has become TLS hears: ciphertext. Nothing is done with it but to follow its records, so
 // that an end without close_notify can be told.
+import { release, RELEASE_FROM_BYTES } from "../core/byte-queue.ts";
 import { ROW_FLOATS } from "../shared/ledger.ts";
 import { RecordWalk } from "../wire/tls-records.ts";
 import type { Connection } from "./connection.ts";
@@ -34,11 +35,16 @@ export class Ciphertext {
   }
 
   clientData(chunk: Uint8Array): void {
-    this.push(chunk);
+    this.#hear(chunk);
   }
 
   backendData(_socket: unknown, chunk: Uint8Array): void {
+    this.#hear(chunk);
+  }
+
+  #hear(chunk: Uint8Array): void {
     this.push(chunk);
+    if (chunk.length >= RELEASE_FROM_BYTES) release(chunk);
   }
 
   // The TLS socket says the rest.

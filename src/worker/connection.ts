@@ -129,9 +129,10 @@ export class Connection implements TimerNode {
 
   /** Bytes of the client that are the backend's. */
   fromClient(chunk: Uint8Array): void {
-    this.countIn(chunk.length);
+    const { length } = chunk;
+    this.countIn(length);
     if (!this.up.forward(chunk)) this.finish("reset", "backend");
-    else if (chunk.length >= SPLICE_FROM_BYTES) splice(this, this.up);
+    else if (length >= SPLICE_FROM_BYTES) splice(this, this.up);
   }
 
   countIn(bytes: number): void {
@@ -190,9 +191,10 @@ export class Connection implements TimerNode {
     if (socket !== this.backendSocket || this.phase === "closed") return;
     if (this.phase === "dialing") connected(this, socket);
     if (this.phase !== "relaying") return;
-    this.countOut(chunk.length);
+    const { length } = chunk;
+    this.countOut(length);
     if (!this.down.forward(chunk)) this.finish("reset", "client");
-    else if (chunk.length >= SPLICE_FROM_BYTES) splice(this, this.down);
+    else if (length >= SPLICE_FROM_BYTES) splice(this, this.down);
   }
 
   countOut(bytes: number): void {

@@ -2,7 +2,7 @@
 // two watermarks that stop and start the sender, and the FIN that follows the last byte. Knows nothing of backends, limits
 // or logs; the connection (connection.ts) decides when it begins and what its end means.
 import type { Socket } from "bun";
-import { ByteQueue, BLOCKED, CLOSED } from "../core/byte-queue.ts";
+import { BLOCKED, ByteQueue, CLOSED, release, RELEASE_FROM_BYTES } from "../core/byte-queue.ts";
 import type { Pace } from "./pace.ts";
 
 /** Bytes waiting for the receiver from which on the sender is paused, so that the kernel slows its peer. */
@@ -24,11 +24,17 @@ export class Flow {
   /** The bandwidth limit of this direction, or null. */
   pace: Pace | null = null;
 
-  /** Bytes of the sender. False = the receiver is gone, and the bytes with it. Hot path. */
+  /**
+   * Bytes of the sender, in a buffer that is the flow's from now on. False = the receiver is gone, and the bytes with it. Hot
+   * path.
+   */
   forward(chunk: Uint8Array): boolean {
     if (this.queue === null && this.to !== null && this.pace === null) {
       const taken = this.to.write(chunk);
-      if (taken === chunk.length) return true;
+      if (taken === chunk.length) {
+        if (taken >= RELEASE_FROM_BYTES) release(chunk);
+        return true;
+      }
       if (taken < 0) return false;
       if (taken > 0) chunk = chunk.subarray(taken);
     }

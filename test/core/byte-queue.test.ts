@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { BLOCKED, ByteQueue, CLOSED, DRAINED } from "../../src/core/byte-queue.ts";
+import { BLOCKED, ByteQueue, CLOSED, DRAINED, RELEASE_FROM_BYTES } from "../../src/core/byte-queue.ts";
 
 /** Takes as many bytes in all as it is given room for, and then is closed if `closes`. */
 class Writer {
@@ -188,11 +188,40 @@ describe("ByteQueue", () => {
     // Array.shift() at each would take many seconds.
     expect(performance.now() - started).toBeLessThan(2000);
   });
+
+  test("gives the memory of a large chunk back with its last byte, or when it has copied what is left of it", () => {
+    const whole = bytes(RELEASE_FROM_BYTES);
+    const half = bytes(RELEASE_FROM_BYTES);
+    const view = bytes(RELEASE_FROM_BYTES).subarray(0, 3000);
+    queue.push(whole);
+    queue.push(half);
+    queue.push(view);
+    expect([whole, half, view].map(({ length }) => length)).toEqual([RELEASE_FROM_BYTES, RELEASE_FROM_BYTES, 0]);
+    expect(queue.drainTo(new Writer(RELEASE_FROM_BYTES - 1))).toBe(BLOCKED);
+    expect(whole.length).toBe(0);
+    const last = new Writer(1 + RELEASE_FROM_BYTES / 2 + 1);
+    expect(queue.drainTo(last)).toBe(BLOCKED);
+    expect(last.written[0]).toBe((RELEASE_FROM_BYTES - 1) & 255);
+    expect(half.length).toBe(0);
+    const writer = new Writer(Infinity);
+    expect(queue.drainTo(writer)).toBe(DRAINED);
+    expect(writer.written).toEqual([...bytes(RELEASE_FROM_BYTES).subarray(RELEASE_FROM_BYTES / 2 + 1), ...bytes(3000)]);
+  });
+
+  test("leaves the memory of small chunks alone, and of those it forgets", () => {
+    const small = bytes(RELEASE_FROM_BYTES - 1);
+    const forgotten = bytes(RELEASE_FROM_BYTES);
+    queue.push(small);
+    expect(queue.drainTo(new Writer(Infinity))).toBe(DRAINED);
+    queue.push(forgotten);
+    queue.clear();
+    expect([small.length, forgotten.length]).toEqual([RELEASE_FROM_BYTES - 1, RELEASE_FROM_BYTES]);
+  });
 });
 
 /** Bytes of all the buffers that the queue's writes show: each is written as a view on the buffer that holds it. */
 function retained(queue: ByteQueue): number {
-  const buffers = new Set<ArrayBufferLike>();
-  queue.drainTo({ write: (chunk) => (buffers.add(chunk.buffer), chunk.byteLength) });
-  return [...buffers].reduce((sum, buffer) => sum + buffer.byteLength, 0);
+  const buffers = new Map<ArrayBufferLike, number>();
+  queue.drainTo({ write: (chunk) => (buffers.set(chunk.buffer, chunk.buffer.byteLength), chunk.byteLength) });
+  return buffers.values().reduce((sum, length) => sum + length, 0);
 }

@@ -26,6 +26,7 @@ const chunkOf = (random: Random): Uint8Array => {
     random.below(2100),
     random.between(2040, 2056),
     random.below(9000),
+    random.oneIn(5) ? random.below(40_000) : 0,
   ]);
   const chunk = random.bytes(length + random.pick([0, 0, 20_000])).subarray(0, length);
   return random.oneIn(3) ? Buffer.from(chunk) : chunk;
@@ -40,8 +41,8 @@ test("a byte queue does what a plain list of bytes does", () => {
       const action = random.below(20);
       if (action < 11) {
         const chunk = chunkOf(random);
-        queue.push(chunk);
         for (const byte of chunk) model.push(byte);
+        queue.push(chunk);
       } else if (action < 15) {
         writer.room = random.below(model.length + 100);
         const outcome = queue.drainTo(writer);

@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, test } from "vitest";
+import { RELEASE_FROM_BYTES } from "../../src/core/byte-queue.ts";
 import { Flow, QUEUE_HIGH_BYTES, QUEUE_LOW_BYTES } from "../../src/worker/flow.ts";
 import { Pace } from "../../src/worker/pace.ts";
 import { FakeSocket } from "../support/fake-socket.ts";
@@ -23,6 +24,12 @@ describe("a flow", () => {
     expect(flow.queue).toBeNull();
     expect(to.written).toHaveLength(1_000_000);
     expect(from.calls).toEqual([]);
+  });
+
+  test("gives the memory of a large chunk back that the receiver takes whole", () => {
+    const [small, large] = [bytes(RELEASE_FROM_BYTES - 1), bytes(RELEASE_FROM_BYTES)];
+    for (const chunk of [small, large]) flow.forward(chunk);
+    expect([small.length, large.length]).toEqual([RELEASE_FROM_BYTES - 1, 0]);
   });
 
   test("keeps what the receiver does not take, and everything after it, in order", () => {
