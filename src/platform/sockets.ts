@@ -18,6 +18,10 @@ const SO_REUSEPORT = 15;
 const SO_ATTACH_FILTER = 26;
 const SO_ATTACH_REUSEPORT_CBPF = 51;
 const SO_DETACH_REUSEPORT_BPF = 68;
+const MSG_PEEK = 0x2;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_MORE = 0x8000;
 const SOL_IP = 0;
 const IP_BIND_ADDRESS_NO_PORT = 24;
 const SOL_TCP = 6;
@@ -361,6 +365,21 @@ function abandoned(c: Libc, fd: number): number {
   const error = errno(c);
   c.close(fd);
   return -error;
+}
+
+const oneByte = new Uint8Array(1);
+
+/** Whether everything has been read that a connected socket's peer has sent, its FIN excepted, which has come. Hot path. */
+export function finIsNext(fd: number): boolean {
+  return Number(libc().recv(fd, oneByte, 1, MSG_PEEK | MSG_DONTWAIT)) === 0;
+}
+
+/**
+ * Puts bytes into a socket that a FIN is to follow at once, so that both can go in one segment (send(2), MSG_MORE). How many
+ * were taken; 0 also where the socket has failed, which the next write will say. Hot path.
+ */
+export function sendBeforeFin(fd: number, bytes: Uint8Array): number {
+  return Math.max(0, Number(libc().send(fd, bytes, bytes.length, MSG_MORE | MSG_DONTWAIT | MSG_NOSIGNAL)));
 }
 
 const CLOCK_MONOTONIC = 1;

@@ -20,6 +20,7 @@ import { clientGone, handshakeTimedOut, readHead } from "./opening.ts";
 import { Pace } from "./pace.ts";
 import type { DataPlane } from "./plane.ts";
 import type { Backend, Pool } from "./pool.ts";
+import { sendWithFin } from "./short-reply.ts";
 import { splice, SPLICE_FROM_BYTES } from "./splicing.ts";
 import { dueEnd, nextDueMs } from "./timeouts.ts";
 
@@ -192,7 +193,13 @@ export class Connection implements TimerNode {
     if (this.phase === "dialing") connected(this, socket);
     if (this.phase !== "relaying") return;
     const { length } = chunk;
+    const isFirst = this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut] === 0;
     this.countOut(length);
+    if (isFirst) {
+      const sent = sendWithFin(this, chunk);
+      if (sent === length) return this.#backendFinished();
+      if (sent > 0) chunk = chunk.subarray(sent);
+    }
     if (!this.down.forward(chunk)) this.finish("reset", "client");
     else if (length >= SPLICE_FROM_BYTES) splice(this, this.down);
   }

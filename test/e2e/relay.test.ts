@@ -93,6 +93,47 @@ describe("bytes", () => {
   });
 });
 
+describe("a short reply and its FIN", () => {
+  /** What the backend does meanwhile lies in lb's socket when it goes on. */
+  async function whileHeld(task: () => Promise<unknown>): Promise<void> {
+    process.kill(lb.pid, "SIGSTOP");
+    try {
+      await task();
+    } finally {
+      process.kill(lb.pid, "SIGCONT");
+    }
+  }
+
+  test("go to the client in one segment where both have come", async () => {
+    const { client, server } = await pair();
+    await client.send("question");
+    expect((await server.read(8)).text).toBe("question");
+    const before = await client.segments();
+    await whileHeld(async () => {
+      await server.send("answer");
+      await server.finish();
+    });
+    expect(await client.read(100)).toEqual({ text: "answer", end: "fin" });
+    expect(await client.segments()).toBe(before + 1);
+    await client.send("late words");
+    expect((await server.read(10)).text).toBe("late words");
+    await client.close();
+    expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 18, bytes_out: 6 });
+  });
+
+  test("come whole where the client's socket does not take all of it", async () => {
+    // Small segments keep lb's buffer towards the client below what the backend sends.
+    const { client, server } = await pair({ rcvbuf: 4096, maxseg: 536 });
+    const count = 60_000;
+    let sent = { sent: 0, crc: 0 };
+    await whileHeld(async () => (sent = await server.sendStream(count, true)));
+    expect(sent.sent).toBe(count);
+    expect(await client.drain()).toMatchObject({ count, crc: sent.crc, end: "fin" });
+    await client.close();
+    expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_out: count });
+  });
+});
+
 describe("a FIN", () => {
   test("of the client goes on as one, and the whole reply still comes", async () => {
     const { client, server } = await pair();

@@ -11,6 +11,8 @@ export type PeerEnd = "fin" | "reset";
 export interface SocketOptions {
   /** SO_RCVBUF and SO_SNDBUF; the kernel's own if left out. */
   rcvbuf?: number;
+  /** Of a client's: TCP_MAXSEG, which keeps buffers small on both sides. */
+  maxseg?: number;
   sndbuf?: number;
 }
 
@@ -172,6 +174,11 @@ export class PeerSocket extends PythonSocket {
   /** Reads for `skipMs`, and then counts what comes in the next `ms`. */
   measure(skipMs: number, ms: number): Promise<{ count: number; seconds: number }> {
     return this.call("measure", { skip_ms: skipMs, ms });
+  }
+
+  /** How many segments have come so far. */
+  async segments(): Promise<number> {
+    return (await this.call<{ count: number }>("segments")).count;
   }
 
   /** FIN; reading goes on. */

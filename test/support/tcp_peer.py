@@ -48,13 +48,15 @@ def text_of(name):
     return "unix"
 
 
-def make(address, rcvbuf, sndbuf):
+def make(address, rcvbuf, sndbuf, maxseg=0):
     family, name = parse(address)
     sock = socket.socket(family, socket.SOCK_STREAM)
     if rcvbuf:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
     if sndbuf:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sndbuf)
+    if maxseg:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, maxseg)
     return sock, name
 
 
@@ -72,8 +74,8 @@ def accept(on):
     return {"socket": keep(sock), "peer": text_of(peer)}
 
 
-def connect(address, rcvbuf=0, sndbuf=0, source=None):
-    sock, name = make(address, rcvbuf, sndbuf)
+def connect(address, rcvbuf=0, sndbuf=0, maxseg=0, source=None):
+    sock, name = make(address, rcvbuf, sndbuf, maxseg)
     if source:
         sock.bind((source, 0))
     sock.settimeout(TIMEOUT_S)
@@ -176,6 +178,12 @@ def measure(on, skip_ms, ms):
     while time.monotonic() < start + ms / 1000:
         count += len(sock.recv(1 << 18))
     return {"count": count, "seconds": time.monotonic() - start}
+
+
+def segments(on):
+    """How many segments have come, as tcpi_segs_in counts them (linux/tcp.h)."""
+    info = sockets[on].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
+    return {"count": struct.unpack_from("I", info, 140)[0]}
 
 
 # ---------------------------------------------------------------------- ends
@@ -284,7 +292,7 @@ def drain_many(group):
 OPERATIONS = {
     name: globals()[name]
     for name in (
-        "listen accept connect send send_stream fill read drain measure finish reset close hung_up "
+        "listen accept connect send send_stream fill read drain measure segments finish reset close hung_up "
         "push_many finish_many close_many accept_many drain_many"
     ).split()
 }
