@@ -126,7 +126,8 @@ export class ByteQueue {
       chunks[this.#head] = compact(chunk.subarray(taken));
       return;
     }
-    release(chunk);
+    // Its buffer is at most twice as large.
+    if (chunk.byteLength * 2 >= RELEASE_FROM_BYTES) release(chunk);
     chunks[this.#head++] = null;
     if (this.#head === chunks.length) {
       this.#chunks = [];
