@@ -20,11 +20,10 @@ const SO_ATTACH_REUSEPORT_CBPF = 51;
 const SO_DETACH_REUSEPORT_BPF = 68;
 const MSG_PEEK = 0x2;
 const MSG_DONTWAIT = 0x40;
-const MSG_NOSIGNAL = 0x4000;
-const MSG_MORE = 0x8000;
 const SOL_IP = 0;
 const IP_BIND_ADDRESS_NO_PORT = 24;
 const SOL_TCP = 6;
+const TCP_CORK = 3;
 const TCP_KEEPIDLE = 4;
 const TCP_KEEPINTVL = 5;
 const TCP_KEEPCNT = 6;
@@ -375,11 +374,11 @@ export function finIsNext(fd: number): boolean {
 }
 
 /**
- * Puts bytes into a socket that a FIN is to follow at once, so that both can go in one segment (send(2), MSG_MORE). How many
- * were taken; 0 also where the socket has failed, which the next write will say. Hot path.
+ * Holds back what is written to a TCP socket until it fills a segment (tcp(7), TCP_CORK), or lets it go. A shutdown sends what
+ * is held back and the FIN in one. Nothing happens on a unix socket. Hot path.
  */
-export function sendBeforeFin(fd: number, bytes: Uint8Array): number {
-  return Math.max(0, Number(libc().send(fd, bytes, bytes.length, MSG_MORE | MSG_DONTWAIT | MSG_NOSIGNAL)));
+export function cork(fd: number, held: boolean): void {
+  setInt(fd, SOL_TCP, TCP_CORK, held ? 1 : 0);
 }
 
 const CLOCK_MONOTONIC = 1;

@@ -20,7 +20,7 @@ import { clientGone, handshakeTimedOut, readHead } from "./opening.ts";
 import { Pace } from "./pace.ts";
 import type { DataPlane } from "./plane.ts";
 import type { Backend, Pool } from "./pool.ts";
-import { sendWithFin } from "./short-reply.ts";
+import { holdForFin, letGo } from "./short-reply.ts";
 import { splice, SPLICE_FROM_BYTES } from "./splicing.ts";
 import { dueEnd, nextDueMs } from "./timeouts.ts";
 
@@ -195,13 +195,17 @@ export class Connection implements TimerNode {
     const { length } = chunk;
     const isFirst = this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut] === 0;
     this.countOut(length);
-    if (isFirst) {
-      const sent = sendWithFin(this, chunk);
-      if (sent === length) return this.#backendFinished();
-      if (sent > 0) chunk = chunk.subarray(sent);
-    }
+    const isLast = isFirst && holdForFin(this);
     if (!this.down.forward(chunk)) this.finish("reset", "client");
+    else if (isLast) this.#sendWithFin();
     else if (length >= SPLICE_FROM_BYTES) splice(this, this.down);
+  }
+
+  // A TLS socket may have run a handler of its end.
+  #sendWithFin(): void {
+    if (this.phase !== "relaying") return;
+    if (this.down.drained) this.#backendFinished();
+    else letGo(this);
   }
 
   countOut(bytes: number): void {

@@ -94,22 +94,12 @@ describe("bytes", () => {
 });
 
 describe("a short reply and its FIN", () => {
-  /** What the backend does meanwhile lies in lb's socket when it goes on. */
-  async function whileHeld(task: () => Promise<unknown>): Promise<void> {
-    process.kill(lb.pid, "SIGSTOP");
-    try {
-      await task();
-    } finally {
-      process.kill(lb.pid, "SIGCONT");
-    }
-  }
-
   test("go to the client in one segment where both have come", async () => {
     const { client, server } = await pair();
     await client.send("question");
     expect((await server.read(8)).text).toBe("question");
     const before = await client.segments();
-    await whileHeld(async () => {
+    await lb.whileHeld(async () => {
       await server.send("answer");
       await server.finish();
     });
@@ -126,7 +116,7 @@ describe("a short reply and its FIN", () => {
     const { client, server } = await pair({ rcvbuf: 4096, maxseg: 536 });
     const count = 60_000;
     let sent = { sent: 0, crc: 0 };
-    await whileHeld(async () => (sent = await server.sendStream(count, true)));
+    await lb.whileHeld(async () => (sent = await server.sendStream(count, true)));
     expect(sent.sent).toBe(count);
     expect(await client.drain()).toMatchObject({ count, crc: sent.crc, end: "fin" });
     await client.close();

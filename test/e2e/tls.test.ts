@@ -403,6 +403,23 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 10, bytes_out: 8 });
     });
 
+    test("a short reply, close_notify and FIN are one segment where the backend's FIN is there already", async () => {
+      const { client, peer } = await pair();
+      await client.send("question");
+      expect(await peer.read("question")).toMatchObject({ data: "question" });
+      const before = await client.segments();
+      await lb.whileHeld(async () => {
+        await peer.send("answer");
+        await peer.finish();
+      });
+      expect(await client.read()).toEqual({ data: "answer", end: "close_notify" });
+      expect(await client.rawEnd()).toBe("fin");
+      expect(await client.segments()).toBe(before + 1);
+      await client.finish();
+      expect(await peer.read()).toEqual({ data: "", end: "fin" });
+      expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 8, bytes_out: 6 });
+    });
+
     test("the backend's reset is no close_notify", async () => {
       const { client, peer } = await pair();
       await peer.send("half an ans");

@@ -319,6 +319,16 @@ export class Lb {
     return { ok, generation: config.generation, error: config.last_reload_error };
   }
 
+  /** The process stands still meanwhile: what peers send then lies in its sockets, all of it, when it goes on. */
+  async whileHeld(task: () => Promise<unknown>): Promise<void> {
+    this.signal("SIGSTOP");
+    try {
+      await task();
+    } finally {
+      this.signal("SIGCONT");
+    }
+  }
+
   signal(name: NodeJS.Signals): void {
     this.#child?.kill(name);
   }

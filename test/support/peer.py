@@ -209,6 +209,10 @@ class Connection:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
+    def segments_in(self):
+        """How many segments have come, as tcpi_segs_in counts them (linux/tcp.h)."""
+        return struct.unpack_from("I", self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232), 140)[0]
+
     def raw_end(self):
         """How the TCP connection under it ends: "fin" or "reset"."""
         try:

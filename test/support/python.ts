@@ -222,6 +222,11 @@ export class PythonPeer {
     await this.#act("reset");
   }
 
+  /** How many TCP segments have come so far. */
+  segments(): Promise<number> {
+    return this.#call("act", { what: "segments_in" });
+  }
+
   /** Waits for the end of the TCP connection, whatever TLS has said. */
   rawEnd(): Promise<"fin" | "reset"> {
     return this.#call("act", { what: "raw_end" });
