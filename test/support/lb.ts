@@ -429,10 +429,15 @@ const PORT_FIRST = 10_000;
 const PORT_LAST = 32_000;
 const given = new Set<number>();
 
+/** Of so many neighbouring ports each thread that runs tests has one, so that no two find the same one free. */
+const PORT_SHARES = 16;
+
 /** A port on which nobody listens, on any address; never the same one twice. */
 export async function freePort(): Promise<number> {
+  const own = Number(process.env["VITEST_POOL_ID"] ?? 0) % PORT_SHARES;
   for (;;) {
-    const port = PORT_FIRST + Math.floor(Math.random() * (PORT_LAST - PORT_FIRST));
+    const at = PORT_FIRST + Math.floor(Math.random() * (PORT_LAST - PORT_FIRST));
+    const port = at - (at % PORT_SHARES) + own;
     if (given.has(port)) continue;
     given.add(port);
     if (await isFree(port)) return port;
