@@ -95,7 +95,9 @@ export class TlsServer {
       // `ciphers` is an order of preference, and while the runtime's list has weak suites the client must not choose them.
       honorCipherOrder: true,
       ...(ciphers === "" ? {} : { ciphers }),
-      ...(clientCa === null ? {} : { ca: clientCa }),
+      // BoringSSL looks for the issuer of a certificate that comes without a chain, at each handshake: in the files of the
+      // system's CAs if it is given no others, and a file that is not there is looked for each time.
+      ca: clientCa ?? chosen.map(({ cert }) => cert),
       ...(clientCrl === null ? {} : { crl: clientCrl }),
     });
     this.#contexts.set(key, context as TlsContext);
