@@ -210,8 +210,12 @@ class Connection:
         self.socket.close()
 
     def segments_in(self):
-        """How many segments have come, as tcpi_segs_in counts them (linux/tcp.h)."""
-        return struct.unpack_from("I", self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232), 140)[0]
+        """How many segments have come, once all that was sent is acknowledged: tcpi_segs_in, tcpi_unacked (linux/tcp.h)."""
+        while True:
+            info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
+            if struct.unpack_from("I", info, 24)[0] == 0:
+                return struct.unpack_from("I", info, 140)[0]
+            time.sleep(0.002)
 
     def raw_end(self):
         """How the TCP connection under it ends: "fin" or "reset"."""

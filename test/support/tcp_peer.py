@@ -181,9 +181,12 @@ def measure(on, skip_ms, ms):
 
 
 def segments(on):
-    """How many segments have come, as tcpi_segs_in counts them (linux/tcp.h)."""
-    info = sockets[on].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
-    return {"count": struct.unpack_from("I", info, 140)[0]}
+    """How many segments have come, once all that was sent is acknowledged: tcpi_segs_in, tcpi_unacked (linux/tcp.h)."""
+    while True:
+        info = sockets[on].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
+        if struct.unpack_from("I", info, 24)[0] == 0:
+            return {"count": struct.unpack_from("I", info, 140)[0]}
+        time.sleep(0.002)
 
 
 # ---------------------------------------------------------------------- ends
