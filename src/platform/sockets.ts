@@ -33,6 +33,7 @@ const TCP_INFO_BYTES_RECEIVED = 16;
 const SOL_IPV6 = 41;
 const IPV6_V6ONLY = 26;
 const F_DUPFD_CLOEXEC = 1030;
+const EAGAIN = 11;
 const EINPROGRESS = 115;
 const EAFNOSUPPORT = 97;
 
@@ -368,9 +369,21 @@ function abandoned(c: Libc, fd: number): number {
 
 const oneByte = new Uint8Array(1);
 
-/** Whether everything has been read that a connected socket's peer has sent, its FIN excepted, which has come. Hot path. */
-export function finIsNext(fd: number): boolean {
-  return Number(libc().recv(fd, oneByte, 1, MSG_PEEK | MSG_DONTWAIT)) === 0;
+/** What comes next of a peer: bytes or nothing yet, its FIN, or its reset. */
+export const NO_END = 0;
+export const FIN_NEXT = 1;
+export const RESET_NEXT = 2;
+
+/**
+ * What is to be read next from a connected socket. RESET_NEXT is told once: whoever reads after that finds a socket without an
+ * error, as at a FIN (sock_error in net/core/sock.h takes the error away). Hot path.
+ */
+export function nextOf(fd: number): typeof NO_END | typeof FIN_NEXT | typeof RESET_NEXT {
+  const c = libc();
+  const bytes = Number(c.recv(fd, oneByte, 1, MSG_PEEK | MSG_DONTWAIT));
+  if (bytes > 0) return NO_END;
+  if (bytes === 0) return FIN_NEXT;
+  return errno(c) === EAGAIN ? NO_END : RESET_NEXT;
 }
 
 /**

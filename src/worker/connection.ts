@@ -5,7 +5,7 @@
 import type { Socket } from "bun";
 import type { End, EndedBy } from "../core/ends.ts";
 import type { TimerNode } from "../core/timer-wheel.ts";
-import { setKeepalive } from "../platform/sockets.ts";
+import { FIN_NEXT, NO_END, RESET_NEXT, setKeepalive } from "../platform/sockets.ts";
 import { BACKEND, LISTENER, WORKER } from "../shared/counters.ts";
 import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
 import type { ProxyEnd } from "../wire/proxy-protocol.ts";
@@ -195,9 +195,10 @@ export class Connection implements TimerNode {
     const { length } = chunk;
     const isFirst = this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut] === 0;
     this.countOut(length);
-    const isLast = isFirst && holdForFin(this);
+    const next = isFirst ? holdForFin(this) : NO_END;
     if (!this.down.forward(chunk)) this.finish("reset", "client");
-    else if (isLast) this.#sendWithFin();
+    else if (next === FIN_NEXT) this.#sendWithFin();
+    else if (next === RESET_NEXT) this.finish("reset", "backend");
     else if (length >= SPLICE_FROM_BYTES) splice(this, this.down);
   }
 

@@ -124,6 +124,37 @@ describe("a short reply and its FIN", () => {
   });
 });
 
+describe("a short reply with a reset behind it", () => {
+  test("is no whole one", async () => {
+    const { client, server } = await pair();
+    await client.send("question");
+    expect((await server.read(8)).text).toBe("question");
+    await lb.whileHeld(async () => {
+      await server.send("half an ans");
+      await server.reset();
+    });
+    expect(await client.read(100)).toMatchObject({ end: "reset" });
+    expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: "backend" });
+  });
+
+  test("is none from a unix socket either that is closed with bytes of the client unread", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "lb-relay-"));
+    const backend = await servers.listen(`unix:${folder}/backend.sock`);
+    const bind = `127.0.0.1:${await freePort()}`;
+    await using lb = await startLb(config(bind, backend.address));
+    const { client, server } = await backend.pairWith(clients.connect(bind));
+    await client.send("question");
+    expect((await server.read(1)).text).toBe("q");
+    await lb.whileHeld(async () => {
+      await server.send("half an ans");
+      await server.close();
+    });
+    expect(await client.read(100)).toMatchObject({ end: "reset" });
+    expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: "backend" });
+    await rm(folder, { recursive: true });
+  });
+});
+
 describe("a FIN", () => {
   test("of the client goes on as one, and the whole reply still comes", async () => {
     const { client, server } = await pair();

@@ -420,6 +420,18 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 8, bytes_out: 6 });
     });
 
+    test("a short reply with a reset behind it is followed by no close_notify", async () => {
+      const { client, peer } = await pair();
+      await client.send("question");
+      expect(await peer.read("question")).toMatchObject({ data: "question" });
+      await lb.whileHeld(async () => {
+        await peer.send("half an ans");
+        await peer.reset();
+      });
+      expect(await client.read()).toMatchObject({ end: "reset" });
+      expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: "backend" });
+    });
+
     test("the backend's reset is no close_notify", async () => {
       const { client, peer } = await pair();
       await peer.send("half an ans");
@@ -489,6 +501,35 @@ describe("who reads slowly", () => {
     },
   );
 });
+
+describe.each(WAYS)(
+  "a client that is turned away before its handshake, on a listener whose sockets are %s",
+  (_, leaves) => {
+    test.each([
+      ["denied", 'deny = ["127.0.0.1"]', "reset"],
+      ["denied", 'deny = ["127.0.0.1"]', "close"],
+      ["rate_limited", 'rate_limit = { rate = "1/h", burst = 1 }', "reset"],
+      ["rate_limited", 'rate_limit = { rate = "1/h", burst = 1 }', "close"],
+    ])("%s: %s, %s", async (end, of, overLimit) => {
+      const port = await freePort();
+      const limited = listener("web", port, leaves(), { of: `${of}\nover_limit = "${overLimit}"` });
+      await using lb = await startLb(`workers = 1\n${limited}${pool("app", backend.address)}`);
+      // The first of its address takes the only token.
+      if (end === "rate_limited") {
+        const first = await connect(port);
+        first.finish();
+        await first.ended;
+      }
+      await lb.waitIdle();
+      const before = descriptors(lb.pid);
+      using client = await connect(port);
+      expect(await client.ended).toBe(overLimit === "reset" ? "reset" : "eof");
+      client.finish();
+      expect(await lb.lineOf(client)).toMatchObject({ end, end_by: "lb" });
+      await eventually("the descriptors are free", () => descriptors(lb.pid) <= before);
+    });
+  },
+);
 
 describe.each(WAYS)("a client that does not go on, %s", (_, leaves) => {
   const HANDSHAKE_MS = 500;

@@ -1,21 +1,26 @@
 import { once } from "node:events";
 import { mkdtempSync, rmSync, statSync } from "node:fs";
-import { connect, type NetConnectOpts, type Socket as Peer } from "node:net";
+import { connect, createServer, type AddressInfo, type NetConnectOpts, type Socket as Peer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parseAddress } from "../../src/core/address.ts";
 import { descriptorOf, listenOnDescriptor, type Listening } from "../../src/platform/bun.ts";
+import { openLibc } from "../../src/platform/libc.ts";
 import {
   beginConnect,
   closeDescriptor,
   duplicate,
+  FIN_NEXT,
   listenOn,
   monotonicNs,
+  nextOf,
+  NO_END,
   openFilesLimit,
   ownSockets,
   peerAddress,
   refuseNewcomers,
+  RESET_NEXT,
   resetOnClose,
   setBacklog,
   setKeepalive,
@@ -25,6 +30,8 @@ import {
 import { endpoint, listenAt } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
 import {
+  CLOSE_WAIT,
+  CLOSED,
   closedOnExec,
   ESTABLISHED,
   SO_KEEPALIVE,
@@ -394,6 +401,42 @@ describe("peerAddress", () => {
 
   test("says when there is no peer", async () => {
     expect(read(listening(`127.0.0.1:${await freePort()}`))).toBeNull();
+  });
+});
+
+describe("nextOf", () => {
+  /** A descriptor from which nobody reads, connected to a peer of another make. */
+  async function connected(): Promise<{ fd: number; peer: Peer }> {
+    const server = createServer();
+    atEnd.push(() => server.close());
+    const accepted = once(server, "connection");
+    await once(server.listen(0, "127.0.0.1"), "listening");
+    const { port } = server.address() as AddressInfo;
+    const fd = beginConnect(sockaddr(endpoint(`127.0.0.1:${port}`)), null);
+    atEnd.push(() => closeDescriptor(fd));
+    const [peer] = (await accepted) as [Peer];
+    atEnd.push(() => peer.destroy());
+    return { fd, peer };
+  }
+
+  const readByte = (fd: number): number => Number(openLibc()!.recv(fd, new Uint8Array(1), 1, 0));
+
+  test("is a FIN only when every byte before it has been read", async () => {
+    const { fd, peer } = await connected();
+    expect(nextOf(fd)).toBe(NO_END);
+    peer.end("x");
+    await once(peer, "finish");
+    await eventually("the FIN is there", () => tcpInfo(fd).state === CLOSE_WAIT);
+    expect(nextOf(fd)).toBe(NO_END);
+    expect(readByte(fd)).toBe(1);
+    expect([nextOf(fd), nextOf(fd)]).toEqual([FIN_NEXT, FIN_NEXT]);
+  });
+
+  test("is a reset, once, and then looks like a FIN", async () => {
+    const { fd, peer } = await connected();
+    peer.resetAndDestroy();
+    await eventually("the reset is there", () => tcpInfo(fd).state === CLOSED);
+    expect([nextOf(fd), nextOf(fd)]).toEqual([RESET_NEXT, FIN_NEXT]);
   });
 });
 

@@ -12,6 +12,8 @@ const TCP_INFO = 11;
 
 export const ESTABLISHED = 1;
 export const SYN_SENT = 2;
+export const CLOSED = 7;
+export const CLOSE_WAIT = 8;
 
 /** A socket option that is an int. */
 export function socketOption(fd: number, level: number, option: number): number {
