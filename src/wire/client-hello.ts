@@ -276,13 +276,13 @@ function readServerName(data: Cursor, hello: ClientHello): string | null {
     if (name.left === 0 || name.left > SERVER_NAME_BYTES_MAX) return `a host name of ${name.left} bytes`;
     const text = name.text();
     if (text.includes("\0")) return "a NUL in the host name";
-    hello.serverName = hostName(text);
+    hello.serverName = hostNameOf(text);
   }
   return null;
 }
 
-/** The name in its one form, or null if no host has it. */
-function hostName(text: string): string | null {
+/** A server name as it was sent (RFC 6066 section 3) in its one form, or null if no host has it, such as an address. */
+export function hostNameOf(text: string): string | null {
   const name = (text.endsWith(".") ? text.slice(0, -1) : text).toLowerCase();
   return /^[a-z\d_-]{1,63}(\.[a-z\d_-]{1,63})*$/.test(name) && parseAddress(name) === null ? name : null;
 }

@@ -115,7 +115,12 @@ export class DataPlane {
         if (this.#served.get(key)?.tls !== listener.acceptsTls) begun.set(key, this.#listen(socket, listener));
       }
     } catch (error) {
-      for (const { listening } of begun.values()) listening.stop(false);
+      for (const [key, { listening }] of begun) {
+        listening.stop(false);
+        // To listen on a duplicate has set the length of a queue that others serve.
+        const served = this.#served.get(key);
+        if (served !== undefined) setBacklog(served.fd, served.backlog);
+      }
       this.#post({ kind: "refused", generation: plan.generation, reason: String(error) });
       return;
     }
@@ -165,13 +170,14 @@ export class DataPlane {
   // its key: another descriptor of the same socket, so what waits in its queue is accepted by the one or the other.
   #serve(sockets: readonly SocketPlan[], listeners: ReadonlyMap<number, Listener>, begun: Map<string, Served>): void {
     const wanted = new Map(sockets.map((socket) => [keyOf(socket), socket]));
+    const replaced: Listening[] = [];
     for (const [key, served] of this.#served) {
       const socket = wanted.get(key);
       const listener = socket && listeners.get(socket.listener);
       if (socket === undefined || listener === undefined) {
         this.#retire(key);
       } else if (begun.has(key)) {
-        served.listening.stop(false);
+        replaced.push(served.listening);
       } else {
         served.acceptor.listener = listener;
         if (served.backlog !== socket.backlog && served.fd >= 0) setBacklog(served.fd, socket.backlog);
@@ -180,6 +186,7 @@ export class DataPlane {
     }
     for (const [key, served] of begun) this.#served.set(key, served);
     this.#noteListening();
+    for (const listening of replaced) listening.stop(false);
   }
 
   #retire(key: string): void {

@@ -7,7 +7,7 @@ import { endedUnheard } from "../platform/sockets.ts";
 import type { TlsFailure } from "../shared/counters.ts";
 import { HANDSHAKE_BUCKETS_MS, LISTENER, TLS_FAILURES } from "../shared/counters.ts";
 import { ROW, ROW_FLOAT, ROW_WORDS } from "../shared/ledger.ts";
-import type { ClientHello } from "../wire/client-hello.ts";
+import { hostNameOf, type ClientHello } from "../wire/client-hello.ts";
 import { Ciphertext } from "./ciphertext.ts";
 import type { Connection } from "./connection.ts";
 import { route } from "./routing.ts";
@@ -57,7 +57,8 @@ export const tlsClientEvents: TlsHandler<Connection> = {
 
 function handshakeDone(connection: Connection, socket: Socket<Connection>, done: boolean, error: Error | null): void {
   if (connection.phase !== "securing") return;
-  if (connection.sni === "") connection.sni = (socket as unknown as TlsFacts).getServername()?.toLowerCase() ?? "";
+  if (connection.listener.acceptsTls !== null)
+    connection.sni = hostNameOf((socket as unknown as TlsFacts).getServername() ?? "") ?? "";
   // So Bun tells of a FIN before the handshake is done, where the socket was accepted as TLS.
   if (!done && (error as { code?: string } | null)?.code === "ECONNRESET") return handshakeCut(connection);
   const failure = done ? certificateFault(connection, socket) : reasonOf(error);
@@ -66,7 +67,7 @@ function handshakeDone(connection: Connection, socket: Socket<Connection>, done:
     return connection.finish("handshake_failed", "client", failure);
   }
   const { counters } = connection.listener;
-  connection.tlsVersion = (socket as unknown as TlsFacts).getTLSVersion() ?? "";
+  connection.tlsVersion = (socket as unknown as TlsFacts).getTLSVersion() ?? "unknown";
   connection.alpn = typeof socket.alpnProtocol === "string" ? socket.alpnProtocol : "";
   const resumed = socket.isSessionReused() ? 1 : 0;
   counters[(connection.tlsVersion === "TLSv1.3" ? LISTENER.tls13 : LISTENER.tls12) + resumed]!++;

@@ -17,7 +17,7 @@ let backend: Backend;
 let leaf: Leaf;
 let soon: Leaf;
 let lb: Lb;
-let ports: { web: number; one: number; auth: number; plain: number };
+let ports: { web: number; one: number; two: number; auth: number; plain: number };
 
 const DAY_MS = 86_400_000;
 const SOON_DAYS = 40;
@@ -28,8 +28,8 @@ setUpUnless(peersMissing, async (keep) => {
   ca = await keep(Authority.make());
   const until = new Date(Date.now() + SOON_DAYS * DAY_MS).toISOString().replace(/[-:T]|\.\d+/g, "");
   [leaf, soon] = await Promise.all([ca.leaf("a.example"), ca.leaf("b.example", { until })]);
-  const [web, one, auth, plain] = await freePorts(4);
-  ports = { web, one, auth, plain };
+  const [web, one, two, auth, plain] = await freePorts(5);
+  ports = { web, one, two, auth, plain };
   lb = await keep(startLb(config()));
 });
 
@@ -53,6 +53,11 @@ function config(more = ""): string {
     ${certificates(leaf)}
     alpn = ["h2"]
     ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256"
+    [listeners.two]
+    bind = "127.0.0.1:${ports.two}"
+    pool = "app"
+    [listeners.two.tls]
+    ${certificates(leaf, soon)}
     [listeners.auth]
     bind = "127.0.0.1:${ports.auth}"
     pool = "app"
@@ -78,6 +83,13 @@ describe("the access log", () => {
     expect(await lb.lineOf(new_)).toMatchObject({ end: "eof", sni: "a.example", tls: "TLSv1.3" });
     const old = await sClient(ports.web, "-tls1_2", "-servername", "b.example");
     expect(await lb.lineOf(old)).toMatchObject({ end: "eof", sni: "b.example", tls: "TLSv1.2" });
+  });
+
+  test("has the name in its one form, and no name that is none, on a listener that accepts TLS too", async () => {
+    for (const port of [ports.one, ports.two]) {
+      expect((await lb.lineOf(await sClient(port, "-servername", "A.Example."))).sni).toBe("a.example");
+      expect((await lb.lineOf(await sClient(port, "-servername", "127.0.0.1"))).sni).toBeUndefined();
+    }
   });
 
   test("has neither where there was none", async () => {
@@ -205,13 +217,17 @@ describe("the metrics", () => {
     expect(await count("lb_tls_handshake_failures_total", { listener })).toBe(before + 1);
   });
 
-  test.each(["web", "one"] as const)("count no failure where nothing was said: %s", async (listener) => {
+  test.each([
+    ["web", "finish", "eof"],
+    ["web", "reset", "reset"],
+    ["one", "finish", "eof"],
+    ["one", "reset", "reset"],
+  ] as const)("count no failure where nothing was said: %s, %s", async (listener, how, end) => {
     const failed = () => count("lb_tls_handshake_failures_total", { listener });
-    const ended = () => count("lb_listener_connections_ended_total", { listener, end: "eof", end_by: "client" });
+    const ended = () => count("lb_listener_connections_ended_total", { listener, end, end_by: "client" });
     const before = { failed: await failed(), ended: await ended() };
     using client = await connect(ports[listener]);
-    client.finish();
-    await client.ended;
+    client[how]();
     await eventually("it has ended", async () => (await ended()) === before.ended! + 1);
     expect(await failed()).toBe(before.failed);
   });
