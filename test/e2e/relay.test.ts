@@ -102,6 +102,7 @@ describe("a short reply and its FIN", () => {
     await lb.whileHeld(async () => {
       await server.send("answer");
       await server.finish();
+      await server.segments();
     });
     expect(await client.read(100)).toEqual({ text: "answer", end: "fin" });
     expect(await client.segments()).toBe(before + 1);

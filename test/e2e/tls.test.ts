@@ -411,6 +411,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       await lb.whileHeld(async () => {
         await peer.send("answer");
         await peer.finish();
+        await peer.segments();
       });
       expect(await client.read()).toEqual({ data: "answer", end: "close_notify" });
       expect(await client.rawEnd()).toBe("fin");

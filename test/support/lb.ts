@@ -8,6 +8,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll } from "vitest";
 import type { Snapshot } from "../../src/observe/snapshot.ts";
+import { eventually } from "./eventually.ts";
+import { standsStill } from "./proc.ts";
 
 const repository = join(import.meta.dirname, "../..");
 
@@ -323,6 +325,7 @@ export class Lb {
   async whileHeld(task: () => Promise<unknown>): Promise<void> {
     this.signal("SIGSTOP");
     try {
+      await eventually("every thread stands still", () => standsStill(this.pid));
       await task();
     } finally {
       this.signal("SIGCONT");

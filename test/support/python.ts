@@ -222,7 +222,7 @@ export class PythonPeer {
     await this.#act("reset");
   }
 
-  /** How many TCP segments have come, once all that was sent is acknowledged. */
+  /** How many TCP segments have come, once all that was sent is acknowledged, a FIN too. */
   segments(): Promise<number> {
     return this.#call("act", { what: "segments_in" });
   }

@@ -176,7 +176,7 @@ export class PeerSocket extends PythonSocket {
     return this.call("measure", { skip_ms: skipMs, ms });
   }
 
-  /** How many segments have come, once all that was sent is acknowledged. */
+  /** How many segments have come, once all that was sent is acknowledged, a FIN too. */
   async segments(): Promise<number> {
     return (await this.call<{ count: number }>("segments")).count;
   }
