@@ -202,7 +202,7 @@ export class Connection implements TimerNode {
     else if (length >= SPLICE_FROM_BYTES) splice(this, this.down);
   }
 
-  // A TLS socket may have run a handler of its end.
+  // The backend's first words are its last. A write to a TLS socket may have run the handler of its end.
   #sendWithFin(): void {
     if (this.phase !== "relaying") return;
     if (this.down.drained) this.#backendFinished();

@@ -1,6 +1,8 @@
 // TLS towards the clients, with OpenSSL, curl and Python as the clients: which certificate is shown to whom, what is refused
 // and with which alert, who needs a certificate, how connections end, and that nobody can hold one that is not done.
 import { execFile } from "node:child_process";
+import { copyFileSync } from "node:fs";
+import { join } from "node:path";
 import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
@@ -130,6 +132,20 @@ describe("which certificate is shown", () => {
       echoed: true,
       subject: "CN = a.example",
     });
+  });
+});
+
+describe.each(WAYS)("the chain of a certificate on a listener whose sockets are %s", (_, leaves) => {
+  test("is what its file holds: no issuer is looked for elsewhere", async () => {
+    const port = await freePort();
+    const { stdout } = await run("openssl", ["x509", "-in", ca.cert, "-noout", "-subject_hash"]);
+    // Where OpenSSL and BoringSSL look for an issuer, by the hash of its name.
+    copyFileSync(ca.cert, join(ca.dir, `${stdout.trim()}.0`));
+    await using _lb = await startLb(listener("web", port, leaves()) + pool("app", backend.address), {
+      env: { SSL_CERT_DIR: ca.dir },
+    });
+    const { output } = await sClient(port, "-showcerts");
+    expect(output.match(/BEGIN CERTIFICATE/g)).toHaveLength(1);
   });
 });
 
