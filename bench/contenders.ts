@@ -32,10 +32,17 @@ export const connectionsMax = 6000;
 
 export const lbPath = join(import.meta.dir, "../dist/lb");
 
-export const lb: Contender = {
-  name: "lb",
-  brand: "lb",
-  setUp: ({ folder, port, backendPort, certificate }) => ({
+export const lb: Contender = { name: "lb", brand: "lb", setUp: lbOf(lbPath) };
+
+/** A contender of the brand lb, run from another binary. */
+export function otherBuild(contender: Contender, binary: string): Contender {
+  return { ...contender, name: otherBuildName, setUp: lbOf(binary) };
+}
+
+export const otherBuildName = "lb, other build";
+
+function lbOf(binary: string): NonNullable<Contender["setUp"]> {
+  return ({ folder, port, backendPort, certificate }) => ({
     files: {
       "lb.toml": `
 workers = 1
@@ -59,9 +66,9 @@ keepalive = "0s"
 type = "off"
 `,
     },
-    command: [lbPath, join(folder, "lb.toml")],
-  }),
-};
+    command: [binary, join(folder, "lb.toml")],
+  });
+}
 
 export const haproxy: Contender = { name: "haproxy", brand: "haproxy", setUp: haproxyWith("") };
 

@@ -11,20 +11,25 @@ export interface Options {
   only: string[];
   /** Whether each proxy has a processor of its own, and the load the others. */
   pinned: boolean;
+  /** Another lb binary to compare with instead of haproxy and nginx; "" = none. */
+  against: string;
   /** Whether the run is long and whole enough to be kept. */
   kept: boolean;
 }
 
-export const usage = `bun bench/run.ts [--quick] [--only NAME]... [--rounds N] [--free]
+export const usage = `bun bench/run.ts [--quick] [--only NAME]... [--rounds N] [--against BINARY] [--free]
 
-  --quick      a short, rough run
-  --only NAME  this scenario alone; may be given several times
-  --rounds N   rounds instead of 5
-  --free       let the kernel place the processes, instead of one processor for the proxy and the others for the load
+  --quick           a short, rough run
+  --only NAME       this scenario alone; may be given several times
+  --rounds N        rounds instead of 5, or of 9 with --against
+  --against BINARY  compare this build of lb with another one, instead of with haproxy and nginx
+  --free            let the kernel place the processes, instead of one processor for the proxy and the others for the load
 
-Only a whole run (no --quick, no --only, no --free, at least 5 rounds) is written to bench/RESULTS.md.`;
+Only a whole run (no --quick, no --only, no --against, no --free, at least 5 rounds) is written to bench/RESULTS.md.`;
 
 const roundsOfWholeRun = 5;
+/** Enough for an interval that tells one per cent apart on a quiet machine. */
+const roundsAgainst = 9;
 
 /** The options, or a sentence on what is wrong with them. */
 export function parseOptions(args: string[], scenarios: string[]): Options | string {
@@ -35,18 +40,20 @@ export function parseOptions(args: string[], scenarios: string[]): Options | str
       quick: { type: "boolean", default: false },
       only: { type: "string", multiple: true, default: [] },
       rounds: { type: "string" },
+      against: { type: "string", default: "" },
       free: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
   });
-  const known = ["quick", "only", "rounds", "free", "help"];
+  const known = ["quick", "only", "rounds", "against", "free", "help"];
   const stranger = Object.keys(values).find((name) => !known.includes(name));
   if (stranger !== undefined || values.help === true) return usage;
   const only = (values.only as string[]).flatMap((names) => names.split(","));
   const unknown = only.find((name) => !scenarios.includes(name));
   if (unknown !== undefined) return `no scenario "${unknown}"; there are: ${scenarios.join(", ")}`;
   const quick = values.quick === true;
-  const rounds = Number(values.rounds ?? (quick ? 1 : roundsOfWholeRun));
+  const against = values.against as string;
+  const rounds = Number(values.rounds ?? (quick ? 1 : against === "" ? roundsOfWholeRun : roundsAgainst));
   if (!Number.isInteger(rounds) || rounds < 1) return "--rounds wants a whole number of at least 1";
   const pinned = values.free !== true;
   return {
@@ -55,6 +62,7 @@ export function parseOptions(args: string[], scenarios: string[]): Options | str
     seconds: quick ? 1 : 3,
     only,
     pinned,
-    kept: !quick && only.length === 0 && pinned && rounds >= roundsOfWholeRun,
+    against,
+    kept: !quick && against === "" && only.length === 0 && pinned && rounds >= roundsOfWholeRun,
   };
 }

@@ -23,7 +23,7 @@ const contender = known && { ...known, ...(tls && { tls: "ecdsa" as const }) };
 if (contender === undefined || kind === undefined || !["perf", "strace"].includes(tool)) fail(usage);
 
 const playground = new Playground(placementOn(true));
-const options = { rounds: 1, warmSeconds: 1, seconds, only: [], pinned: true, kept: false };
+const options = { rounds: 1, warmSeconds: 1, seconds, only: [], pinned: true, against: "", kept: false };
 const bench: Bench = { options, playground };
 
 await leavingNothingBehind(

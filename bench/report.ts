@@ -1,8 +1,8 @@
 // Turns the readings of a run into tables: how lb compares, what each contender reached, and where and how.
-import type { Brand, Contender } from "./contenders.ts";
+import { otherBuildName, type Brand, type Contender } from "./contenders.ts";
 import { foreignShareMax, type Outcome } from "./rounds.ts";
 import type { Metric } from "./scenario.ts";
-import { pairedRatios, spreadOf, type Spread } from "./statistics.ts";
+import { interval95, pairedRatios, spreadOf, type Spread } from "./statistics.ts";
 
 export interface Run {
   /** Date, machine, versions, settings: names and values. */
@@ -13,13 +13,9 @@ export interface Run {
 /** The whole report, as Markdown that also reads well in a terminal. */
 export function reportOf({ circumstances, outcomes }: Run): string {
   const failures = outcomes.flatMap((outcome) => outcome.failures);
+  const builds = outcomes.some(({ contenders }) => contenders.some(({ name }) => name === otherBuildName));
   const parts = [
-    "## How lb compares",
-    "A ratio is lb's value divided by the other's, taken in each round; shown are the median of the rounds and, in " +
-      "parentheses, the least and the greatest. Where higher is better, more than 1 speaks for lb; where lower is better, " +
-      "less than 1 does.",
-    comparison(outcomes),
-    ...choices(outcomes),
+    ...(builds ? comparedBuilds(outcomes) : comparedBrands(outcomes)),
     "## What each reached",
     "Median of the rounds, and the least and the greatest. `direct` is the backend without a proxy: the floor of the " +
       "latencies, and the most that this load can measure.",
@@ -31,6 +27,45 @@ export function reportOf({ circumstances, outcomes }: Run): string {
     ...(failures.length === 0 ? [] : ["## What failed", list(failures)]),
   ];
   return `${parts.filter((part) => part !== "").join("\n\n")}\n`;
+}
+
+function comparedBrands(outcomes: Outcome[]): string[] {
+  return [
+    "## How lb compares",
+    "A ratio is lb's value divided by the other's, taken in each round; shown are the median of the rounds and, in " +
+      "parentheses, the least and the greatest. Where higher is better, more than 1 speaks for lb; where lower is better, " +
+      "less than 1 does.",
+    comparison(outcomes),
+    ...choices(outcomes),
+  ];
+}
+
+/** At most this much worse may a build be and count as no slower. */
+const toleratedLoss = 0.01;
+
+function comparedBuilds(outcomes: Outcome[]): string[] {
+  const rows = outcomes.flatMap((outcome) => {
+    const [ours, theirs] = [outcome.contenders.find(({ name }) => name !== otherBuildName), otherOf(outcome)];
+    return comparedMetrics(outcome).map((metric) => {
+      const [now, before] = [readingsOf(outcome, ours, metric), readingsOf(outcome, theirs, metric)];
+      const interval = interval95(pairedRatios(now, before));
+      const range = interval && `${interval.mean.toFixed(3)} (${interval.low.toFixed(3)}–${interval.high.toFixed(3)})`;
+      const higher = metric.better === "higher";
+      const holds = interval && (higher ? interval.high >= 1 - toleratedLoss : interval.low <= 1 + toleratedLoss);
+      const verdict = holds === undefined ? "" : holds ? "holds" : "WORSE";
+      return [metric.title, metric.unit, metric.better, median(now), median(before), range ?? "–", verdict];
+    });
+  });
+  return [
+    "## How this build compares with the other",
+    "A ratio is this build's value divided by the other's, taken in each round; shown are the geometric mean and its 95 % " +
+      `confidence interval. It holds where the interval reaches what is at most ${toleratedLoss * 100} % worse.`,
+    table([["what", "unit", "better", "this build", "other build", "this/other", ""], ...rows]),
+  ];
+}
+
+function otherOf(outcome: Outcome): Contender | undefined {
+  return outcome.contenders.find(({ name }) => name === otherBuildName);
 }
 
 function comparison(outcomes: Outcome[]): string {

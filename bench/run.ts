@@ -1,6 +1,7 @@
 // lb beside haproxy and nginx stream, each on one thread, in alternation: `npm run bench`. See README.md.
 import { join } from "node:path";
 import { describeMachine, placementOn } from "./machine.ts";
+import { otherBuild, type Contender } from "./contenders.ts";
 import { parseOptions, type Options } from "./options.ts";
 import { findBrands, missingTools } from "./prepare.ts";
 import { leavingNothingBehind } from "./processes.ts";
@@ -29,8 +30,7 @@ await leavingNothingBehind(
   async () => {
     await playground.startBackend();
     for (const scenario of scenarios.filter(({ name }) => options.only.length === 0 || options.only.includes(name))) {
-      const contenders = scenario.contenders.filter(({ brand }) => brands.has(brand));
-      run.outcomes.push(await runRounds(scenario, contenders, bench));
+      run.outcomes.push(await runRounds(scenario, contendersOf(scenario.contenders), bench));
     }
   },
   () => playground.remove(),
@@ -44,6 +44,12 @@ if (options.kept && brands.has("lb")) {
   console.error(`bench: written to ${resultsPath}`);
 }
 process.exit(run.outcomes.some(({ failures }) => failures.length > 0) ? 1 : 0);
+
+function contendersOf(all: Contender[]): Contender[] {
+  const { against } = options;
+  if (against === "") return all.filter(({ brand }) => brands.has(brand));
+  return all.filter(({ brand }) => brand === "lb").flatMap((lb) => [lb, otherBuild(lb, against)]);
+}
 
 function askedFor(): Options {
   const names = scenarios.map(({ name }) => name);
@@ -61,6 +67,7 @@ function circumstances(): [string, string][] {
     ["Date", new Date().toISOString().slice(0, 10)],
     ...describeMachine(),
     ["lb", brands.get("lb") ?? "left out"],
+    ...(options.against === "" ? [] : [["Other build", options.against] as [string, string]]),
     ["Bun", Bun.version],
     ["HAProxy", brands.get("haproxy") ?? "left out"],
     ["nginx (proxy and backend)", brands.get("nginx") ?? "left out"],

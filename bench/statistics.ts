@@ -27,6 +27,30 @@ export function pairedRatios(ours: readonly (number | undefined)[], theirs: read
   });
 }
 
+/** Student's t for a two-sided 95 % interval, by degrees of freedom from 1; beyond the table the normal distribution's. */
+const T95 = [
+  12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131, 2.12, 2.11,
+  2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042,
+];
+
+export interface Interval {
+  /** Geometric mean. */
+  mean: number;
+  low: number;
+  high: number;
+}
+
+/** The 95 % confidence interval of a ratio's geometric mean (Student's t over logarithms); undefined below two ratios. */
+export function interval95(ratios: readonly number[]): Interval | undefined {
+  const n = ratios.length;
+  if (n < 2) return undefined;
+  const logs = ratios.map(Math.log);
+  const mean = logs.reduce((sum, log) => sum + log, 0) / n;
+  const variance = logs.reduce((sum, log) => sum + (log - mean) ** 2, 0) / (n - 1);
+  const half = (T95[n - 2] ?? 1.96) * Math.sqrt(variance / n);
+  return { mean: Math.exp(mean), low: Math.exp(mean - half), high: Math.exp(mean + half) };
+}
+
 /** The value below which this share (0 to 1) of the sorted values lies, by nearest rank. */
 export function quantile(sorted: ArrayLike<number>, share: number): number {
   if (sorted.length === 0) throw new Error("quantile of nothing");

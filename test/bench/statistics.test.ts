@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { pairedRatios, quantile, rotated, spreadOf } from "../../bench/statistics.ts";
+import { interval95, pairedRatios, quantile, rotated, spreadOf } from "../../bench/statistics.ts";
 
 describe("spreadOf", () => {
   test("takes the middle of an odd number of values, whatever their order", () => {
@@ -30,6 +30,21 @@ describe("pairedRatios", () => {
 
   test("leaves out what cannot be divided by", () => {
     expect(pairedRatios([1], [0])).toEqual([]);
+  });
+});
+
+describe("interval95", () => {
+  test("is Student's interval around the geometric mean", () => {
+    // ln 1 and ln e: mean 0.5, standard error 0.5, t of one degree of freedom 12.706.
+    const { mean, low, high } = interval95([1, Math.E])!;
+    expect(Math.log(mean)).toBeCloseTo(0.5, 10);
+    expect(Math.log(low)).toBeCloseTo(0.5 - 6.353, 10);
+    expect(Math.log(high)).toBeCloseTo(0.5 + 6.353, 10);
+  });
+
+  test("is a point where all ratios are the same, and nothing for a single one", () => {
+    expect(interval95([2, 2, 2])).toEqual({ mean: 2, low: 2, high: 2 });
+    expect(interval95([2])).toBeUndefined();
   });
 });
 
