@@ -55,6 +55,7 @@ access = "off"
 bind = "127.0.0.1:${port}"
 pool = "nginx"
 backlog = 4096
+keepalive = "0s"
 [listeners.bench.timeouts]
 idle = "10m"
 ${certificate === "" ? "" : lbTls(certificate)}

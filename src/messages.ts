@@ -27,7 +27,7 @@ export interface BackendPlan {
 export interface TlsServerPlan {
   /** `names` as they stand in the certificate, lower case, wildcards as "*.example.com". */
   certificates: { cert: string; key: string; names: string[] }[];
-  unknownName: "default" | "reject";
+  unknownSni: "default" | "reject";
   minVersion: TlsVersion;
   /** TLS 1.2 suites in OpenSSL's form; "" = the runtime's. */
   ciphers: string;

@@ -28,6 +28,16 @@ export function text(words: string, least = 0): Kind<string, string> {
   return withWords(schema, words);
 }
 
+/** A kind with a few words that are refused until their feature exists. */
+export function reserving<In, Out>(words: readonly string[], kind: Kind<In, Out>): Kind<In, Out> {
+  const run: Run = (dataset, config) => {
+    const { value } = dataset;
+    if (typeof value !== "string" || !words.includes(value)) return kind["~run"](dataset, config);
+    return problem(dataset, config, `${JSON.stringify(value)} is ${notSupportedYet}`);
+  };
+  return replaceRun(kind, run);
+}
+
 export function flag(): Kind<boolean, boolean> {
   return withWords(v.boolean(expected("true or false")), "boolean");
 }
@@ -97,11 +107,16 @@ export function rate(): Kind<string, number> {
 /** An address to listen on: a name or port 0 is refused. */
 export function bindAddress(): Kind<string, BindEndpoint> {
   const wanted = 'an address to listen on such as "0.0.0.0:8080", ":8080" or "unix:/run/lb.sock"';
-  return endpoint(wanted, "address to listen on", (found, given) => {
+  const kind = endpoint(wanted, "address to listen on", (found, given) => {
     if (found.kind !== "name") return null;
     const numbers = found.host === "localhost" ? `127.0.0.1:${found.port}` : `:${found.port}`;
     return withMeant(`${JSON.stringify(given)} has a host name, and only an IP address can be listened on`, numbers);
   }) as Kind<string, BindEndpoint>;
+  const run: Run = (dataset, config) => {
+    const isRange = typeof dataset.value === "string" && /^[^/@]*:\d+-\d+$/.test(dataset.value);
+    return isRange ? problem(dataset, config, `a range of ports is ${notSupportedYet}`) : kind["~run"](dataset, config);
+  };
+  return replaceRun(kind, run);
 }
 
 /** An address to connect to: it must name one host, and no port 0. */

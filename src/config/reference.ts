@@ -131,6 +131,7 @@ const titles: Record<string, string> = {
   "": "## The process",
   admin: "## [admin]",
   log: "## [log]",
+  otel: "## [otel]",
   listeners: "## [listeners.NAME]",
   pools: "## [pools.NAME]",
 };

@@ -101,8 +101,11 @@ export function either<A, B, C, D>(first: Kind<A, B>, second: Kind<C, D>, typeOf
   return withWords(replaceRun(v.union([first, second]), run), `${first.words} or a ${second.words}`) as never;
 }
 
-/** A table whose keys are options. Every unknown key is a problem of its own. */
-export function section<const R extends Rows>(rows: R): Kind<SectionInput<R>, SectionOutput<R>> {
+/** A table whose keys are options. Every unknown key is a problem of its own. `renamed`: former names and the present ones. */
+export function section<const R extends Rows>(
+  rows: R,
+  renamed: Readonly<Record<string, keyof R & string>> = {},
+): Kind<SectionInput<R>, SectionOutput<R>> {
   const schema = v.object(rows, (issue) => {
     const missing = rows[issue.path?.[0]?.key as string];
     return expectedFound(withArticle(missing?.row.kind.words ?? "value"), undefined);
@@ -114,7 +117,9 @@ export function section<const R extends Rows>(rows: R): Kind<SectionInput<R>, Se
     const result: Dataset = schema["~run"](dataset, config);
     for (const key of Object.keys(input)) {
       if (Object.hasOwn(rows, key)) continue;
-      problem(result, config, withMeant("there is no such option", closest(key, keys)), key);
+      const present = Object.hasOwn(renamed, key) ? renamed[key] : undefined;
+      if (present !== undefined) problem(result, config, `has a new name: write ${present}`, key);
+      else problem(result, config, withMeant("there is no such option", closest(key, keys)), key);
     }
     return result;
   };

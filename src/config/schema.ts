@@ -14,6 +14,7 @@ import {
   nameText,
   protocolName,
   rate,
+  reserving,
   serverName,
   sniPattern,
   text,
@@ -23,6 +24,9 @@ import type { DialEndpoint } from "./kinds.ts";
 import { absent, either, later, list, named, oneOrMore, required, row, section, shorthand } from "./rows.ts";
 
 const connectionsMax = 10_000_000;
+
+/** Time before the first keepalive probe, within what the kernel takes. */
+const keepalive = () => duration({ least: 1000, most: 32_767_000, zero: "off" });
 
 // ------------------------------------------------------------------ the process
 
@@ -34,16 +38,34 @@ const admin = section({
     "",
     `A file with the bearer token for everything but /live and /ready. Required where bind is neither a loopback address nor a Unix socket. "" = no token.`,
   ),
+  read_token_file: later(row(text("file"), "", "A file with a second token that may only read, for Prometheus.")),
+  tls: later(
+    row(
+      section({
+        cert: row(text("file"), "", "The certificate with its chain, PEM."),
+        key: row(text("file"), "", "Its private key, PEM and not encrypted."),
+      }),
+      {},
+      "HTTPS; left out = HTTP.",
+    ),
+  ),
 });
 
 const log = section({
   level: row(choice(["debug", "info", "warn", "error"]), "info", "The least grave messages that are logged."),
   format: row(choice(["text", "json"]), "text", "How a line is written, in the log and in the access log."),
   access: row(
-    text(`"stdout", "stderr", "off" or a file`, 1),
+    reserving(["syslog"], text(`"stdout", "stderr", "off" or a file`, 1)),
     "stdout",
     "Where the access log goes: one line for each connection, when it ends. SIGUSR1 reopens files.",
   ),
+  syslog: later(row(text("address", 1), "unix:/dev/log", `Where access = "syslog" sends its lines, RFC 5424.`)),
+});
+
+const otel = section({
+  endpoint: required(text("URL", 1), "Where metrics and access lines go: OTLP over HTTP."),
+  interval: row(duration(), "10s", "Time between two deliveries."),
+  headers: row(section({}), {}, "Headers of each request."),
 });
 
 // ------------------------------------------------------------------ where clients come in
@@ -74,17 +96,17 @@ const certificate = section({
   ),
 });
 
-const listenerTls = section({
+const listenerTlsRows = {
   certificates: required(
     list(certificate, 1, "expected at least one certificate, found an empty array"),
     "Chosen by SNI from each certificate's own names (a wildcard covers one label); the first is the default. An RSA and an ECDSA certificate may bear the same name; of two with the same type of key the first is used.",
   ),
-  unknown_name: row(
+  unknown_sni: row(
     choice(["default", "reject"]),
     "default",
     "A client's name that no certificate bears, or no name: the default certificate, or a TLS alert.",
   ),
-  min_version: row(choice(["1.2", "1.3"]), "1.2", "The oldest TLS version spoken."),
+  min_version: row(choice(["1.2", "1.3"]), "1.2", "Minimum TLS version."),
   ciphers: row(
     text("text"),
     "",
@@ -102,7 +124,9 @@ const listenerTls = section({
   ),
   client_ca: row(text("file"), "", "CA bundle, PEM, that client certificates are checked against."),
   client_crl: row(text("file"), "", "Revoked client certificates: PEM, one or more X509 CRL."),
-});
+};
+
+const listenerTls = section(listenerTlsRows, { unknown_name: "unknown_sni" });
 
 const route = section({
   sni: row(
@@ -115,7 +139,26 @@ const route = section({
   pool: required(text("pool's name", 1), "Where such connections go."),
 });
 
-const listener = section({
+/** Of UDP and TPROXY. */
+const laterOfListeners = {
+  responses: later(row(whole(0, 1_000_000), 0, "udp: a session ends after so many answers; 0 = at its idle timeout.")),
+  requests: later(row(whole(0, 1_000_000), 0, "udp: a session ends after so many datagrams of the client; 0 = never.")),
+  datagram_rate_limit: later(
+    absent(
+      section({
+        rate: required(rate(), "Datagrams in the long run."),
+        burst: absent(whole(1, 1_000_000), null, "At once."),
+      }),
+      null,
+      "udp: datagrams of one client; what is over it is dropped and counted.",
+    ),
+  ),
+  quic: later(row(flag(), false, "udp: routes by SNI and ALPN of the QUIC Initial.")),
+  freebind: later(row(flag(), false, "Bind an address that this machine does not have yet.")),
+  transparent: later(row(flag(), false, "TPROXY: accept what was not addressed to this machine.")),
+};
+
+const listenerRows = {
   bind: required(oneOrMore(bindAddress()), "Where to listen: one address or an array of them."),
   protocol: row(choice(["tcp"], ["udp"]), "tcp", "What is spoken there."),
   pool: absent(
@@ -128,11 +171,12 @@ const listener = section({
     4096,
     "Connections that may wait to be accepted; capped by the kernel's somaxconn.",
   ),
-  steer: row(
-    choice(["flow", "client"]),
-    "flow",
-    "Which worker gets a connection. flow: the kernel's spread over (address, port) pairs. client: by source address, so a client stays with one worker.",
+  worker_affinity: row(
+    choice(["connection", "client"]),
+    "connection",
+    "Which worker gets a connection. connection: the kernel's spread over (address, port) pairs. client: by source address, so a client stays with one worker, and its TLS sessions resume.",
   ),
+  keepalive: row(keepalive(), "75s", "TCP keepalive towards clients. Without effect on Unix sockets."),
   allow: row(list(cidr()), [], "Clients that may connect; empty = everyone."),
   deny: row(list(cidr()), [], "Clients that may not; wins over allow."),
   proxy_protocol: row(
@@ -168,6 +212,13 @@ const listener = section({
     "New connections of one client: a token bucket, exact over all workers together; left out = no limit.",
   ),
   over_limit: row(choice(["reset", "close"]), "reset", "What refused clients see: reset (RST) or close (FIN)."),
+  dry_run: later(
+    row(
+      list(choice(["rate_limit", "max_connections_per_client", "bandwidth"])),
+      [],
+      "Limits that are counted and logged as they would act, and do not act.",
+    ),
+  ),
   bandwidth: row(
     section({
       upload: absent(bandwidth(), 0, "From the client; left out = no limit."),
@@ -184,7 +235,10 @@ const listener = section({
     [],
     "The first that matches wins; all the conditions given must hold. One without conditions takes every connection.",
   ),
-});
+  ...laterOfListeners,
+};
+
+const listener = section(listenerRows, { steer: "worker_affinity" });
 
 // ------------------------------------------------------------------ where connections go
 
@@ -199,27 +253,58 @@ const backend = section({
   backup: row(flag(), false, "Used only when no other backend is up."),
 });
 
+const step = section({
+  send: row(text("text"), "", "Sends the text as UTF-8."),
+  send_hex: row(text("text"), "", "Sends bytes."),
+  expect: row(text("text"), "", "The answer must contain the text."),
+  expect_hex: row(text("text"), "", "The answer must contain the bytes."),
+  expect_regex: row(text("text"), "", "The answer must match the regular expression."),
+});
+
 const health = section({
   type: row(
-    choice(["tcp", "tls", "off"], ["http", "exchange"]),
+    choice(["tcp", "tls", "off"], ["http", "exchange", "redis", "postgres", "mysql", "smtp", "ssh"]),
     "tcp",
     "How a backend is checked. tcp: it accepts a connection. tls: it also completes a TLS handshake, with the pool's tls settings; without such, any certificate will do.",
   ),
   interval: row(duration({ least: 10 }), "2s", "Time between checks, with up to 10 % jitter."),
+  fast_interval: later(
+    row(
+      duration({ zero: "interval" }),
+      "0s",
+      "Time between checks while the state is changing: after the first result against it.",
+    ),
+  ),
   timeout: row(duration(), "1s", "How long one check may take."),
   rise: row(whole(1, 1000), 2, "Successes in a row to come up; a backend starts up."),
   fall: row(whole(1, 1000), 3, "Failures in a row to go down."),
   port: row(whole(0, 65535), 0, "The port checked; 0 = the backend's own. Without meaning for Unix sockets."),
-  path: later(row(text("text", 1), "/", "http: what is asked for.")),
+  method: later(row(choice(["GET", "HEAD"]), "GET", "http: the method.")),
+  path: later(row(text("text", 1), "/", "http: the path.")),
   host: later(row(text("text"), "", "http: the Host header.")),
   status: later(row(text("text", 1), "200-399", "http: statuses that count as success.")),
+  body: later(row(text("text"), "", "http: what the first 64 KiB of the body must contain.")),
   tls: later(row(flag(), false, "http: speak HTTPS.")),
+  steps: later(row(list(step), [], "exchange: what is sent and expected, in order.")),
   send: later(row(text("text"), "", "exchange: bytes to send.")),
   expect: later(row(text("text"), "", "exchange: what the answer must contain.")),
+  role: later(row(choice(["", "master", "replica"]), "", 'redis: the role that counts as success; "" = any.')),
+  user: later(row(text("text"), "", "mysql, postgres: the user of a login without a password.")),
+  initial: later(
+    row(choice(["up", "down"]), "up", "State before the first result, which counts alone. down where role is set."),
+  ),
+  agent_port: later(
+    row(whole(0, 65535), 0, "Port of an agent that answers up, down, drain, maint or a weight such as 50%; 0 = none."),
+  ),
 });
 
 const passive = section({
   failures: row(whole(1, 1_000_000), 5, "Failed connects within `window` that eject a backend."),
+  count: row(
+    list(choice(["connect", "early_reset"])),
+    ["connect"],
+    "What is a failure: a failed connect, or a reset before the first byte of an answer.",
+  ),
   window: row(duration(), "10s", "How long a failure counts."),
   eject_for: row(duration(), "10s", "How long a backend is ejected; doubled at each ejection in a row, up to 5m."),
   max_ejected: row(whole(0, 100), 50, "Percent of the pool that may be ejected at most."),
@@ -234,7 +319,7 @@ const poolTls = section({
     `SNI and the name checked; "" = the backend's host name. Where that is an IP address, the certificate must bear the address, and no SNI is sent. Required for Unix sockets, unless verify = false.`,
   ),
   alpn: row(list(protocolName()), [], "Protocols offered, in order of preference."),
-  min_version: row(choice(["1.2", "1.3"]), "1.2", "The oldest TLS version spoken."),
+  min_version: row(choice(["1.2", "1.3"]), "1.2", "Minimum TLS version."),
   cert: row(text("file"), "", "Client certificate with its chain, PEM; with `key`."),
   key: row(text("file"), "", "Its private key, PEM and not encrypted; with `cert`."),
 });
@@ -270,12 +355,18 @@ const pool = section({
     2,
     "Further backends tried when a connect fails, before any byte of the client has gone out.",
   ),
-  source_address: row(addressOrNone(), "", `Local address of connections to backends; "" = the kernel's choice.`),
+  source_address: row(
+    reserving(["client", "client_with_port"], addressOrNone()),
+    "",
+    `Local address of connections to backends; "" = the kernel's choice.`,
+  ),
   send_proxy: row(
     choice(["off", "v1", "v2"]),
     "off",
     "Send a PROXY header of that version to the backends, first of all, before TLS. It tells the address of the client.",
   ),
+  send_proxy_on: later(row(choice(["first", "every"]), "first", "udp: which datagrams bear the PROXY v2 header.")),
+  port: later(row(choice(["", "same"]), "", "same: the backend's port is the one that the client connected to.")),
   on_down: row(choice(["keep", "reset"]), "keep", "A backend that goes down: keep its connections, or reset them."),
   slow_start: later(
     row(duration({ zero: "off" }), "0s", "A backend that comes up reaches its full weight over this long."),
@@ -284,11 +375,7 @@ const pool = section({
     row(whole(0, 100), 0, "Percent: with fewer backends up than this, health is ignored; 0 = never."),
   ),
   queue: row(queue, {}, "Connections that may wait when every backend is full."),
-  keepalive: row(
-    duration({ least: 1000, most: 32_767_000, zero: "off" }),
-    "75s",
-    "TCP keepalive towards clients and backends.",
-  ),
+  keepalive: row(keepalive(), "75s", "TCP keepalive towards backends. Without effect on Unix sockets."),
   health: row(health, {}, "Active check; left out = tcp with these defaults."),
   passive: later(absent(passive, null, "Real traffic as a check; left out = off.")),
   tls: absent(poolTls, null, "Present = TLS towards the backends."),
@@ -307,6 +394,13 @@ export const file = section({
     "auto",
     `Proxied connections of the whole process; "auto" = what the open-files limit allows.`,
   ),
+  shutdown_delay: later(
+    row(
+      duration({ zero: "none" }),
+      "0s",
+      "After SIGTERM: /ready fails at once, but new connections are accepted for this long. Then shutdown_timeout begins.",
+    ),
+  ),
   shutdown_timeout: row(
     duration({ zero: "end them at once" }),
     "30s",
@@ -315,6 +409,7 @@ export const file = section({
   watch: row(flag(), true, "Reload by itself when this file, or a file it names, changes; SIGHUP reloads always."),
   admin: row(admin, {}, "The admin endpoint."),
   log: row(log, {}, "The log and the access log."),
+  otel: later(absent(otel, null, "Sends metrics and access lines by OpenTelemetry's protocol; left out = off.")),
   listeners: row(named("listener", listener), {}, "Where clients come in."),
   pools: row(named("pool", pool), {}, "Where connections go."),
 });

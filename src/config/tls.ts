@@ -122,7 +122,7 @@ class Section {
     const bearers = new Map<string, number>();
     for (const [index, pair] of pairs.entries()) {
       if (pair === null) continue;
-      const isChosenByName = index > 0 || tls.unknown_name === "reject";
+      const isChosenByName = index > 0 || tls.unknown_sni === "reject";
       if (pair.names.length === 0 && isChosenByName) {
         this.warn(
           ["certificates", index],

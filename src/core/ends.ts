@@ -17,7 +17,9 @@ export const ENDS = {
   proxy_header_bad: "a PROXY header was required and missing, malformed, or came from an address that is not trusted",
   denied: "refused by `allow` or `deny`",
   rate_limited: "the client opened connections faster than `rate_limit` allows",
-  over_capacity: "a cap was reached: `max_connections` of the process or the listener, or `max_connections_per_client`",
+  process_full: "the process had its `max_connections`",
+  listener_full: "the listener had its `max_connections`",
+  client_full: "the client had its `max_connections_per_client`, or the table of clients had no place for it",
   no_route: "no route took the connection and the listener has no pool",
   no_backend: "no backend of the pool was up",
   connect_refused: "every backend tried refused the connection",
@@ -27,7 +29,8 @@ export const ENDS = {
   queue_full: "every backend was at its `max_connections` and the queue had no place",
   queue_timeout: "every backend was at its `max_connections` for `queue.timeout`",
   shutdown: "the process was told to stop and `shutdown_timeout` had passed",
-  drain: "the listener or backend was drained and the drain's window had passed",
+  drain: "the listener or backend was drained, and the timeout of the drain had passed",
+  killed: "ended through the admin API",
   worker_lost: "the worker thread that served the connection died",
 } as const;
 

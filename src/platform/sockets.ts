@@ -243,9 +243,9 @@ const spread = (workers: number): Instruction[] => [
  * Which socket of a SO_REUSEPORT group gets a connection, told to the kernel through one socket of the group. Sockets are
  * numbered in the order of their listen(2); `workers` counts those that take part, and the rest get nothing more.
  * - "client": by source address alone (IPv4 whole, IPv6 by its /64), so that a client stays with one worker.
- * - "flow": the kernel's own spread over address and port pairs, or at random where only some sockets take part.
+ * - "connection": the kernel's own spread over address and port pairs, or at random where only some sockets take part.
  */
-export function steer(fd: number, by: "flow" | "client", workers: number, sockets: number): boolean {
+export function setAffinity(fd: number, by: "connection" | "client", workers: number, sockets: number): boolean {
   if (by === "client") {
     return attach(fd, SO_ATTACH_REUSEPORT_CBPF, [
       [LD_B_ABS, SKF_NET_OFF],

@@ -14,7 +14,7 @@ export const HANDSHAKE_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000,
 export const TLS_FAILURES = [
   "not_tls",
   "bad_hello",
-  "unknown_name",
+  "unknown_sni",
   "protocol_version",
   "no_shared_cipher",
   "no_shared_alpn",

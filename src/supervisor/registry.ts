@@ -248,7 +248,7 @@ export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[
 function serverTlsPlan(tls: ListenerTlsConfig): TlsServerPlan {
   return {
     certificates: tls.certificates.map(({ cert_pem, key_pem, names }) => ({ cert: cert_pem, key: key_pem, names })),
-    unknownName: tls.unknown_name,
+    unknownSni: tls.unknown_sni,
     minVersion: tls.min_version,
     ciphers: tls.ciphers,
     alpn: tls.alpn,

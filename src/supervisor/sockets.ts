@@ -14,7 +14,7 @@ import {
   refuseNewcomers,
   setBacklog,
   setKeepalive,
-  steer,
+  setAffinity,
   type SocketError,
 } from "../platform/sockets.ts";
 
@@ -33,7 +33,6 @@ interface Group {
 interface Wanted {
   readonly endpoint: Endpoint;
   readonly listener: ListenerConfig;
-  readonly keepaliveMs: number;
 }
 
 /** New sockets of a reload that is not decided yet. */
@@ -135,14 +134,15 @@ export class ListeningSockets {
     this.#groups.set(key, group);
   }
 
-  #adjust(group: Group, { listener, keepaliveMs }: Wanted, workers: number): void {
+  #adjust(group: Group, { listener }: Wanted, workers: number): void {
     for (const fd of group.fds) {
       if (group.backlog !== listener.backlog) setBacklog(fd, listener.backlog);
-      if (!isUnix(group.endpoint)) setKeepalive(fd, keepaliveMs);
+      if (!isUnix(group.endpoint)) setKeepalive(fd, listener.keepalive);
     }
     group.backlog = listener.backlog;
     const first = group.fds[0];
-    if (first !== undefined && !isUnix(group.endpoint)) steer(first, listener.steer, workers, group.fds.length);
+    if (first !== undefined && !isUnix(group.endpoint))
+      setAffinity(first, listener.worker_affinity, workers, group.fds.length);
   }
 
   #retire(key: string, group: Group): void {
@@ -158,10 +158,8 @@ export class ListeningSockets {
 
 function wantedBy(config: Config): Map<string, Wanted> {
   const wanted = new Map<string, Wanted>();
-  const pools = new Map(config.pools.map((pool) => [pool.name, pool]));
   for (const listener of config.listeners) {
-    const keepaliveMs = pools.get(listener.pool ?? "")?.keepalive ?? 0;
-    for (const endpoint of listener.bind) wanted.set(formatEndpoint(endpoint), { endpoint, listener, keepaliveMs });
+    for (const endpoint of listener.bind) wanted.set(formatEndpoint(endpoint), { endpoint, listener });
   }
   return wanted;
 }

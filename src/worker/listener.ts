@@ -104,10 +104,10 @@ export class Listener {
     const at = row * ROW_WORDS;
     if (!claim(plane.open, plane.maxConnections)) {
       plane.overBudget();
-      return "over_capacity";
+      return "process_full";
     }
     words[at]! |= CLAIM.process;
-    if (!claim(this.plan.open, this.plan.maxConnections)) return "over_capacity";
+    if (!claim(this.plan.open, this.plan.maxConnections)) return "listener_full";
     words[at]! |= CLAIM.listener;
     return null;
   }
@@ -126,7 +126,7 @@ export class Listener {
     const entry = isIPv4(w0, w1, w2)
       ? clients.claim(w0, w1, w2, w3 & this.#maskIPv4, this.#limits, monotonicNs())
       : clients.claim(w0 & m0, w1 & m1, w2 & m2, w3 & m3, this.#limits, monotonicNs());
-    if (entry < 0) return entry === CLIENT_OVER_RATE ? "rate_limited" : "over_capacity";
+    if (entry < 0) return entry === CLIENT_OVER_RATE ? "rate_limited" : "client_full";
     words[at + ROW.clientEntry] = entry;
     if (this.#limits.maxOpen > 0) words[at]! |= CLAIM.client;
     return null;

@@ -26,9 +26,9 @@ export function secure(connection: Connection, hello: ClientHello, bytes: Uint8A
   const tls = listener.tls?.choose(hello.serverName) ?? null;
   if (client === null) return;
   if (tls === null) {
-    countFailure(connection, "unknown_name");
+    countFailure(connection, "unknown_sni");
     client.write(UNRECOGNIZED_NAME);
-    return connection.finish("handshake_failed", "client", "unknown_name");
+    return connection.finish("handshake_failed", "client", "unknown_sni");
   }
   connection.enter("securing");
   const ciphertext = new Ciphertext(plane, row, ROW_FLOAT.bytesIn);

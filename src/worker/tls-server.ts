@@ -46,7 +46,7 @@ export class TlsServer {
   choose(name: string | null): ServerTls | null {
     let chosen = name === null ? [] : this.#bearing(name);
     if (chosen.length === 0) {
-      if (this.#plan.unknownName === "reject") return null;
+      if (this.#plan.unknownSni === "reject") return null;
       chosen = this.#oneOfEachKeyType([0, ...this.#bearing(this.#plan.certificates[0]?.names[0] ?? "")]);
     }
     const { clientAuth } = this.#plan;

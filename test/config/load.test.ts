@@ -26,10 +26,19 @@ describe("the smallest file", () => {
     expect(parsed(minimal)).toEqual({
       workers: "auto",
       max_connections: "auto",
+      shutdown_delay: 0,
       shutdown_timeout: 30_000,
       watch: true,
-      admin: { enabled: true, bind: { kind: "ip", address: v4(0x7f000001), port: 9900 }, token_file: "", token: null },
-      log: { level: "info", format: "text", access: "stdout" },
+      admin: {
+        enabled: true,
+        bind: { kind: "ip", address: v4(0x7f000001), port: 9900 },
+        token_file: "",
+        read_token_file: "",
+        tls: { cert: "", key: "" },
+        token: null,
+      },
+      log: { level: "info", format: "text", access: "stdout", syslog: "unix:/dev/log" },
+      otel: null,
       listeners: [
         {
           name: "web",
@@ -37,7 +46,8 @@ describe("the smallest file", () => {
           protocol: "tcp",
           pool: "app",
           backlog: 4096,
-          steer: "flow",
+          worker_affinity: "connection",
+          keepalive: 75_000,
           allow: [],
           deny: [],
           proxy_protocol: "off",
@@ -47,10 +57,17 @@ describe("the smallest file", () => {
           max_connections_per_client: 0,
           rate_limit: null,
           over_limit: "reset",
+          dry_run: [],
           bandwidth: { upload: 0, download: 0, per: "connection" },
           timeouts: { handshake: 10_000, idle: 600_000, half_close: 60_000, lifetime: 0 },
           tls: null,
           routes: [],
+          responses: 0,
+          requests: 0,
+          datagram_rate_limit: null,
+          quic: false,
+          freebind: false,
+          transparent: false,
         },
       ],
       pools: [
@@ -67,6 +84,8 @@ describe("the smallest file", () => {
           retries: 2,
           source_address: "",
           send_proxy: "off",
+          send_proxy_on: "first",
+          port: "",
           on_down: "keep",
           slow_start: 0,
           panic_threshold: 0,
@@ -75,16 +94,24 @@ describe("the smallest file", () => {
           health: {
             type: "tcp",
             interval: 2000,
+            fast_interval: 0,
             timeout: 1000,
             rise: 2,
             fall: 3,
             port: 0,
+            method: "GET",
             path: "/",
             host: "",
             status: "200-399",
+            body: "",
             tls: false,
+            steps: [],
             send: "",
             expect: "",
+            role: "",
+            user: "",
+            initial: "up",
+            agent_port: 0,
           },
           passive: null,
           tls: null,
@@ -94,29 +121,34 @@ describe("the smallest file", () => {
   });
 });
 
-/** The whole of the configuration contract, without what is not supported yet. */
+/** The whole of the configuration contract; what is not supported yet with its default. */
 const everything = `
 workers          = "auto"
 max_connections  = "auto"
+shutdown_delay   = "0s"
 shutdown_timeout = "30s"
 watch            = true
 
 [admin]
 enabled    = true
 bind       = "127.0.0.1:9900"
+read_token_file = ""
+tls        = {}
 token_file = "admin.token"
 
 [log]
 level  = "info"
 format = "text"
 access = "stdout"
+syslog = "unix:/dev/log"
 
 [listeners.web]
 bind     = "0.0.0.0:8080"
 protocol = "tcp"
 pool     = "web"
 backlog  = 4096
-steer    = "flow"
+worker_affinity = "connection"
+keepalive = "75s"
 allow = []
 deny  = []
 proxy_protocol  = "off"
@@ -126,6 +158,7 @@ max_connections            = 0
 max_connections_per_client = 0
 rate_limit = { rate = "100/s", burst = 200 }
 over_limit = "reset"
+dry_run    = []
 bandwidth = { upload = "10MB/s", download = "10MB/s", per = "connection" }
 
 [listeners.web.timeouts]
@@ -155,16 +188,24 @@ keepalive       = "75s"
 [pools.web.health]
 type     = "tcp"
 interval = "2s"
+fast_interval = "0s"
 timeout  = "1s"
 rise     = 2
 fall     = 3
 port     = 0
+method   = "GET"
 path     = "/"
 host     = ""
 status   = "200-399"
+body     = ""
 tls      = false
+steps    = []
 send     = ""
 expect   = ""
+role     = ""
+initial  = "up"
+agent_port = 0
+user     = ""
 `;
 
 describe("a file with every option", () => {

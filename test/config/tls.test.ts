@@ -62,7 +62,7 @@ describe("a listener's TLS", () => {
           fingerprint: expect.stringMatching(/^[0-9a-f]{64}$/),
         },
       ],
-      unknown_name: "default",
+      unknown_sni: "default",
       min_version: "1.2",
       ciphers: "",
       alpn: ["h2"],

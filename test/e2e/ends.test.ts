@@ -11,7 +11,7 @@ import { setUpUnless } from "../support/set-up.ts";
 import { END_NAMES } from "../../src/core/ends.ts";
 
 /** Ends that nothing can come to yet: their features are to come. */
-const LATER = ["queue_timeout", "drain"];
+const LATER = ["queue_timeout", "drain", "killed"];
 
 const seen = new Set<string>();
 let lb: Lb;
@@ -240,22 +240,22 @@ describe("what a listener turns away", () => {
   test.each([
     ["cap", "reset"],
     ["cap_softly", "eof"],
-  ] as const)("over_capacity of the listener (%s): the client sees %s", async (listener, how) => {
+  ] as const)("listener_full (%s): the client sees %s", async (listener, how) => {
     using first = await served(listener);
     using client = await refuse(listener, {}, how);
-    await expectEnd(listener, client, { end: "over_capacity", end_by: "lb" });
+    await expectEnd(listener, client, { end: "listener_full", end_by: "lb" });
     expect(await first.echoes()).toBe(true);
   });
 
-  test("over_capacity of one client", async () => {
+  test("client_full", async () => {
     using first = await served("client_cap");
     using client = await refuse("client_cap", {}, "reset");
-    await expectEnd("client_cap", client, { end: "over_capacity", end_by: "lb" });
+    await expectEnd("client_cap", client, { end: "client_full", end_by: "lb" });
     using other = await served("client_cap", { from: "127.0.0.2" });
     expect([await first.echoes(), await other.echoes()]).toEqual([true, true]);
   });
 
-  test("over_capacity of the process", async () => {
+  test("process_full", async () => {
     const port = await freePort();
     const config = `max_connections = 1\n[listeners.all]\nbind = "127.0.0.1:${port}"\npool = "echo"`;
     await using small = await startLb(`${config}\n[pools.echo]\nbackends = ["${backends[0]!.address}"]`);
@@ -263,7 +263,7 @@ describe("what a listener turns away", () => {
     expect(await first.echoes()).toBe(true);
     using client = await connect(port);
     expect(await client.ended).toBe("reset");
-    await expectEnd("all", client, { end: "over_capacity", end_by: "lb" }, small);
+    await expectEnd("all", client, { end: "process_full", end_by: "lb" }, small);
     await small.waitLog(({ event }) => event.includes("max_connections"));
   });
 

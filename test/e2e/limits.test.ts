@@ -129,7 +129,7 @@ describe("max_connections", () => {
     expect(clients.length).toBe(10);
     const refused = await lb.waitLines(2, () => true);
     for (const line of refused)
-      expect(line).toMatchObject({ listener: "b", end: "over_capacity", end_by: "lb", bytes_in: 0 });
+      expect(line).toMatchObject({ listener: "b", end: "process_full", end_by: "lb", bytes_in: 0 });
     expect((await lb.status()).connections).toMatchObject({ open: 10, max: 10 });
     expect(await lb.metric("lb_connections_open")).toBe(10);
     expect(await lb.waitLog(({ event }) => event.startsWith("at max_connections"))).toMatchObject({ level: "warn" });
@@ -164,7 +164,7 @@ describe("max_connections", () => {
       { name: "a", open: 5, max_connections: 5 },
       { name: "b", open: 8, max_connections: 0 },
     ]);
-    expect(listeners[0]!.ends).toEqual([{ end: "over_capacity", end_by: "lb", count: 3 }]);
+    expect(listeners[0]!.ends).toEqual([{ end: "listener_full", end_by: "lb", count: 3 }]);
     clients.pop()!.reset();
     await lb.waitStatus((status) => status.listeners[0]!.open === 4);
     const one = await serve(a, 2);

@@ -341,11 +341,11 @@ describe("the believed address counts", () => {
 
   test("for the cap of a client, by its prefix", async () => {
     const held = [await through(cap, v1("203.0.113.1")), await through(cap, v1("203.0.113.1"), "127.0.0.2")];
-    await refused(cap, v1("203.0.113.1"), "over_capacity");
+    await refused(cap, v1("203.0.113.1"), "client_full");
     held.push(await through(cap, v1("203.0.113.2")));
     // An IPv6 client is a /64.
     held.push(await through(cap, v1("2001:db8:0:1::1")), await through(cap, v1("2001:db8:0:1:ffff::2")));
-    await refused(cap, v1("2001:db8:0:1:1::3"), "over_capacity");
+    await refused(cap, v1("2001:db8:0:1:1::3"), "client_full");
     held.push(await through(cap, v1("2001:db8:0:2::1")));
     held[0]!.reset();
     await lb.waitLine(({ peer }) => peer === held[0]!.address);

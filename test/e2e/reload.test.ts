@@ -371,7 +371,7 @@ describe("under a load of thousands of connections", () => {
       bind = "127.0.0.1:${port}"
       pool = "app"
       max_connections = ${500 + i}
-      steer = "${i % 4 < 2 ? "flow" : "client"}"
+      worker_affinity = "${i % 4 < 2 ? "connection" : "client"}"
       ${i % 2 === 0 ? "max_connections_per_client = 400" : ""}
       ${i % 3 === 0 ? `deny = ["10.0.0.0/8"]` : ""}
       [listeners.second${i % 5 === 0 ? "" : "_renamed"}]

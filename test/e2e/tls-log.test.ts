@@ -42,7 +42,7 @@ function config(more = ""): string {
     timeouts = { handshake = "400ms" }
     [listeners.web.tls]
     ${certificates(leaf, soon)}
-    unknown_name = "reject"
+    unknown_sni = "reject"
     alpn = ["h2"]
     ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256"
     [listeners.one]
@@ -113,7 +113,7 @@ describe("the access log", () => {
       end: "handshake_failed",
       end_by: "client",
       sni: "unknown.example",
-      error: "unknown_name",
+      error: "unknown_sni",
     });
     expect(line.tls).toBeUndefined();
   });
@@ -181,7 +181,7 @@ describe("the metrics", () => {
       client.send(fixture("openssl-tls13").fill(0xff, 43, 45));
       await client.ended;
     },
-    unknown_name: (port) => sClient(port, "-servername", "unknown.example"),
+    unknown_sni: (port) => sClient(port, "-servername", "unknown.example"),
     protocol_version: (port) => sClient(port, ...NAMED, "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"),
     no_shared_cipher: (port) => sClient(port, ...NAMED, "-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"),
     no_shared_alpn: (port) => sClient(port, ...NAMED, "-alpn", "spdy/1"),
@@ -203,7 +203,7 @@ describe("the metrics", () => {
   test.each(
     Object.keys(failures).flatMap((reason) => [
       ["web", reason] as const,
-      ...(reason === "unknown_name" ? [] : [["one", reason] as const]),
+      ...(reason === "unknown_sni" ? [] : [["one", reason] as const]),
     ]),
   )("count failures by reason: %s, %s", async (listener, reason) => {
     const before = (await count("lb_tls_handshake_failures_total", { listener }))!;

@@ -38,7 +38,7 @@ function listener(name: string, port: number, tls = ""): string {
     [listeners.${name}]
     bind = "127.0.0.1:${port}"
     pool = "app"
-    steer = "client"
+    worker_affinity = "client"
     [listeners.${name}.tls]
     ${certificates(leaf, other)}
     ${tls}
@@ -70,7 +70,7 @@ function resume(port: number, file: string, version: string, ...args: string[]):
 
 const shows = ({ cert, key }: Leaf): string[] => ["-cert", cert, "-key", key];
 
-describe('with steer = "client" and two workers', () => {
+describe('with worker_affinity = "client" and two workers', () => {
   test.each(VERSIONS)("a session is resumed every time, whichever worker serves the client (%s)", async (version) => {
     const port = await freePort();
     await using lb = await startLb(`workers = 2\n${listener("web", port)}${pool()}`);

@@ -78,7 +78,7 @@ describe("which certificate is shown", () => {
     lb = await keep(
       startLb(
         listener("names", names, [first, wild, exact]) +
-          listener("strict", strict, [first, exact], { tls: 'unknown_name = "reject"' }) +
+          listener("strict", strict, [first, exact], { tls: 'unknown_sni = "reject"' }) +
           listener("types", types, [rsa, leaf]) +
           pool("app", backend.address),
       ),
@@ -111,7 +111,7 @@ describe("which certificate is shown", () => {
       for (const name of [["-servername", "unknown.example"], ["-noservername"]]) {
         const said = await sClient(strict, version, ...name);
         expect(said).toMatchObject({ echoed: false, subject: null, alert: 112 });
-        expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error: "unknown_name" });
+        expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error: "unknown_sni" });
       }
     },
   );

@@ -60,7 +60,7 @@ describe("a worker that dies", () => {
       const clients = await connectMany(port, 30);
       using oneTooMany = await connect(port);
       expect(await oneTooMany.ended).toBe("reset");
-      expect(await lb.lineOf(oneTooMany)).toMatchObject({ end: "over_capacity", end_by: "lb" });
+      expect(await lb.lineOf(oneTooMany)).toMatchObject({ end: "client_full", end_by: "lb" });
 
       await lb.restartWorker(0);
       await lb.restartWorker(1);
@@ -101,8 +101,8 @@ describe("a worker that dies", () => {
   });
 });
 
-describe("steer", () => {
-  test('"flow" spreads the connections of one client over all workers', async () => {
+describe("worker_affinity", () => {
+  test('"connection" spreads the connections of one client over all workers', async () => {
     const port = await freePort();
     await using lb = await startLb(refusesAll(`bind = "127.0.0.1:${port}"`));
     await startLoad({ ports: [port], concurrency: 20, total: 400 }).done;
@@ -115,7 +115,7 @@ describe("steer", () => {
 
   test('"client" keeps each client with one worker, and all workers have clients', async () => {
     const port = await freePort();
-    await using lb = await startLb(refusesAll(`bind = "127.0.0.1:${port}"\nsteer = "client"`));
+    await using lb = await startLb(refusesAll(`bind = "127.0.0.1:${port}"\nworker_affinity = "client"`));
     const addresses = Array.from({ length: 40 }, (_, i) => `127.0.${i % 3}.${10 + i}`);
     await startLoad({ ports: [port], concurrency: 20, total: 400, from: addresses }).done;
     const byClient = workersByClient(await lb.waitLines(400, () => true));
@@ -133,7 +133,7 @@ describe("steer", () => {
     const trouble = spawnSync(wrapper[0]!, [...wrapper.slice(1), "true"]);
     if (trouble.status !== 0) context.skip(`no network namespace with IPv6 here: ${String(trouble.stderr).trim()}`);
 
-    await using lb = await startLb(refusesAll(`bind = "[::]:8080"\nsteer = "client"`), { wrapper });
+    await using lb = await startLb(refusesAll(`bind = "[::]:8080"\nworker_affinity = "client"`), { wrapper });
     const within = ["nsenter", `--net=/proc/${lb.pid}/ns/net`];
     await startLoad({ ports: [8080], host: "fd00::10:0:0:0:1", concurrency: 20, total: 400, from: addresses }, within)
       .done;

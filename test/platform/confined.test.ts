@@ -46,7 +46,7 @@ describe("in a network namespace", () => {
     expect(seen.nobodyIPv6).toBe("ECONNREFUSED");
   });
 
-  test('steer "client" gives all of an IPv6 /64 always to one socket, and different ones to different sockets', () => {
+  test('worker_affinity "client" gives all of an IPv6 /64 always to one socket, and different ones to different sockets', () => {
     const used = new Set<string>();
     for (const network of networks) {
       const takers = new Set(hosts.flatMap((host) => seen.takers[network + host]!));

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { connect } from "node:net";
 import { adoptConnecting, listenOnDescriptor } from "../../src/platform/bun.ts";
 import { errnoName } from "../../src/platform/libc.ts";
-import { beginConnect, closeDescriptor, listenOn, sockaddr, steer } from "../../src/platform/sockets.ts";
+import { beginConnect, closeDescriptor, listenOn, sockaddr, setAffinity } from "../../src/platform/sockets.ts";
 import { endpoint } from "../support/endpoints.ts";
 
 /** How a connect fails: the errno's name, or "connected". */
@@ -31,7 +31,7 @@ function ip(...args: string[]): void {
 }
 
 /** Which of four sockets takes the connections of each source, four from each. */
-async function steerIPv6(sources: readonly string[]): Promise<Record<string, string[]>> {
+async function spreadIPv6(sources: readonly string[]): Promise<Record<string, string[]>> {
   const port = 7000;
   const fds = Array.from({ length: 4 }, () => listenOn({ kind: "any", port }, 64) as number);
   fds.forEach((fd, by) =>
@@ -42,7 +42,7 @@ async function steerIPv6(sources: readonly string[]): Promise<Record<string, str
       error: () => {},
     }),
   );
-  steer(fds[0]!, "client", 4, 4);
+  setAffinity(fds[0]!, "client", 4, 4);
   const takers: Record<string, string[]> = {};
   for (const localAddress of sources) {
     takers[localAddress] = [];
@@ -67,7 +67,7 @@ async function inNamespace(sources: readonly string[]): Promise<unknown> {
     prohibited: await connectError("203.0.113.1:80"),
     nobody: await connectError("127.0.0.1:9"),
     nobodyIPv6: await connectError("[::1]:9"),
-    takers: await steerIPv6(sources),
+    takers: await spreadIPv6(sources),
   };
 }
 

@@ -25,7 +25,7 @@ import {
   setBacklog,
   setKeepalive,
   sockaddr,
-  steer,
+  setAffinity,
 } from "../../src/platform/sockets.ts";
 import { endpoint, listenAt } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
@@ -261,7 +261,7 @@ describe("resetOnClose", () => {
   });
 });
 
-describe("steer", () => {
+describe("worker affinity", () => {
   const SOCKETS = 4;
 
   /** A group of sockets on a port, each of them served. */
@@ -296,24 +296,24 @@ describe("steer", () => {
 
   test.each(["127.0.0.1", ""])('"client" gives one source always to one socket, bound to "%s"', async (address) => {
     const { fds, port } = await group(address);
-    expect(steer(fds[0]!, "client", SOCKETS, SOCKETS)).toBe(true);
+    expect(setAffinity(fds[0]!, "client", SOCKETS, SOCKETS)).toBe(true);
     const takers = await visitsFrom(sources, port, 4);
     for (const [source, set] of takers) expect([source, set.size]).toEqual([source, 1]);
     expect(union(takers)).toEqual(["0", "1", "2", "3"]);
   });
 
-  test('"flow" spreads one source over all sockets', async () => {
+  test('"connection" spreads one source over all sockets', async () => {
     const { fds, port } = await group("127.0.0.1");
-    expect(steer(fds[0]!, "client", SOCKETS, SOCKETS)).toBe(true);
-    expect(steer(fds[0]!, "flow", SOCKETS, SOCKETS)).toBe(true);
+    expect(setAffinity(fds[0]!, "client", SOCKETS, SOCKETS)).toBe(true);
+    expect(setAffinity(fds[0]!, "connection", SOCKETS, SOCKETS)).toBe(true);
     expect(union(await visitsFrom(["127.0.0.1"], port, 100))).toEqual(["0", "1", "2", "3"]);
   });
 
-  test.each(["flow", "client"] as const)('"%s" gives nothing more to sockets that are left out', async (by) => {
+  test.each(["connection", "client"] as const)('"%s" gives nothing more to sockets that are left out', async (by) => {
     const { fds, port } = await group("127.0.0.1");
-    expect(steer(fds[0]!, by, 2, SOCKETS)).toBe(true);
+    expect(setAffinity(fds[0]!, by, 2, SOCKETS)).toBe(true);
     expect(union(await visitsFrom(sources, port, 3))).toEqual(["0", "1"]);
-    expect(steer(fds[0]!, by, SOCKETS, SOCKETS)).toBe(true);
+    expect(setAffinity(fds[0]!, by, SOCKETS, SOCKETS)).toBe(true);
     expect(union(await visitsFrom(sources, port, 3))).toEqual(["0", "1", "2", "3"]);
   });
 
@@ -323,7 +323,7 @@ describe("steer", () => {
     const waiting = Array.from({ length: 20 }, () => visit({ host: "127.0.0.1", port }));
     await eventually("all of them wait", () => fds.reduce((sum, fd) => sum + tcpInfo(fd).queued, 0) === 20);
     expect(tcpInfo(fds[1]!).queued).toBeGreaterThan(0);
-    steer(fds[0]!, "flow", 1, 2);
+    setAffinity(fds[0]!, "connection", 1, 2);
     const accepted: Accepted[] = [];
     fds.forEach((fd, by) => serve(fd, accepted, by));
     await Promise.all(waiting);

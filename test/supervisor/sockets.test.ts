@@ -117,16 +117,20 @@ describe("bind", () => {
     const port = await freePort();
     const sockets = new ListeningSockets();
     const bind = [`127.0.0.1:${port}`];
-    const [[plan]] = (await take(sockets, listening(bind, "backlog = 77", 'keepalive = "90s"'), 1)) as [[SocketPlan]];
+    const [[plan]] = (await take(
+      sockets,
+      listening(bind, 'backlog = 77\nkeepalive = "90s"', 'keepalive = "45s"'),
+      1,
+    )) as [[SocketPlan]];
     const state = () => ({
       backlog: tcpInfo(plan.fd).backlog,
       keepalive: socketOption(plan.fd, SOL_SOCKET, SO_KEEPALIVE),
       idle: socketOption(plan.fd, SOL_TCP, TCP_KEEPIDLE),
     });
     expect(state()).toEqual({ backlog: 77, keepalive: 1, idle: 90 });
-    await take(sockets, listening(bind, "backlog = 55", 'keepalive = "30s"'), 1);
+    await take(sockets, listening(bind, 'backlog = 55\nkeepalive = "30s"', 'keepalive = "45s"'), 1);
     expect(state()).toEqual({ backlog: 55, keepalive: 1, idle: 30 });
-    await take(sockets, listening(bind, "backlog = 55", 'keepalive = "0s"'), 1);
+    await take(sockets, listening(bind, 'backlog = 55\nkeepalive = "0s"', 'keepalive = "45s"'), 1);
     expect(state()).toMatchObject({ backlog: 55, keepalive: 0 });
     sockets.closeAll();
   });
@@ -253,11 +257,11 @@ describe("a reload", () => {
   });
 });
 
-describe("steer", () => {
+describe("worker_affinity", () => {
   test('"client" puts all connections of an address into one queue, and uses every queue', async () => {
     const port = await freePort();
     const sockets = new ListeningSockets();
-    const plans = await take(sockets, listening([`127.0.0.1:${port}`], 'steer = "client"'), 4);
+    const plans = await take(sockets, listening([`127.0.0.1:${port}`], 'worker_affinity = "client"'), 4);
     const clients: Client[] = [];
     let before = [0, 0, 0, 0];
     for (let i = 0; i < 40; i++) {
@@ -287,8 +291,8 @@ describe("steer", () => {
       return used;
     };
     expect(await added(await take(sockets, listening(bind), 4))).toBe(4);
-    expect(await added(await take(sockets, listening(bind, 'steer = "client"'), 4))).toBe(1);
-    expect(await added(await take(sockets, listening(bind, 'steer = "client"'), 2))).toBe(1);
+    expect(await added(await take(sockets, listening(bind, 'worker_affinity = "client"'), 4))).toBe(1);
+    expect(await added(await take(sockets, listening(bind, 'worker_affinity = "client"'), 2))).toBe(1);
     expect(await added(await take(sockets, listening(bind), 4))).toBe(4);
     sockets.closeAll();
   });

@@ -573,7 +573,7 @@ describe("a client that is turned away", () => {
 
   test("is forgotten with its own FIN", () => {
     const stage = new Stage({ listener: { overLimit: "close" } });
-    stage.connection.finish("over_capacity", "lb");
+    stage.connection.finish("listener_full", "lb");
     expect(stage.plane.wheel.size).toBe(1);
     stage.connection.clientClosed(undefined);
     expect(stage.plane.wheel.size).toBe(0);

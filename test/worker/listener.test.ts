@@ -137,7 +137,7 @@ describe("caps", () => {
     const capped = await stage({ maxConnections: 2 });
     const first = await capped.echoes();
     await capped.echoes();
-    await capped.refuses("over_capacity");
+    await capped.refuses("listener_full");
     expect(capped.open).toEqual([2, 2]);
     await capped.closed(first);
     await capped.echoes();
@@ -147,9 +147,9 @@ describe("caps", () => {
     const capped = await stage({}, { maxConnections: 1 });
     // Another worker holds the only place.
     claim(capped.plane.open, 0);
-    await capped.refuses("over_capacity");
-    await capped.refuses("over_capacity");
-    await capped.refuses("over_capacity");
+    await capped.refuses("process_full");
+    await capped.refuses("process_full");
+    await capped.refuses("process_full");
     expect(capped.messages.filter(({ kind }) => kind === "over_budget")).toHaveLength(1);
     giveBack(capped.plane.open);
     await capped.echoes();
@@ -158,7 +158,7 @@ describe("caps", () => {
   test("of a client: others are not concerned", async () => {
     const capped = await stage({ maxConnectionsPerClient: 1, clients: clientMemory(64) });
     const first = await capped.echoes("127.0.0.1");
-    await capped.refuses("over_capacity", "127.0.0.1");
+    await capped.refuses("client_full", "127.0.0.1");
     await capped.echoes("127.0.0.2");
     await capped.closed(first);
     await capped.echoes("127.0.0.1");
@@ -168,7 +168,7 @@ describe("caps", () => {
     const clientPrefix = { ipv4: 24, ipv6: 64 };
     const capped = await stage({ maxConnectionsPerClient: 1, clients: clientMemory(64), clientPrefix });
     await capped.echoes("127.0.7.1");
-    await capped.refuses("over_capacity", "127.0.7.200");
+    await capped.refuses("client_full", "127.0.7.200");
     await capped.echoes("127.0.8.1");
   });
 
@@ -179,16 +179,16 @@ describe("caps", () => {
       clientPrefix: { ipv4, ipv6: 64 },
     });
     await capped.echoes("127.0.0.2");
-    await capped.refuses("over_capacity", "127.0.0.3");
+    await capped.refuses("client_full", "127.0.0.3");
     if (ipv4 === 31) await capped.echoes("127.0.0.4");
-    else await capped.refuses("over_capacity", "127.255.0.4");
+    else await capped.refuses("client_full", "127.255.0.4");
   });
 
   test("come back from those who are turned away by a later one", async () => {
     const limits = { maxConnections: 5, maxConnectionsPerClient: 1, clients: clientMemory(64) };
     const capped = await stage(limits);
     await capped.echoes();
-    for (let i = 0; i < 10; i++) await capped.refuses("over_capacity");
+    for (let i = 0; i < 10; i++) await capped.refuses("client_full");
     expect(capped.open).toEqual([1, 1]);
   });
 });
@@ -231,7 +231,7 @@ describe("a client on a unix socket", () => {
     const second = connectUnix(path);
     second.on("error", () => {});
     await once(second, "close");
-    expect(unix.ends("over_capacity")).toBe(1);
+    expect(unix.ends("client_full")).toBe(1);
     peer.destroy();
     const line = await eventually("the line", () => {
       const texts = unix.messages.flatMap((message) => (message.kind === "access" ? [message.text] : []));

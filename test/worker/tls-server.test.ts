@@ -14,7 +14,7 @@ const CA = file("ca.pem");
 
 const plan = (given: Partial<TlsServerPlan> = {}): TlsServerPlan => ({
   certificates: [{ ...EC, names: ["a.example"] }],
-  unknownName: "default",
+  unknownSni: "default",
   minVersion: "1.2",
   ciphers: "",
   alpn: [],
@@ -79,7 +79,7 @@ describe("the context for a name", () => {
   });
 
   test("is none for a name that no certificate bears, and for none, where those are to be rejected", () => {
-    const tls = new TlsServer(plan({ unknownName: "reject" }));
+    const tls = new TlsServer(plan({ unknownSni: "reject" }));
     expect(tls.choose("a.example")).not.toBeNull();
     expect(tls.choose("unknown.example")).toBeNull();
     expect(tls.choose("x.a.example")).toBeNull();
@@ -118,7 +118,7 @@ describe("the only choice", () => {
   });
 
   test("is not there where unknown names are rejected, or clients asked for certificates", () => {
-    expect(new TlsServer(plan({ unknownName: "reject" })).only).toBeNull();
+    expect(new TlsServer(plan({ unknownSni: "reject" })).only).toBeNull();
     expect(new TlsServer(plan({ clientAuth: "optional", clientCa: CA })).only).toBeNull();
     expect(new TlsServer(plan()).only).not.toBeNull();
   });
