@@ -1,41 +1,114 @@
-// The descriptor budget: how many connections the open-files limit allows, with enough kept back for everything else, so
-// that admin endpoint, health checks and logs work whatever the clients do.
+// The descriptor budget: the open-files limit, divided into a share for each purpose. No purpose takes from another one, so
+// the admin endpoint, the health checks, the look-ups, the logs and a reload work whatever clients do.
 import { openFilesLimit } from "../platform/sockets.ts";
-import { CHECKS_AT_ONCE_MAX } from "./health.ts";
 
 /** A proxied connection is one descriptor towards the client and one towards the backend. */
 const PER_CONNECTION = 2;
-/** Standard streams, the binary, the config's watchers, the supervisor's event loop, the log's files. */
-const PROCESS = 16;
-/** The event loop of a worker, the ends of its channels, the pipe for splicing, and a client that is being refused. */
-const PER_WORKER = 8;
-/** Admin connections and name look-ups under way. */
-const ADMIN = 8;
+/** An event loop (epoll and eventfd), the pipe for splicing, and a client that is accepted and refused in one step. */
+const PER_WORKER = 5;
+/** A listening address is a socket of the supervisor and a duplicate in the worker that serves it, for each worker. */
+const PER_SOCKET = 2;
+/**
+ * What a thread opens before it runs our code: its event loop (2), and files that it reads and closes again. Bun 1.4.5 ends the
+ * whole process when a thread does not get them.
+ */
+export const THREAD_START = 4;
 
-/** More connections than any machine of today holds: a bound for tables. */
+/** More connections than any machine has: a bound for tables. */
 const CONNECTIONS_MAX = 4_000_000;
+
+/** Descriptors by purpose, for the purposes that depend on the open-files limit alone. */
+export interface Shares {
+  /** Standard streams, the supervisor's event loop, the watch of the config, and files that are read and closed again. */
+  process: number;
+  /** The access log, the file that replaces it when it is reopened, the connection to a log server. */
+  logs: number;
+  /** Connections to the admin endpoint. */
+  admin: number;
+  /** Health checks under way. */
+  healthChecks: number;
+  /** Look-ups of names under way. */
+  lookUps: number;
+  /** The start of a worker thread. */
+  threadStart: number;
+  /** Refused clients that stay until they have read the FIN, over all workers. */
+  lingering: number;
+  /** New listening sockets of a reload while the old ones exist. */
+  reload: number;
+}
+
+/** The shares of an open-files limit. They grow with the limit and stay below what is of any use. */
+export function shares(limit = openFilesLimit()): Shares {
+  return {
+    process: 12,
+    logs: 4,
+    admin: part(limit, 64, 6, 128),
+    healthChecks: part(limit, 32, 8, 1024),
+    lookUps: part(limit, 128, 2, 64),
+    threadStart: THREAD_START,
+    lingering: part(limit, 32, 4, 8192),
+    reload: part(limit, 64, 4, 1024),
+  };
+}
+
+function part(limit: number, divisor: number, least: number, most: number): number {
+  return Math.min(most, Math.max(least, Math.floor(limit / divisor)));
+}
 
 /** Connections for which each worker's ledger has rows; the limit of open files does not rise while the process runs. */
 export function ledgerRows(): number {
   return Math.min(CONNECTIONS_MAX, Math.ceil(openFilesLimit() / PER_CONNECTION)) + 1;
 }
 
+/** What a config needs whatever its connections are. `sockets` counts listening addresses. */
+export interface Needs {
+  workers: number;
+  sockets: number;
+}
+
+/** Descriptors that are kept from connections. */
+export function kept({ workers, sockets }: Needs, limit = openFilesLimit()): number {
+  const fixed = Object.values(shares(limit)).reduce((sum, share) => sum + share, 0);
+  return fixed + workers * (PER_WORKER + PER_SOCKET * sockets);
+}
+
+/** The lowest open-files limit that has room for so many connections. The shares grow with it, so it is found in steps. */
+function limitFor(connections: number, needs: Needs): number {
+  let limit = 0;
+  for (;;) {
+    const least = kept(needs, limit) + connections * PER_CONNECTION;
+    if (least <= limit) return limit;
+    limit = least;
+  }
+}
+
+/** Why the open-files limit is too low for a config to run at all, with the cure; null = it is not. */
+export function tooFewFiles(needs: Needs, limit = openFilesLimit()): string | null {
+  const least = limitFor(1, needs);
+  if (least <= limit) return null;
+  const { workers, sockets } = needs;
+  return (
+    `workers = ${workers} with ${sockets} listening ${sockets === 1 ? "address needs" : "addresses need"} an open-files limit ` +
+    `of at least ${least}, and it is ${limit}: raise it (ulimit -n, LimitNOFILE of systemd), or set fewer workers`
+  );
+}
+
 /**
  * The cap on connections of the whole process for `max_connections` of the config, with a warning where that asks for
- * more than the open-files limit allows. `sockets` counts listening addresses; each worker has one of its own.
+ * more than the open-files limit allows.
  */
 export function budget(
   wanted: number | "auto",
-  workers: number,
-  sockets: number,
+  needs: Needs,
+  limit = openFilesLimit(),
 ): { max: number; warning: string | null } {
-  const limit = openFilesLimit();
-  const kept = PROCESS + ADMIN + CHECKS_AT_ONCE_MAX + workers * (PER_WORKER + 2 * sockets);
-  const allowed = Math.max(1, Math.min(CONNECTIONS_MAX, Math.floor((limit - kept) / PER_CONNECTION)));
+  const rest = limit - kept(needs, limit);
+  const allowed = Math.max(1, Math.min(CONNECTIONS_MAX, Math.floor(rest / PER_CONNECTION)));
   if (wanted === "auto") return { max: allowed, warning: null };
   if (wanted <= allowed) return { max: wanted, warning: null };
+  const needed = limitFor(wanted, needs);
   return {
     max: allowed,
-    warning: `${wanted} connections need an open-files limit of ${wanted * PER_CONNECTION + kept}, and it is ${limit}; the cap is ${allowed}`,
+    warning: `${wanted} connections need an open-files limit of ${needed}, and it is ${limit}; the cap is ${allowed}`,
   };
 }

@@ -15,10 +15,11 @@ import { beginConnect, ownSockets, sockaddr } from "../platform/sockets.ts";
 import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
 import { record, startRiseFall, type RiseFall } from "../policy/rise-fall.ts";
 import { proxyHeaderV1, proxyHeaderV2 } from "../wire/proxy-protocol.ts";
+import { shares } from "./budget.ts";
 import { clientTlsPlan, hostOf, type BackendRecord, type PoolRecord } from "./registry.ts";
 
-/** Checks under way at once, so that a large config cannot take all descriptors; more wait for their turn. */
-export const CHECKS_AT_ONCE_MAX = 16;
+/** Checks under way at once: their share of the open files. More wait for their turn. */
+export const CHECKS_AT_ONCE_MAX = shares().healthChecks;
 
 /** Part of the interval by which each is longer or shorter at random. */
 const JITTER = 0.1;

@@ -6,7 +6,7 @@ import type { Config } from "../config/schema.ts";
 import type { Plan } from "../messages.ts";
 import { ownSockets } from "../platform/sockets.ts";
 import type { Admin } from "./admin.ts";
-import { budget } from "./budget.ts";
+import { budget, type Needs } from "./budget.ts";
 import type { Log } from "./log.ts";
 import { listenerPlan, poolPlan, type Addresses, type Registry } from "./registry.ts";
 import type { ListeningSockets } from "./sockets.ts";
@@ -82,11 +82,15 @@ export class InForce {
   }
 
   #connectionsFor(config: Config): number {
-    const listeningSockets = config.listeners.reduce((sum, { bind }) => sum + bind.length, 0);
-    const { max, warning } = budget(config.max_connections, workerCount(config), listeningSockets);
+    const { max, warning } = budget(config.max_connections, needsOf(config));
     if (warning !== null) this.#options.log.warn("max_connections", { reason: warning });
     return max;
   }
+}
+
+/** What a config takes of the open files whatever its connections are. */
+export function needsOf(config: Config): Needs {
+  return { workers: workerCount(config), sockets: config.listeners.reduce((sum, { bind }) => sum + bind.length, 0) };
 }
 
 /** How many workers a config asks for. */
