@@ -50,7 +50,7 @@ function checkAdmin({ config, isSound }: Subject, report: Report): void {
   if (!isSound(["admin"]) || !config.admin.enabled || config.admin.token_file !== "") return;
   const { bind } = config.admin;
   if (bind.kind === "unix" || bind.kind === "abstract" || (bind.kind === "ip" && isLoopback(bind.address))) return;
-  const message = `others can reach ${formatEndpoint(bind)}, so admin.token_file is required; or bind to 127.0.0.1 or a unix socket`;
+  const message = `admin.token_file is required, because other machines can reach ${formatEndpoint(bind)}; or bind to 127.0.0.1 or a unix socket`;
   report({ path: ["admin", "bind"], message });
 }
 
@@ -60,7 +60,7 @@ function checkLog({ config, isSound }: Subject, report: Report): void {
   if (["stdout", "stderr", "off"].includes(access) || /[./]/.test(access)) return;
   const meant = closest(access, ["stdout", "stderr", "off"]);
   if (meant === null) return;
-  const message = `${quote(access)} is taken as the name of a file`;
+  const message = `${quote(access)} is used as the name of a file`;
   report({ path: ["log", "access"], message, hint: `did you mean ${quote(meant)}?`, warning: true });
 }
 
@@ -153,7 +153,7 @@ function checkListeners(subject: Subject, report: Report): void {
     if (!isSound([...path, "routes"])) continue;
     checkRoutes(listener, report);
     if (isWhole([...path, "pool"]) && listener.pool === null && listener.routes.length === 0)
-      report({ path, message: "has no pool and no routes: its connections are refused", warning: true });
+      report({ path, message: "has no pool and no routes, so its connections are refused", warning: true });
   }
   const isTold = config.listeners.every(
     ({ name }) => isSound(["listeners", name, "pool"]) && isSound(["listeners", name, "routes"]),
@@ -186,14 +186,14 @@ function checkRoutes({ name, pool, routes }: FileListener, report: Report): void
     const everything = before.get(takesEverything);
     const first = everything ?? before.get(conditions);
     if (first !== undefined) {
-      const why = everything === undefined ? "has the same conditions" : "takes every connection";
+      const why = everything === undefined ? "has the same conditions" : "matches every connection";
       const message = `is never used: ${formatPath([...path, first])} ${why}`;
       report({ path: [...path, index], message, warning: true });
     } else before.set(conditions, index);
   }
   const everything = before.get(takesEverything);
   if (pool === null || everything === undefined) return;
-  const message = `is never used: ${formatPath([...path, everything])} takes every connection`;
+  const message = `is never used: ${formatPath([...path, everything])} matches every connection`;
   report({ path: ["listeners", name, "pool"], message, warning: true });
 }
 
@@ -212,7 +212,7 @@ function checkProxyProtocol({ config, isSound, isWhole }: Subject, report: Repor
     if (mode === "off" || trusted.length > 0 || !isSound([...path, "bind"])) continue;
     // The peer on a Unix socket has no address, and whoever may open the socket is trusted.
     if (bind.every(({ kind }) => kind === "unix" || kind === "abstract")) continue;
-    const message = `${quote(mode)} needs trusted_proxies, whose PROXY headers are believed`;
+    const message = `${quote(mode)} needs trusted_proxies, the addresses whose PROXY headers are trusted`;
     report({ path: [...path, "proxy_protocol"], message, hint: 'such as trusted_proxies = ["10.0.0.0/8"]' });
   }
 }
@@ -260,7 +260,7 @@ function checkBackends({ isSound, folder }: Subject, pool: FileConfig["pools"][n
   }
   const idle = pool.backends.length > 0 && pool.backends.every(({ weight }) => weight === 0);
   if (idle && isSound(path))
-    report({ path, message: "every weight is 0: no backend takes connections", warning: true });
+    report({ path, message: "every weight is 0, so no backend gets connections", warning: true });
 }
 
 function checkUnixPath(endpoint: Endpoint, path: KeyPath, report: Report): void {

@@ -64,7 +64,7 @@ export function readPrivateKey(bytes: Uint8Array, name: string): Key | Unfit {
   // RFC 1421 section 4.6.1.1: the older form says so in a header.
   if (block.label === "ENCRYPTED PRIVATE KEY" || /^Proc-Type:.*ENCRYPTED/m.test(block.text)) {
     const hint = `decrypt it: openssl pkey -in ${shellWord(name)} -out ${shellWord(`${name}.plain`)}`;
-    return { is: "bad", why: "is encrypted, and there is nobody to ask for its passphrase", hint };
+    return { is: "bad", why: "is encrypted, and lb cannot ask for a passphrase", hint };
   }
   const key = parsed(() => createPrivateKey(block.text));
   if (key === null)
@@ -143,7 +143,7 @@ function noCertificate(file: PemFile, name: string): Unfit {
   }
   if (file.blocks.some(({ label }) => label === "TRUSTED CERTIFICATE")) {
     const hint = `make a plain one of it: openssl x509 ${inOut(name)}`;
-    return { is: "bad", why: "has a certificate in OpenSSL's own TRUSTED form", hint };
+    return { is: "bad", why: "has a certificate in the TRUSTED format of OpenSSL", hint };
   }
   const hint = `from DER: openssl x509 -inform DER ${inOut(name)}; from PKCS #12: openssl pkcs12 -nokeys ${inOut(name)}`;
   return { is: "bad", why: unlike(file, "CERTIFICATE"), ...(file.isDer && { hint }) };

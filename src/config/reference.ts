@@ -12,7 +12,7 @@ export function reference(): string {
 
 const introduction = `# Configuration
 
-One TOML file describes everything: \`lb lb.toml\`. \`lb check lb.toml\` tells every problem it has. The smallest file that works:
+lb reads one TOML file: \`lb lb.toml\`. \`lb check lb.toml\` reports every problem in it. The smallest file that works:
 
 \`\`\`toml
 [listeners.web]
@@ -23,27 +23,27 @@ pool = "app"
 backends = ["127.0.0.1:3000", "127.0.0.1:3001"]
 \`\`\`
 
-An editor that knows TOML schemas (Taplo, Even Better TOML) completes and checks the file if its first line is
-\`#:schema ./lb.schema.json\`; \`lb schema\` prints that schema.
+Editors with TOML schema support (Taplo, Even Better TOML) complete and check the file if its first line is
+\`#:schema ./lb.schema.json\`. \`lb schema\` prints that schema.
 
-Options marked _not supported yet_ are reserved: they are refused, never ignored, until their feature exists.
+Options marked _not supported yet_ are reserved. lb refuses them and never ignores them.
 
 ## Values
 
-- **duration**: a number with a unit, \`"250ms"\`, \`"1.5s"\`, \`"10m"\`, \`"1h"\`, \`"1d"\`; at most 24 days. One unit only: \`"90m"\`, not \`"1h30m"\`. \`"0s"\` switches a limit off where that is said, and is refused elsewhere.
-- **bandwidth**: a size for each second, \`"10MB/s"\`, \`"500Kbit/s"\`. KB, MB and GB are decimal, KiB, MiB and GiB binary, B is a byte, bit is a bit. Upper and lower case matter.
-- **rate**: a number for each period, \`"100/s"\`, \`"600/m"\`, \`"1000/h"\`; more than 0, at most a million a second.
+- **duration**: a number with a unit, \`"250ms"\`, \`"1.5s"\`, \`"10m"\`, \`"1h"\`, \`"1d"\`; at most 24 days. One unit only: \`"90m"\`, not \`"1h30m"\`. \`"0s"\` disables the limit where the table says so, and is refused elsewhere.
+- **bandwidth**: a size per second, \`"10MB/s"\`, \`"500Kbit/s"\`. KB, MB and GB are decimal, KiB, MiB and GiB binary, B is a byte, bit is a bit. Units are case-sensitive.
+- **rate**: a number per period, \`"100/s"\`, \`"600/m"\`, \`"1000/h"\`; more than 0, at most a million a second.
 - **address to listen on**: \`"10.0.0.1:80"\`, \`"[2001:db8::1]:80"\`, \`":8080"\` (every address, IPv4 and IPv6), \`"unix:/run/lb.sock"\`, \`"unix:@abstract"\`. \`"0.0.0.0:80"\` is every IPv4 address, \`"[::]:80"\` every IPv6 address. Host names and port 0 are refused.
-- **address to connect to**: the same, and \`"name.example:80"\`; but not \`":8080"\`.
+- **address to connect to**: the same without \`":8080"\`, and with host names: \`"name.example:80"\`.
 - **CIDR**: \`"10.0.0.0/8"\`, \`"2001:db8::/32"\`, or one address. Bits beyond the prefix must be 0.
-- **name**: letters, digits, \`_\`, \`-\` and \`.\`; starts with a letter or digit; 64 characters at most. Listeners and pools have such names too.
-- **file**: a path relative to the folder of the config file. So are the paths of Unix sockets, which have 107 bytes at most.
+- **name**: letters, digits, \`_\`, \`-\` and \`.\`; the first character is a letter or digit; at most 64 characters. The names of listeners and pools have the same form.
+- **file**: a path relative to the folder of the config file. Paths of Unix sockets are relative to it too, and have at most 107 bytes.
 
 \`\${NAME}\` in a string is the environment variable NAME; one that is not set is an error. \`$\${\` is a literal \`\${\`.
 
 ## Errors
 
-Every problem of the file is reported in one run, with its line, its column and the path of the option:
+lb reports every problem of the file in one run, with line, column and the path of the option:
 
 \`\`\`text
 lb.toml:12:3: pools.web.backends[1].weight: expected a whole number from 0 to 256, found 300
@@ -52,19 +52,19 @@ lb.toml:14:1: pools.web.conect_timeout: there is no such option
 2 problems
 \`\`\`
 
-The place is that of the key, or of the element in an array. Values from the environment are not shown. \`lb check\` ends with exit code 0 for a good file and 2 for a bad one. A warning (a pool that no listener uses) does not make a file bad.
+Line and column are those of the key, or of the element in an array. Values from the environment are not shown. The exit code of \`lb check\` is 0 for a good file and 2 for a bad one. Warnings, such as a pool that no listener uses, do not change the exit code.
 
-Two listeners cannot have the same address; \`":80"\` collides with \`"0.0.0.0:80"\` and \`"[::]:80"\`, but not with \`"10.0.0.1:80"\`, which is then preferred for its connections. No address and no name may appear twice among the backends of a pool.
+Two listeners cannot have the same address; \`":80"\` collides with \`"0.0.0.0:80"\` and \`"[::]:80"\`, but not with \`"10.0.0.1:80"\`, which then gets the connections to that address. No address and no name may appear twice among the backends of a pool.
 
 ## Certificates and keys
 
-Certificates, keys and revocation lists are PEM; what else stands in the files is passed over, so a certificate and its key may share one. They are read when the config is loaded, and watched with it. A reload that finds one of them broken changes nothing.
+Certificates, keys and revocation lists are PEM; other content of the files is ignored, so a certificate and its key may share one file. lb reads them when it loads the config, and watches them with it. A reload that finds a broken file changes nothing.
 
-Refused are: a file that cannot be read or is not PEM, a certificate that has expired or is not valid yet, a key that is encrypted or belongs to another certificate, a chain that does not begin with the certificate of the key, and a CA bundle of which every certificate has expired. A warning comes 14 days before a certificate expires, for a key that every user of the machine can read, a chain out of order, and a certificate whose name and type of key another one before it has too.
+lb refuses a file that cannot be read or is not PEM, a certificate that has expired or is not valid yet, a key that is encrypted or does not match its certificate, a chain that does not begin with the certificate of the key, and a CA bundle in which every certificate has expired. lb warns 14 days before a certificate expires, and about a key that every user of the machine can read, a chain in the wrong order, and a certificate with the same name and key type as one before it.
 
-A certificate's names are the DNS names of its subjectAltName; the common name counts only where there is no subjectAltName. Names with other than ASCII letters are written in their ASCII form (\`xn--…\`) everywhere.`;
+The names of a certificate are the DNS names of its subjectAltName. The common name is used only if there is no subjectAltName. Internationalized names are written in their ASCII form (\`xn--…\`) everywhere.`;
 
-const ending = `## TLS, routes and PROXY headers in one
+const ending = `## Example: TLS, routes and PROXY headers
 
 \`\`\`toml
 [listeners.https]
@@ -94,7 +94,7 @@ health = { type = "tls" }
 tls = { ca = "certs/ca.pem" }
 \`\`\`
 
-## The whole in one
+## Example: all sections
 
 \`\`\`toml
 shutdown_timeout = "1m"

@@ -32,98 +32,104 @@ const keepalive = () => duration({ least: 1000, most: 32_767_000, zero: "off" })
 
 const admin = section({
   enabled: row(flag(), true, "Serve /metrics, /live, /ready and the JSON API."),
-  bind: row(bindAddress(), "127.0.0.1:9900", "Where: an address, or a Unix socket, which is made with mode 0600."),
+  bind: row(bindAddress(), "127.0.0.1:9900", "Address to listen on. A Unix socket is created with mode 0600."),
   token_file: row(
     text("file"),
     "",
-    `A file with the bearer token for everything but /live and /ready. Required where bind is neither a loopback address nor a Unix socket. "" = no token.`,
+    `File with the bearer token that every request except /live and /ready needs. Required unless bind is a loopback address or a Unix socket. "" = no token.`,
   ),
-  read_token_file: later(row(text("file"), "", "A file with a second token that may only read, for Prometheus.")),
+  read_token_file: later(
+    row(text("file"), "", "File with a second bearer token that allows reading only, for Prometheus."),
+  ),
   tls: later(
     row(
       section({
-        cert: row(text("file"), "", "The certificate with its chain, PEM."),
-        key: row(text("file"), "", "Its private key, PEM and not encrypted."),
+        cert: row(text("file"), "", "Certificate followed by its chain, PEM."),
+        key: row(text("file"), "", "Private key of the certificate, PEM, not encrypted."),
       }),
       {},
-      "HTTPS; left out = HTTP.",
+      "HTTPS. Left out = HTTP.",
     ),
   ),
 });
 
 const log = section({
-  level: row(choice(["debug", "info", "warn", "error"]), "info", "The least grave messages that are logged."),
-  format: row(choice(["text", "json"]), "text", "How a line is written, in the log and in the access log."),
+  level: row(choice(["debug", "info", "warn", "error"]), "info", "Minimum severity of logged messages."),
+  format: row(choice(["text", "json"]), "text", "Format of the lines of the log and of the access log."),
   access: row(
     reserving(["syslog"], text(`"stdout", "stderr", "off" or a file`, 1)),
     "stdout",
-    "Where the access log goes: one line for each connection, when it ends. SIGUSR1 reopens files.",
+    "Destination of the access log, which has one line per connection, written when it ends. SIGUSR1 reopens files.",
   ),
   syslog: later(row(text("address", 1), "unix:/dev/log", `Where access = "syslog" sends its lines, RFC 5424.`)),
 });
 
 const otel = section({
-  endpoint: required(text("URL", 1), "Where metrics and access lines go: OTLP over HTTP."),
-  interval: row(duration(), "10s", "Time between two deliveries."),
+  endpoint: required(text("URL", 1), "Destination of metrics and access lines: OTLP over HTTP."),
+  interval: row(duration(), "10s", "Time between exports."),
   headers: row(section({}), {}, "Headers of each request."),
 });
 
 // ------------------------------------------------------------------ where clients come in
 
 const listenerTimeouts = section({
-  handshake: row(duration(), "10s", "From accept until PROXY header, ClientHello and TLS handshake are all done."),
-  idle: row(duration({ zero: "never" }), "10m", "No byte either way for this long ends the connection."),
+  handshake: row(duration(), "10s", "Time from accept until PROXY header, ClientHello and TLS handshake are complete."),
+  idle: row(
+    duration({ zero: "never" }),
+    "10m",
+    "Time without a byte in either direction after which the connection is ended.",
+  ),
   half_close: row(
     duration({ zero: "never" }),
     "1m",
-    "One side has sent FIN, and no byte comes from the other for this long.",
+    "Time without a byte from the other side after one side has sent FIN.",
   ),
   lifetime: row(
     duration({ zero: "unlimited" }),
     "0s",
-    "Longest life of one connection; it ends within the last 10 % at random.",
+    "Maximum age of a connection. It is ended at a random time within the last 10 %.",
   ),
 });
 
 const certificate = section({
   cert: required(
     text("file", 1),
-    "The certificate, then the rest of its chain, PEM. It must be valid today; a chain out of order gets a warning.",
+    "Certificate followed by its chain, PEM. It must be valid now. A chain in the wrong order is a warning.",
   ),
   key: required(
     text("file", 1),
-    "Its private key, PEM and not encrypted. May be the same file as `cert`. One that every user can read gets a warning.",
+    "Private key of the certificate, PEM, not encrypted. It may be in the same file as `cert`. A key that every user can read is a warning.",
   ),
 });
 
 const listenerTlsRows = {
   certificates: required(
     list(certificate, 1, "expected at least one certificate, found an empty array"),
-    "Chosen by SNI from each certificate's own names (a wildcard covers one label); the first is the default. An RSA and an ECDSA certificate may bear the same name; of two with the same type of key the first is used.",
+    "Selected by SNI from the names in each certificate (a wildcard covers one label). The first is the default. An RSA and an ECDSA certificate may have the same name. If two certificates have the same name and key type, the first is used.",
   ),
   unknown_sni: row(
     choice(["default", "reject"]),
     "default",
-    "A client's name that no certificate bears, or no name: the default certificate, or a TLS alert.",
+    "What a client gets whose server name is in no certificate, or that sends no name. default: the default certificate. reject: a TLS alert.",
   ),
   min_version: row(choice(["1.2", "1.3"]), "1.2", "Minimum TLS version."),
   ciphers: row(
     text("text"),
     "",
-    `TLS 1.2 cipher list in OpenSSL's form; "" = the runtime's default. The suites of TLS 1.3 are always on.`,
+    `TLS 1.2 cipher list in OpenSSL format; "" = the runtime's default. TLS 1.3 suites are always enabled.`,
   ),
   alpn: row(
     list(protocolName()),
     [],
-    `Our protocols, in order of preference, such as "h2" and "http/1.1". A client that offers none of them is refused; empty = none is negotiated.`,
+    `Protocols that lb offers, in order of preference. A client that offers only others is refused. Empty = no negotiation.`,
   ),
   client_auth: row(
     choice(["off", "optional", "required"]),
     "off",
-    "Whether clients show a certificate; optional and required need client_ca. optional: none is fine, a bad one is refused.",
+    "Whether clients must present a certificate. optional: a client without a certificate is accepted, one with an invalid certificate is refused. optional and required need client_ca.",
   ),
-  client_ca: row(text("file"), "", "CA bundle, PEM, that client certificates are checked against."),
-  client_crl: row(text("file"), "", "Revoked client certificates: PEM, one or more X509 CRL."),
+  client_ca: row(text("file"), "", "CA bundle that client certificates are verified against, PEM."),
+  client_crl: row(text("file"), "", "Revoked client certificates: one or more X509 CRLs, PEM."),
 };
 
 const listenerTls = section(listenerTlsRows, { unknown_name: "unknown_sni" });
@@ -132,22 +138,28 @@ const route = section({
   sni: row(
     list(sniPattern()),
     [],
-    "Names the client asked for, any of them; `*.` covers one label. Without tls the ClientHello is read and TLS passed through. Empty = any name, and none.",
+    "Server names (SNI), any of which matches. `*.` covers one label. Without tls, lb reads the ClientHello and passes TLS through. Empty = any name, or none.",
   ),
-  alpn: row(list(protocolName()), [], "Protocols the client offered, any of them; empty = any."),
-  clients: row(list(cidr()), [], "Addresses of the client, the believed one behind a PROXY header; empty = any."),
-  pool: required(text("pool's name", 1), "Where such connections go."),
+  alpn: row(list(protocolName()), [], "Protocols in the client's ALPN offer, any of which matches. Empty = any."),
+  clients: row(
+    list(cidr()),
+    [],
+    "Client addresses, any of which matches. With a trusted PROXY header, the address in the header counts. Empty = any.",
+  ),
+  pool: required(text("pool's name", 1), "Pool for the connections that match."),
 });
 
 /** Of UDP and TPROXY. */
 const laterOfListeners = {
-  responses: later(row(whole(0, 1_000_000), 0, "udp: a session ends after so many answers; 0 = at its idle timeout.")),
-  requests: later(row(whole(0, 1_000_000), 0, "udp: a session ends after so many datagrams of the client; 0 = never.")),
+  responses: later(row(whole(0, 1_000_000), 0, "udp: number of answers after which a session ends; 0 = no limit.")),
+  requests: later(
+    row(whole(0, 1_000_000), 0, "udp: number of datagrams of the client after which a session ends; 0 = no limit."),
+  ),
   datagram_rate_limit: later(
     absent(
       section({
-        rate: required(rate(), "Datagrams in the long run."),
-        burst: absent(whole(1, 1_000_000), null, "At once."),
+        rate: required(rate(), "Sustained rate of datagrams."),
+        burst: absent(whole(1, 1_000_000), null, "Number of datagrams that may exceed the rate at once."),
       }),
       null,
       "udp: datagrams of one client; what is over it is dropped and counted.",
@@ -159,81 +171,89 @@ const laterOfListeners = {
 };
 
 const listenerRows = {
-  bind: required(oneOrMore(bindAddress()), "Where to listen: one address or an array of them."),
-  protocol: row(choice(["tcp"], ["udp"]), "tcp", "What is spoken there."),
+  bind: required(oneOrMore(bindAddress()), "Address to listen on, or an array of addresses."),
+  protocol: row(choice(["tcp"], ["udp"]), "tcp", "Transport protocol."),
   pool: absent(
     text("pool's name", 1),
     null,
-    "The pool for what no route takes; without it such connections are refused.",
+    "Pool for connections that match no route. If left out, they are refused.",
   ),
-  backlog: row(
-    whole(1, 2_147_483_647),
-    4096,
-    "Connections that may wait to be accepted; capped by the kernel's somaxconn.",
-  ),
+  backlog: row(whole(1, 2_147_483_647), 4096, "Length of the accept queue. The kernel caps it at net.core.somaxconn."),
   worker_affinity: row(
     choice(["connection", "client"]),
     "connection",
-    "Which worker gets a connection. connection: the kernel's spread over (address, port) pairs. client: by source address, so a client stays with one worker, and its TLS sessions resume.",
+    "How connections are assigned to workers. connection: by source address and port. client: by source address, so that all connections of a client go to one worker and its TLS sessions resume.",
   ),
-  keepalive: row(keepalive(), "75s", "TCP keepalive towards clients. Without effect on Unix sockets."),
-  allow: row(list(cidr()), [], "Clients that may connect; empty = everyone."),
-  deny: row(list(cidr()), [], "Clients that may not; wins over allow."),
+  keepalive: row(keepalive(), "75s", "TCP keepalive on connections of clients. No effect on Unix sockets."),
+  allow: row(list(cidr()), [], "Clients that may connect. Empty = all."),
+  deny: row(list(cidr()), [], "Clients that may not connect. Takes precedence over allow."),
   proxy_protocol: row(
     choice(["off", "required", "optional"]),
     "off",
-    "Whether a PROXY header (v1 and v2 both) comes first; required and optional need trusted_proxies.",
+    "Whether connections begin with a PROXY header (v1 or v2). required and optional need trusted_proxies.",
   ),
   trusted_proxies: row(
     list(cidr()),
     [],
-    "Whose PROXY header is believed. From others: required refuses the connection, optional treats the bytes as the client's own. A peer on a Unix socket has no address and is always believed, so a listener with Unix sockets alone needs none.",
+    "Addresses whose PROXY header is trusted. For other peers, required refuses the connection and optional treats the bytes as data of the client. Peers on a Unix socket are always trusted, so a listener that has only Unix sockets needs no trusted_proxies.",
   ),
   client_prefix: row(
     section({
-      ipv4: row(whole(1, 32), 32, "Leading bits of an IPv4 address."),
-      ipv6: row(whole(1, 128), 64, "Leading bits of an IPv6 address."),
+      ipv4: row(whole(1, 32), 32, "Prefix length for IPv4 addresses."),
+      ipv6: row(whole(1, 128), 64, "Prefix length for IPv6 addresses."),
     }),
     {},
-    "What counts as one client, for every limit by client.",
+    "Addresses with the same prefix count as one client, for all limits per client.",
   ),
-  max_connections: row(whole(0, connectionsMax), 0, "Connections at once on this listener; 0 = no limit of its own."),
-  max_connections_per_client: row(whole(0, connectionsMax), 0, "Connections at once of one client; 0 = no limit."),
+  max_connections: row(
+    whole(0, connectionsMax),
+    0,
+    "Maximum number of concurrent connections on this listener; 0 = no limit of its own.",
+  ),
+  max_connections_per_client: row(
+    whole(0, connectionsMax),
+    0,
+    "Maximum number of concurrent connections per client; 0 = no limit.",
+  ),
   rate_limit: absent(
     section({
-      rate: required(rate(), "New connections of one client in the long run."),
+      rate: required(rate(), "Sustained rate of new connections per client."),
       burst: absent(
         whole(1, 1_000_000),
         null,
-        "New connections of one client at once. Left out: what `rate` allows in one second, at least 1.",
+        "Number of new connections per client that may exceed the rate at once. Left out = what `rate` allows in one second, at least 1.",
       ),
     }),
     null,
-    "New connections of one client: a token bucket, exact over all workers together; left out = no limit.",
+    "Limit on new connections per client: a token bucket, exact across all workers. Left out = no limit.",
   ),
-  over_limit: row(choice(["reset", "close"]), "reset", "What refused clients see: reset (RST) or close (FIN)."),
+  over_limit: row(
+    choice(["reset", "close"]),
+    "reset",
+    "How refused connections are closed: reset (RST) or close (FIN).",
+  ),
   dry_run: later(
     row(
       list(choice(["rate_limit", "max_connections_per_client", "bandwidth"])),
       [],
-      "Limits that are counted and logged as they would act, and do not act.",
+      "Limits that are evaluated, counted and logged, but not enforced.",
     ),
   ),
   bandwidth: row(
     section({
-      upload: absent(bandwidth(), 0, "From the client; left out = no limit."),
-      download: absent(bandwidth(), 0, "To the client; left out = no limit."),
-      per: row(choice(["connection"], ["client", "listener"]), "connection", "What shares the limit."),
+      upload: absent(bandwidth(), 0, "From the client to the backend. Left out = no limit."),
+      download: absent(bandwidth(), 0, "From the backend to the client. Left out = no limit."),
+      per: row(choice(["connection"], ["client", "listener"]), "connection", "Scope of the limit."),
     }),
     {},
-    "Bytes per second; left out = no limit.",
+    "Bandwidth limits. Left out = no limit.",
   ),
-  timeouts: row(listenerTimeouts, {}, "When connections are ended."),
-  tls: absent(listenerTls, null, "Present = TLS is terminated here."),
+  timeouts: row(listenerTimeouts, {}, "Timeouts of the connections."),
+  tls: absent(listenerTls, null, "TLS termination. Left out = no TLS."),
   routes: row(
     list(route),
     [],
-    "The first that matches wins; all the conditions given must hold. One without conditions takes every connection.",
+    "The first route that matches is used. All conditions of a route must hold. A route without conditions matches every connection.",
   ),
   ...laterOfListeners,
 };
@@ -245,12 +265,12 @@ const listener = section(listenerRows, { steer: "worker_affinity" });
 const backend = section({
   address: required(
     dialAddress(),
-    "Where to connect to. A name that resolves to several addresses is that many backends.",
+    "Address to connect to. A name that resolves to several addresses becomes several backends.",
   ),
-  name: absent(nameText(), null, "Its name in logs and metrics. Left out: its address."),
-  weight: row(whole(0, 256), 1, "Its share of the connections; 0 = no new connections."),
-  max_connections: row(whole(0, connectionsMax), 0, "Connections at once; 0 = no limit."),
-  backup: row(flag(), false, "Used only when no other backend is up."),
+  name: absent(nameText(), null, "Name in logs and metrics. Left out = the address."),
+  weight: row(whole(0, 256), 1, "Share of the connections, relative to the other backends; 0 = no new connections."),
+  max_connections: row(whole(0, connectionsMax), 0, "Maximum number of concurrent connections; 0 = no limit."),
+  backup: row(flag(), false, "Use this backend only when no other is up."),
 });
 
 const step = section({
@@ -265,33 +285,37 @@ const health = section({
   type: row(
     choice(["tcp", "tls", "off"], ["http", "exchange", "redis", "postgres", "mysql", "smtp", "ssh"]),
     "tcp",
-    "How a backend is checked. tcp: it accepts a connection. tls: it also completes a TLS handshake, with the pool's tls settings; without such, any certificate will do.",
+    "How backends are checked. tcp: a TCP connect. tls: also a TLS handshake, with the pool's tls settings; without those, any certificate is accepted.",
   ),
   interval: row(duration({ least: 10 }), "2s", "Time between checks, with up to 10 % jitter."),
   fast_interval: later(
     row(
       duration({ zero: "interval" }),
       "0s",
-      "Time between checks while the state is changing: after the first result against it.",
+      "Time between checks while the state is changing, that is, after the first result that contradicts it.",
     ),
   ),
-  timeout: row(duration(), "1s", "How long one check may take."),
-  rise: row(whole(1, 1000), 2, "Successes in a row to come up; a backend starts up."),
-  fall: row(whole(1, 1000), 3, "Failures in a row to go down."),
-  port: row(whole(0, 65535), 0, "The port checked; 0 = the backend's own. Without meaning for Unix sockets."),
-  method: later(row(choice(["GET", "HEAD"]), "GET", "http: the method.")),
-  path: later(row(text("text", 1), "/", "http: the path.")),
-  host: later(row(text("text"), "", "http: the Host header.")),
-  status: later(row(text("text", 1), "200-399", "http: statuses that count as success.")),
-  body: later(row(text("text"), "", "http: what the first 64 KiB of the body must contain.")),
-  tls: later(row(flag(), false, "http: speak HTTPS.")),
-  steps: later(row(list(step), [], "exchange: what is sent and expected, in order.")),
+  timeout: row(duration(), "1s", "Timeout of one check."),
+  rise: row(whole(1, 1000), 2, "Consecutive successes after which a backend is up. Backends start as up."),
+  fall: row(whole(1, 1000), 3, "Consecutive failures after which a backend is down."),
+  port: row(whole(0, 65535), 0, "Port to check; 0 = the backend's own port. Ignored for Unix sockets."),
+  method: later(row(choice(["GET", "HEAD"]), "GET", "http: request method.")),
+  path: later(row(text("text", 1), "/", "http: request path.")),
+  host: later(row(text("text"), "", "http: Host header.")),
+  status: later(row(text("text", 1), "200-399", "http: status codes that count as success.")),
+  body: later(row(text("text"), "", "http: text that the first 64 KiB of the body must contain.")),
+  tls: later(row(flag(), false, "http: use HTTPS.")),
+  steps: later(row(list(step), [], "exchange: steps, each of which sends or expects something.")),
   send: later(row(text("text"), "", "exchange: bytes to send.")),
-  expect: later(row(text("text"), "", "exchange: what the answer must contain.")),
+  expect: later(row(text("text"), "", "exchange: text that the answer must contain.")),
   role: later(row(choice(["", "master", "replica"]), "", 'redis: the role that counts as success; "" = any.')),
-  user: later(row(text("text"), "", "mysql, postgres: the user of a login without a password.")),
+  user: later(row(text("text"), "", "mysql, postgres: user of a login without a password.")),
   initial: later(
-    row(choice(["up", "down"]), "up", "State before the first result, which counts alone. down where role is set."),
+    row(
+      choice(["up", "down"]),
+      "up",
+      "State before the first result. The first result sets the state by itself. With role set, the state is down.",
+    ),
   ),
   agent_port: later(
     row(whole(0, 65535), 0, "Port of an agent that answers up, down, drain, maint or a weight such as 50%; 0 = none."),
@@ -299,86 +323,84 @@ const health = section({
 });
 
 const passive = section({
-  failures: row(whole(1, 1_000_000), 5, "Failed connects within `window` that eject a backend."),
+  failures: row(whole(1, 1_000_000), 5, "Number of failed connects within `window` after which a backend is ejected."),
   count: row(
     list(choice(["connect", "early_reset"])),
     ["connect"],
-    "What is a failure: a failed connect, or a reset before the first byte of an answer.",
+    "What counts as a failure: a failed connect, or a reset before the first byte of an answer.",
   ),
-  window: row(duration(), "10s", "How long a failure counts."),
-  eject_for: row(duration(), "10s", "How long a backend is ejected; doubled at each ejection in a row, up to 5m."),
-  max_ejected: row(whole(0, 100), 50, "Percent of the pool that may be ejected at most."),
+  window: row(duration(), "10s", "Period in which failures are counted."),
+  eject_for: row(duration(), "10s", "Duration of an ejection. It doubles with each consecutive ejection, up to 5m."),
+  max_ejected: row(whole(0, 100), 50, "Maximum percentage of the pool that may be ejected."),
 });
 
 const poolTls = section({
-  verify: row(flag(), true, "Check the backend's certificate, and that it bears the name."),
-  ca: row(text("file"), "", `CA bundle, PEM; "" = the system's.`),
+  verify: row(flag(), true, "Verify the backend's certificate and its name."),
+  ca: row(text("file"), "", `CA bundle, PEM; "" = the system's CA bundle.`),
   server_name: row(
     serverName(),
     "",
-    `SNI and the name checked; "" = the backend's host name. Where that is an IP address, the certificate must bear the address, and no SNI is sent. Required for Unix sockets, unless verify = false.`,
+    `Server name that is sent (SNI) and verified; "" = the host name of the backend. For an IP address, no SNI is sent and the certificate must contain the address. Required for Unix sockets unless verify = false.`,
   ),
-  alpn: row(list(protocolName()), [], "Protocols offered, in order of preference."),
+  alpn: row(list(protocolName()), [], "Protocols offered to the backend, in order of preference."),
   min_version: row(choice(["1.2", "1.3"]), "1.2", "Minimum TLS version."),
-  cert: row(text("file"), "", "Client certificate with its chain, PEM; with `key`."),
-  key: row(text("file"), "", "Its private key, PEM and not encrypted; with `cert`."),
+  cert: row(text("file"), "", "Client certificate followed by its chain, PEM. Needs `key`."),
+  key: row(text("file"), "", "Private key of the client certificate, PEM, not encrypted. Needs `cert`."),
 });
 
 const queue = section({
-  size: later(row(whole(0, connectionsMax), 0, "Connections that may wait; 0 = none.")),
-  timeout: row(duration(), "5s", "How long one may wait."),
+  size: later(row(whole(0, connectionsMax), 0, "Maximum number of waiting connections; 0 = no queue.")),
+  timeout: row(duration(), "5s", "Maximum time in the queue."),
 });
 
 const pool = section({
   balance: row(
     choice(["round_robin", "least_connections"], ["random_two", "least_latency", "source_hash", "first"]),
     "round_robin",
-    "How a backend is picked. All but first heed weights.",
+    "Load-balancing algorithm. All except first use weights.",
   ),
-  hash_key: later(row(choice(["client", "client_port", "sni"]), "client", "What source_hash goes by.")),
+  hash_key: later(row(choice(["client", "client_port", "sni"]), "client", "Input of source_hash.")),
   backends: required(
     list(
       shorthand("address", backend, "address to connect to or table"),
       1,
       `expected at least one backend, found an empty array; write backends = ["127.0.0.1:3000"], or remove the pool`,
     ),
-    "Where connections go.",
+    "Backends: addresses, or tables with the options below.",
   ),
   resolve: row(
     duration({ least: 10 }),
     "30s",
-    "How often names are looked up again; a failed look-up keeps the last good answer.",
+    "Interval of DNS lookups. If a lookup fails, the last good answer stays in use.",
   ),
-  connect_timeout: row(duration(), "3s", "For one attempt to connect."),
+  connect_timeout: row(duration(), "3s", "Timeout of one connection attempt."),
   retries: row(
     whole(0, 100),
     2,
-    "Further backends tried when a connect fails, before any byte of the client has gone out.",
+    "Number of further backends to try after a failed connect. There is no retry once data of the client has been sent.",
   ),
   source_address: row(
     reserving(["client", "client_with_port"], addressOrNone()),
     "",
-    `Local address of connections to backends; "" = the kernel's choice.`,
+    `Local address of connections to the backends; "" = chosen by the kernel.`,
   ),
   send_proxy: row(
     choice(["off", "v1", "v2"]),
     "off",
-    "Send a PROXY header of that version to the backends, first of all, before TLS. It tells the address of the client.",
+    "Version of the PROXY header that is sent to the backends, before TLS. It carries the address of the client.",
   ),
-  send_proxy_on: later(row(choice(["first", "every"]), "first", "udp: which datagrams bear the PROXY v2 header.")),
-  port: later(row(choice(["", "same"]), "", "same: the backend's port is the one that the client connected to.")),
-  on_down: row(choice(["keep", "reset"]), "keep", "A backend that goes down: keep its connections, or reset them."),
+  send_proxy_on: later(row(choice(["first", "every"]), "first", "udp: which datagrams carry the PROXY v2 header.")),
+  port: later(row(choice(["", "same"]), "", "same: connect to the port that the client connected to.")),
+  on_down: row(choice(["keep", "reset"]), "keep", "What happens to the connections of a backend that goes down."),
   slow_start: later(
-    row(duration({ zero: "off" }), "0s", "A backend that comes up reaches its full weight over this long."),
+    row(duration({ zero: "off" }), "0s", "Time in which a backend that comes up reaches its full weight."),
   ),
-  panic_threshold: later(
-    row(whole(0, 100), 0, "Percent: with fewer backends up than this, health is ignored; 0 = never."),
-  ),
-  queue: row(queue, {}, "Connections that may wait when every backend is full."),
-  keepalive: row(keepalive(), "75s", "TCP keepalive towards backends. Without effect on Unix sockets."),
-  health: row(health, {}, "Active check; left out = tcp with these defaults."),
-  passive: later(absent(passive, null, "Real traffic as a check; left out = off.")),
-  tls: absent(poolTls, null, "Present = TLS towards the backends."),
+  panic_threshold: later(row(whole(0, 100), 0, "Percentage of backends up below which health is ignored; 0 = never.")),
+  queue: row(queue, {}, "Queue for connections that arrive when every backend is full."),
+  keepalive: row(keepalive(), "75s", "TCP keepalive on connections to backends. No effect on Unix sockets."),
+  health: row(health, {}, "Active health check. Left out = tcp with these defaults."),
+  passive: later(absent(passive, null, "Passive health check by real traffic. Left out = off.")),
+  tls: absent(poolTls, null, "TLS to the backends. Left out = no TLS."),
 });
 
 // ------------------------------------------------------------------ the file
@@ -387,31 +409,31 @@ export const file = section({
   workers: row(
     either(choice(["auto"]), whole(1, 256), "number"),
     "auto",
-    `Event-loop threads, each with its own sockets; "auto" = one per CPU.`,
+    `Number of worker threads; "auto" = one per CPU.`,
   ),
   max_connections: row(
     either(choice(["auto"]), whole(1, connectionsMax), "number"),
     "auto",
-    `Proxied connections of the whole process; "auto" = what the open-files limit allows.`,
+    `Maximum number of concurrent connections of the process; "auto" = as many as the open-files limit allows.`,
   ),
   shutdown_delay: later(
     row(
       duration({ zero: "none" }),
       "0s",
-      "After SIGTERM: /ready fails at once, but new connections are accepted for this long. Then shutdown_timeout begins.",
+      "Time after SIGTERM in which /ready already fails and new connections are still accepted. Then shutdown_timeout begins.",
     ),
   ),
   shutdown_timeout: row(
     duration({ zero: "end them at once" }),
     "30s",
-    "After SIGTERM: how long live connections may go on; a second SIGTERM ends at once.",
+    "Time that open connections have to end after SIGTERM. A second SIGTERM ends them at once.",
   ),
-  watch: row(flag(), true, "Reload by itself when this file, or a file it names, changes; SIGHUP reloads always."),
+  watch: row(flag(), true, "Reload when this file or a file that it names changes. SIGHUP always reloads."),
   admin: row(admin, {}, "The admin endpoint."),
   log: row(log, {}, "The log and the access log."),
-  otel: later(absent(otel, null, "Sends metrics and access lines by OpenTelemetry's protocol; left out = off.")),
-  listeners: row(named("listener", listener), {}, "Where clients come in."),
-  pools: row(named("pool", pool), {}, "Where connections go."),
+  otel: later(absent(otel, null, "Export of metrics and access lines to OpenTelemetry. Left out = off.")),
+  listeners: row(named("listener", listener), {}, "Listeners: addresses that accept connections of clients."),
+  pools: row(named("pool", pool), {}, "Pools: groups of backends."),
 });
 
 /** What the file says, before paths, the content of files and left-out names are filled in (load.ts). */

@@ -118,26 +118,26 @@ class Section {
     const pairs = tls.certificates.map((given, index) =>
       this.isSound("certificates", index) ? this.pair(["certificates", index], given) : null,
     );
-    // Which certificate bears a name, by name and type of key.
-    const bearers = new Map<string, number>();
+    // The first certificate with a name, by name and type of key.
+    const owners = new Map<string, number>();
     for (const [index, pair] of pairs.entries()) {
       if (pair === null) continue;
       const isChosenByName = index > 0 || tls.unknown_sni === "reject";
       if (pair.names.length === 0 && isChosenByName) {
         this.warn(
           ["certificates", index],
-          `${quote(tls.certificates[index]?.cert ?? "")} bears no DNS name: no client gets it`,
+          `${quote(tls.certificates[index]?.cert ?? "")} contains no DNS name, so no client gets it`,
         );
       }
       const taken = new Map<number, string[]>();
       for (const name of pair.names) {
-        const bearer = bearers.get(`${name} ${pair.key_type}`) ?? index;
-        if (bearer === index) bearers.set(`${name} ${pair.key_type}`, index);
-        else taken.set(bearer, [...(taken.get(bearer) ?? []), name]);
+        const owner = owners.get(`${name} ${pair.key_type}`) ?? index;
+        if (owner === index) owners.set(`${name} ${pair.key_type}`, index);
+        else taken.set(owner, [...(taken.get(owner) ?? []), name]);
       }
-      for (const [bearer, names] of taken) {
-        const first = formatPath([...this.path, "certificates", bearer]);
-        const what = `bears ${some(names)} with a key of type ${pair.key_type}, as ${first} does`;
+      for (const [owner, names] of taken) {
+        const first = formatPath([...this.path, "certificates", owner]);
+        const what = `has the names ${some(names)} and a key of type ${pair.key_type}, as ${first} has`;
         this.warn(["certificates", index], `${what}: the first is used`);
       }
     }
@@ -150,7 +150,7 @@ class Section {
     const chain = this.read([...at, "cert"], given.cert, readCertificates);
     const key = this.read([...at, "key"], given.key, readPrivateKey);
     if (key !== null && this.subject.files.isOpenToAll(given.key)) {
-      this.warn([...at, "key"], `the file ${quote(given.key)} can be read by every user`, "chmod o-r takes that away");
+      this.warn([...at, "key"], `every user can read the file ${quote(given.key)}`, "to change that: chmod o-r");
     }
     const leaf = chain?.certificates[0];
     if (chain === null || leaf === undefined) return null;
@@ -179,16 +179,16 @@ class Section {
   private startsWithItsOwner(at: KeyPath, given: { cert: string; key: string }, chain: Chain, key: Key): boolean {
     const owner = chain.certificates.findIndex((certificate) => isKeyOf(certificate, key.key));
     if (owner > 0) {
-      const message = `the file ${quote(given.cert)} has the key's certificate as number ${owner + 1}: it must be the first`;
+      const message = `the certificate of the key is number ${owner + 1} in the file ${quote(given.cert)}: it must be the first`;
       this.refuse([...at, "cert"], message);
       return false;
     }
     const refusal = owner === 0 ? runtimeRefusal({ cert: chain.pem, key: key.pem }) : null;
     if (owner < 0) {
-      const message = `the key in ${quote(given.key)} is not that of the certificate in ${quote(given.cert)}`;
+      const message = `the key in ${quote(given.key)} does not match the certificate in ${quote(given.cert)}`;
       this.refuse([...at, "key"], message);
     } else if (refusal !== null) {
-      this.refuse([...at, "cert"], `TLS cannot be spoken with ${quote(given.cert)} and its key: ${refusal}`);
+      this.refuse([...at, "cert"], `the TLS library refuses ${quote(given.cert)} and its key: ${refusal}`);
     }
     return true;
   }
@@ -214,7 +214,7 @@ class Section {
       if (before === undefined) continue;
       const which = `certificate ${index + 1} of ${quote(name)}`;
       if (!before.checkIssued(certificate)) {
-        this.warn(at, `${which} has not issued the one before it: some clients will not trust the chain`);
+        this.warn(at, `${which} did not issue the one before it: some clients will not trust the chain`);
         return;
       }
       const to = certificate.validToDate.getTime();
@@ -226,7 +226,7 @@ class Section {
     if (!this.isSound("client_auth") || !this.isSound("client_ca") || !this.isSound("client_crl")) return;
     const { client_auth: auth, client_ca: ca, client_crl: crl } = tls;
     if (auth !== "off" && ca === "") {
-      const message = `${quote(auth)} needs client_ca, which client certificates are checked against`;
+      const message = `${quote(auth)} needs client_ca, the CA bundle that client certificates are verified against`;
       this.refuse(["client_auth"], message, 'such as client_ca = "clients-ca.pem"');
     }
     if (auth !== "off") return;
@@ -238,9 +238,9 @@ class Section {
     if (!this.isSound("ciphers") || ciphers === "") return;
     const names = ciphers.split(/[:, ]+/);
     const newer = names.find((name) => name.startsWith("TLS_") && !name.includes("_WITH_"));
-    const wanted = `expected a list of TLS 1.2 ciphers in OpenSSL's form, found ${quote(ciphers)}`;
+    const wanted = `expected a list of TLS 1.2 ciphers in OpenSSL format, found ${quote(ciphers)}`;
     if (newer !== undefined) {
-      this.refuse(["ciphers"], `${wanted}: ${quote(newer)} is a suite of TLS 1.3, where all are always on`);
+      this.refuse(["ciphers"], `${wanted}: ${quote(newer)} is a TLS 1.3 suite; those are always enabled`);
       return;
     }
     const refusal = /^[\x20-\x7e]*$/.test(ciphers) ? runtimeRefusal({ ciphers }) : "not a printable text";
@@ -249,9 +249,10 @@ class Section {
       return;
     }
     const ignored = names.filter((name) => /^[A-Za-z0-9]/.test(name) && runtimeRefusal({ ciphers: name }) !== null);
-    if (ignored.length > 0) this.warn(["ciphers"], `not known to this TLS library, and ignored: ${some(ignored)}`);
+    if (ignored.length > 0)
+      this.warn(["ciphers"], `ignored, because the TLS library does not know them: ${some(ignored)}`);
     if (this.isSound("min_version") && version === "1.3") {
-      this.warn(["ciphers"], 'has no effect: with min_version = "1.3" no TLS 1.2 is spoken');
+      this.warn(["ciphers"], 'has no effect: min_version = "1.3" excludes TLS 1.2');
     }
   }
 
@@ -264,7 +265,7 @@ class Section {
         this.subject.isSound([...backends, i]) && (address.kind === "unix" || address.kind === "abstract"),
     );
     if (index < 0) return;
-    const message = `${formatPath([...backends, index])} is a Unix socket, so there is no host name to check its certificate for`;
+    const message = `${formatPath([...backends, index])} is a Unix socket, so there is no host name to verify its certificate against`;
     this.refuse([], message, 'such as server_name = "db.example.com"; or verify = false');
   }
 
@@ -297,7 +298,7 @@ class Section {
     const lists = this.read([key], name, readRevocations);
     if (lists !== null && lists.nextUpdate !== null && lists.nextUpdate < this.subject.now) {
       const due = day(lists.nextUpdate);
-      this.warn([key], `a list in ${quote(name)} was to be replaced by ${due}: client certificates may be refused`);
+      this.warn([key], `a list in ${quote(name)} is out of date since ${due}: client certificates may be refused`);
     }
     return lists;
   }

@@ -60,7 +60,7 @@ describe("keys", () => {
   it("that are encrypted come with the command that decrypts them, fit for a shell", () => {
     for (const file of ["encrypted.key", "encrypted-old.key"]) {
       expect(readPrivateKey(bytes(file), "my key.pem")).toMatchObject({
-        why: "is encrypted, and there is nobody to ask for its passphrase",
+        why: "is encrypted, and lb cannot ask for a passphrase",
         hint: "decrypt it: openssl pkey -in 'my key.pem' -out 'my key.pem.plain'",
       });
     }

@@ -168,7 +168,7 @@ describe("two certificates of one listener", () => {
 
   it("are warned of where the types are the same too", () => {
     expect(both('{ cert = "same-name.pem", key = "other.key" }')).toEqual([
-      'listeners.web.tls.certificates[1]: bears "example.com" with a key of type ec, as listeners.web.tls.certificates[0] does: the first is used',
+      'listeners.web.tls.certificates[1]: has the names "example.com" and a key of type ec, as listeners.web.tls.certificates[0] has: the first is used',
     ]);
   });
 });
@@ -202,7 +202,7 @@ describe("a key", () => {
     const text = listener(pair("site.pem", "site.key"));
     expect(told(load(text, { mode: 0o640 }))).toEqual([]);
     expect(told(load(text, { mode: 0o644 }))).toEqual([
-      'listeners.web.tls.certificates[0].key: the file "certs/site.key" can be read by every user',
+      'listeners.web.tls.certificates[0].key: every user can read the file "certs/site.key"',
     ]);
   });
 });
@@ -212,7 +212,7 @@ it("checks cipher lists with the library that will use them", () => {
   const list = "ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:DHE-RSA-AES128-GCM-SHA256";
   expect(() => createSecureContext({ ciphers: list })).not.toThrow();
   expect(told(load(listener(`${pair("site.pem", "site.key")}\nciphers = "${list}"`)))).toEqual([
-    'listeners.web.tls.ciphers: not known to this TLS library, and ignored: "DHE-RSA-AES128-GCM-SHA256"',
+    'listeners.web.tls.ciphers: ignored, because the TLS library does not know them: "DHE-RSA-AES128-GCM-SHA256"',
   ]);
 });
 
@@ -230,10 +230,10 @@ describe("on a disk", () => {
     const path = join(folder, "lb.toml");
     expect(told(loadConfig(path, {}))).toEqual([]);
     copyFileSync(join(folder, "other.key"), join(folder, "site.key"));
-    expect(told(loadConfig(path, {}))[0]).toContain("is not that of the certificate");
+    expect(told(loadConfig(path, {}))[0]).toContain("does not match the certificate");
     copyFileSync(fixture("site.key"), join(folder, "site.key"));
     expect(loadConfig(path, {}).ok).toBe(true);
     chmodSync(join(folder, "site.key"), 0o604);
-    expect(told(loadConfig(path, {}))[0]).toContain("can be read by every user");
+    expect(told(loadConfig(path, {}))[0]).toContain("every user can read");
   });
 });

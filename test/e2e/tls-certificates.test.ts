@@ -176,7 +176,7 @@ describe("a certificate that changes on disk", () => {
       [
         "the key of another certificate",
         () => copyFileSync(second.key, join(dir, "site.key")),
-        /site\.key.* is not that of the certificate/,
+        /site\.key.* does not match the certificate/,
       ],
       [
         "cut in the middle",
