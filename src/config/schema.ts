@@ -416,17 +416,15 @@ export const file = section({
     "auto",
     `Maximum number of concurrent connections of the process; "auto" = as many as the open-files limit allows.`,
   ),
-  shutdown_delay: later(
-    row(
-      duration({ zero: "none" }),
-      "0s",
-      "Time after SIGTERM in which /ready already fails and new connections are still accepted. Then shutdown_timeout begins.",
-    ),
+  shutdown_delay: row(
+    duration({ zero: "none" }),
+    "0s",
+    "Time after SIGTERM in which /ready already fails and new connections are still accepted. Then shutdown_timeout begins.",
   ),
   shutdown_timeout: row(
     duration({ zero: "end them at once" }),
     "30s",
-    "Time that open connections have to end after SIGTERM. A second SIGTERM ends them at once.",
+    "Time that open connections have to end after SIGTERM and shutdown_delay. A second SIGTERM ends them at once.",
   ),
   watch: row(flag(), true, "Reload when this file or a file that it names changes. SIGHUP always reloads."),
   admin: row(admin, {}, "The admin endpoint."),

@@ -64,11 +64,8 @@ export const METRICS: readonly Metric[] = [
   whole("lb_start_time_seconds", "gauge", "When the process started, seconds since the epoch.", ({ started_at }) =>
     seconds(started_at),
   ),
-  whole(
-    "lb_ready",
-    "gauge",
-    "1 while connections are accepted and every listener's pool has a backend up, else 0.",
-    (s) => (s.ready ? 1 : 0),
+  whole("lb_ready", "gauge", "1 while connections are accepted on every listener, as /ready has it, else 0.", (s) =>
+    s.ready ? 1 : 0,
   ),
   whole(
     "lb_config_generation",
@@ -112,6 +109,12 @@ export const METRICS: readonly Metric[] = [
     (s) => s.connections.open_files_limit,
   ),
 
+  ofListener(
+    "lb_listener_ready",
+    "gauge",
+    "1 while a pool that the listener can route to has a backend up, else 0.",
+    (l) => (l.ready ? 1 : 0),
+  ),
   ofListener("lb_listener_connections_total", "counter", "Connections accepted.", (l) => l.accepted),
   ofListener("lb_listener_connections_open", "gauge", "Connections open now.", (l) => l.open),
   ofListener(

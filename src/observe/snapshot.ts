@@ -10,6 +10,7 @@ export interface Snapshot {
   /** RFC 3339. */
   started_at: string;
   uptime_seconds: number;
+  /** Whether the process accepts connections on every listener. */
   ready: boolean;
   /** Why not, one sentence each; empty when ready. */
   not_ready: string[];
@@ -54,6 +55,10 @@ export interface ListenerStatus {
   name: string;
   bind: string[];
   pool: string | null;
+  /** Whether a pool that the listener can route to has a backend up. */
+  ready: boolean;
+  /** The pools that have none, one sentence each. */
+  not_ready: string[];
   open: number;
   /** 0 = no cap of its own. */
   max_connections: number;

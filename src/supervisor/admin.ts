@@ -96,6 +96,12 @@ interface Route {
 const ROUTES: readonly Route[] = [
   { method: "GET", path: /^\/live$/, open: true, answer: () => plain(200, "ok") },
   { method: "GET", path: /^\/ready$/, open: true, answer: ({ snapshot }) => ready(snapshot()) },
+  {
+    method: "GET",
+    path: /^\/ready\/([^/]+)$/,
+    open: true,
+    answer: ({ snapshot }, path) => listenerReady(snapshot(), decoded(path[1] ?? "")),
+  },
   { method: "GET", path: /^\/metrics$/, answer: ({ snapshot }) => metrics(snapshot()) },
   { method: "GET", path: /^\/api\/status$/, answer: ({ snapshot }) => json(200, snapshot()) },
   { method: "POST", path: /^\/api\/reload$/, answer: ({ reload }) => reloaded(reload) },
@@ -126,7 +132,7 @@ async function answer({ request, server, token, options }: Asked): Promise<Respo
 }
 
 const NOT_FOUND =
-  "not found\n\nGET  /live\nGET  /ready\nGET  /metrics\nGET  /api/status\nPOST /api/reload\nPOST /api/workers/N/restart";
+  "not found\n\nGET  /live\nGET  /ready\nGET  /ready/LISTENER\nGET  /metrics\nGET  /api/status\nPOST /api/reload\nPOST /api/workers/N/restart";
 
 /** Why the one who asks gets no answer, or null if he gets one. */
 function refusal(request: Request, token: string | null, bind: BindEndpoint): Response | null {
@@ -174,6 +180,24 @@ function pathOf(url: string): string {
 
 function ready(snapshot: Snapshot): Response {
   return snapshot.ready ? plain(200, "ready") : plain(503, ["not ready", ...snapshot.not_ready].join("\n"));
+}
+
+// The process speaks for all its listeners: one that stops is ready on none of them.
+function listenerReady(snapshot: Snapshot, name: string): Response {
+  const listener = snapshot.listeners.find((one) => one.name === name);
+  if (listener === undefined) return plain(404, `there is no listener ${JSON.stringify(name)}`);
+  const reasons = [...snapshot.not_ready, ...listener.not_ready];
+  if (snapshot.ready && listener.ready) return plain(200, ["ready", ...reasons].join("\n"));
+  return plain(503, ["not ready", ...reasons].join("\n"));
+}
+
+/** A name in a path; one with a broken escape stays as it is, and nothing has that name. */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 function metrics(snapshot: Snapshot): Response {

@@ -58,6 +58,8 @@ export class WorkerSeat {
   state: "starting" | "running" | "retiring" | "gone" = "starting";
   restarts = 0;
   #startedMs = 0;
+  /** Since when it does not serve; Infinity while it does. */
+  #downSinceMs = performance.now();
   #deathsInARow = 0;
   /** Plans that the worker has not answered yet. */
   #asked: { generation: number; settle: (answer: Answer) => void; timer: ReturnType<typeof setTimeout> }[] = [];
@@ -150,6 +152,11 @@ export class WorkerSeat {
     worker.terminate();
   }
 
+  /** Milliseconds since the worker last served; 0 or less while it does. */
+  get downMs(): number {
+    return performance.now() - this.#downSinceMs;
+  }
+
   /** Characters of its access log were written. */
   get logPending(): Int32Array {
     return this.#logPending;
@@ -182,6 +189,7 @@ export class WorkerSeat {
     switch (message.kind) {
       case "applied":
         if (this.state === "starting") this.state = "running";
+        this.#downSinceMs = Infinity;
         this.#settle(message.generation, { ok: true });
         return;
       case "refused":
@@ -219,6 +227,7 @@ export class WorkerSeat {
     const pauseMs = Math.min(RESTART_MAX_MS, RESTART_FIRST_MS * 2 ** (this.#deathsInARow - 1));
     this.#options.log.error("worker died", { worker: this.index, connections_lost: lost, restart_in_ms: pauseMs });
     this.state = "starting";
+    this.#downSinceMs = performance.now();
     this.restarts++;
     // The death is the answer to a plan that was under way: the next start takes the plan in force then.
     this.#settle(Infinity, { ok: true });

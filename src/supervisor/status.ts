@@ -22,6 +22,7 @@ import {
 } from "../shared/counters.ts";
 import type { Fleet, WorkerSeat } from "./fleet.ts";
 import type { HealthChecks } from "./health.ts";
+import { listenerReadiness, processNotReady, type Phase } from "./readiness.ts";
 import type { BackendRecord, ListenerRecord, PoolRecord, Registry } from "./registry.ts";
 
 export interface StatusSources {
@@ -31,7 +32,7 @@ export interface StatusSources {
   loadedAtMs: number;
   generation: number;
   reloads: { success: number; failure: number; lastError: string | null };
-  phase: "starting" | "running" | "stopping";
+  phase: Phase;
   open: number;
   maxConnections: number;
   logLinesLost: number;
@@ -42,7 +43,7 @@ export interface StatusSources {
 
 export function takeSnapshot(sources: StatusSources): Snapshot {
   const { registry, fleet, health, reloads } = sources;
-  const notReady = whyNotReady(sources);
+  const notReady = processNotReady(sources.phase, fleet.seats);
   return {
     version: sources.version,
     pid: process.pid,
@@ -61,22 +62,9 @@ export function takeSnapshot(sources: StatusSources): Snapshot {
     connections: { open: sources.open, max: sources.maxConnections, open_files_limit: openFilesLimit() },
     access_log_lines_lost: sources.logLinesLost,
     workers: [...fleet.seats, ...fleet.retiring].map(workerStatus),
-    listeners: registry.listeners.map(listenerStatus),
+    listeners: registry.listeners.map((listener) => listenerStatus(listener, registry.pools)),
     pools: registry.pools.map((pool) => poolStatus(pool, health)),
   };
-}
-
-function whyNotReady({ phase, registry, fleet }: StatusSources): string[] {
-  if (phase === "starting") return ["the process is starting"];
-  if (phase === "stopping") return ["the process is stopping"];
-  const reasons: string[] = [];
-  if (!fleet.seats.some(({ state }) => state === "running")) reasons.push("no worker is running");
-  for (const listener of registry.listeners) {
-    const pool = registry.pools.find(({ name }) => name === listener.config.pool);
-    if (pool === undefined || pool.backends.some(({ up, config }) => up && config.weight > 0)) continue;
-    reasons.push(`listener ${listener.name}: pool ${pool.name} has no backend up`);
-  }
-  return reasons;
 }
 
 function workerStatus({ index, state, restarts, counters }: WorkerSeat): WorkerStatus {
@@ -102,7 +90,8 @@ function sumOf(counters: Float64Array, size: number): (cell: number) => number {
   };
 }
 
-function listenerStatus({ name, config, open, counters }: ListenerRecord): ListenerStatus {
+function listenerStatus(listener: ListenerRecord, pools: readonly PoolRecord[]): ListenerStatus {
+  const { name, config, open, counters } = listener;
   const sum = sumOf(counters, LISTENER.size);
   const ends = END_NAMES.flatMap((end, code) =>
     ENDED_BY.map((end_by, by) => ({ end, end_by, count: sum(LISTENER.ends + code * ENDED_BY.length + by) })),
@@ -111,6 +100,7 @@ function listenerStatus({ name, config, open, counters }: ListenerRecord): Liste
     name,
     bind: config.bind.map(formatEndpoint),
     pool: config.pool,
+    ...listenerReadiness(listener, pools),
     open: claimed(open),
     max_connections: config.max_connections,
     accepted: sum(LISTENER.accepted),

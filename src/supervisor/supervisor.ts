@@ -13,6 +13,7 @@ import { Fleet } from "./fleet.ts";
 import { HealthChecks } from "./health.ts";
 import { InForce, workerCount } from "./in-force.ts";
 import { AccessSink, Log } from "./log.ts";
+import type { Phase } from "./readiness.ts";
 import { poolState, Registry, type PoolRecord } from "./registry.ts";
 import { Reloads } from "./reload.ts";
 import { Resolver } from "./resolve.ts";
@@ -81,7 +82,7 @@ export class Supervisor {
   #overBudget = false;
   /** Days since the load of the config on which certificates that expire have been told of. */
   #daysSaid = 0;
-  #phase: "starting" | "running" | "stopping" = "starting";
+  #phase: Phase = "starting";
 
   constructor(options: RunOptions, log: Log, config: Config, files: readonly string[]) {
     const { promise, resolve } = Promise.withResolvers<number>();
@@ -266,14 +267,20 @@ export class Supervisor {
     }
   }
 
-  /** Stops accepting and lets live connections go on for shutdown_timeout; then `finished` resolves. */
+  /**
+   * Goes on accepting for shutdown_delay, while /ready fails; then accepts no more and lets live connections go on for
+   * shutdown_timeout; then `finished` resolves.
+   */
   async stop(cause: string): Promise<void> {
-    this.#phase = "stopping";
+    this.#phase = "leaving";
     await this.#reloads.stop();
+    const { shutdown_delay: delayMs, shutdown_timeout: timeoutMs } = this.#inForce.config;
+    const times = { shutdown_delay_ms: delayMs, shutdown_timeout_ms: timeoutMs };
+    this.#log.info("stopping", { cause, open: claimed(this.#open), ...times });
+    await Bun.sleep(delayMs);
+    this.#phase = "stopping";
     this.#health.stop();
     this.#resolver.stop();
-    const timeoutMs = this.#inForce.config.shutdown_timeout;
-    this.#log.info("stopping", { cause, open: claimed(this.#open), shutdown_timeout_ms: timeoutMs });
     this.#sockets.closeAll();
     const deadlineMs = performance.timeOrigin + performance.now() + timeoutMs;
     await this.#fleet.stopAll(deadlineMs - timeoutMs * SPREAD_PART, deadlineMs);

@@ -209,9 +209,9 @@ describe("lb health", () => {
         expect(stdout).toContain("alive");
       }
       // Alive and not ready: /ready is not what is asked, unless it is.
-      await lb.waitStatus(({ ready }) => !ready);
+      await lb.waitStatus(({ listeners }) => !listeners[0]!.ready);
       expect((await runLb(["health", file])).code).toBe(0);
-      const ready = await runLb(["health", `${lb.adminUrl}/ready`]);
+      const ready = await runLb(["health", `${lb.adminUrl}/ready/${(await lb.status()).listeners[0]!.name}`]);
       expect(ready.code).toBe(1);
       expect(ready.stderr).toContain("503");
     }

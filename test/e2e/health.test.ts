@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { blackhole, echo, refusing, silent, tagged, type Backend } from "../support/backends.ts";
 import { connect, connectMany } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
-import { freePort, startLb, type Lb } from "../support/lb.ts";
+import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { startLoad } from "../support/load.ts";
 
 const INTERVAL_MS = 100;
@@ -135,15 +135,18 @@ describe("active checks", () => {
 });
 
 describe("a pool without a backend up", () => {
-  test("refuses at once, and /ready says why", async () => {
+  test("refuses at once, and /ready/LISTENER says why", async () => {
     using a = await tagged("a");
     const port = await freePort();
     await using lb = await startLb(config(port, `backends = ["${a.address}"]\nhealth = ${HEALTH}`));
-    expect(await lb.ready()).toEqual({ status: 200, text: "ready\n" });
+    expect(await lb.ready("web")).toEqual({ status: 200, text: "ready\n" });
     a.stop();
     await isUp(lb, a.address, false);
-    expect(await lb.ready()).toEqual({ status: 503, text: "not ready\nlistener web: pool app has no backend up\n" });
-    expect(await lb.metric("lb_ready")).toBe(0);
+    expect(await lb.ready("web")).toEqual({ status: 503, text: "not ready\npool app has no backend up\n" });
+    expect(await lb.metric("lb_listener_ready", { listener: "web" })).toBe(0);
+    // The process accepts connections all the same.
+    expect(await lb.ready()).toEqual({ status: 200, text: "ready\n" });
+    expect(await lb.metric("lb_ready")).toBe(1);
     const began = performance.now();
     expect(await ask(port)).toBe("reset");
     expect(performance.now() - began).toBeLessThan(100);
@@ -152,8 +155,40 @@ describe("a pool without a backend up", () => {
     expect(line.backend).toBeUndefined();
     a.start();
     await isUp(lb, a.address, true);
-    expect((await lb.ready()).status).toBe(200);
+    expect((await lb.ready("web")).status).toBe(200);
     expect(await ask(port)).toBe("a");
+  });
+
+  test("makes those listeners not ready that route to no other pool", async () => {
+    using a = await tagged("a");
+    const [routed, other, gone] = await freePorts(3);
+    await using lb = await startLb(`
+      [listeners.routed]
+      bind = "127.0.0.1:${routed}"
+      pool = "dead"
+      routes = [{ clients = ["127.0.0.9"], pool = "fine" }]
+      [listeners.other]
+      bind = "127.0.0.1:${other}"
+      pool = "dead"
+      [listeners.closed]
+      bind = "127.0.0.1:${gone}"
+      [pools.fine]
+      backends = ["${a.address}"]
+      health = ${HEALTH}
+      [pools.dead]
+      backends = ["127.0.0.1:1", { address = "${a.address}", weight = 0 }]
+      health = ${HEALTH}
+    `);
+    await isUp(lb, "127.0.0.1:1", false);
+    const dead = "pool dead has no backend up";
+    expect(await lb.ready("other")).toEqual({ status: 503, text: `not ready\n${dead}\n` });
+    expect(await lb.ready("routed")).toEqual({ status: 200, text: `ready\n${dead}\n` });
+    expect(await lb.ready("closed")).toEqual({
+      status: 503,
+      text: "not ready\nthe listener has no pool and no routes\n",
+    });
+    expect((await lb.ready()).status).toBe(200);
+    for (const unknown of ["none", "%", "other%2F", "other/x"]) expect((await lb.ready(unknown)).status).toBe(404);
   });
 });
 

@@ -482,13 +482,13 @@ describe("names", () => {
       resolve = "200ms"
     `;
     await using lb = await startLb(toml, { wrapper: hosts.wrapper });
-    expect((await lb.ready()).status).toBe(503);
+    expect((await lb.ready("web")).status).toBe(503);
     expect(await ask(port)).toBe("reset");
     expect(await lb.waitLine(() => true)).toMatchObject({ end: "no_backend" });
     expect(lb.log().some(({ event, level }) => event === "name does not resolve" && level === "warn")).toBe(true);
     await hosts.write("127.0.0.1 app.test");
     await eventually("a is there", async () => (await ask(port)) === "a");
-    expect((await lb.ready()).status).toBe(200);
+    expect((await lb.ready("web")).status).toBe(200);
   });
 });
 

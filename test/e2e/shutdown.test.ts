@@ -6,9 +6,10 @@ import { eventually } from "../support/eventually.ts";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { startLoad } from "../support/load.ts";
 
-function config(port: number, backend: Backend, shutdownTimeout: string): string {
+function config(port: number, backend: Backend, shutdownTimeout: string, shutdownDelay = "0s"): string {
   return `
     workers = 2
+    shutdown_delay = "${shutdownDelay}"
     shutdown_timeout = "${shutdownTimeout}"
     [listeners.web]
     bind = "127.0.0.1:${port}"
@@ -128,6 +129,42 @@ describe("with live connections", () => {
     expect(performance.now() - began).toBeLessThan(2000);
     for (const client of clients) expect(await client.ended).not.toBeNull();
     expect(lb.accessLines().map(({ end }) => end)).toEqual(Array(5).fill("shutdown"));
+  });
+});
+
+describe("during shutdown_delay", () => {
+  test("/ready and /ready/LISTENER fail at once, new connections are served, the backends are checked", async () => {
+    using backend = await echo();
+    const port = await freePort();
+    const toml = `${config(port, backend, "30s", "3s")}\n[pools.app.health]\ninterval = "50ms"`;
+    await using lb = await startLb(toml);
+    lb.signal("SIGTERM");
+    const stopping = await lb.waitLog(({ event }) => event === "stopping");
+    expect(stopping).toMatchObject({ shutdown_delay_ms: 3000, shutdown_timeout_ms: 30_000 });
+    const reason = "not ready\nthe process is stopping\n";
+    expect(await lb.ready()).toEqual({ status: 503, text: reason });
+    expect(await lb.ready("web")).toEqual({ status: 503, text: reason });
+    const [client] = await connectMany(port, 1);
+    const checks = (await lb.status()).pools[0]!.backends[0]!.health.checks.success;
+    await lb.waitStatus(({ pools }) => pools[0]!.backends[0]!.health.checks.success > checks);
+    await refuses(port);
+    const refusedAfterMs = Date.now() - Date.parse(stopping.time);
+    expect(refusedAfterMs).toBeGreaterThanOrEqual(2990);
+    // Then begins shutdown_timeout.
+    expect(await client!.echoes()).toBe(true);
+    client!.finish();
+    expect(await lb.exited).toEqual({ code: 0, signal: null });
+  });
+
+  test("a second signal ends it at once", async () => {
+    using backend = await echo();
+    const port = await freePort();
+    await using lb = await startLb(config(port, backend, "30s", "10m"));
+    await connectMany(port, 3);
+    lb.signal("SIGTERM");
+    await lb.waitLog(({ event }) => event === "stopping");
+    lb.signal("SIGTERM");
+    expect(await lb.exited).toEqual({ code: 0, signal: null });
   });
 });
 

@@ -434,7 +434,7 @@ describe('health.type = "tls"', () => {
       tls: { version: "TLSv1.3" },
     });
     await lb.waitStatus(({ pools }) => (pools[0]!.backends[0]!.health?.checks.success ?? 0) > 2);
-    expect((await lb.ready()).status).toBe(200);
+    expect((await lb.ready("app")).status).toBe(200);
     await first.stop();
     const self = await ca.selfSigned("self");
     await python.serve({ port: first.port, proxy: true, tls: { cert: self.cert, key: self.key } });
@@ -442,7 +442,7 @@ describe('health.type = "tls"', () => {
       const { up, health } = pools[0]!.backends[0]!;
       return !up && (health?.last_error ?? "").includes("DEPTH_ZERO_SELF_SIGNED_CERT");
     });
-    expect((await lb.ready()).status).toBe(503);
+    expect((await lb.ready("app")).status).toBe(503);
   });
 });
 

@@ -36,6 +36,7 @@ describe("the metrics", () => {
       lb_connections_open: 7,
       lb_connections_limit: 1000,
       lb_open_files_limit: 4096,
+      'lb_listener_ready{listener="web"}': 1,
       'lb_listener_connections_total{listener="web"}': 42,
       'lb_listener_connections_open{listener="web"}': 7,
       'lb_listener_connections_limit{listener="web"}': 0,

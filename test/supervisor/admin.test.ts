@@ -128,6 +128,32 @@ describe("the admin endpoint", () => {
     });
   });
 
+  test("says of each listener whether it is ready, with the pools that have no backend up", async () => {
+    const admin = started();
+    const [web] = snapshot.listeners;
+    expect(await ask(admin, "GET /ready/web")).toMatchObject({ status: 200, body: "ready\n" });
+    expect(await ask(admin, "GET /ready/w%65b")).toMatchObject({ status: 200, body: "ready\n" });
+    web!.not_ready = ["pool api has no backend up"];
+    expect(await ask(admin, "GET /ready/web")).toMatchObject({
+      status: 200,
+      body: "ready\npool api has no backend up\n",
+    });
+    web!.ready = false;
+    expect(await ask(admin, "GET /ready/web")).toMatchObject({
+      status: 503,
+      body: "not ready\npool api has no backend up\n",
+    });
+    web!.ready = true;
+    snapshot.ready = false;
+    snapshot.not_ready = ["the process is stopping"];
+    expect(await ask(admin, "GET /ready/web")).toMatchObject({
+      status: 503,
+      body: "not ready\nthe process is stopping\npool api has no backend up\n",
+    });
+    expect((await ask(admin, "GET /ready/none")).status).toBe(404);
+    expect((await ask(admin, "GET /ready/%zz")).status).toBe(404);
+  });
+
   test("gives the metrics in Prometheus' format, with its content type", async () => {
     const answer = await ask(started(), "GET /metrics");
     expect(answer.status).toBe(200);
@@ -257,7 +283,7 @@ describe("without a token", () => {
 
   test("the probes are answered whatever Host says", async () => {
     const admin = started();
-    for (const path of ["/live", "/ready"]) {
+    for (const path of ["/live", "/ready", "/ready/web"]) {
       expect((await ask(admin, `GET ${path}`, { host: "lb.internal:9900" })).status).toBe(200);
     }
   });

@@ -124,6 +124,18 @@ describe("workers", () => {
     expect(fleet.seats[0]).toMatchObject({ state: "running", restarts: 1 });
   });
 
+  test("know for how long they have not served", async () => {
+    const { fleet, workers, state } = fleetOf();
+    await fleet.growTo(1);
+    expect(fleet.seats[0]!.downMs).toBe(-Infinity);
+    state.willing = false;
+    workers[0]!.die();
+    await pass(1500);
+    expect(fleet.seats[0]!.downMs).toBeGreaterThanOrEqual(1500);
+    workers[1]!.say({ kind: "applied", generation: 1 });
+    expect(fleet.seats[0]!.downMs).toBe(-Infinity);
+  });
+
   test("a plan that comes while a worker is only starting does not end it later", async () => {
     const { fleet, workers, said, state } = fleetOf();
     await fleet.growTo(1);

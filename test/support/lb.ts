@@ -277,8 +277,9 @@ export class Lb {
     return sum;
   }
 
-  async ready(): Promise<{ status: number; text: string }> {
-    const response = await this.fetch("/ready");
+  /** What /ready answers, or /ready/LISTENER. */
+  async ready(listener?: string): Promise<{ status: number; text: string }> {
+    const response = await this.fetch(listener === undefined ? "/ready" : `/ready/${listener}`);
     return { status: response.status, text: await response.text() };
   }
 

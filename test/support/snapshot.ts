@@ -47,6 +47,8 @@ export function filledSnapshot(): Snapshot {
         name: "web",
         bind: ["0.0.0.0:8080"],
         pool: "app",
+        ready: true,
+        not_ready: [],
         open: 7,
         max_connections: 0,
         accepted: 42,

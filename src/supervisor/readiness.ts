@@ -1,0 +1,46 @@
+// Whether clients should be sent here: /ready speaks of the process, /ready/LISTENER of the pools behind one listener. A pool
+// without a backend makes its listeners not ready, never the process: other listeners still serve.
+import type { ListenerRecord, PoolRecord } from "./registry.ts";
+
+/** Workers start again within milliseconds, and connections wait in the accept queue meanwhile. */
+export const WORKER_DOWN_MS = 1000;
+
+/** starting, running, leaving (told to stop, still accepting for shutdown_delay), stopping. */
+export type Phase = "starting" | "running" | "leaving" | "stopping";
+
+/** Why the process does not accept connections on every listener, one sentence each; empty when it does. */
+export function processNotReady(phase: Phase, workers: readonly { index: number; downMs: number }[]): string[] {
+  if (phase === "starting") return ["the process is starting"];
+  if (phase !== "running") return ["the process is stopping"];
+  return workers
+    .filter(({ downMs }) => downMs >= WORKER_DOWN_MS)
+    .map(({ index }) => `worker ${index} is not running: its share of the new connections waits`);
+}
+
+export interface ListenerReadiness {
+  /** A pool that the listener can route to has a backend that takes connections. */
+  ready: boolean;
+  /** The pools that have none, one sentence each; can name some even when ready. */
+  not_ready: string[];
+}
+
+/** What is known of the pools that a listener can route to. */
+export function listenerReadiness(
+  { config }: Pick<ListenerRecord, "config">,
+  pools: readonly PoolRecord[],
+): ListenerReadiness {
+  const names = new Set(config.routes.map(({ pool }) => pool));
+  if (config.pool !== null) names.add(config.pool);
+  if (names.size === 0) return { ready: false, not_ready: ["the listener has no pool and no routes"] };
+  const reached = pools.filter(({ name }) => names.has(name));
+  const without = reached.filter((pool) => !takesConnections(pool));
+  return {
+    ready: without.length < reached.length,
+    not_ready: without.map(({ name }) => `pool ${name} has no backend up`),
+  };
+}
+
+/** A backend of weight 0 takes no new connections. */
+function takesConnections({ backends }: PoolRecord): boolean {
+  return backends.some(({ up, config }) => up && config.weight > 0);
+}
