@@ -87,6 +87,7 @@ export interface ListenerPlan {
   /** rate in connections per second. */
   rateLimit: { rate: number; burst: number } | null;
   overLimit: "reset" | "close";
+  onAbort: "reset" | "close";
   /** Bytes per second for each connection; 0 = unlimited. */
   bandwidth: { upload: number; download: number };
   timeoutsMs: { handshake: number; idle: number; halfClose: number; lifetime: number };

@@ -230,7 +230,12 @@ const listenerRows = {
   over_limit: row(
     choice(["reset", "close"]),
     "reset",
-    "How refused connections are closed: reset (RST) or close (FIN).",
+    "How connections that end before they reach a backend are closed: reset (RST) or close (FIN).",
+  ),
+  on_abort: row(
+    choice(["reset", "close"]),
+    "reset",
+    "How lb ends a connection that it relays: at a timeout, a lifetime or a shutdown. reset: RST on both sides, without close_notify, at an idle timeout too, because lb cannot know whether an answer is complete. close: FIN, with close_notify on TLS, but still RST while bytes wait for a receiver and, at a lifetime or a shutdown, while bytes have moved within the last second.",
   ),
   dry_run: later(
     row(
@@ -391,7 +396,11 @@ const pool = section({
   ),
   send_proxy_on: later(row(choice(["first", "every"]), "first", "udp: which datagrams carry the PROXY v2 header.")),
   port: later(row(choice(["", "same"]), "", "same: connect to the port that the client connected to.")),
-  on_down: row(choice(["keep", "reset"]), "keep", "What happens to the connections of a backend that goes down."),
+  on_down: row(
+    choice(["keep", "reset"]),
+    "keep",
+    "What happens to the connections of a backend that goes down. reset: RST, whatever on_abort says.",
+  ),
   slow_start: later(
     row(duration({ zero: "off" }), "0s", "Time in which a backend that comes up reaches its full weight."),
   ),

@@ -232,6 +232,7 @@ export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[
     maxConnectionsPerClient: config.max_connections_per_client,
     rateLimit: config.rate_limit,
     overLimit: config.over_limit,
+    onAbort: config.on_abort,
     bandwidth: { upload: config.bandwidth.upload, download: config.bandwidth.download },
     timeoutsMs: {
       handshake: config.timeouts.handshake,

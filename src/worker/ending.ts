@@ -8,7 +8,7 @@ import type { Connection } from "./connection.ts";
 
 const BY_CODE = { client: 0, backend: 1, lb: 2 } as const satisfies Record<EndedBy, number>;
 
-/** A connection in which nothing waits and nothing has moved for this long is closed with FIN, any other one with RST. */
+/** With `on_abort = "close"` a connection is closed with FIN where nothing waits and nothing has moved for this long. */
 const QUIET_MS = 1000;
 
 /** The client's socket outlives a refusal with FIN by at most this long, so that the FIN is not overtaken by a RST. */
@@ -17,10 +17,7 @@ export const LINGER_MS = 1000;
 /** What Connection.finish says, for a connection that has not ended yet. */
 export function conclude(connection: Connection, { end, by, error }: { end: End; by: EndedBy; error: string }): void {
   const relayed = connection.phase === "relaying";
-  const waits = connection.up.queue !== null || connection.down.queue !== null;
-  // Idle is quiet however short; after half of a close somebody waits for an answer that did not come whole.
-  const still = end === "idle_timeout" || connection.plane.wheel.now - connection.activeMs >= QUIET_MS;
-  const quiet = !waits && still && end !== "half_close_timeout";
+  const orderly = relayed && by === "lb" && closesOnAbort(connection, end);
   connection.enter("closed");
   connection.plane.wheel.cancel(connection);
   count(connection, end, by);
@@ -36,7 +33,6 @@ export function conclude(connection: Connection, { end, by, error }: { end: End;
   connection.down.clear();
   connection.head = null;
   const { client, backendSocket } = connection;
-  const orderly = relayed && by === "lb" && quiet;
   // A TLS socket that we end waits for the peer's close_notify, ten seconds long (Bun 1.4.5).
   if (orderly && connection.speaksTls) return linger(connection);
   connection.backendSocket = null;
@@ -49,12 +45,22 @@ export function conclude(connection: Connection, { end, by, error }: { end: End;
   backendSocket?.terminate();
   // An alert must reach the client; a reset could overtake it.
   const told = end === "handshake_failed" && by !== "backend";
-  if (told || (!relayed && by !== "client" && connection.listener.plan.overLimit === "close")) {
+  if (told || (!relayed && end !== "reset" && connection.listener.plan.overLimit === "close")) {
     linger(connection);
     return;
   }
   connection.client = null;
   client?.terminate();
+}
+
+// lb cannot know whether an answer is complete, so an end that it imposes is a reset unless the listener says otherwise, and
+// always where the pool asks for a reset.
+function closesOnAbort(connection: Connection, end: End): boolean {
+  if (connection.listener.plan.onAbort === "reset" || end === "backend_down") return false;
+  if (connection.up.queue !== null || connection.down.queue !== null) return false;
+  // These two have waited for their time without a byte, however short it is.
+  if (end === "idle_timeout" || end === "half_close_timeout") return true;
+  return connection.plane.wheel.now - connection.activeMs >= QUIET_MS;
 }
 
 function count(connection: Connection, end: End, by: EndedBy): void {

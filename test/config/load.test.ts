@@ -57,6 +57,7 @@ describe("the smallest file", () => {
           max_connections_per_client: 0,
           rate_limit: null,
           over_limit: "reset",
+          on_abort: "reset",
           dry_run: [],
           bandwidth: { upload: 0, download: 0, per: "connection" },
           timeouts: { handshake: 10_000, idle: 600_000, half_close: 60_000, lifetime: 0 },
@@ -158,6 +159,7 @@ max_connections            = 0
 max_connections_per_client = 0
 rate_limit = { rate = "100/s", burst = 200 }
 over_limit = "reset"
+on_abort   = "reset"
 dry_run    = []
 bandwidth = { upload = "10MB/s", download = "10MB/s", per = "connection" }
 

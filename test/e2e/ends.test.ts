@@ -40,7 +40,8 @@ setUpUnless(peersMissing, async (keep) => {
   const listeners: Record<string, Listener> = {
     plain: { pool: "echo" },
     speaking: { pool: "speaking" },
-    idle: { pool: "echo", listener: `timeouts.idle = "1100ms"` },
+    idle: { pool: "echo", listener: `timeouts.idle = "300ms"` },
+    idle_softly: { pool: "echo", listener: `timeouts.idle = "300ms"\non_abort = "close"` },
     half: { pool: "dumb", listener: `timeouts.half_close = "300ms"` },
     lifetime: { pool: "echo", listener: `timeouts.lifetime = "400ms"` },
     denied: { pool: "echo", listener: `deny = ["127.0.0.9"]` },
@@ -181,10 +182,16 @@ describe("reset", () => {
 });
 
 describe("timeouts", () => {
-  test("idle_timeout: with FIN, for nothing is cut", async () => {
+  test("idle_timeout", async () => {
     using client = await served("idle");
-    expect(await client.ended).toBe("eof");
+    expect(await client.ended).toBe("reset");
     await expectEnd("idle", client, { end: "idle_timeout", end_by: "lb" });
+  });
+
+  test('idle_timeout with FIN, where on_abort = "close"', async () => {
+    using client = await served("idle_softly");
+    expect(await client.ended).toBe("eof");
+    await expectEnd("idle_softly", client, { end: "idle_timeout", end_by: "lb" });
   });
 
   test("half_close_timeout", async () => {
@@ -197,7 +204,7 @@ describe("timeouts", () => {
 
   test("lifetime", async () => {
     using client = await served("lifetime");
-    await client.ended;
+    expect(await client.ended).toBe("reset");
     await expectEnd("lifetime", client, { end: "lifetime", end_by: "lb" });
   });
 

@@ -237,7 +237,7 @@ describe("what did not change is not touched", () => {
     expect((await lb.reload(config(port, a, strict.replace("max_connections = 1", "")))).ok).toBe(true);
     using short = await connect(port, { from: "127.0.0.2" });
     expect(await short.echoes(), lb.output()).toBe(true);
-    expect(await short.ended).toBe("eof");
+    expect(await short.ended).toBe("reset");
     expect(await lb.lineOf(short)).toMatchObject({
       end: "idle_timeout",
       end_by: "lb",

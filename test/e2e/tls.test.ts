@@ -479,12 +479,12 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
   });
 });
 
-describe("an end that is ours", () => {
+describe('an end that is ours, with on_abort = "close"', () => {
   test("is close_notify and FIN where nothing has moved for a while, and a reset where something may be cut", async () => {
     const [quiet, busy] = await freePorts(2);
     await using lb = await startLb(
-      listener("quiet", quiet, [leaf], { of: 'timeouts = { idle = "1100ms" }' }) +
-        listener("busy", busy, [leaf], { of: 'timeouts = { lifetime = "300ms" }' }) +
+      listener("quiet", quiet, [leaf], { of: 'on_abort = "close"\ntimeouts = { idle = "1100ms" }' }) +
+        listener("busy", busy, [leaf], { of: 'on_abort = "close"\ntimeouts = { lifetime = "300ms" }' }) +
         pool("app", backend.address),
     );
     await lb.status();

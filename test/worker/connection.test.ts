@@ -474,7 +474,7 @@ describe("timeouts", () => {
     timeoutsMs: { handshake: 0, idle: 0, halfClose: 0, lifetime: 0, ...given },
   });
 
-  test("idle: ends after the last byte either way, and with FIN, for nothing was cut", () => {
+  test("idle: ends after the last byte either way", () => {
     const stage = new Stage({ listener: timeouts({ idle: 5000 }) });
     stage.relay();
     for (let i = 0; i < 4; i++) {
@@ -485,16 +485,6 @@ describe("timeouts", () => {
     stage.pass(5000);
     expect(stage.connection.phase).toBe("relaying");
     stage.pass(2 * TICK_MS);
-    expect(stage.ended).toEqual(["idle_timeout lb"]);
-    expect([stage.client.calls, stage.backend.calls]).toEqual([["close"], ["close"]]);
-  });
-
-  test("idle: resets where bytes still wait, so that nobody takes a part for the whole", () => {
-    const stage = new Stage({ listener: timeouts({ idle: 5000 }) });
-    stage.relay();
-    stage.client.room = 1;
-    stage.connection.backendData(stage.backend.socket, encode("reply"));
-    stage.pass(5000 + 3 * TICK_MS);
     expect(stage.ended).toEqual(["idle_timeout lb"]);
     expect([stage.client.calls, stage.backend.calls]).toEqual([["terminate"], ["terminate"]]);
   });
@@ -551,6 +541,58 @@ describe("timeouts", () => {
     expect(stage.connection.phase).toBe("relaying");
     stage.pass(200);
     expect(stage.ended).toEqual(["shutdown lb"]);
+  });
+});
+
+describe('with on_abort = "close" an end that lb imposes', () => {
+  const closing: Partial<ListenerPlan> = { onAbort: "close" };
+  const how = (stage: Stage): string[][] => [stage.client.calls, stage.backend.calls];
+  const FIN = [["close"], ["close"]];
+  const RST = [["terminate"], ["terminate"]];
+
+  test.each(["idle_timeout", "half_close_timeout"] as const)(
+    "%s is a FIN, for nothing has come for its time",
+    (end) => {
+      const stage = new Stage({ listener: closing });
+      stage.relay();
+      stage.connection.finish(end, "lb");
+      expect(how(stage)).toEqual(FIN);
+    },
+  );
+
+  test.each(["lifetime", "shutdown"] as const)(
+    "%s is a FIN where nothing has moved for a second, else a reset",
+    (end) => {
+      const quiet = new Stage({ listener: closing });
+      quiet.relay();
+      quiet.pass(1000 + 2 * TICK_MS);
+      quiet.connection.finish(end, "lb");
+      expect(how(quiet)).toEqual(FIN);
+
+      const busy = new Stage({ listener: closing });
+      busy.relay();
+      busy.pass(900);
+      busy.connection.finish(end, "lb");
+      expect(how(busy)).toEqual(RST);
+    },
+  );
+
+  test("is a reset where bytes still wait, so that nobody takes a part for the whole", () => {
+    const stage = new Stage({ listener: closing });
+    stage.relay();
+    stage.client.room = 1;
+    stage.connection.backendData(stage.backend.socket, encode("reply"));
+    stage.pass(5000);
+    stage.connection.finish("idle_timeout", "lb");
+    expect(how(stage)).toEqual(RST);
+  });
+
+  test("backend_down is a reset all the same", () => {
+    const stage = new Stage({ listener: closing });
+    stage.relay();
+    stage.pass(5000);
+    stage.connection.finish("backend_down", "lb");
+    expect(how(stage)).toEqual(RST);
   });
 });
 
