@@ -1,6 +1,7 @@
 #!/bin/sh
 # packaging/rootfs.sh BINARY FOLDER: fills FOLDER with what an image needs to run BINARY as /lb, and nothing else: the
-# binary, the C library's files that it is linked with, and the file that tells the C library how to look up names.
+# binary, the C library's files that it is linked with, the file that tells the C library how to look up names, and the CA
+# certificates of the machine that builds, which pools with TLS verify their backends against.
 set -eu
 binary=$1
 root=$2
@@ -18,5 +19,15 @@ done
 # that has changed between versions of the C library.
 mkdir -p "$root/etc/lb"
 echo 'hosts: files dns' > "$root/etc/nsswitch.conf"
-chmod 0755 "$root" "$root/etc" "$root/etc/lb"
+
+for bundle in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem ""; do
+  if [ -z "$bundle" ]; then
+    echo "no CA certificates on this machine: install the package ca-certificates" >&2
+    exit 1
+  fi
+  [ -e "$bundle" ] && break
+done
+install -D -m 0644 "$bundle" "$root/etc/ssl/certs/ca-certificates.crt"
+
+chmod 0755 "$root" "$root/etc" "$root/etc/lb" "$root/etc/ssl" "$root/etc/ssl/certs"
 chmod 0644 "$root/etc/nsswitch.conf"

@@ -49,6 +49,10 @@ export class NamedFiles {
     return read;
   }
 
+  exists(name: string): boolean {
+    return this.disk.modeOf(this.pathOf(name)) !== null;
+  }
+
   /** Whether every user of the machine may read it. */
   isOpenToAll(name: string): boolean {
     return ((this.disk.modeOf(this.pathOf(name)) ?? 0) & 0o004) !== 0;

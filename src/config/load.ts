@@ -91,7 +91,7 @@ function parseAll(text: string, options: ParseOptions, folder: string, files: st
   const config = result.output as FileConfig;
   const token = readToken(config, soundness(findings), named);
   if (token.finding !== null) findings.push(token.finding);
-  const tls = readTls({ config, ...soundness(findings), files: named, now });
+  const tls = readTls({ config, ...soundness(findings), files: named, env, now });
   findings.push(
     ...tls.findings,
     ...check({ config, ...soundness(findings), folder, isArray: (path) => Array.isArray(valueAt(tree, path)) }),

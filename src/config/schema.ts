@@ -341,7 +341,11 @@ const passive = section({
 
 const poolTls = section({
   verify: row(flag(), true, "Verify the backend's certificate and its name."),
-  ca: row(text("file"), "", `CA bundle, PEM; "" = the system's CA bundle.`),
+  ca: row(
+    text("file"),
+    "",
+    `CA bundle, PEM; "" = the system's CA bundle, or the file that the environment variable SSL_CERT_FILE names. A system without one is an error.`,
+  ),
   server_name: row(
     serverName(),
     "",
@@ -505,7 +509,7 @@ export interface PoolConfig extends Omit<FilePool, "backends" | "tls"> {
 }
 
 export interface PoolTlsConfig extends FilePoolTls {
-  /** null where `ca` is "": the system's. */
+  /** The bundle that `ca` names, "" = the system's. null where nothing is verified. */
   ca_pem: string | null;
   /** null where `cert` is "". */
   cert_pem: string | null;

@@ -3,6 +3,7 @@
 import type { X509Certificate } from "node:crypto";
 import { createSecureContext } from "node:tls";
 import type { Finding } from "./check.ts";
+import type { Environment } from "./env.ts";
 import type { NamedFiles } from "./files.ts";
 import { keyTypeOf, namesOf, readCertificates, readPrivateKey, readRevocations } from "./pem.ts";
 import type { Chain, Key, Revocations, Unfit } from "./pem.ts";
@@ -17,6 +18,7 @@ import type {
   ListenerTlsConfig,
   PoolTlsConfig,
 } from "./schema.ts";
+import { NO_BUNDLE, systemBundle } from "./system-ca.ts";
 import { quote } from "./wording.ts";
 
 /** A warning comes this long before a certificate expires. */
@@ -30,6 +32,7 @@ export interface TlsSubject {
   isSound: (path: KeyPath) => boolean;
   isWhole: (path: KeyPath) => boolean;
   files: NamedFiles;
+  env: Environment;
   /** Milliseconds since 1970. */
   now: number;
 }
@@ -96,7 +99,7 @@ class Section {
 
   pool(tls: FilePoolTls, pool: FilePool): PoolTlsConfig | null {
     this.serverName(tls, pool);
-    const ca = this.authorities("ca", tls.ca);
+    const ca = tls.verify && tls.ca === "" ? this.systemAuthorities() : this.authorities("ca", tls.ca);
     if (this.isSound("verify") && !tls.verify && this.isSound("ca") && tls.ca !== "") {
       this.warn(["ca"], "has no effect: verify is false");
     }
@@ -289,6 +292,15 @@ class Section {
     const last = Math.max(...ends);
     if (last >= this.subject.now) return chain;
     this.refuse([key], `every certificate in ${quote(name)} has expired, the last on ${day(last)}`);
+    return null;
+  }
+
+  /** The CA bundle of the system. */
+  private systemAuthorities(): { pem: string | null } | null {
+    if (!this.isSound("ca") || !this.isSound("verify")) return null;
+    const name = systemBundle(this.subject.env, this.subject.files);
+    if (name !== null) return this.authorities("ca", name);
+    this.refuse(["ca"], NO_BUNDLE.message, NO_BUNDLE.hint);
     return null;
   }
 

@@ -10,7 +10,7 @@ export type TlsVersion = "1.2" | "1.3";
 /** TLS towards backends. Certificates and keys are PEM. */
 export interface TlsClientPlan {
   verify: boolean;
-  /** null = the system's. */
+  /** null = nothing is verified. */
   ca: string | null;
   /** SNI and the name checked; "" = the backend's host. */
   serverName: string;

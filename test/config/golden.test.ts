@@ -5,7 +5,12 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { checked } from "../../src/cli/check.ts";
 
 const folder = fileURLToPath(new URL("./golden", import.meta.url));
-const env = { SECRET: "hunter2-is-secret", LB_POOL: "app" };
+const env = {
+  SECRET: "hunter2-is-secret",
+  LB_POOL: "app",
+  // Not that of the machine.
+  SSL_CERT_FILE: fileURLToPath(new URL("./fixtures/ca.pem", import.meta.url)),
+};
 const names = readdirSync(folder)
   .filter((file) => file.endsWith(".toml"))
   .map((file) => file.slice(0, -".toml".length));

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loadConfig, parseConfig } from "../../src/config/load.ts";
 import type { LoadResult } from "../../src/config/load.ts";
 import type { Config } from "../../src/config/schema.ts";
+import { SYSTEM_BUNDLES } from "../../src/config/system-ca.ts";
 
 const fixture = (name: string) => new URL(`fixtures/${name}`, import.meta.url);
 const day = 86_400_000;
@@ -16,7 +17,7 @@ function load(text: string, options: { now?: number; mode?: number } = {}): Load
   const { now = Date.UTC(2030, 0, 1), mode = 0o600 } = options;
   return parseConfig(text, {
     file: "/etc/lb/lb.toml",
-    env: {},
+    env: { SSL_CERT_FILE: "/system/ca.pem" },
     now,
     readFile: (path) => readFileSync(fixture(basename(path))),
     modeOf: () => mode,
@@ -120,11 +121,56 @@ describe("a pool's TLS", () => {
     });
   });
 
+  describe("without a CA bundle of its own", () => {
+    /** What comes of it on a system with these bundles. */
+    const on = (bundles: readonly string[], env: Record<string, string> = {}, tls = ""): LoadResult =>
+      parseConfig(`[listeners.a]\nbind = ":1"\npool = "app"\n${app}[pools.app.tls]\n${tls}\n`, {
+        file: "/etc/lb/lb.toml",
+        env,
+        now: Date.UTC(2030, 0, 1),
+        readFile: (path) => {
+          if (bundles.includes(path)) return readFileSync(fixture("ca.pem"));
+          throw Object.assign(new Error("not there"), { code: "ENOENT" });
+        },
+        modeOf: (path) => (bundles.includes(path) ? 0o644 : null),
+      });
+
+    it.each(SYSTEM_BUNDLES)("takes and watches the system's: %s", (path) => {
+      const result = on([path]);
+      expect(config(result).pools[0]?.tls?.ca_pem).toBe(readFileSync(fixture("ca.pem"), "utf8"));
+      expect(result.files).toEqual(["/etc/lb/lb.toml", path]);
+    });
+
+    it("takes the file that SSL_CERT_FILE names", () => {
+      const result = on(["/own.pem", SYSTEM_BUNDLES[0]], { SSL_CERT_FILE: "/own.pem" });
+      expect(config(result).pools[0]?.tls?.ca_pem).not.toBeNull();
+      expect(result.files).toEqual(["/etc/lb/lb.toml", "/own.pem"]);
+      expect(told(on([SYSTEM_BUNDLES[0]], { SSL_CERT_FILE: "/own.pem" }))).toEqual([
+        'pools.app.tls.ca: the file "/own.pem" cannot be read: there is no such file',
+      ]);
+    });
+
+    it("is refused where the system has none, with the cure", () => {
+      const result = on([]);
+      expect(result.ok ? [] : result.problems).toMatchObject([
+        {
+          path: "pools.app.tls.ca",
+          message: '"" means the CA certificates of the system, and this system has none',
+          hint: 'name a bundle, such as ca = "ca.pem"; or install the package ca-certificates; or set SSL_CERT_FILE',
+        },
+      ]);
+    });
+
+    it("needs none where nothing is verified", () => {
+      expect(config(on([], {}, "verify = false")).pools[0]?.tls?.ca_pem).toBeNull();
+    });
+  });
+
   it("needs no file, also for backends that are IP addresses", () => {
     expect(pool("")?.tls).toEqual({
       verify: true,
       ca: "",
-      ca_pem: null,
+      ca_pem: readFileSync(fixture("ca.pem"), "utf8"),
       server_name: "",
       alpn: [],
       min_version: "1.2",

@@ -102,6 +102,31 @@ describe("the image", () => {
     await eventually(async () => expect(await greeting()).toBe("one"));
   });
 
+  test("brings CA certificates for pools with TLS and no bundle of their own", async () => {
+    const file = join(folder, "conf/tls.toml");
+    await writeFile(file, '[listeners.a]\nbind = ":1"\npool = "p"\n[pools.p]\nbackends = ["db.example:1"]\ntls = {}\n');
+    await chmod(file, 0o644);
+    const checked = (...options: string[]) =>
+      podman(
+        "run",
+        "--rm",
+        ...limits,
+        "--network=host",
+        "--volume",
+        `${join(folder, "conf")}:/etc/lb:ro`,
+        ...options,
+        "lb",
+        "check",
+        "/etc/lb/tls.toml",
+      );
+    expect(await checked()).toMatchObject({ code: 0 });
+    // The control: the same image without them.
+    const { code, errors } = await checked("--tmpfs=/etc/ssl:notmpcopyup");
+    expect(code).toBe(2);
+    expect(errors).toContain("this system has none");
+    expect(errors).toContain("ca-certificates");
+  });
+
   test("ends with exit code 0 on SIGTERM", async () => {
     await podman("kill", "--signal", "TERM", "lb");
     expect(await exited, stderr).toBe(0);
@@ -209,7 +234,7 @@ function engine(): string[] {
   return [...storage(), "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--events-backend", "file"];
 }
 
-function podman(...args: string[]): Promise<{ code: number | null; output: string }> {
+function podman(...args: string[]): Promise<{ code: number | null; output: string; errors: string }> {
   return run("podman", [...engine(), ...args]);
 }
 

@@ -92,6 +92,20 @@ describe("a backend's certificate", () => {
     }
   });
 
+  test("is verified against the system's CA certificates where the pool names none", async () => {
+    const server = await serve(good);
+    const [port, untrusted] = await freePorts(2);
+    const pools = pair("app", port, [server.address], "");
+    await using lb = await startLb(pools, { env: { SSL_CERT_FILE: ca.cert } });
+    using client = await connect(port);
+    expect(await client.echoes()).toBe(true);
+    await using other = await startLb(pair("app", untrusted, [server.address], ""), {
+      env: { SSL_CERT_FILE: stranger.cert },
+    });
+    expect((await expectNoHandshake(other, untrusted)).error).toMatch(/^tls /);
+    expect(lb.running).toBe(true);
+  });
+
   describe("that is no good", () => {
     const faults: { [name: string]: { make: () => Promise<Leaf>; error: RegExp; tls?: string } } = {
       "for another name": { make: () => ca.leaf("other.example"), error: /^tls ERR_TLS_CERT_ALTNAME_INVALID$/ },
