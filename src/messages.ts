@@ -10,9 +10,9 @@ export interface BackendPlan {
   name: string;
   /** Where to dial, ready for connect(2): "10.0.0.1:80", "[2001:db8::1]:80", "unix:/run/app.sock", "unix:@name". */
   address: string;
-  /** 0..256; 0 takes no new connections. */
   /** The host name that the config gives, for the name in TLS; "" where it gives an IP address or a socket. */
   host: string;
+  /** 0..256; 0 takes no new connections. */
   weight: number;
   backup: boolean;
   /** 0 = no cap. */

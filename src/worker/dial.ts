@@ -24,7 +24,7 @@ export function dial(connection: Connection): void {
   }
   const backend = pool.pick(connection.tried);
   if (backend === null) {
-    connection.finish(pool.hasBackendUp ? "queue_full" : "no_backend", "lb");
+    connection.finish(pool.hasCandidate ? "queue_full" : "no_backend", "lb");
     return;
   }
   connection.plane.words[connection.row * ROW_WORDS + ROW.pool] = pool.id;

@@ -23,8 +23,10 @@ export class Backend implements Candidate {
   /** This worker's row of BACKEND.size cells. */
   readonly counters: Float64Array;
   readonly open: Int32Array;
+  readonly #plan: BackendPlan;
 
   constructor(plan: BackendPlan, worker: number) {
+    this.#plan = plan;
     this.id = plan.id;
     this.name = plan.name;
     this.address = plan.address;
@@ -38,6 +40,11 @@ export class Backend implements Candidate {
     if (endpoint.kind === "bad") throw new Error(`backend address ${plan.address}: ${endpoint.why}`);
     this.endpoint = endpoint;
     this.sockaddr = sockaddr(endpoint);
+  }
+
+  /** Whether a plan says of this backend what its own plan says. */
+  isAsIn(plan: BackendPlan): boolean {
+    return plan === this.#plan || samePlan(plan, this.#plan);
   }
 
   openCount(): number {
@@ -67,6 +74,7 @@ export class Pool {
   #backends: Backend[] = [];
   #up: ReadonlySet<number> = new Set();
   #balancer: Balancer<Backend> | null = null;
+  #hasCandidate = false;
   #version = -1;
 
   constructor(plan: PoolPlan, tls: TlsClient | null, worker: number) {
@@ -95,9 +103,9 @@ export class Pool {
     return this.#source;
   }
 
-  /** Some backend could be picked if none were full. */
-  get hasBackendUp(): boolean {
-    return this.#up.size > 0;
+  /** Some backend could be picked if none were full: it is up and takes new connections. */
+  get hasCandidate(): boolean {
+    return this.#hasCandidate;
   }
 
   /** A new generation of the config, with the TLS that was made of its plan. */
@@ -134,17 +142,18 @@ export class Pool {
     const known = new Map(this.#backends.map((backend) => [backend.id, backend]));
     this.#backends = plans.map((plan) => {
       const old = known.get(plan.id);
-      const same =
-        old !== undefined &&
-        old.name === plan.name &&
-        old.weight === plan.weight &&
-        old.backup === plan.backup &&
-        old.maxConnections === plan.maxConnections;
-      return same ? old : new Backend(plan, this.#worker);
+      return old?.isAsIn(plan) === true ? old : new Backend(plan, this.#worker);
     });
     this.#version = version;
     this.#up = new Set(up);
     const candidates = eligible(this.#backends, this.#up);
+    this.#hasCandidate = candidates.length > 0;
     this.#balancer = createBalancer(this.#plan.balance, candidates, this.#balancer, this.#worker);
   }
+}
+
+// The cells belong to the id, and their views are other objects after each structured clone.
+function samePlan(a: BackendPlan, b: BackendPlan): boolean {
+  const names = Object.keys(a) as (keyof BackendPlan)[];
+  return names.every((name) => ArrayBuffer.isView(a[name]) || a[name] === b[name]);
 }

@@ -53,6 +53,7 @@ setUpUnless(peersMissing, async (keep) => {
     client_cap: { pool: "echo", listener: "max_connections_per_client = 1" },
     no_route: {},
     no_backend: { pool: "down" },
+    weightless: { pool: "weightless" },
     refused: { pool: "refused" },
     timeout: { pool: "timeout" },
     failed: { pool: "failed" },
@@ -83,6 +84,7 @@ setUpUnless(peersMissing, async (keep) => {
     speaking: `backends = ["${speaking.address}"]`,
     dumb: `backends = ["${dumb.address}"]`,
     down: `backends = ["${await refusing()}"]\nhealth = { interval = "100ms", timeout = "50ms", fall = 1 }`,
+    weightless: `backends = [{ address = "${echoing.address}", weight = 0 }]`,
     refused: `backends = ["${await refusing()}"]\nhealth.type = "off"`,
     timeout: `backends = ["${hole.address}"]\nhealth.type = "off"\nconnect_timeout = "300ms"`,
     failed: `backends = ["${echoing.address}"]\nhealth.type = "off"\nsource_address = "192.0.2.1"`,
@@ -293,6 +295,7 @@ describe("where there is nowhere to go", () => {
   test.each([
     ["no_route", { end: "no_route", end_by: "lb" }],
     ["no_backend", { end: "no_backend", end_by: "lb", pool: "down" }],
+    ["weightless", { end: "no_backend", end_by: "lb", pool: "weightless" }],
     ["refused", { end: "connect_refused", end_by: "backend", error: "ECONNREFUSED", pool: "refused" }],
     ["timeout", { end: "connect_timeout", end_by: "backend", error: "ETIMEDOUT", pool: "timeout" }],
     ["failed", { end: "connect_failed", end_by: "backend", error: "EADDRNOTAVAIL", pool: "failed" }],

@@ -5,6 +5,7 @@ import { echo, sink } from "../support/backends.ts";
 import { Authority, certificates, peersMissing, type Leaf } from "../support/certificates.ts";
 import { connect } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
+import { hostsFile } from "../support/hosts-file.ts";
 import { freePort, freePorts, startLb, type AccessEntry, type Lb } from "../support/lb.ts";
 import { SServer } from "../support/openssl.ts";
 import { descriptors } from "../support/proc.ts";
@@ -104,6 +105,38 @@ describe("a backend's certificate", () => {
     });
     expect((await expectNoHandshake(other, untrusted)).error).toMatch(/^tls /);
     expect(lb.running).toBe(true);
+  });
+
+  test("must bear the name that the config gives now, although the address is the same", async (context) => {
+    const [a, b] = [await ca.leaf("a.test"), await ca.leaf("b.test")];
+    await using hosts = await hostsFile();
+    if (hosts.trouble !== null) context.skip(hosts.trouble);
+    await hosts.write("127.0.0.1 a.test", "127.0.0.1 b.test");
+    const server = await serve(a);
+    const port = await freePort();
+    const toml = (host: string): string => `
+      workers = 1
+      [listeners.web]
+      bind = "127.0.0.1:${port}"
+      pool = "app"
+      [pools.app]
+      backends = [{ address = "${host}:${server.port}", name = "one" }]
+      health.type = "off"
+      tls = { ca = "${ca.cert}" }
+    `;
+    await using lb = await startLb(toml("a.test"), { wrapper: hosts.wrapper });
+    using first = await connect(port);
+    expect(await first.echoes()).toBe(true);
+    expect((await server.nth(0)).tls).toMatchObject({ name: "a.test" });
+    expect(await lb.reload(toml("b.test"))).toMatchObject({ ok: true });
+    await expectNoHandshake(lb, port);
+    const other = await serve(b);
+    expect(await lb.reload(toml("b.test").replace(String(server.port), String(other.port)))).toMatchObject({
+      ok: true,
+    });
+    using second = await connect(port);
+    expect(await second.echoes()).toBe(true);
+    expect((await other.nth(0)).tls).toMatchObject({ name: "b.test" });
   });
 
   describe("that is no good", () => {

@@ -50,9 +50,18 @@ describe("a pool", () => {
   });
 
   test("knows whether nobody is up or all are full", () => {
-    expect(pool.hasBackendUp).toBe(true);
+    expect(pool.hasCandidate).toBe(true);
     pool.update(state(2, []));
-    expect(pool.hasBackendUp).toBe(false);
+    expect(pool.hasCandidate).toBe(false);
+    expect(pool.pick(null)).toBeNull();
+  });
+
+  test("has no candidate where all that are up have weight 0", () => {
+    const weights = backends.map((backend, i) => ({ ...backend, weight: i === 0 ? 0 : 1 }));
+    pool = new Pool(poolPlan({ backends: weights, up: ids }), null, 0);
+    expect(pool.hasCandidate).toBe(true);
+    pool.update({ ...state(2, [ids[0]!]), backends: weights });
+    expect(pool.hasCandidate).toBe(false);
     expect(pool.pick(null)).toBeNull();
   });
 
@@ -152,6 +161,25 @@ describe("a change of names", () => {
 });
 
 describe("a reload", () => {
+  test("takes over everything that a plan says of a backend, and keeps one of which it says the same", () => {
+    const one = backendPlan({ host: "old.example" });
+    const pickedWith = (changed: Partial<BackendPlan>): Backend => {
+      pool = new Pool(poolPlan({ backends: [one] }), null, 0);
+      const before = pool.pick(null)!;
+      pool.apply({ ...poolPlan({ backends: [{ ...one, ...changed }] }), version: 2 }, null);
+      const after = pool.pick(null)!;
+      expect(after === before).toBe(Object.keys(changed).length === 0);
+      return after;
+    };
+    pickedWith({});
+    expect(pickedWith({ host: "new.example" }).host).toBe("new.example");
+    expect(pickedWith({ name: "other" }).name).toBe("other");
+    expect(pickedWith({ weight: 7 }).weight).toBe(7);
+    expect(pickedWith({ backup: true }).backup).toBe(true);
+    expect(pickedWith({ maxConnections: 100 }).maxConnections).toBe(100);
+    expect(pickedWith({ address: "10.9.9.9:80" }).address).toBe("10.9.9.9:80");
+  });
+
   test("takes over weights and caps", () => {
     const heavier = backends.map((backend, i) => ({ ...backend, weight: i === 0 ? 2 : i }));
     pool.apply({ ...given, backends: heavier, version: 2 }, null);

@@ -1,0 +1,90 @@
+// Backends given by name: what the hosts file and the DNS say of them, when they say it, and what holds until then.
+import { describe, expect, test } from "vitest";
+import { tagged } from "../support/backends.ts";
+import { connect } from "../support/client.ts";
+import { eventually } from "../support/eventually.ts";
+import { hostsFile } from "../support/hosts-file.ts";
+import { freePort, startLb } from "../support/lb.ts";
+
+/** The name of the backend that a new connection gets, or how it ended instead. */
+async function ask(port: number): Promise<string> {
+  using client = await connect(port);
+  return (await client.line()) ?? (await client.ended);
+}
+
+describe("names", () => {
+  test("are looked up again: new addresses are new backends, and a look-up that fails keeps the last answer", async (context) => {
+    using a = await tagged("a", { host: "127.0.7.1" });
+    using _b = await tagged("b", { host: "127.0.7.2", port: a.port });
+    using _c = await tagged("c", { host: "127.0.7.3", port: a.port });
+    const port = await freePort();
+    await using hosts = await hostsFile();
+    if (hosts.trouble !== null) context.skip(hosts.trouble);
+    await hosts.write("127.0.7.1 app.test", "127.0.7.2 app.test");
+    const toml = `
+      workers = 2
+      [listeners.web]
+      bind = "127.0.0.1:${port}"
+      pool = "app"
+      [pools.app]
+      backends = ["app.test:${a.port}"]
+      resolve = "200ms"
+    `;
+    await using lb = await startLb(toml, { wrapper: hosts.wrapper });
+    const names = async (): Promise<Set<string>> =>
+      new Set([await ask(port), await ask(port), await ask(port), await ask(port)]);
+    const addresses = async (): Promise<string[]> =>
+      (await lb.status()).pools[0]!.backends.map(({ address }) => address);
+    expect(await addresses()).toEqual([`127.0.7.1:${a.port}`, `127.0.7.2:${a.port}`]);
+    expect(await names()).toEqual(new Set(["a", "b"]));
+    using old = await connect(port);
+    const first = await old.line();
+
+    await hosts.write("127.0.7.3 app.test");
+    await lb.waitLog(({ event }) => event === "backends changed");
+    expect(await addresses()).toEqual([`127.0.7.3:${a.port}`]);
+    await eventually("every worker knows", async () => (await names()).size === 1);
+    expect(await names()).toEqual(new Set(["c"]));
+    // Whoever was connected to an address that is gone stays.
+    expect(["a", "b"]).toContain(first);
+    expect(await old.echoes()).toBe(true);
+
+    await hosts.write();
+    const line = await lb.waitLog(({ event }) => event === "name does not resolve");
+    expect(line).toMatchObject({ level: "warn", host: "app.test", addresses_kept: 1 });
+    expect(await names()).toEqual(new Set(["c"]));
+    expect((await lb.ready()).status).toBe(200);
+
+    await hosts.write("127.0.7.1 app.test");
+    await lb.waitLog(({ event }) => event === "name resolves again");
+    await eventually("a is back", async () => (await ask(port)) === "a");
+    // One line for each change, however often it was looked up.
+    const changes = (): number => lb.log().filter(({ event }) => event === "backends changed").length;
+    await eventually("the second change is logged", () => changes() === 2);
+    expect(lb.log().filter(({ event }) => event === "name does not resolve").length).toBe(1);
+  });
+
+  test("one that never resolved is no reason not to start: the pool has no backend until it does", async (context) => {
+    using a = await tagged("a");
+    await using hosts = await hostsFile();
+    if (hosts.trouble !== null) context.skip(hosts.trouble);
+    await hosts.write();
+    const port = await freePort();
+    const toml = `
+      [listeners.web]
+      bind = "127.0.0.1:${port}"
+      pool = "app"
+      [pools.app]
+      backends = ["app.test:${a.port}"]
+      resolve = "200ms"
+    `;
+    await using lb = await startLb(toml, { wrapper: hosts.wrapper });
+    expect((await lb.ready("web")).status).toBe(503);
+    expect(await ask(port)).toBe("reset");
+    expect(await lb.waitLine(() => true)).toMatchObject({ end: "no_backend" });
+    expect(lb.log().some(({ event, level }) => event === "name does not resolve" && level === "warn")).toBe(true);
+    await hosts.write("127.0.0.1 app.test");
+    await eventually("a is there", async () => (await ask(port)) === "a");
+    expect((await lb.ready("web")).status).toBe(200);
+  });
+});
