@@ -146,6 +146,7 @@ export interface WorkerStart {
 export type ToWorker =
   | WorkerStart
   | { kind: "apply"; plan: Plan }
+  | PoolState
   /** End every connection by `deadlineMs` (epoch), forced ends spread over [spreadFromMs, deadlineMs]; then exit. */
   /** End at once, as if an invariant had broken. */
   | { kind: "crash" }
@@ -161,13 +162,18 @@ export type FromWorker =
   | { kind: "crashed"; reason: string }
   | { kind: "stopped" };
 
-/** Supervisor → all workers, by BroadcastChannel: the whole new state of one pool, taken over in one step. */
+/**
+ * The whole new state of one pool, taken over in one step. Goes to each worker by the channel that its plans go by: a worker
+ * that is only booting finds it behind its first plan, and no state overtakes the plan that it speaks of.
+ */
 export interface PoolState {
-  generation: number;
+  kind: "pool";
   pool: number;
   version: number;
   /** Ids of the backends that are up. */
   up: number[];
+  /** Ids of the backends that are down, and of those whose name has other addresses now. */
+  down: number[];
   /** The backends, where a look-up of names changed them; else null. */
   backends: BackendPlan[] | null;
 }
@@ -177,6 +183,3 @@ export const ACCEPT_DRAIN_MS = 250;
 
 /** Listening sockets of one worker whose descriptors are noted for the supervisor. */
 export const LISTENING_MAX = 4096;
-
-/** Name of the BroadcastChannel that carries PoolState. */
-export const POOL_CHANNEL = "lb.pools";

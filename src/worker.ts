@@ -1,5 +1,5 @@
 // Entry of a data-plane thread. Sits beside main.ts, because in the compiled binary every module's URL is the entry's.
-import { POOL_CHANNEL, type FromWorker, type PoolState, type ToWorker } from "./messages.ts";
+import type { FromWorker, ToWorker } from "./messages.ts";
 import { DataPlane } from "./worker/plane.ts";
 
 declare const self: {
@@ -16,9 +16,6 @@ const crash = (error: unknown): void => {
 process.on("uncaughtException", crash);
 process.on("unhandledRejection", crash);
 
-const pools = new BroadcastChannel(POOL_CHANNEL);
-pools.onmessage = (event: { data: unknown }): void => plane?.update(event.data as PoolState);
-
 self.onmessage = ({ data: message }): void => {
   switch (message.kind) {
     case "start":
@@ -26,6 +23,9 @@ self.onmessage = ({ data: message }): void => {
       return;
     case "apply":
       plane?.apply(message.plan);
+      return;
+    case "pool":
+      plane?.update(message);
       return;
     case "crash":
       plane?.crash("asked to");

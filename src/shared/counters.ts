@@ -77,5 +77,8 @@ export const WORKER = {
   bytesIn: 2,
   bytesOut: 3,
   logLinesLost: 4,
-  size: 5,
+  /** No count: the generation in force in the worker, and the sum of the versions of its pools. */
+  generation: 5,
+  poolVersions: 6,
+  size: 7,
 } as const;

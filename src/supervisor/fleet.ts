@@ -2,7 +2,7 @@
 // worker held in shared memory is given back here, from its ledger.
 import { END_CODES, ENDED_BY } from "../core/ends.ts";
 import type { FromWorker, Plan, PoolState, ToWorker } from "../messages.ts";
-import { LISTENING_MAX, POOL_CHANNEL } from "../messages.ts";
+import { LISTENING_MAX } from "../messages.ts";
 import { clientText, type AccessLine } from "../observe/access-line.ts";
 import { resetOnClose, unplugListening } from "../platform/sockets.ts";
 import { giveBack } from "../shared/cells.ts";
@@ -21,6 +21,8 @@ const DEAF_MS = 1000;
 /** A worker that dies again and again is started again after ever longer pauses. */
 const RESTART_FIRST_MS = 10;
 const RESTART_MAX_MS = 5000;
+/** A worker found behind so many times in a row has lost something: a message on its way is there by then. */
+const BEHIND_TIMES = 2;
 /** Having lived so long, a worker's death counts as the first again. */
 const STABLE_MS = 10_000;
 
@@ -61,6 +63,8 @@ export class WorkerSeat {
   /** Since when it does not serve; Infinity while it does. */
   #downSinceMs = performance.now();
   #deathsInARow = 0;
+  /** Times in a row that it was found behind. */
+  #behind = 0;
   /** Plans that the worker has not answered yet. */
   #asked: { generation: number; settle: (answer: Answer) => void; timer: ReturnType<typeof setTimeout> }[] = [];
   readonly #onGone: (() => void)[] = [];
@@ -105,6 +109,26 @@ export class WorkerSeat {
     if (this.#worker === null) return Promise.resolve({ ok: true });
     this.#post({ kind: "apply", plan });
     return this.#awaitAnswer(plan.generation);
+  }
+
+  /** Gives the worker the new state of a pool. One that is to start again gets it with its plan. */
+  tell(state: PoolState): void {
+    this.#post(state);
+  }
+
+  /** Gives the worker the plan again if it has been behind since the last call. Without a fault of ours it never is. */
+  compare(generation: number, poolVersions: number): void {
+    const { planFor, log } = this.#options;
+    const { counters } = this;
+    const isBehind =
+      this.state === "running" &&
+      this.#asked.length === 0 &&
+      (counters[WORKER.generation] !== generation || counters[WORKER.poolVersions] !== poolVersions);
+    this.#behind = isBehind ? this.#behind + 1 : 0;
+    if (this.#behind < BEHIND_TIMES) return;
+    this.#behind = 0;
+    log.error("worker is behind and gets the plan again", { worker: this.index });
+    void this.apply(planFor(this.position));
   }
 
   /** Lets the worker end its connections by the deadline (epoch milliseconds, Infinity = when they end); then it is gone. */
@@ -294,10 +318,9 @@ export class WorkerSeat {
   }
 }
 
-/** All the workers, and the channel that all of them hear. */
+/** All the workers. */
 export class Fleet {
   readonly #options: FleetOptions;
-  readonly #channel = new BroadcastChannel(POOL_CHANNEL);
   seats: WorkerSeat[] = [];
   /** Seats that serve no socket any more, while their connections last. */
   retiring: WorkerSeat[] = [];
@@ -335,14 +358,19 @@ export class Fleet {
   }
 
   /** Tells all workers the whole new state of one pool. */
-  broadcast(state: PoolState): void {
-    this.#channel.postMessage(state);
+  tell(state: PoolState): void {
+    for (const seat of [...this.seats, ...this.retiring]) seat.tell(state);
+  }
+
+  /** A worker that has stayed behind the plan and the pools in force is given the plan again. Call it every second or so. */
+  compare(generation: number): void {
+    const { poolVersions } = this.#options.registry;
+    for (const seat of this.seats) seat.compare(generation, poolVersions);
   }
 
   /** All workers end; resolves when the last is gone. */
   async stopAll(spreadFromMs: number, deadlineMs: number): Promise<void> {
     await Promise.all([...this.seats, ...this.retiring].map((seat) => seat.stop(spreadFromMs, deadlineMs)));
-    this.#channel.close();
   }
 
   // A retired worker that is still busy keeps its index: two writers of one row would lose counts.

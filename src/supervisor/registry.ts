@@ -113,16 +113,20 @@ export class Registry {
     }
   }
 
-  /** New addresses for the names of one pool; true if that changed its backends. */
-  readdress(pool: PoolRecord, addresses: Addresses): boolean {
+  /** New addresses for the names of one pool: the ids of the backends that are gone, or null where nothing changed. */
+  readdress(pool: PoolRecord, addresses: Addresses): number[] | null {
+    const before = pool.backends;
     const backends = this.#draftBackends(pool.config, pool, addresses);
-    const same =
-      backends.length === pool.backends.length && backends.every((backend, i) => backend.id === pool.backends[i]?.id);
-    if (same) return false;
+    if (backends.length === before.length && backends.every(({ id }, i) => id === before[i]?.id)) return null;
     pool.backends = backends;
-    pool.version++;
     for (const backend of backends) this.backendById.set(backend.id, backend);
-    return true;
+    const kept = new Set(backends.map(({ id }) => id));
+    return before.map(({ id }) => id).filter((id) => !kept.has(id));
+  }
+
+  /** The sum of the versions of all pools. Versions only rise, so a worker has the same sum where it has every one of them. */
+  get poolVersions(): number {
+    return this.pools.reduce((sum, { version }) => sum + version, 0);
   }
 
   /** Forgets what is in no config any more, once no connection counts on it. */
@@ -291,15 +295,16 @@ export function poolPlan(record: PoolRecord): PoolPlan {
   };
 }
 
-/** The whole state of a pool for the workers; `withBackends` where these may have changed. */
-export function poolState(record: PoolRecord, generation: number, withBackends: boolean): PoolState {
-  return {
-    generation,
-    pool: record.id,
-    version: record.version,
-    up: upIds(record),
-    backends: withBackends ? record.backends.map(backendPlan) : null,
-  };
+/** The whole state of a pool for the workers after a change of health. */
+export function poolState(record: PoolRecord): PoolState {
+  const down = record.backends.filter(({ up }) => !up).map(({ id }) => id);
+  return { kind: "pool", pool: record.id, version: record.version, up: upIds(record), down, backends: null };
+}
+
+/** The same after its names were looked up; `removed` are the ids of the backends that are gone. */
+export function readdressedState(record: PoolRecord, removed: readonly number[]): PoolState {
+  const state = poolState(record);
+  return { ...state, down: [...state.down, ...removed], backends: record.backends.map(backendPlan) };
 }
 
 function backendPlan(record: BackendRecord): BackendPlan {

@@ -14,7 +14,7 @@ import { HealthChecks } from "./health.ts";
 import { InForce, workerCount } from "./in-force.ts";
 import { AccessSink, Log } from "./log.ts";
 import type { Phase } from "./readiness.ts";
-import { poolState, Registry, type PoolRecord } from "./registry.ts";
+import { poolState, readdressedState, Registry } from "./registry.ts";
 import { Reloads } from "./reload.ts";
 import { Resolver } from "./resolve.ts";
 import { ListeningSockets } from "./sockets.ts";
@@ -188,8 +188,6 @@ export class Supervisor {
   #taken(): void {
     this.#daysSaid = 0;
     this.#follow();
-    // Health may have changed while the plans were on their way.
-    for (const pool of this.#registry.pools) this.#tellPool(pool, true);
   }
 
   #healthChanged(backendId: number, up: boolean, reason: string): void {
@@ -197,7 +195,8 @@ export class Supervisor {
     const pool = this.#registry.pools.find(({ backends }) => backends.some(({ id }) => id === backendId));
     if (backend === undefined || pool === undefined) return;
     backend.up = up;
-    this.#tellPool(pool, false);
+    pool.version++;
+    this.#fleet.tell(poolState(pool));
     const left = pool.backends.filter((other) => other.up).length;
     const fields = { pool: pool.name, backend: backend.name, backends_up: left, backends: pool.backends.length };
     if (up) this.#log.info("backend up", fields);
@@ -206,19 +205,17 @@ export class Supervisor {
 
   #namesAnswered(poolName: string): void {
     const pool = this.#registry.pools.find(({ name }) => name === poolName);
-    if (pool === undefined || !this.#registry.readdress(pool, this.#resolver.addresses)) return;
+    if (pool === undefined) return;
+    const removed = this.#registry.readdress(pool, this.#resolver.addresses);
+    if (removed === null) return;
     this.#readdressedAtMs = Date.now();
     this.#log.info("backends changed", {
       pool: poolName,
       backends: pool.backends.map(({ address }) => address).join(" "),
     });
     this.#health.follow(this.#registry.pools);
-    this.#tellPool(pool, true);
-  }
-
-  #tellPool(pool: PoolRecord, withBackends: boolean): void {
     pool.version++;
-    this.#fleet.broadcast(poolState(pool, this.#inForce.generation, withBackends));
+    this.#fleet.tell(readdressedState(pool, removed));
   }
 
   // ---------------------------------------------------------------- limits
@@ -236,6 +233,7 @@ export class Supervisor {
     const changedAtMs = Math.max(this.#reloads.endedAtMs, this.#readdressedAtMs);
     if (!this.#reloads.isUnderWay && Date.now() > changedAtMs + SWEEP_AFTER_MS) this.#registry.sweep();
     this.#sayExpiring();
+    this.#fleet.compare(this.#inForce.generation);
     if (!this.#overBudget || claimed(this.#open) >= this.#inForce.maxConnections * RECOVERED_BELOW) return;
     this.#overBudget = false;
     this.#log.info("below max_connections again", { open: claimed(this.#open) });

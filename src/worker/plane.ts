@@ -7,6 +7,7 @@ import type { FromWorker, Plan, PoolState, SocketPlan, TlsServerPlan, WorkerStar
 import { listenOnAddress, listenOnDescriptor, type Listening, type ServerTls } from "../platform/bun.ts";
 import { duplicate, setBacklog } from "../platform/sockets.ts";
 import { Splice } from "../platform/splice.ts";
+import { WORKER } from "../shared/counters.ts";
 import { Ledger } from "../shared/ledger.ts";
 import { AccessLog } from "./access-log.ts";
 import type { Connection } from "./connection.ts";
@@ -132,6 +133,8 @@ export class DataPlane {
     this.accessLog.format = plan.accessLog;
     this.accessLog.debug = plan.debug;
     this.#serve(plan.sockets, listeners, begun);
+    this.counters[WORKER.generation] = plan.generation;
+    this.#noteVersions();
     this.#post({ kind: "applied", generation: plan.generation });
   }
 
@@ -140,12 +143,20 @@ export class DataPlane {
     const pool = this.#pools.get(state.pool);
     if (pool === undefined) return;
     const down = pool.update(state);
+    this.#noteVersions();
     if (down.length === 0 || pool.plan.onDown !== "reset") return;
     for (const connection of this.#connections) {
       if (connection?.backend && connection.phase === "relaying" && down.includes(connection.backend.id)) {
         connection.finish("backend_down", "lb");
       }
     }
+  }
+
+  // For the supervisor, who compares it with what it has said.
+  #noteVersions(): void {
+    let sum = 0;
+    for (const pool of this.#pools.values()) sum += pool.version;
+    this.counters[WORKER.poolVersions] = sum;
   }
 
   // ---------------------------------------------------------------- listening sockets

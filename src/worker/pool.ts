@@ -84,6 +84,11 @@ export class Pool {
     this.apply(plan, tls);
   }
 
+  /** Of the state that is in force here. */
+  get version(): number {
+    return this.#version;
+  }
+
   get plan(): PoolPlan {
     return this.#plan;
   }
@@ -123,7 +128,7 @@ export class Pool {
     const before = this.#up;
     this.#become(state.backends ?? this.#plan.backends, state.up, state.version, false);
     if (state.backends !== null) this.#plan = { ...this.#plan, backends: state.backends };
-    return [...before].filter((id) => !this.#up.has(id));
+    return state.down.filter((id) => before.has(id));
   }
 
   /** The backend for the next connection, with a place claimed; null = none is up, or all are tried or full. Hot path. */

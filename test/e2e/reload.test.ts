@@ -1,7 +1,6 @@
 // A new config while everything runs: however it reaches the disk it is taken over whole or not at all, and nobody's
 // connection notices.
 import { mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { echo, tagged, type Backend } from "../support/backends.ts";

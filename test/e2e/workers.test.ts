@@ -80,6 +80,36 @@ describe("a worker that dies", () => {
     expect((await lb.ready()).status).toBe(200);
   });
 
+  test("knows, once it is back, of a backend that came up while it was booting", async () => {
+    using backend = await echo();
+    const port = await freePort();
+    await using lb = await startLb(`
+      workers = 1
+      [listeners.web]
+      bind = "127.0.0.1:${port}"
+      pool = "app"
+      [pools.app]
+      backends = ["${backend.address}"]
+      health = { interval = "10ms", rise = 1, fall = 1 }
+    `);
+    const isUp = (up: boolean) => lb.waitStatus(({ pools }) => pools[0]!.backends[0]!.up === up);
+    for (let round = 0; round < 7; round++) {
+      const { restarts } = (await lb.status()).workers[0]!;
+      backend.stopListening();
+      await isUp(false);
+      const from = lb.log().length;
+      await lb.restartWorker(0);
+      const died = await lb.waitLog(({ event }) => event === "worker died", 10_000, from);
+      // A check sees it within 11 ms, and the thread needs longer than that to boot: most rounds hit the time between.
+      await new Promise((resolve) => setTimeout(resolve, Number(died["restart_in_ms"]) - 10 + 2 * round));
+      backend.start();
+      await isUp(true);
+      await lb.waitStatus(({ workers: [worker] }) => worker!.restarts > restarts && worker!.state === "running");
+      using client = await connect(port);
+      expect(await client.echoes(), `round ${round}`).toBe(true);
+    }
+  });
+
   test("leaves the connections of the others alone", async () => {
     using backend = await echo();
     const port = await freePort();

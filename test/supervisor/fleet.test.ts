@@ -160,6 +160,33 @@ describe("workers", () => {
   });
 });
 
+describe("a worker that is behind", () => {
+  test("gets the plan again, once it was found so twice; one that is not is left alone", async () => {
+    const { fleet, workers, registry, said } = fleetOf();
+    await fleet.growTo(2);
+    const [current, behind] = workers.map(({ start }) => start.counters);
+    for (const row of [current!, behind!]) {
+      row[WORKER.generation] = 1;
+      row[WORKER.poolVersions] = registry.poolVersions;
+    }
+    const compare = async (): Promise<number[]> => {
+      fleet.compare(1);
+      await pass(0);
+      return workers.map(({ heard }) => heard.filter(({ kind }) => kind === "apply").length);
+    };
+    expect(await compare()).toEqual([0, 0]);
+    registry.pools[0]!.version++;
+    current![WORKER.poolVersions] = registry.poolVersions;
+    expect(await compare()).toEqual([0, 0]);
+    expect(await compare()).toEqual([0, 1]);
+    expect(said).toEqual([{ level: "error", event: "worker is behind and gets the plan again", worker: 1 }]);
+    behind![WORKER.poolVersions] = registry.poolVersions;
+    behind![WORKER.generation] = 0;
+    expect(await compare()).toEqual([0, 1]);
+    expect(await compare()).toEqual([0, 2]);
+  });
+});
+
 describe("a worker that dies", () => {
   test("is started again at once, and after ever longer pauses when it dies again and again", async () => {
     const { fleet, workers, said } = fleetOf();

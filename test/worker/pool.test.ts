@@ -17,10 +17,11 @@ beforeEach(() => {
 });
 
 const state = (version: number, up: number[], changed: BackendPlan[] | null = null): PoolState => ({
-  generation: 1,
+  kind: "pool",
   pool: given.id,
   version,
   up,
+  down: ids.filter((id) => !up.includes(id)),
   backends: changed,
 });
 
