@@ -2,7 +2,7 @@
 // docs/metrics.md is tested against it. Nothing is counted here.
 // https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 import { ENDS, type End, type EndedBy } from "../core/ends.ts";
-import { CONNECT_BUCKETS_MS, HANDSHAKE_BUCKETS_MS } from "../shared/counters.ts";
+import { CONNECT_BUCKETS_MS, HANDSHAKE_BUCKETS_MS, LOOP_BUCKETS_MS } from "../shared/counters.ts";
 import type { BackendStatus, ListenerStatus, Snapshot, TlsStatus, WorkerStatus } from "./snapshot.ts";
 
 export const PROMETHEUS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
@@ -36,9 +36,8 @@ export function prometheusText(snapshot: Snapshot): string {
 }
 
 /**
- * The ways in which a connection can end, so that each one is there as 0 before it occurs for the first time: otherwise
- * rate() and increase() miss the first one. 66 combinations of end and side would be possible, and 25 make sense; any other
- * that is observed all the same is shown too.
+ * The ends and sides that can occur together. Each is shown as 0 before its first occurrence, because rate() and increase()
+ * miss the first one otherwise. Any other combination is shown once it has occurred.
  */
 const POSSIBLE_ENDS: Record<End, readonly EndedBy[]> = {
   ...(Object.fromEntries(Object.keys(ENDS).map((end) => [end, ["lb"]])) as unknown as Record<End, readonly EndedBy[]>),
@@ -61,8 +60,36 @@ export const METRICS: readonly Metric[] = [
     labels: ["version"],
     values: ({ version }) => [version],
   }),
-  whole("lb_start_time_seconds", "gauge", "When the process started, seconds since the epoch.", ({ started_at }) =>
-    seconds(started_at),
+  whole(
+    "process_start_time_seconds",
+    "gauge",
+    "Start time of the process, seconds since the epoch.",
+    ({ started_at }) => seconds(started_at),
+  ),
+  whole(
+    "process_cpu_seconds_total",
+    "counter",
+    "CPU time of all threads, user and system, in seconds.",
+    (s) => s.process.cpu_seconds,
+  ),
+  whole(
+    "process_resident_memory_bytes",
+    "gauge",
+    "Resident memory of the process in bytes.",
+    (s) => s.process.resident_bytes,
+  ),
+  {
+    name: "process_open_fds",
+    type: "gauge",
+    labels: [],
+    help: "Open file descriptors of the process.",
+    samples: ({ process: { open_files } }) => (open_files === null ? [] : [{ labels: [], value: open_files }]),
+  },
+  whole(
+    "process_max_fds",
+    "gauge",
+    "Open file descriptors that the system allows the process.",
+    (s) => s.connections.open_files_limit,
   ),
   whole("lb_ready", "gauge", "1 while connections are accepted on every listener, as /ready has it, else 0.", (s) =>
     s.ready ? 1 : 0,
@@ -101,12 +128,6 @@ export const METRICS: readonly Metric[] = [
     "gauge",
     "Proxied connections that may be open at once: max_connections.",
     (s) => s.connections.max,
-  ),
-  whole(
-    "lb_open_files_limit",
-    "gauge",
-    "Open files that the system allows the process.",
-    (s) => s.connections.open_files_limit,
   ),
 
   ofListener(
@@ -173,13 +194,13 @@ export const METRICS: readonly Metric[] = [
     samples: (snapshot) => eachTls(snapshot, (listener, { truncated }) => [{ labels: [listener], value: truncated }]),
   },
   {
-    name: "lb_tls_certificate_expiry",
+    name: "lb_tls_certificate_expiry_timestamp_seconds",
     type: "gauge",
     labels: ["listener", "cert"],
-    help: "Days until the certificate expires, negative when it has.",
+    help: "When the certificate expires, seconds since the epoch.",
     samples: (snapshot) =>
       eachTls(snapshot, (listener, { certificates }) =>
-        certificates.map(({ cert, days_left }) => ({ labels: [listener, cert], value: days_left })),
+        certificates.map(({ cert, not_after }) => ({ labels: [listener, cert], value: seconds(not_after) })),
       ),
   },
 
@@ -261,6 +282,23 @@ export const METRICS: readonly Metric[] = [
   ofWorker("lb_worker_received_bytes_total", "counter", "Bytes received from clients.", (w) => w.bytes_in),
   ofWorker("lb_worker_sent_bytes_total", "counter", "Bytes sent to clients.", (w) => w.bytes_out),
   ofWorker("lb_worker_restarts_total", "counter", "Times that the worker had to be started again.", (w) => w.restarts),
+  {
+    name: "lb_worker_event_loop_delay_seconds",
+    type: "histogram",
+    labels: WORKER_LABELS,
+    help: "How late timers of the worker ran, measured every 50 ms while it has connections.",
+    samples: ({ workers }) =>
+      workers.map(({ index, loop_delay_ms: { sum, buckets } }) => ({
+        labels: [String(index)],
+        value: { sumSeconds: sum / 1000, buckets, boundsMs: LOOP_BUCKETS_MS },
+      })),
+  },
+  ofWorker(
+    "lb_worker_event_loop_blocked_seconds",
+    "gauge",
+    "For how long the worker has not run though a timer was due; 0 while it runs on time.",
+    (w) => w.loop_blocked_ms / 1000,
+  ),
   whole(
     "lb_access_log_lines_lost_total",
     "counter",

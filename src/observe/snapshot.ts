@@ -21,6 +21,13 @@ export interface Snapshot {
     max: number;
     open_files_limit: number;
   };
+  process: {
+    /** Of all threads, user and system. */
+    cpu_seconds: number;
+    resident_bytes: number;
+    /** null where the system does not tell. */
+    open_files: number | null;
+  };
   /** Lines of access log that the disk or the reader of a pipe was too slow for. */
   access_log_lines_lost: number;
   workers: WorkerStatus[];
@@ -49,6 +56,10 @@ export interface WorkerStatus {
   bytes_in: number;
   bytes_out: number;
   log_lines_lost: number;
+  /** For how long the event loop has not run though a timer was due; 0 while it runs on time. */
+  loop_blocked_ms: number;
+  /** How late the timers of its clock ran: buckets by upper bound (LOOP_BUCKETS_MS), not cumulated. */
+  loop_delay_ms: { sum: number; buckets: number[] };
 }
 
 export interface ListenerStatus {

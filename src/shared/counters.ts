@@ -70,7 +70,10 @@ export const BACKEND = {
   size: 12 + CONNECT_BUCKETS_MS.length + 1,
 } as const;
 
-/** Cells of a worker's own row. */
+/** Upper bounds, in milliseconds, of the buckets of the histogram of event-loop delay; one more counts what is above. */
+export const LOOP_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500] as const;
+
+/** Cells of a worker's own row. `loopDelayBuckets` is a block of LOOP_BUCKETS_MS.length + 1 cells. */
 export const WORKER = {
   accepted: 0,
   ended: 1,
@@ -80,5 +83,9 @@ export const WORKER = {
   /** No count: the generation in force in the worker, and the sum of the versions of its pools. */
   generation: 5,
   poolVersions: 6,
-  size: 7,
+  /** When the clock ticks next, in milliseconds since 1970; 0 = it stands still. */
+  tickDueMs: 7,
+  loopDelaySumMs: 8,
+  loopDelayBuckets: 9,
+  size: 9 + LOOP_BUCKETS_MS.length + 1,
 } as const;

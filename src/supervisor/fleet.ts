@@ -276,6 +276,7 @@ export class WorkerSeat {
     }
     words[0] = 0;
     this.#logPending[0] = 0;
+    this.counters[WORKER.tickDueMs] = 0;
     return lost;
   }
 

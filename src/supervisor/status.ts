@@ -10,6 +10,7 @@ import type {
   TlsStatus,
   WorkerStatus,
 } from "../observe/snapshot.ts";
+import { processFigures } from "../platform/process.ts";
 import { openFilesLimit } from "../platform/sockets.ts";
 import { claimed } from "../shared/cells.ts";
 import {
@@ -17,6 +18,7 @@ import {
   CONNECT_BUCKETS_MS,
   HANDSHAKE_BUCKETS_MS,
   LISTENER,
+  LOOP_BUCKETS_MS,
   TLS_FAILURES,
   WORKER,
 } from "../shared/counters.ts";
@@ -60,6 +62,7 @@ export function takeSnapshot(sources: StatusSources): Snapshot {
       last_reload_error: reloads.lastError,
     },
     connections: { open: sources.open, max: sources.maxConnections, open_files_limit: openFilesLimit() },
+    process: processFigures(),
     access_log_lines_lost: sources.logLinesLost,
     workers: [...fleet.seats, ...fleet.retiring].map(workerStatus),
     listeners: registry.listeners.map((listener) => listenerStatus(listener, registry.pools)),
@@ -69,6 +72,7 @@ export function takeSnapshot(sources: StatusSources): Snapshot {
 
 function workerStatus({ index, state, restarts, counters }: WorkerSeat): WorkerStatus {
   const accepted = counters[WORKER.accepted]!;
+  const tickDueMs = state === "running" ? counters[WORKER.tickDueMs]! : 0;
   return {
     index,
     state: state === "gone" ? "retiring" : state,
@@ -78,6 +82,11 @@ function workerStatus({ index, state, restarts, counters }: WorkerSeat): WorkerS
     bytes_in: counters[WORKER.bytesIn]!,
     bytes_out: counters[WORKER.bytesOut]!,
     log_lines_lost: counters[WORKER.logLinesLost]!,
+    loop_blocked_ms: tickDueMs === 0 ? 0 : Math.max(0, performance.timeOrigin + performance.now() - tickDueMs),
+    loop_delay_ms: {
+      sum: counters[WORKER.loopDelaySumMs]!,
+      buckets: Array.from({ length: LOOP_BUCKETS_MS.length + 1 }, (_, i) => counters[WORKER.loopDelayBuckets + i]!),
+    },
   };
 }
 

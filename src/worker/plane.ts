@@ -13,6 +13,7 @@ import { AccessLog } from "./access-log.ts";
 import type { Connection } from "./connection.ts";
 import { TICK_MS } from "./clock.ts";
 import { acceptedTlsEvents, clientEvents, Listener, type Acceptor } from "./listener.ts";
+import { LoopDelay } from "./loop-delay.ts";
 import { Pool } from "./pool.ts";
 import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
 import { TlsServer } from "./tls-server.ts";
@@ -62,6 +63,7 @@ export class DataPlane {
   readonly #paced = new Set<Connection>();
   #pacedAtMs = 0;
   #clock: ReturnType<typeof setInterval> | null = null;
+  readonly #loopDelay: LoopDelay;
   #lingering = 0;
   #overBudgetSaidMs = -Infinity;
   /** Sockets that are about to be closed and still accept what is in their queues. */
@@ -75,6 +77,7 @@ export class DataPlane {
     this.words = this.ledger.words;
     this.floats = this.ledger.floats;
     this.counters = start.counters;
+    this.#loopDelay = new LoopDelay(start.counters);
     this.open = start.open;
     this.#listening = start.listening;
     this.#post = post;
@@ -282,12 +285,15 @@ export class DataPlane {
   /** The clock stands still while there is nothing to time; a connection must find it right. */
   startClock(): void {
     if (this.#clock !== null) return;
-    this.wheel.advance(performance.now());
+    const now = performance.now();
+    this.wheel.advance(now);
+    this.#loopDelay.start(now);
     this.#clock = setInterval(() => this.#tick(), TICK_MS);
   }
 
   #tick(): void {
     const now = performance.now();
+    this.#loopDelay.tick(now);
     this.wheel.advance(now);
     if (this.#paced.size > 0) {
       const elapsed = now - this.#pacedAtMs;
@@ -298,6 +304,7 @@ export class DataPlane {
     if (this.#connectionCount > 0 || this.wheel.size > 0 || this.#clock === null) return;
     clearInterval(this.#clock);
     this.#clock = null;
+    this.#loopDelay.stop();
   }
 
   // ---------------------------------------------------------------- stopping

@@ -250,7 +250,9 @@ describe("the metrics", () => {
 
   test("know when each certificate expires", async () => {
     const days = async (cert: string): Promise<number> =>
-      (await lb.metric("lb_tls_certificate_expiry", { listener: "web", cert }))!;
+      ((await lb.metric("lb_tls_certificate_expiry_timestamp_seconds", { listener: "web", cert }))! * 1000 -
+        Date.now()) /
+      DAY_MS;
     expect(Math.abs((await days(soon.cert)) - SOON_DAYS)).toBeLessThan(1.1);
     const far = (Date.UTC(2120, 0, 1) - Date.now()) / DAY_MS;
     expect(Math.abs((await days(leaf.cert)) - far)).toBeLessThan(1.1);

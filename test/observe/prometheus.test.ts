@@ -26,7 +26,17 @@ describe("the metrics", () => {
     const backend = `pool="app",backend="big",address="unix:/run/app.sock"`;
     const expected: Record<string, number> = {
       'lb_build_info{version="1.2.3"}': 1,
-      lb_start_time_seconds: 1767323045.5,
+      process_start_time_seconds: 1767323045.5,
+      process_cpu_seconds_total: 12.5,
+      process_resident_memory_bytes: 70_000_000,
+      process_open_fds: 33,
+      process_max_fds: 4096,
+      'lb_tls_certificate_expiry_timestamp_seconds{listener="web",cert="/etc/lb/site.pem"}': 1798761600,
+      'lb_worker_event_loop_delay_seconds_bucket{worker="0",le="0.0025"}': 4,
+      'lb_worker_event_loop_delay_seconds_bucket{worker="0",le="+Inf"}': 23,
+      'lb_worker_event_loop_delay_seconds_sum{worker="0"}': 0.26,
+      'lb_worker_event_loop_blocked_seconds{worker="0"}': 1.5,
+      'lb_worker_event_loop_blocked_seconds{worker="1"}': 0,
       lb_ready: 1,
       lb_config_generation: 3,
       lb_config_last_reload_successful: 0,
@@ -35,7 +45,6 @@ describe("the metrics", () => {
       'lb_config_reloads_total{result="failure"}': 1,
       lb_connections_open: 7,
       lb_connections_limit: 1000,
-      lb_open_files_limit: 4096,
       'lb_listener_ready{listener="web"}': 1,
       'lb_listener_connections_total{listener="web"}': 42,
       'lb_listener_connections_open{listener="web"}': 7,
@@ -120,7 +129,7 @@ describe("the metrics", () => {
 
 test("docs/metrics.md lists exactly the metrics that there are", () => {
   const page = readFileSync(join(import.meta.dirname, "../../docs/metrics.md"), "utf8");
-  const rows = page.split("\n").filter((line) => line.startsWith("| `lb_"));
+  const rows = page.split("\n").filter((line) => line.startsWith("| `"));
   const cells = rows.map((row) => row.split("|").map((cell) => cell.trim().replaceAll("`", "")));
   expect(cells.map(([, name, type, labels, help]) => ({ name, type, labels, help }))).toEqual(
     METRICS.map(({ name, type, labels, help }) => ({ name, type, labels: labels.join(", "), help })),

@@ -1,6 +1,6 @@
 // A snapshot with something in every place.
 import type { BackendStatus, Snapshot } from "../../src/observe/snapshot.ts";
-import { CONNECT_BUCKETS_MS } from "../../src/shared/counters.ts";
+import { CONNECT_BUCKETS_MS, LOOP_BUCKETS_MS } from "../../src/shared/counters.ts";
 
 export function filledSnapshot(): Snapshot {
   return {
@@ -19,6 +19,7 @@ export function filledSnapshot(): Snapshot {
       last_reload_error: "lb.toml:3:1: no",
     },
     connections: { open: 7, max: 1000, open_files_limit: 4096 },
+    process: { cpu_seconds: 12.5, resident_bytes: 70_000_000, open_files: 33 },
     access_log_lines_lost: 3,
     workers: [
       {
@@ -30,6 +31,8 @@ export function filledSnapshot(): Snapshot {
         bytes_in: 1000,
         bytes_out: 2000,
         log_lines_lost: 5,
+        loop_blocked_ms: 1500,
+        loop_delay_ms: { sum: 260, buckets: [...LOOP_BUCKETS_MS.map(() => 2), 1] },
       },
       {
         index: 1,
@@ -40,6 +43,8 @@ export function filledSnapshot(): Snapshot {
         bytes_in: 10,
         bytes_out: 20,
         log_lines_lost: 0,
+        loop_blocked_ms: 0,
+        loop_delay_ms: { sum: 0, buckets: [...LOOP_BUCKETS_MS.map(() => 0), 0] },
       },
     ],
     listeners: [

@@ -1,0 +1,100 @@
+// Metrics of the running binary that only the system or another thread can know.
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { echo } from "../support/backends.ts";
+import { connectMany } from "../support/client.ts";
+import { eventually } from "../support/eventually.ts";
+import { freePort, startLb } from "../support/lb.ts";
+import { cpuSeconds, descriptors, residentBytes } from "../support/proc.ts";
+
+/** Stops the worker threads of a process, and nothing else of it, until it is disposed of. Null = not permitted here. */
+async function holdWorkers(pid: number): Promise<AsyncDisposable | null> {
+  const program = join(import.meta.dirname, "../support/hold_thread.py");
+  const child = spawn("python3", [program, String(pid), "Worker"], { stdio: ["pipe", "pipe", "ignore"] });
+  const exited = once(child, "exit");
+  const held = await Promise.race([once(child.stdout, "data"), exited.then(() => null)]);
+  if (held === null) return null;
+  return {
+    async [Symbol.asyncDispose]() {
+      child.stdin.end();
+      await exited;
+    },
+  };
+}
+
+function config(port: number, backend: string): string {
+  return `
+    workers = 1
+    [listeners.web]
+    bind = "127.0.0.1:${port}"
+    pool = "app"
+    [pools.app]
+    backends = ["${backend}"]
+  `;
+}
+
+test("process_* say of the process what the kernel says", async () => {
+  using backend = await echo();
+  const port = await freePort();
+  const beforeMs = Date.now();
+  await using lb = await startLb(config(port, backend.address));
+  const clients = await connectMany(port, 20);
+  const value = async (name: string): Promise<number> => (await lb.metric(name))!;
+  expect(Math.abs((await value("process_start_time_seconds")) * 1000 - beforeMs)).toBeLessThan(20_000);
+  const cpu = await value("process_cpu_seconds_total");
+  expect(cpu).toBeGreaterThan(0);
+  // The kernel counts in steps of 10 ms.
+  expect(cpu).toBeLessThanOrEqual(cpuSeconds(lb.pid) + 0.05);
+  const resident = await value("process_resident_memory_bytes");
+  expect(resident / residentBytes(lb.pid)).toBeGreaterThan(0.5);
+  expect(resident / residentBytes(lb.pid)).toBeLessThan(2);
+  const open = await value("process_open_fds");
+  // The admin endpoint's own connections come and go.
+  expect(Math.abs(open - descriptors(lb.pid))).toBeLessThan(10);
+  expect(open).toBeGreaterThan(40);
+  expect(await value("process_max_fds")).toBe((await lb.status()).connections.open_files_limit);
+  for (const client of clients) client.reset();
+  await lb.waitIdle();
+  await eventually("descriptors are given back", async () => (await value("process_open_fds")) < open - 30);
+});
+
+test("a worker that is blocked shows while it is, and has been late afterwards", async (context) => {
+  using backend = await echo();
+  const port = await freePort();
+  await using lb = await startLb(config(port, backend.address));
+  const blocked = (): Promise<number> =>
+    lb.metric("lb_worker_event_loop_blocked_seconds", { worker: "0" }) as Promise<number>;
+  // Without connections nothing is timed, and nothing is late.
+  expect(await blocked()).toBe(0);
+  const [client] = await connectMany(port, 1);
+  await eventually("the delay is measured", async () => {
+    return (await lb.metric("lb_worker_event_loop_delay_seconds_count", { worker: "0" }))! > 3;
+  });
+  const longer = async (): Promise<number> => {
+    const all = (await lb.metric("lb_worker_event_loop_delay_seconds_bucket", { worker: "0", le: "+Inf" }))!;
+    return all - (await lb.metric("lb_worker_event_loop_delay_seconds_bucket", { worker: "0", le: "1" }))!;
+  };
+  const before = await longer();
+  {
+    await using held = await holdWorkers(lb.pid);
+    if (held === null) context.skip("this process may not trace another");
+    await eventually("the block is seen", async () => (await blocked()) > 1.5);
+    expect((await lb.fetch("/live")).status).toBe(200);
+  }
+  expect(await client!.echoes()).toBe(true);
+  await eventually("the delay is counted", async () => (await longer()) > before);
+  await eventually("the block is over", async () => (await blocked()) < 1);
+});
+
+const hasPromtool = spawnSync("promtool", ["--version"]).status === 0;
+test.skipIf(!hasPromtool)("promtool has no complaint about the whole page (needs promtool)", async () => {
+  using backend = await echo();
+  await using lb = await startLb(config(await freePort(), backend.address));
+  const { status, stdout, stderr } = spawnSync("promtool", ["check", "metrics"], {
+    input: await lb.metrics(),
+    encoding: "utf8",
+  });
+  expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "", stderr: "" });
+});
