@@ -14,7 +14,7 @@ export function check(file: string): number {
 
 /** What `lb check` says of a file: lines for stderr and for stdout, and the exit code. */
 export function checked(file: string, env: Environment): { errors: string[]; lines: string[]; code: number } {
-  const result = loadConfig(file, env);
+  const result = loadConfig(file, env, { once: true });
   if (!result.ok) {
     return {
       errors: [...result.problems.map(formatProblem), counted(result.problems.length, "problem")],

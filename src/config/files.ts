@@ -1,5 +1,5 @@
 // The files that a config names: read with a limit, each once, and remembered for whoever watches them.
-import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from "node:fs";
 import { absolutePath } from "./paths.ts";
 
 /** What is asked of the disk. */
@@ -69,23 +69,64 @@ export class NamedFiles {
   }
 }
 
-/** The first `most` bytes of a file. */
+/**
+ * The first `most` bytes of a regular file, as they stood at one moment. Anything else is refused, for to open a pipe or a
+ * device can wait for ever, and what was read from one is not there a second time.
+ */
 export function readBytes(path: string, most: number): Uint8Array {
+  for (let attempt = 0; attempt < READS_MAX; attempt++) {
+    if (!statSync(path).isFile()) throw new ReadError(statSync(path).isDirectory() ? "EISDIR" : NOT_REGULAR);
+    // What is there now may have taken the file's place a moment ago.
+    const descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    try {
+      const before = fstatSync(descriptor, { bigint: true });
+      if (!before.isFile()) continue;
+      const bytes = readUpTo(descriptor, most);
+      const after = fstatSync(descriptor, { bigint: true });
+      if (before.size === after.size && before.mtimeNs === after.mtimeNs) return bytes;
+    } finally {
+      closeSync(descriptor);
+    }
+  }
+  throw new ReadError(CHANGING);
+}
+
+/** The first `most` bytes of whatever it is; waits for a pipe's writer. For a read that is not to be done again. */
+export function readOnce(path: string, most: number): Uint8Array {
+  if (statSync(path).isFile()) return readBytes(path, most);
   const descriptor = openSync(path, "r");
   try {
-    const chunks: Uint8Array[] = [];
-    let left = most;
-    while (left > 0) {
-      const chunk = new Uint8Array(Math.min(left, 65536));
-      const count = readSync(descriptor, chunk, 0, chunk.byteLength, null);
-      if (count === 0) break;
-      chunks.push(chunk.subarray(0, count));
-      left -= count;
-    }
-    return Buffer.concat(chunks);
+    return readUpTo(descriptor, most);
   } finally {
     closeSync(descriptor);
   }
+}
+
+/** Times that a file is read which is written meanwhile. */
+const READS_MAX = 5;
+const NOT_REGULAR = "NOT_REGULAR";
+const CHANGING = "CHANGING";
+
+class ReadError extends Error {
+  readonly code: string;
+
+  constructor(code: string) {
+    super(code);
+    this.code = code;
+  }
+}
+
+function readUpTo(descriptor: number, most: number): Uint8Array {
+  const chunks: Uint8Array[] = [];
+  let left = most;
+  while (left > 0) {
+    const chunk = new Uint8Array(Math.min(left, 65536));
+    const count = readSync(descriptor, chunk, 0, chunk.byteLength, null);
+    if (count === 0) break;
+    chunks.push(chunk.subarray(0, count));
+    left -= count;
+  }
+  return Buffer.concat(chunks);
 }
 
 /** "there is no such file", or the code of an error that is less common. */
@@ -98,6 +139,9 @@ export function reasonOf(error: unknown): string {
     ENOTDIR: "a part of its path is not a directory",
     ELOOP: "its links go in a circle",
     ENAMETOOLONG: "its name is too long",
+    [NOT_REGULAR]:
+      "it is not a regular file; a pipe or a device serves once at most, as the config that lb starts with",
+    [CHANGING]: "it changes while it is read; try again when it is written",
   };
   return words[code] ?? code;
 }

@@ -7,7 +7,7 @@ import { check } from "./check.ts";
 import type { Finding } from "./check.ts";
 import { conceal, expand } from "./env.ts";
 import type { Environment } from "./env.ts";
-import { decode, disk, NamedFiles, readBytes, reasonOf } from "./files.ts";
+import { decode, disk, NamedFiles, readBytes, readOnce, reasonOf } from "./files.ts";
 import type { Disk } from "./files.ts";
 import { quote } from "./wording.ts";
 import { locator } from "./locate.ts";
@@ -35,15 +35,18 @@ export interface ParseOptions extends Partial<Disk> {
 const configBytesMax = 8 * 1024 * 1024;
 const tokenBytesMax = 64 * 1024;
 
-/** Reads and checks a config file, with every file that it names. */
-export function loadConfig(path: string, env: Environment): LoadResult {
+/**
+ * Reads and checks a config file, with every file that it names. `once` says that it will not be read again: then it may be a
+ * pipe or a device, such as /dev/stdin.
+ */
+export function loadConfig(path: string, env: Environment, { once = false } = {}): LoadResult {
   const files = [resolve(path)];
   const refuse = (message: string, line = 1): LoadResult => {
     return { ok: false, problems: [{ file: path, line, column: 1, path: "", message }], files };
   };
   let bytes: Uint8Array;
   try {
-    bytes = readBytes(path, configBytesMax + 1);
+    bytes = (once ? readOnce : readBytes)(path, configBytesMax + 1);
   } catch (error) {
     return refuse(`cannot be read: ${reasonOf(error)}`);
   }

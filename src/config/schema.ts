@@ -171,7 +171,10 @@ const laterOfListeners = {
 };
 
 const listenerRows = {
-  bind: required(oneOrMore(bindAddress()), "Address to listen on, or an array of addresses."),
+  bind: required(
+    oneOrMore(bindAddress()),
+    "Address to listen on, or an array of addresses. A wildcard and single addresses of its port may be used together: the closest one gets the connection.",
+  ),
   protocol: row(choice(["tcp"], ["udp"]), "tcp", "Transport protocol."),
   pool: absent(
     text("pool's name", 1),

@@ -57,7 +57,12 @@ export function errno(libc: Libc): number {
   return location === null ? 0 : read.i32(location);
 }
 
-const names = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]));
+// Where a number has two names, such as EAGAIN and EWOULDBLOCK, the first is the one that manuals use.
+const names = new Map(
+  Object.entries(constants.errno)
+    .toReversed()
+    .map(([name, number]) => [number, name]),
+);
 
 /** "ECONNREFUSED" for 111, and so on; "E<number>" for one that this platform does not name. */
 export function errnoName(number: number): string {

@@ -7,7 +7,8 @@ import type { BindEndpoint } from "../config/kinds.ts";
 import { formatAddress, formatEndpoint, formatHostPort, parseAddress } from "../core/address.ts";
 import { PROMETHEUS_CONTENT_TYPE, prometheusText } from "../observe/prometheus.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
-import { beginConnect, closeDescriptor, ownSockets, sockaddr } from "../platform/sockets.ts";
+import { stateOfSocketFile } from "../platform/in-use.ts";
+import { ownSockets } from "../platform/sockets.ts";
 
 export interface AdminOptions {
   bind: BindEndpoint;
@@ -275,15 +276,10 @@ function privately(path: string, make: () => Server<undefined>): Server<undefine
   }
 }
 
-/** Whether a socket file belongs to no one any more: only then is a connect to it refused (unix(7)). */
+/** Whether a socket file belongs to no one any more. */
 function isLeftover(path: string): boolean {
-  if (!isSocket(path) || !ownSockets()) return false;
-  const connected = beginConnect(sockaddr({ kind: "unix", path }), null);
-  if (connected >= 0) closeDescriptor(connected);
-  return connected === -ECONNREFUSED;
+  return isSocket(path) && ownSockets() && stateOfSocketFile(path) === "abandoned";
 }
-
-const ECONNREFUSED = 111;
 
 function isSocket(path: string): boolean {
   return attempt(() => lstatSync(path).isSocket()) === true;

@@ -2,11 +2,11 @@
 // serves it. A TCP address is a group of sockets that share the port (SO_REUSEPORT), one a worker; a group only grows while
 // its address is listened on, because closing one of its sockets would reset what waits in its queue. When there are fewer
 // workers than sockets, the kernel is told to leave the others out, and the workers share the serving of them.
-import { statSync, unlinkSync } from "node:fs";
-import { connect as connectUnix } from "node:net";
-import { formatAddress, formatEndpoint, type Endpoint } from "../core/address.ts";
+import { fstatSync, statSync, unlinkSync } from "node:fs";
+import { formatAddress, formatEndpoint, type Address, type Endpoint } from "../core/address.ts";
 import type { Config, ListenerConfig } from "../config/schema.ts";
 import type { SocketPlan } from "../messages.ts";
+import { isOwnSocket, isSame, listeningWith, stateOfSocketFile, type Listening } from "../platform/in-use.ts";
 import {
   closeDescriptor,
   listenOn,
@@ -42,8 +42,9 @@ export interface Bound {
 
 export class ListeningSockets {
   #groups = new Map<string, Group>();
-  /** When a group was retired last (on performance.now()). */
+  /** When a group was retired last (on performance.now()), and the inodes of such sockets. */
   #retiredAtMs = -Infinity;
+  readonly #retired = new Set<number>();
 
   /**
    * Makes what the config needs and is not there yet; nothing that exists is touched. An error names the address, and
@@ -117,15 +118,38 @@ export class ListeningSockets {
     for (const [key, group] of this.#groups) this.#retire(key, group);
   }
 
-  // An address that was given up a moment ago is free only when the workers have emptied its queues; until then it is not
-  // somebody else's.
+  // Before the first socket of an address: with SO_REUSEPORT alone a second process of the same user would get half of the
+  // first one's connections, so look whether somebody is there. A unix socket's file that nobody listens on is removed. An
+  // address that was given up a moment ago is free only when the workers have emptied its queues.
   async #makeWay(endpoint: Endpoint): Promise<string | null> {
-    let trouble = await makeWay(endpoint);
-    while (trouble !== null && performance.now() < this.#retiredAtMs + RETIRED_MS_MAX) {
+    for (;;) {
+      const trouble = this.#tryAddress(endpoint);
+      if (trouble === null || performance.now() > this.#retiredAtMs + RETIRED_MS_MAX) return trouble;
       await Bun.sleep(RETIRED_POLL_MS);
-      trouble = await makeWay(endpoint);
     }
-    return trouble;
+  }
+
+  #tryAddress(endpoint: Endpoint): string | null {
+    if (endpoint.kind === "abstract") return null;
+    if (endpoint.kind === "unix") return troubleWithFile(endpoint.path);
+    const probe = listenOn(endpoint, 1, false);
+    if (typeof probe === "number") {
+      closeDescriptor(probe);
+      return null;
+    }
+    return probe.code === "EADDRINUSE" ? this.#troubleWith(endpoint, listeningWith(endpoint)) : explain(probe);
+  }
+
+  // A wildcard and a single address of its port go together, as long as all of their sockets are ours: the kernel gives a
+  // connection to the one that is closest to its address.
+  #troubleWith(endpoint: Endpoint, listening: readonly Listening[]): string | null {
+    const ours = new Set([...this.#groups.values()].flatMap(({ fds }) => fds.map(inodeOf)));
+    const others = listening.filter(({ inode }) => !ours.has(inode) && !this.#retired.has(inode));
+    if (others.some(({ inode }) => !isOwnSocket(inode))) return `${OTHER_PROCESS} or choose another port (EADDRINUSE)`;
+    if (others.length > 0) return OWN_SOCKET;
+    const isRetired = ({ address, inode }: Listening): boolean => this.#retired.has(inode) && isAt(endpoint, address);
+    if (listening.some(isRetired)) return RETIRING;
+    return listening.length > 0 ? null : "something that does not listen has the port; choose another one (EADDRINUSE)";
   }
 
   #add(key: string, endpoint: Endpoint, fd: number, backlog: number): void {
@@ -147,9 +171,11 @@ export class ListeningSockets {
 
   #retire(key: string, group: Group): void {
     this.#groups.delete(key);
+    if (performance.now() > this.#retiredAtMs + RETIRED_MS_MAX) this.#retired.clear();
     this.#retiredAtMs = performance.now();
     removeFile(group.endpoint);
     for (const fd of group.fds) {
+      this.#retired.add(inodeOf(fd));
       if (!isUnix(group.endpoint)) refuseNewcomers(fd);
       closeDescriptor(fd);
     }
@@ -173,32 +199,26 @@ function portable(endpoint: Endpoint): { hostname: string; port: number } {
   return { hostname: "::", port: endpoint.kind === "any" ? endpoint.port : 0 };
 }
 
-// Before the first socket of an address: with SO_REUSEPORT alone a second process of the same user would get half of the
-// first one's connections, so look whether somebody is there. A unix socket's file that nobody listens on is removed.
-async function makeWay(endpoint: Endpoint): Promise<string | null> {
-  if (endpoint.kind === "abstract") return null;
-  if (endpoint.kind === "unix") return makeWayForFile(endpoint.path);
-  const probe = listenOn(endpoint, 1, false);
-  if (typeof probe !== "number") return explain(probe);
-  closeDescriptor(probe);
-  return null;
+function inodeOf(fd: number): number {
+  return fstatSync(fd).ino;
 }
 
-async function makeWayForFile(path: string): Promise<string | null> {
+/** Whether an address that is listened on is the endpoint's own, and not only one that overlaps with it. */
+function isAt(endpoint: Endpoint, listening: Address): boolean {
+  if (endpoint.kind === "any") return isSame(listening, [0, 0, 0, 0]) || isSame(listening, [0, 0, 0xffff, 0]);
+  return endpoint.kind === "ip" && isSame(endpoint.address, listening);
+}
+
+function troubleWithFile(path: string): string | null {
   const stat = statSync(path, { throwIfNoEntry: false });
   if (stat === undefined) return null;
   if (!stat.isSocket()) return "there is a file of that name which is not a socket; remove it or choose another path";
-  const { promise, resolve } = Promise.withResolvers<string | null>();
-  const socket = connectUnix(path);
-  socket.once("connect", () => {
-    socket.destroy();
-    resolve("another process listens on it; stop that one or choose another path");
-  });
-  socket.once("error", () => {
-    unlinkSync(path);
-    resolve(null);
-  });
-  return promise;
+  const state = stateOfSocketFile(path);
+  if (state === "listening") return `${OTHER_PROCESS} or choose another path`;
+  if (state !== "abandoned" && state !== "ENOENT")
+    return `there is a socket of that name, and whether somebody listens on it is not to be learnt (${state}); remove it or choose another path`;
+  if (state === "abandoned") unlinkSync(path);
+  return null;
 }
 
 function removeFile(endpoint: Endpoint): void {
@@ -210,8 +230,13 @@ function removeFile(endpoint: Endpoint): void {
   }
 }
 
+const OTHER_PROCESS = "another process listens on it; stop that one";
+const OWN_SOCKET =
+  "this lb itself listens on it for something else, such as its admin endpoint; first give that another address (EADDRINUSE)";
+const RETIRING = "connections to the listener that had it before are still being accepted; try again (EADDRINUSE)";
+
 const CURES: Record<string, string> = {
-  EADDRINUSE: "another process listens on it; stop that one or choose another port",
+  EADDRINUSE: "the address is in use; choose another one",
   EACCES: "not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE",
   EADDRNOTAVAIL: "this machine has no such address",
   ENOENT: "the folder does not exist",

@@ -44,7 +44,7 @@ export interface RunOptions {
 
 /** Runs until the process is told to stop. The exit code: 0 fine, 1 failed, 2 bad config. */
 export async function run(options: RunOptions): Promise<number> {
-  const loaded = loadConfig(options.file, process.env);
+  const loaded = loadConfig(options.file, process.env, { once: true });
   if (!loaded.ok) {
     for (const problem of loaded.problems) console.error(formatProblem(problem));
     return 2;

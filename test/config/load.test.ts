@@ -1,4 +1,5 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -343,12 +344,26 @@ describe("files", () => {
   it("that are missing, folders, not UTF-8 or too large are told as such", () => {
     expect(messages(loadConfig(join(folder, "none.toml"), {}))).toEqual([": cannot be read: there is no such file"]);
     expect(messages(loadConfig(folder, {}))).toEqual([": cannot be read: it is a directory"]);
-    expect(messages(loadConfig("/dev/zero", {}))[0]).toContain("larger than 8 MiB");
+    expect(messages(loadConfig("/dev/zero", {}, { once: true }))[0]).toContain("larger than 8 MiB");
+    expect(messages(loadConfig("/dev/zero", {}))[0]).toContain("it is not a regular file");
     const bytes = write("bytes.toml", Uint8Array.of(0x23, 0x0a, 0x23, 0xff, 0x0a));
     expect(loadConfig(bytes, {})).toMatchObject({
       ok: false,
       problems: [{ line: 2, message: "expected UTF-8, found other bytes" }],
     });
+  });
+
+  it("that are pipes are refused at once, with no writer to wait for; the token's as well", () => {
+    const pipe = join(folder, "pipe");
+    spawnSync("mkfifo", [pipe]);
+    const why = "cannot be read: it is not a regular file";
+    expect(messages(loadConfig(pipe, {}))[0]).toContain(why);
+    const path = write("piped.toml", `admin.token_file = "pipe"\n${minimal}`);
+    for (const once of [false, true]) expect(messages(loadConfig(path, {}, { once }))[0]).toContain(why);
+    // A link is as good as what it leads to.
+    write("real.toml", minimal);
+    symlinkSync("real.toml", join(folder, "link.toml"));
+    expect(messages(loadConfig(join(folder, "link.toml"), {}))).toEqual([]);
   });
 
   it("that hold no token are refused without a word of what they hold", () => {

@@ -1,6 +1,6 @@
 // The command line: what each command prints where, and the exit codes 0 (fine), 1 (failure while running) and 2 (bad usage
 // or config).
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -95,6 +95,17 @@ describe("lb check", () => {
     const { code, stderr } = await runLb(["check", join(folder, "nowhere.toml")]);
     expect(code).toBe(2);
     expect(stderr).toContain("nowhere.toml");
+  });
+
+  test("reads a pipe, such as standard input", async () => {
+    const path = await file("piped.toml", config(await freePort()));
+    const checked = spawnSync("bash", [
+      "-c",
+      'cat "$1" | "$0" check /dev/stdin && "$0" check <(cat "$1")',
+      binary,
+      path,
+    ]);
+    expect({ code: checked.status, stderr: String(checked.stderr) }).toEqual({ code: 0, stderr: "" });
   });
 
   test("binds nothing: a port in use is no problem of the file", async () => {

@@ -1,5 +1,6 @@
 // A new config while everything runs: however it reaches the disk it is taken over whole or not at all, and nobody's
 // connection notices.
+import { spawnSync } from "node:child_process";
 import { mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -193,6 +194,32 @@ describe("a bad config", () => {
     expect(await lb.reloaded(gone)).toMatchObject({ ok: true, generation: 2 });
   });
 
+  test("a pipe in the config's place is refused at once, and nothing waits for it", async () => {
+    using a = await tagged("a");
+    const port = await freePort();
+    await using lb = await startLb(`shutdown_timeout = "1s"\n${config(port, a)}`);
+    await rm(lb.file);
+    expect(spawnSync("mkfifo", [lb.file]).status).toBe(0);
+    const failed = await reloadNow(lb);
+    expect(failed.status).toBe(422);
+    expect(await failed.json()).toMatchObject({ message: expect.stringContaining("it is not a regular file") });
+    expect(await ask(port)).toBe("a");
+    await rm(lb.file);
+    const before = await lb.status();
+    await lb.write(config(port, a, "backlog = 100"));
+    expect(await lb.reloaded(before)).toMatchObject({ ok: true, generation: 2 });
+  });
+
+  test("that lb was started with from a pipe is in force, and a reload says that it cannot be read again", async () => {
+    using a = await tagged("a");
+    const port = await freePort();
+    await using lb = await startLb(config(port, a), { wrapper: ["bash", "-c", 'exec "$0" <(cat "$1")'] });
+    expect(await ask(port)).toBe("a");
+    const failed = await reloadNow(lb);
+    expect(failed.status).toBe(422);
+    expect(await ask(port)).toBe("a");
+  });
+
   test("an address that cannot be bound refuses the whole reload and leaves none of its other sockets behind", async () => {
     using a = await tagged("a");
     const [port, fresh] = await freePorts(2);
@@ -243,6 +270,32 @@ describe("what did not change is not touched", () => {
     for (const client of clients) expect(await client.echoes()).toBe(true);
     for (const client of clients) client.reset();
     await lb.waitStatus(({ connections, listeners }) => connections.open === 0 && listeners[0]!.open === 0);
+  });
+
+  test("nor what is connected, when an address becomes the wildcard of its port, and single again", async () => {
+    using a = await echo();
+    const port = await freePort();
+    const toml = (host: string): string => config(port, a).replace("127.0.0.1:", `${host}:`);
+    await using lb = await startLb(toml("127.0.0.1"));
+    const held: Client[] = [];
+    for (const host of ["0.0.0.0", "127.0.0.1", "", "127.0.0.1"]) {
+      held.push(...(await connectMany(port, 5)));
+      expect(await lb.reload(toml(host))).toMatchObject({ ok: true });
+    }
+    // A listener more on the wildcard beside the single address, from the start on or by a reload.
+    const beside = `${toml("127.0.0.1")}\n[listeners.all]\nbind = ":${port}"\npool = "app"`;
+    expect(await lb.reload(beside)).toMatchObject({ ok: true });
+    for (const client of held) expect(await client.echoes()).toBe(true);
+    for (const [host, listener] of [
+      ["127.0.0.1", "web"],
+      ["127.0.0.2", "all"],
+    ] as const) {
+      using client = await connect(port, { host });
+      expect(await client.echoes()).toBe(true);
+      client.finish();
+      expect(await lb.lineOf(client)).toMatchObject({ listener, end: "eof" });
+    }
+    for (const client of held) client.reset();
   });
 
   test("connections of a listener that is gone, and to a backend that is gone, go on; nobody new comes in", async () => {

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { Config } from "../../src/config/schema.ts";
 import type { SocketPlan } from "../../src/messages.ts";
-import { ownSockets } from "../../src/platform/sockets.ts";
+import { beginConnect, closeDescriptor, listenOn, ownSockets, sockaddr } from "../../src/platform/sockets.ts";
 import { ListeningSockets, type Bound } from "../../src/supervisor/sockets.ts";
 import { connect, isRefused, type Client } from "../support/client.ts";
 import { configOf } from "../support/config.ts";
@@ -50,6 +50,16 @@ function queues(plans: readonly SocketPlan[][]): number[] {
   return sorted.map(({ fd }) => tcpInfo(fd).queued);
 }
 
+/** A process of its own that runs this text, once it has run it. */
+async function otherProcess(text: string): Promise<{ kill: () => void }> {
+  const child = Bun.spawn({
+    cmd: [process.execPath, "-e", `${text}; console.log("up")`],
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  await child.stdout.getReader().read();
+  return child;
+}
+
 async function clientsOf(
   port: number,
   count: number,
@@ -79,17 +89,59 @@ describe("bind", () => {
 
   test("an address in use is refused with its listener, its cause and its cure, and nothing is left of the others", async () => {
     const [free, taken] = await freePorts(2);
-    const other = Bun.listen({ hostname: "127.0.0.1", port: taken, socket: { data: () => undefined } });
+    const other = await otherProcess(`Bun.listen({ hostname: "127.0.0.1", port: ${taken}, socket: { data() {} } })`);
     try {
       const bound = await new ListeningSockets().bind(listening([`127.0.0.1:${free}`, `127.0.0.1:${taken}`]), 2);
       expect(bound).toEqual({
         error: `listeners.b: cannot listen on 127.0.0.1:${taken}: another process listens on it; stop that one or choose another port (EADDRINUSE)`,
       });
       expect(await isRefused(free)).toBe(true);
+      for (const wildcard of [`0.0.0.0:${taken}`, `:${taken}`]) {
+        expect(await new ListeningSockets().bind(listening([wildcard]), 2)).toMatchObject({
+          error: expect.stringContaining("another process listens on it"),
+        });
+      }
     } finally {
-      other.stop(true);
+      other.kill();
     }
   });
+
+  test("what this process itself has for something else is not called another process", async () => {
+    const port = await freePort();
+    const server = Bun.listen({ hostname: "127.0.0.1", port, socket: { data: () => undefined } });
+    try {
+      for (const bind of [`127.0.0.1:${port}`, `0.0.0.0:${port}`, `:${port}`]) {
+        expect(await new ListeningSockets().bind(listening([bind]), 2)).toEqual({
+          error: expect.stringContaining("this lb itself listens on it for something else"),
+        });
+      }
+    } finally {
+      server.stop(true);
+    }
+  });
+
+  test.each(["0.0.0.0", ""])(
+    "takes a wildcard (%s) and single addresses of its port; the closest one gets the connection",
+    async (wildcard) => {
+      const port = await freePort();
+      const sockets = new ListeningSockets();
+      const binds = [`127.0.0.1:${port}`, `${wildcard}:${port}`, `127.0.0.2:${port}`];
+      const [plans] = (await take(sockets, listening(binds), 1)) as [SocketPlan[]];
+      expect(plans.map(({ key }) => key)).toEqual(binds);
+      const queued = () => plans.map(({ fd }) => tcpInfo(fd).queued);
+      const clients: Client[] = [];
+      for (const [host, expected] of [
+        ["127.0.0.1", [1, 0, 0]],
+        ["127.0.0.2", [1, 0, 1]],
+        ["127.0.0.3", [1, 1, 1]],
+      ] as const) {
+        clients.push(await connect(port, { host }));
+        await eventually(`${host} is queued`, () => queued().join() === expected.join());
+      }
+      for (const client of clients) client.reset();
+      sockets.closeAll();
+    },
+  );
 
   test("does not join the group of another process, SO_REUSEPORT or not", async () => {
     const port = await freePort();
@@ -169,6 +221,25 @@ describe("unix sockets", () => {
     expect(await Bun.file(path).text()).toBe("precious");
   });
 
+  test("a file behind which somebody listens whose queue is full is left alone", async () => {
+    const path = join(folder, "full.sock");
+    const fd = listenOn({ kind: "unix", path }, 0);
+    const filling = [];
+    for (;;) {
+      const connected = beginConnect(sockaddr({ kind: "unix", path }), null);
+      if (connected < 0) break;
+      filling.push(connected);
+    }
+    expect(await new ListeningSockets().bind(listening([`unix:${path}`]), 1)).toEqual({
+      error: `listeners.a: cannot listen on unix:${path}: another process listens on it; stop that one or choose another path`,
+    });
+    expect(existsSync(path)).toBe(true);
+    for (const one of [...filling, Number(fd)]) closeDescriptor(one);
+    const sockets = new ListeningSockets();
+    await take(sockets, listening([`unix:${path}`]), 1);
+    sockets.closeAll();
+  });
+
   test("abstract names need no file", async () => {
     const name = `lb-test-${process.pid}-${await freePort()}`;
     const sockets = new ListeningSockets();
@@ -189,6 +260,18 @@ describe("unix sockets", () => {
 });
 
 describe("a reload", () => {
+  test("from one address to the wildcard and back works, and at once", async () => {
+    const port = await freePort();
+    const sockets = new ListeningSockets();
+    for (const host of ["127.0.0.1", "0.0.0.0", "127.0.0.1", "", "127.0.0.1", "[::]", "[::1]"]) {
+      const plans = await take(sockets, listening([`${host}:${port}`]), 2);
+      const client = await connect(port, { host: host.includes(":") ? "::1" : "127.0.0.1" });
+      await eventually("it is queued", () => queues(plans).reduce((sum, n) => sum + n) === 1);
+      client.reset();
+    }
+    sockets.closeAll();
+  });
+
   test("that comes to nothing leaves what was there, and closes what it had made", async () => {
     const [port, fresh] = await freePorts(2);
     const sockets = new ListeningSockets();
