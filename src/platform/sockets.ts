@@ -394,17 +394,6 @@ export function cork(fd: number, held: boolean): void {
   setInt(fd, SOL_TCP, TCP_CORK, held ? 1 : 0);
 }
 
-const CLOCK_MONOTONIC = 1;
-const timespec = new BigInt64Array(2);
-
-/** Nanoseconds on a clock that never goes back and that all threads share, which Bun's own are not (clock_gettime(2)). */
-export function monotonicNs(): bigint {
-  const c = openLibc();
-  if (c === null) return BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
-  c.clock_gettime(CLOCK_MONOTONIC, timespec);
-  return timespec[0]! * 1_000_000_000n + timespec[1]!;
-}
-
 const RLIMIT_NOFILE = 7;
 
 /** The soft limit of open files of this process (getrlimit(2)); Bun has raised it to the hard one at its start. */

@@ -22,7 +22,7 @@ export const ROW = {
   peer: 14,
 } as const;
 
-/** Float64 cells of a row; they lie behind the words. */
+/** Float64 cells of a row; they lie behind the words. `startedMs` is on platform's monotonicMs(). */
 export const ROW_FLOAT = { startedMs: 10, bytesIn: 11, bytesOut: 12 } as const;
 
 export const ROW_WORDS = 26;

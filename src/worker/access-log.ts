@@ -2,6 +2,7 @@
 // is on its way is bounded: when the supervisor cannot keep up, lines are lost and counted, and no client waits.
 import type { End, EndedBy } from "../core/ends.ts";
 import { clientText, formatAccess } from "../observe/access-line.ts";
+import { monotonicMs } from "../platform/clock.ts";
 import { add, claimed } from "../shared/cells.ts";
 import { WORKER } from "../shared/counters.ts";
 import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
@@ -45,9 +46,8 @@ export class AccessLog {
     const bytesOut = floats[floatsAt + ROW_FLOAT.bytesOut]!;
     // The probes of a balancer in front of us connect and say nothing: they would fill the log.
     if (bytesIn + bytesOut === 0 && !this.debug && (end === "eof" || (end === "reset" && endBy === "client"))) return;
-    const now = plane.epochMs();
     const text = formatAccess(this.format, {
-      timeMs: now,
+      timeMs: Date.now(),
       listener: connection.listener.plan.name,
       client: clientText(words, at + ROW.address),
       peer: words[at + ROW.proxied] === 1 ? clientText(words, at + ROW.peer) : "",
@@ -56,7 +56,7 @@ export class AccessLog {
       pool: connection.pool?.plan.name ?? "",
       backend: connection.backend?.name ?? "",
       connectMs,
-      durationMs: now - floats[floatsAt + ROW_FLOAT.startedMs]!,
+      durationMs: monotonicMs() - floats[floatsAt + ROW_FLOAT.startedMs]!,
       bytesIn,
       bytesOut,
       retries: words[at + ROW.retries]!,

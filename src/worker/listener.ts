@@ -6,7 +6,8 @@ import { isIPv4 } from "../core/address.ts";
 import type { End } from "../core/ends.ts";
 import type { ListenerPlan, RoutePlan } from "../messages.ts";
 import { descriptorOf, readPeer, type ServerTls } from "../platform/bun.ts";
-import { monotonicNs, ownSockets } from "../platform/sockets.ts";
+import { monotonicMs, monotonicNs } from "../platform/clock.ts";
+import { ownSockets } from "../platform/sockets.ts";
 import { chooseRoute } from "../policy/route.ts";
 import { tokenIntervalNs } from "../policy/token-bucket.ts";
 import { claim } from "../shared/cells.ts";
@@ -188,7 +189,7 @@ function accept(socket: Socket<Connection>, { plane, listener }: Acceptor): void
   words[at + ROW.listener] = listener.plan.id;
   words[at + ROW.pool] = listener.plan.pool;
   words[at + ROW.clientFd] = fd;
-  floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = plane.epochMs();
+  floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = monotonicMs();
   const present = readPeer(socket, fd, words, at + ROW.address);
   plane.startClock();
   const connection = new Connection(plane, listener, socket, row);

@@ -13,7 +13,6 @@ import {
   duplicate,
   FIN_NEXT,
   listenOn,
-  monotonicNs,
   nextOf,
   NO_END,
   openFilesLimit,
@@ -479,22 +478,6 @@ describe("beginConnect", () => {
     }
     // Other tests run in this process too.
     expect(descriptors(process.pid) - before).toBeLessThan(500);
-  });
-});
-
-describe("monotonicNs", () => {
-  test("counts nanoseconds and never goes back", () => {
-    const first = monotonicNs();
-    const start = performance.now();
-    let last = first;
-    while (performance.now() < start + 20) {
-      const now = monotonicNs();
-      expect(now >= last).toBe(true);
-      last = now;
-    }
-    const ms = Number(monotonicNs() - first) / 1e6;
-    expect(ms).toBeGreaterThanOrEqual(20);
-    expect(ms).toBeLessThan(1000);
   });
 });
 

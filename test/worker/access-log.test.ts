@@ -1,6 +1,7 @@
-import { beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { parseAddress } from "../../src/core/address.ts";
 import type { End, EndedBy } from "../../src/core/ends.ts";
+import { monotonicMs } from "../../src/platform/clock.ts";
 import { add, claimed } from "../../src/shared/cells.ts";
 import { WORKER } from "../../src/shared/counters.ts";
 import { Ledger, ledgerMemory, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
@@ -17,14 +18,17 @@ let pending: Int32Array;
 let batches: { text: string; lines: number }[];
 let log: AccessLog;
 beforeEach(() => {
+  vi.useFakeTimers({ now: NOW, toFake: ["Date", "performance"] });
   ledger = new Ledger(ledgerMemory(4));
   counters = arena.float64(WORKER.size);
   pending = arena.int32(1);
   batches = [];
-  const plane = { words: ledger.words, floats: ledger.floats, counters, index: 3, epochMs: () => NOW };
+  const plane = { words: ledger.words, floats: ledger.floats, counters, index: 3 };
   log = new AccessLog(plane as unknown as DataPlane, pending, (text, lines) => batches.push({ text, lines }));
   log.format = "json";
 });
+
+afterEach(() => void vi.useRealTimers());
 
 interface Ended {
   bytesIn?: number;
@@ -44,7 +48,7 @@ function ended(given: Ended = {}): void {
   ledger.words.set(parseAddress("192.0.2.7")!, row * ROW_WORDS + ROW.address);
   ledger.words[row * ROW_WORDS + ROW.port] = 4711;
   ledger.words[row * ROW_WORDS + ROW.retries] = 1;
-  ledger.floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = NOW - 1500;
+  ledger.floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = monotonicMs() - 1500;
   ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn] = bytesIn;
   ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut] = bytesOut;
   const connection = {
@@ -83,6 +87,13 @@ describe("the access log of a worker", () => {
       end: "eof",
       end_by: "client",
     });
+  });
+
+  test("has the time of the wall clock after that was set, and a duration that knows nothing of it", () => {
+    vi.setSystemTime("2026-12-24T00:00:00.000Z");
+    ended();
+    log.flush();
+    expect(JSON.parse(batches[0]!.text)).toMatchObject({ time: "2026-12-24T00:00:00.000Z", duration_ms: 1500 });
   });
 
   test("leaves out what there never was", () => {

@@ -1,0 +1,22 @@
+// A clock that never goes back and that all threads share, which Bun's own are not: performance.now() counts from the start of
+// its thread, and performance.timeOrigin is the wall clock of that moment, which may have been set since.
+import { openLibc } from "./libc.ts";
+
+const CLOCK_MONOTONIC = 1;
+const timespec = new BigInt64Array(2);
+
+/** Nanoseconds (clock_gettime(2)). Where there is no FFI there is one worker, and the clock is right until it is set. */
+export function monotonicNs(): bigint {
+  const c = openLibc();
+  if (c === null) return BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
+  c.clock_gettime(CLOCK_MONOTONIC, timespec);
+  return timespec[0]! * 1_000_000_000n + timespec[1]!;
+}
+
+let originMs: number | null = null;
+
+/** The same in milliseconds: performance.now(), which reads CLOCK_MONOTONIC too (Bun 1.4.5), and what this thread's is behind. */
+export function monotonicMs(): number {
+  originMs ??= Number(monotonicNs()) / 1e6 - performance.now();
+  return originMs + performance.now();
+}
