@@ -147,9 +147,9 @@ export type ToWorker =
   | WorkerStart
   | { kind: "apply"; plan: Plan }
   | PoolState
-  /** End every connection by `deadlineMs` (epoch), forced ends spread over [spreadFromMs, deadlineMs]; then exit. */
-  /** End at once, as if an invariant had broken. */
-  | { kind: "crash" }
+  /** Exit at once: connections are reset and left to the supervisor. */
+  | { kind: "exit" }
+  /** End every connection by `deadlineMs` (on monotonicMs()), forced ends spread over [spreadFromMs, deadlineMs]; then exit. */
   | { kind: "stop"; spreadFromMs: number; deadlineMs: number };
 
 /** One worker → supervisor. */

@@ -27,8 +27,8 @@ self.onmessage = ({ data: message }): void => {
     case "pool":
       plane?.update(message);
       return;
-    case "crash":
-      plane?.crash("asked to");
+    case "exit":
+      plane?.exit();
       return;
     case "stop":
       plane?.stop(message.spreadFromMs, message.deadlineMs);

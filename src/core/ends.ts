@@ -28,7 +28,7 @@ export const ENDS = {
   backend_down: 'the backend went down and the pool says `on_down = "reset"`',
   queue_full: "every backend was at its `max_connections` and the queue had no place",
   queue_timeout: "every backend was at its `max_connections` for `queue.timeout`",
-  shutdown: "the process was told to stop and `shutdown_timeout` had passed",
+  shutdown: "the process was told to stop and `shutdown_timeout` had passed, or it was told twice",
   drain: "the listener or backend was drained, and the timeout of the drain had passed",
   killed: "ended through the admin API",
   worker_lost: "the worker thread that served the connection died",

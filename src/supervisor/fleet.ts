@@ -4,6 +4,7 @@ import { END_CODES, ENDED_BY } from "../core/ends.ts";
 import type { FromWorker, Plan, PoolState, ToWorker } from "../messages.ts";
 import { LISTENING_MAX } from "../messages.ts";
 import { clientText, type AccessLine } from "../observe/access-line.ts";
+import { monotonicMs } from "../platform/clock.ts";
 import { resetOnClose, unplugListening } from "../platform/sockets.ts";
 import { giveBack } from "../shared/cells.ts";
 import { ClientTable } from "../shared/clients.ts";
@@ -14,8 +15,8 @@ import type { Registry } from "./registry.ts";
 
 /** A worker that has not answered a plan by then is taken for hung and is started anew. */
 const ANSWER_MS = 10_000;
-/** A worker that is told to end and has not by then is ended by force. */
-const CRASH_MS = 250;
+/** A worker that is told to exit at once and has not by then is ended by force. */
+const EXIT_MS = 250;
 /** A worker that has not stopped so long after its deadline is ended by force. */
 const DEAF_MS = 1000;
 /** A worker that dies again and again is started again after ever longer pauses. */
@@ -65,6 +66,10 @@ export class WorkerSeat {
   #deathsInARow = 0;
   /** Times in a row that it was found behind. */
   #behind = 0;
+  /** The thread's death is on request and tells nothing of its health. */
+  #restartAsked = false;
+  /** How the connections of a thread that dies have ended. */
+  #lostEnd: "worker_lost" | "shutdown" = "worker_lost";
   /** Plans that the worker has not answered yet. */
   #asked: { generation: number; settle: (answer: Answer) => void; timer: ReturnType<typeof setTimeout> }[] = [];
   readonly #onGone: (() => void)[] = [];
@@ -131,7 +136,10 @@ export class WorkerSeat {
     void this.apply(planFor(this.position));
   }
 
-  /** Lets the worker end its connections by the deadline (epoch milliseconds, Infinity = when they end); then it is gone. */
+  /**
+   * Lets the worker end its connections by the deadline (on monotonicMs(), Infinity = when they end); then it is gone. A worker
+   * that hangs is ended by force soon after the deadline. A second call brings the deadline forward.
+   */
   stop(spreadFromMs: number, deadlineMs: number): Promise<void> {
     this.state = "retiring";
     if (this.#worker === null) {
@@ -142,21 +150,36 @@ export class WorkerSeat {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#onGone.push(resolve);
     const worker = this.#worker;
-    const leftMs = deadlineMs - (performance.timeOrigin + performance.now());
+    const leftMs = deadlineMs - monotonicMs();
     if (leftMs === Infinity) return promise;
-    const force = setTimeout(() => this.#terminate(worker), Math.max(0, leftMs) + DEAF_MS);
+    const force = setTimeout(
+      () => {
+        this.#options.log.error("worker does not stop", { worker: this.index });
+        this.#lostEnd = "shutdown";
+        this.#terminate(worker);
+        // A thread that the kernel holds does not end before the process does, which must not wait for it.
+        setTimeout(() => this.#died(worker), EXIT_MS);
+      },
+      Math.max(0, leftMs) + DEAF_MS,
+    );
     return promise.finally(() => clearTimeout(force));
   }
 
-  /** Ends the thread at once, as if it had crashed: by its own doing, or by force when it does not listen. */
-  kill(): boolean {
-    const worker = this.#worker;
-    if (worker === null) return false;
-    this.#post({ kind: "crash" });
-    setTimeout(() => {
-      if (this.#worker === worker) this.#terminate(worker);
-    }, CRASH_MS);
+  /** Ends the thread at once and starts another, on request. False = there is no thread now. */
+  restart(): boolean {
+    if (this.#worker === null) return false;
+    this.#restartAsked = true;
+    this.#kill();
     return true;
+  }
+
+  // By the thread's own doing, or by force when it does not listen.
+  #kill(): void {
+    const worker = this.#worker;
+    this.#post({ kind: "exit" });
+    setTimeout(() => {
+      if (worker !== null && this.#worker === worker) this.#terminate(worker);
+    }, EXIT_MS);
   }
 
   // Stops the thread in the middle of whatever it does. Its connections are reset; one that was just ending may be counted
@@ -194,7 +217,7 @@ export class WorkerSeat {
     const { promise, resolve } = Promise.withResolvers<Answer>();
     const timer = setTimeout(() => {
       this.#options.log.error("worker does not answer", { worker: this.index });
-      this.kill();
+      this.#kill();
     }, ANSWER_MS);
     this.#asked.push({ generation, settle: resolve, timer });
     return promise;
@@ -229,6 +252,7 @@ export class WorkerSeat {
         this.#options.log.debug(message.event, { worker: this.index, ...message.fields });
         return;
       case "crashed":
+        this.#restartAsked = false;
         this.#options.log.error("worker crashed", { worker: this.index, reason: message.reason });
         return;
       case "stopped":
@@ -246,16 +270,24 @@ export class WorkerSeat {
       for (const resolve of this.#onGone) resolve();
       return;
     }
-    const lived = performance.now() - this.#startedMs;
-    this.#deathsInARow = lived > STABLE_MS ? 1 : this.#deathsInARow + 1;
-    const pauseMs = Math.min(RESTART_MAX_MS, RESTART_FIRST_MS * 2 ** (this.#deathsInARow - 1));
-    this.#options.log.error("worker died", { worker: this.index, connections_lost: lost, restart_in_ms: pauseMs });
+    const pauseMs = this.#pauseBeforeRestart();
+    const fields = { worker: this.index, connections_lost: lost, restart_in_ms: pauseMs };
+    if (this.#restartAsked) this.#options.log.info("worker ended on request", fields);
+    else this.#options.log.error("worker died", fields);
+    this.#restartAsked = false;
     this.state = "starting";
     this.#downSinceMs = performance.now();
     this.restarts++;
     // The death is the answer to a plan that was under way: the next start takes the plan in force then.
     this.#settle(Infinity, { ok: true });
     setTimeout(() => void this.#startAgain(), pauseMs);
+  }
+
+  #pauseBeforeRestart(): number {
+    if (this.#restartAsked) return RESTART_FIRST_MS;
+    const lived = performance.now() - this.#startedMs;
+    this.#deathsInARow = lived > STABLE_MS ? 1 : this.#deathsInARow + 1;
+    return Math.min(RESTART_MAX_MS, RESTART_FIRST_MS * 2 ** (this.#deathsInARow - 1));
   }
 
   async #startAgain(): Promise<void> {
@@ -292,13 +324,12 @@ export class WorkerSeat {
       if (claims & CLAIM.client && listener.clients)
         new ClientTable(listener.clients).release(words[at + ROW.clientEntry]!);
       const ends = this.index * LISTENER.size + LISTENER.ends;
-      listener.counters[ends + END_CODES.worker_lost * ENDED_BY.length + ENDED_BY.indexOf("lb")]!++;
+      listener.counters[ends + END_CODES[this.#lostEnd] * ENDED_BY.length + ENDED_BY.indexOf("lb")]!++;
     }
     if (claims & CLAIM.backend && backend !== undefined) giveBack(backend.open);
     this.counters[WORKER.ended]!++;
-    const now = performance.timeOrigin + performance.now();
     onLost({
-      timeMs: now,
+      timeMs: Date.now(),
       listener: listener?.name ?? "",
       client: clientText(words, at + ROW.address),
       peer: words[at + ROW.proxied] === 1 ? clientText(words, at + ROW.peer) : "",
@@ -307,12 +338,12 @@ export class WorkerSeat {
       pool: registry.poolById.get(words[at + ROW.pool]!)?.name ?? "",
       backend: backend?.name ?? "",
       connectMs: -1,
-      durationMs: now - floats[row * ROW_FLOATS + ROW_FLOAT.startedMs]!,
+      durationMs: monotonicMs() - floats[row * ROW_FLOATS + ROW_FLOAT.startedMs]!,
       bytesIn: floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn]!,
       bytesOut: floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut]!,
       retries: words[at + ROW.retries]!,
       worker: this.index,
-      end: "worker_lost",
+      end: this.#lostEnd,
       endBy: "lb",
       error: "",
     });

@@ -5,6 +5,7 @@ import { TimerWheel } from "../core/timer-wheel.ts";
 import { ACCEPT_DRAIN_MS } from "../messages.ts";
 import type { FromWorker, Plan, PoolState, SocketPlan, TlsServerPlan, WorkerStart } from "../messages.ts";
 import { listenOnAddress, listenOnDescriptor, type Listening, type ServerTls } from "../platform/bun.ts";
+import { monotonicMs } from "../platform/clock.ts";
 import { duplicate, setBacklog } from "../platform/sockets.ts";
 import { Splice } from "../platform/splice.ts";
 import { WORKER } from "../shared/counters.ts";
@@ -19,8 +20,6 @@ import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
 import { TlsServer } from "./tls-server.ts";
 
 const WHEEL_SLOTS = 1024;
-
-const { timeOrigin } = performance;
 
 /** Refused clients that wait for their FIN to be read; beyond that they are reset. */
 export const LINGERING_MAX = 256;
@@ -83,11 +82,6 @@ export class DataPlane {
     this.#post = post;
     this.accessLog = new AccessLog(this, start.logPending, (text, lines) => post({ kind: "access", text, lines }));
     this.apply(start.plan);
-  }
-
-  /** Milliseconds since the epoch, on a clock that does not go back. */
-  epochMs(): number {
-    return timeOrigin + performance.now();
   }
 
   // ---------------------------------------------------------------- plans
@@ -208,12 +202,14 @@ export class DataPlane {
     if (served === undefined) return;
     this.#served.delete(key);
     this.#draining.add(served);
-    setTimeout(() => {
-      this.#draining.delete(served);
-      this.#noteListening();
-      served.listening.stop(false);
-      this.#stoppedWhenDone();
-    }, ACCEPT_DRAIN_MS);
+    setTimeout(() => this.#drained(served), ACCEPT_DRAIN_MS);
+  }
+
+  #drained(served: Served): void {
+    if (!this.#draining.delete(served)) return;
+    this.#noteListening();
+    served.listening.stop(false);
+    this.#stoppedWhenDone();
   }
 
   // For the supervisor, who must be able to keep this thread from accepting when it no longer listens to anybody.
@@ -309,15 +305,18 @@ export class DataPlane {
 
   // ---------------------------------------------------------------- stopping
 
-  /** Accepts what is queued and no more, and ends all connections by the deadline, spread over the window before it. */
+  /**
+   * Accepts what is queued and no more, and ends all connections by the deadline, spread over the window before it (both on
+   * monotonicMs()). A second call brings the deadline forward.
+   */
   stop(spreadFromMs: number, deadlineMs: number): void {
-    const stop = {
-      spreadFromMs: spreadFromMs - performance.timeOrigin,
-      deadlineMs: deadlineMs - performance.timeOrigin,
-    };
+    // What the wheel's clock is behind.
+    const originMs = monotonicMs() - performance.now();
+    const stop = { spreadFromMs: spreadFromMs - originMs, deadlineMs: deadlineMs - originMs };
     this.#stop = stop;
     this.startClock();
     for (const key of [...this.#served.keys()]) this.#retire(key);
+    if (stop.deadlineMs <= performance.now()) return this.#endAll();
     for (const connection of this.#connections) connection?.stopAt(this.#stopTime(stop));
     if (deadlineMs !== Infinity) this.wheel.schedule(this.#deadline(), stop.deadlineMs);
     this.#stoppedWhenDone();
@@ -330,11 +329,14 @@ export class DataPlane {
 
   // What is not relaying yet has no timer for the stop: the deadline itself ends it.
   #deadline(): TimerNode {
-    const onTimer = (): void => {
-      for (const connection of this.#connections) connection?.finish("shutdown", "lb");
-      this.#stoppedWhenDone();
-    };
-    return { timerNext: null, timerPrev: null, timerSlot: -1, timerAt: 0, onTimer };
+    return { timerNext: null, timerPrev: null, timerSlot: -1, timerAt: 0, onTimer: () => this.#endAll() };
+  }
+
+  // Nor would what is accepted from now on: nothing is.
+  #endAll(): void {
+    for (const served of this.#draining) this.#drained(served);
+    for (const connection of this.#connections) connection?.finish("shutdown", "lb");
+    this.#stoppedWhenDone();
   }
 
   #stoppedWhenDone(): void {
@@ -345,14 +347,19 @@ export class DataPlane {
     this.#post({ kind: "stopped" });
   }
 
-  /**
-   * A broken invariant: this worker ends. Its connections are reset, so that no peer takes a cut answer for a whole one;
-   * what they claimed stays in the ledger for the supervisor to give back.
-   */
+  /** A broken invariant: this worker ends. */
   crash(error: unknown): never {
     const reason = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.accessLog.flush();
     this.#post({ kind: "crashed", reason });
+    this.exit();
+  }
+
+  /**
+   * This worker ends at once. Its connections are reset, so that no peer takes a cut answer for a whole one; what they claimed
+   * stays in the ledger for the supervisor to give back.
+   */
+  exit(): never {
+    this.accessLog.flush();
     for (const { listening } of [...this.#served.values(), ...this.#draining]) listening.stop(false);
     for (const connection of this.#connections) connection?.abandon();
     this.spliceNoMore();

@@ -18,7 +18,7 @@ const cleanUp = calledAfterEach();
 
 test("the access log follows a wall clock that is set, durations and shutdown do not", async (context) => {
   const library = LIBRARIES.find((path) => existsSync(path));
-  if (library === undefined) context.skip("libfaketime is not installed");
+  if (library === undefined) return context.skip("libfaketime is not installed");
   using backend = await echo();
   const port = await freePort();
   const folder = await mkdtemp(join(tmpdir(), "lb-clock-"));

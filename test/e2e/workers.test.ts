@@ -99,7 +99,7 @@ describe("a worker that dies", () => {
       await isUp(false);
       const from = lb.log().length;
       await lb.restartWorker(0);
-      const died = await lb.waitLog(({ event }) => event === "worker died", 10_000, from);
+      const died = await lb.waitLog(({ event }) => event === "worker ended on request", 10_000, from);
       // A check sees it within 11 ms, and the thread needs longer than that to boot: most rounds hit the time between.
       await new Promise((resolve) => setTimeout(resolve, Number(died["restart_in_ms"]) - 10 + 2 * round));
       backend.start();
@@ -108,6 +108,18 @@ describe("a worker that dies", () => {
       using client = await connect(port);
       expect(await client.echoes(), `round ${round}`).toBe(true);
     }
+  });
+
+  test("on request is told as a restart and not as a crash", async () => {
+    using backend = await echo();
+    const port = await freePort();
+    await using lb = await startLb(config(port, backend));
+    const from = lb.log().length;
+    await lb.restartWorker(1);
+    await lb.waitLog(({ event }) => event === "worker started again");
+    const said = lb.log().slice(from);
+    expect(said.map(({ event }) => event)).toEqual(["worker ended on request", "worker started again"]);
+    expect(said.filter(({ level }) => level !== "info")).toEqual([]);
   });
 
   test("leaves the connections of the others alone", async () => {

@@ -74,7 +74,7 @@ test("a pool that changes while a thread boots is as it is now when the thread s
     become(false);
     const seat = fleet.seats[round % WORKERS]!;
     const { restarts } = seat;
-    seat.kill();
+    seat.restart();
     await eventually("it serves again", () => seat.restarts > restarts && seat.state === "running");
     await eventually("all know the pool", () => fleet.seats.every(knowsPools));
     await served();

@@ -6,6 +6,7 @@ import { ClientTable } from "../../src/shared/clients.ts";
 import { LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { CLAIM, Ledger, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { END_CODES, ENDED_BY } from "../../src/core/ends.ts";
+import { monotonicMs } from "../../src/platform/clock.ts";
 import { Fleet } from "../../src/supervisor/fleet.ts";
 import { Registry } from "../../src/supervisor/registry.ts";
 import { configOf } from "../support/config.ts";
@@ -27,7 +28,7 @@ class FakeWorker extends EventTarget {
     if (message.kind === "start" || message.kind === "apply") {
       queueMicrotask(() => this.say({ kind: "applied", generation: message.plan.generation }));
     }
-    if (message.kind === "crash") queueMicrotask(() => this.die());
+    if (message.kind === "exit") queueMicrotask(() => this.die());
   }
 
   say(message: FromWorker): void {
@@ -248,7 +249,7 @@ describe("a worker that dies", () => {
       ledger.words[at + ROW.clientFd] = -1;
       ledger.words[at + ROW.retries] = 2;
       [0, 0, 0xffff, 0x0a000007, 4711].forEach((word, i) => (ledger.words[at + ROW.address + i] = word));
-      ledger.floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = performance.timeOrigin + performance.now();
+      ledger.floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = monotonicMs();
       ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn] = 100;
       ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut] = 200;
       if (claims & CLAIM.process) claim(open, 0);
@@ -306,11 +307,11 @@ describe("a worker that dies", () => {
     expect(lost.length).toBe(4);
   });
 
-  test("although it was told to crash and did not listen is ended by force", async () => {
+  test("although it was told to exit and did not listen is ended by force", async () => {
     const { fleet, workers } = fleetOf();
     await fleet.growTo(1);
     workers[0]!.willing = false;
-    expect(fleet.seats[0]!.kill()).toBe(true);
+    expect(fleet.seats[0]!.restart()).toBe(true);
     await pass(0);
     expect(workers[0]!.terminated).toBe(false);
     await pass(1000);
@@ -319,6 +320,33 @@ describe("a worker that dies", () => {
     // Its successor is not the one who was to go.
     await pass(1000);
     expect(workers[1]!.terminated).toBe(false);
+  });
+});
+
+describe("a restart on request", () => {
+  test("is told as such, and as no crash, and does not make the next death wait", async () => {
+    const { fleet, workers, said } = fleetOf();
+    await fleet.growTo(1);
+    for (let round = 1; round <= 12; round++) {
+      expect(fleet.seats[0]!.restart()).toBe(true);
+      await pass(20);
+      expect(workers.length).toBe(round + 1);
+    }
+    expect(said.filter(({ level }) => level !== "info")).toEqual([]);
+    expect(said.slice(0, 2).map(({ event }) => event)).toEqual(["worker ended on request", "worker started again"]);
+    workers.at(-1)!.die();
+    await pass(0);
+    expect(said.at(-1)).toMatchObject({ level: "error", event: "worker died", restart_in_ms: 10 });
+  });
+
+  test("that meets a crash is told as the crash", async () => {
+    const { fleet, workers, said } = fleetOf();
+    await fleet.growTo(1);
+    workers[0]!.willing = false;
+    fleet.seats[0]!.restart();
+    workers[0]!.say({ kind: "crashed", reason: "a bug" });
+    workers[0]!.die();
+    expect(said.map(({ event }) => event)).toEqual(["worker crashed", "worker died"]);
   });
 });
 
@@ -400,7 +428,7 @@ describe("stopping all", () => {
   test("ends by force a worker that is deaf when the deadline has passed", async () => {
     const { fleet, workers } = fleetOf();
     await fleet.growTo(1);
-    const now = performance.timeOrigin + performance.now();
+    const now = monotonicMs();
     let done = false;
     void fleet.stopAll(now + 1000, now + 2000).then(() => (done = true));
     await pass(2000);
