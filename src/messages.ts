@@ -17,6 +17,8 @@ export interface BackendPlan {
   backup: boolean;
   /** 0 = no cap. */
   maxConnections: number;
+  /** Its address is one of this machine's and its port one that the kernel gives to outgoing connections. */
+  maySelfConnect: boolean;
   /** One Int32 cell: connections open or being dialled, over all workers. */
   open: Int32Array;
   /** Rows of BACKEND.size cells, one a worker, by the worker's index. */

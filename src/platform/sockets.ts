@@ -28,6 +28,7 @@ const TCP_KEEPIDLE = 4;
 const TCP_KEEPINTVL = 5;
 const TCP_KEEPCNT = 6;
 const TCP_INFO = 11;
+const TCP_QUICKACK = 12;
 /** In words of 64 bits. */
 const TCP_INFO_BYTES_RECEIVED = 16;
 const SOL_IPV6 = 41;
@@ -341,18 +342,44 @@ export function endedUnheard(fd: number): boolean {
   return tcpInfoLength[0] > 8 * TCP_INFO_BYTES_RECEIVED && tcpInfo[TCP_INFO_BYTES_RECEIVED] === 1n;
 }
 
+const own = new Int32Array(10);
+
+/**
+ * Whether a TCP socket connected to this port is its own peer: local and remote address are the same. Hot path for backends that
+ * may be: one system call where the ports differ, which is nearly always.
+ */
+export function isConnectedToItself(fd: number, port: number): boolean {
+  if (!localAddress(fd, own, 0) || own[4] !== port || !peerAddress(fd, own, 5)) return false;
+  for (let i = 0; i < 5; i++) {
+    if (own[i] !== own[5 + i]) return false;
+  }
+  return true;
+}
+
+/** Whether the program that listens is to see a connection that is closed as soon as it is made. */
+export type Visibility = "visible" | "unseen";
+
 /**
  * Begins a connect and does not wait: a descriptor whose connection is being made (Bun.connect({ fd }) adopts it), or the
  * errno, negative. `source` is the sockaddr of the local address, its port 0, or null. Hot path.
+ *
+ * "unseen": whoever closes the TCP socket within the kernel's delay for an acknowledgement (200 ms) after it is connected sends a
+ * reset in its place. The handshake is then never completed, and accept(2) on the other side never returns it.
  */
-export function beginConnect(to: Uint8Array, source: Uint8Array | null): number {
+export function beginConnect(to: Uint8Array, source: Uint8Array | null, visibility: Visibility = "visible"): number {
   const c = libc();
-  const fd = c.socket(familyOf(to), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const family = familyOf(to);
+  const fd = c.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno(c);
-  if (source !== null) {
+  if (source !== null && family !== AF_UNIX) {
     // ip(7): the port is chosen at connect, so that one may serve many destinations.
     setInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (c.bind(fd, source, source.length) !== 0) return abandoned(c, fd);
+  }
+  if (visibility === "unseen" && family !== AF_UNIX) {
+    // tcp_rcv_synsent_state_process in net/ipv4/tcp_input.c delays the last ACK of the handshake where quick ACKs are off.
+    setInt(fd, SOL_TCP, TCP_QUICKACK, 0);
+    resetOnClose(fd);
   }
   if (c.connect(fd, to, to.length) === 0) return fd;
   const error = errno(c);

@@ -1,7 +1,7 @@
 // What the supervisor knows of each listener, pool and backend: its identity, which outlives reloads as long as the config
 // names the same thing, and its cells in shared memory. Turns a config into the plans that workers get.
 import { cidrTable } from "../core/cidr-set.ts";
-import { formatAddress, formatEndpoint, formatHostPort, type Address } from "../core/address.ts";
+import { formatAddress, formatEndpoint, formatHostPort, parseEndpoint, type Address } from "../core/address.ts";
 import type {
   BackendConfig,
   Config,
@@ -11,6 +11,7 @@ import type {
   PoolTlsConfig,
 } from "../config/schema.ts";
 import type { BackendPlan, ListenerPlan, PoolPlan, PoolState, TlsServerPlan } from "../messages.ts";
+import { maySelfConnect } from "../platform/own-addresses.ts";
 import type { TlsClientPlan } from "../platform/tls-client.ts";
 import { Arena, claimed } from "../shared/cells.ts";
 import { clientMemory } from "../shared/clients.ts";
@@ -317,6 +318,7 @@ function backendPlan(record: BackendRecord): BackendPlan {
     weight: config.weight,
     backup: config.backup,
     maxConnections: config.max_connections,
+    maySelfConnect: maySelfConnect(parseEndpoint(address)),
     open,
     counters,
   };

@@ -2,10 +2,10 @@
 // picks another. The deadline of an attempt is the connection's timer.
 import type { Socket, SocketHandler } from "bun";
 import type { End } from "../core/ends.ts";
-import { adoptConnecting, connectByAddress, upgradeToClient, type TlsFacts, type TlsHandler } from "../platform/bun.ts";
+import { upgradeToClient, type TlsFacts, type TlsHandler } from "../platform/bun.ts";
+import { Connector, isSelfConnected, NO_DESCRIPTOR } from "../platform/connector.ts";
 import { errnoName } from "../platform/libc.ts";
 import { faultOf } from "../platform/tls-client.ts";
-import { beginConnect, ownSockets } from "../platform/sockets.ts";
 import { BACKEND, CONNECT_BUCKETS_MS } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_FLOAT, ROW_WORDS } from "../shared/ledger.ts";
 import { Ciphertext } from "./ciphertext.ts";
@@ -77,10 +77,17 @@ export function attemptFailed(connection: Connection, code: string): void {
 export function connected(connection: Connection, socket: Socket<unknown>): void {
   const { backend, pool } = connection;
   if (backend === null || pool === null || connection.connectMs >= 0) return;
+  if (backend.maySelfConnect && selfConnected(connection, backend, socket))
+    return attemptFailed(connection, "ECONNREFUSED");
   connection.connectMs = performance.now() - connection.dialStartedMs;
   countConnect(backend.counters, connection.connectMs);
   if (pool.plain) connection.relay(socket);
   else greet(connection, backend, pool, socket);
+}
+
+function selfConnected({ plane, row }: Connection, { endpoint }: Backend, socket: Socket<unknown>): boolean {
+  const fd = plane.words[row * ROW_WORDS + ROW.backendFd] ?? -1;
+  return endpoint.kind === "ip" && isSelfConnected(socket, fd, endpoint.port);
 }
 
 function countConnect(counters: Float64Array, ms: number): void {
@@ -101,37 +108,24 @@ export const backendEvents: SocketHandler<Connection, "uint8array"> = {
   drain: (socket) => socket.data.backendDrained(socket),
   end: (socket) => socket.data.backendEnded(socket),
   close: (socket, error) => socket.data.backendClosed(socket, error),
-  connectError: (socket, error) => socket.data.backendClosed(socket, error),
-  error: (socket, error) => socket.data.plane.crash(error),
-};
-
-// Without descriptors of our own `open` itself says that it is connected, and no `drain` follows.
-const portableEvents: SocketHandler<Connection, "uint8array"> = {
-  ...backendEvents,
-  open: (socket) => {
-    socket.data.backendOpened(socket);
-    socket.data.backendDrained(socket);
-  },
   // A socket that never opened is not known yet; one given up before does not count.
   connectError: (socket, error) => {
     if (socket.data.backendSocket === null) socket.data.backendOpened(socket);
     socket.data.backendClosed(socket, error);
   },
+  error: (socket, error) => socket.data.plane.crash(error),
 };
+
+const connector = new Connector(backendEvents);
 
 /**
  * Begins to connect. Null = under way: the socket is the connection's already, its first `drain` or `data` says that it is
  * connected and `close` that it failed. Else the errno's name, and nothing is left to clean up. Hot path.
  */
 function beginDial(backend: Backend, pool: Pool, connection: Connection): string | null {
-  if (!ownSockets()) {
-    connectByAddress(backend.endpoint, connection, portableEvents);
-    return null;
-  }
-  const fd = beginConnect(backend.sockaddr, pool.source);
+  const fd = connector.connect(backend, pool.source, connection);
   if (fd < 0) return errnoName(-fd);
-  connection.plane.words[connection.row * ROW_WORDS + ROW.backendFd] = fd;
-  adoptConnecting(fd, connection, backendEvents);
+  connection.plane.words[connection.row * ROW_WORDS + ROW.backendFd] = fd === NO_DESCRIPTOR ? -1 : fd;
   return null;
 }
 

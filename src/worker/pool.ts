@@ -20,6 +20,8 @@ export class Backend implements Candidate {
   readonly weight: number;
   readonly backup: boolean;
   readonly maxConnections: number;
+  /** Whether a connect may be answered by its own socket, so that each one must be looked at. */
+  readonly maySelfConnect: boolean;
   /** This worker's row of BACKEND.size cells. */
   readonly counters: Float64Array;
   readonly open: Int32Array;
@@ -34,6 +36,7 @@ export class Backend implements Candidate {
     this.weight = plan.weight;
     this.backup = plan.backup;
     this.maxConnections = plan.maxConnections;
+    this.maySelfConnect = plan.maySelfConnect;
     this.open = plan.open;
     this.counters = plan.counters.subarray(worker * BACKEND.size, (worker + 1) * BACKEND.size);
     const endpoint = parseEndpoint(plan.address);

@@ -12,6 +12,7 @@ import {
   closeDescriptor,
   duplicate,
   FIN_NEXT,
+  isConnectedToItself,
   listenOn,
   nextOf,
   NO_END,
@@ -465,6 +466,33 @@ describe("beginConnect", () => {
     expect(accepted[0]!.remoteAddress).toBe("127.0.0.77");
   });
 
+  test("a source address does not concern unix sockets", async () => {
+    const name = `lb-source-test-${process.pid}`;
+    const accepted: Accepted[] = [];
+    serve(listening(`unix:@${name}`), accepted);
+    const fd = beginConnect(sockaddr(endpoint(`unix:@${name}`)), sockaddr(endpoint("127.0.0.77:0")));
+    expect(fd).toBeGreaterThan(0);
+    atEnd.push(() => closeDescriptor(fd));
+    await eventually("it is accepted", () => accepted.length === 1);
+  });
+
+  test("unseen: what is closed as soon as it is connected is never accepted", async () => {
+    const port = await freePort();
+    const accepted: Accepted[] = [];
+    serve(listening(`127.0.0.1:${port}`), accepted);
+    const to = sockaddr(endpoint(`127.0.0.1:${port}`));
+    const connectAndClose = async (visibility: "visible" | "unseen"): Promise<void> => {
+      const fd = beginConnect(to, null, visibility);
+      await eventually("it is connected", () => tcpInfo(fd).state === ESTABLISHED);
+      closeDescriptor(fd);
+    };
+    for (let i = 0; i < 100; i++) await connectAndClose("unseen");
+    // The queue is in order: what was before this one would have been accepted before it.
+    await connectAndClose("visible");
+    await eventually("the one that is to be seen", () => accepted.length > 0);
+    expect(accepted.length).toBe(1);
+  });
+
   const errorNumber = { ENOENT: -2, EADDRNOTAVAIL: -99 };
 
   test("says at once what the kernel knows at once, and leaves no descriptor behind", async () => {
@@ -478,6 +506,37 @@ describe("beginConnect", () => {
     }
     // Other tests run in this process too.
     expect(descriptors(process.pid) - before).toBeLessThan(500);
+  });
+});
+
+describe("isConnectedToItself", () => {
+  test("is true for a socket that has met itself, and for no other", async () => {
+    for (const host of ["127.0.0.1", "127.0.0.5", "[::1]"]) {
+      const port = await freePort();
+      const address = sockaddr(endpoint(`${host}:${port}`));
+      // Bound to the port that it connects to: what the kernel does by chance with a port of its own choice.
+      const itself = beginConnect(address, address);
+      expect(itself).toBeGreaterThan(0);
+      atEnd.push(() => closeDescriptor(itself));
+      await eventually("it is connected", () => tcpInfo(itself).state === ESTABLISHED);
+      expect(isConnectedToItself(itself, port)).toBe(true);
+      expect(isConnectedToItself(itself, port + 1)).toBe(false);
+    }
+  });
+
+  test("the same port of another address is not the same socket", async () => {
+    const port = await freePort();
+    serve(listening(`127.0.0.5:${port}`), []);
+    const fd = beginConnect(sockaddr(endpoint(`127.0.0.5:${port}`)), sockaddr(endpoint(`127.0.0.6:${port}`)));
+    atEnd.push(() => closeDescriptor(fd));
+    await eventually("it is connected", () => tcpInfo(fd).state === ESTABLISHED);
+    expect(isConnectedToItself(fd, port)).toBe(false);
+  });
+
+  test("nor is a socket that is not connected", async () => {
+    const port = await freePort();
+    expect(isConnectedToItself(listening(`127.0.0.1:${port}`), port)).toBe(false);
+    expect(isConnectedToItself(-1, port)).toBe(false);
   });
 });
 

@@ -27,6 +27,7 @@ export function backendPlan(given: Partial<BackendPlan> = {}): BackendPlan {
     weight: 1,
     backup: false,
     maxConnections: 0,
+    maySelfConnect: false,
     open: arena.int32(1),
     counters: arena.float64(WORKERS * BACKEND.size),
     ...given,
