@@ -11,9 +11,17 @@ const textImports = {
     /\.(html|css|svg|txt|sql)$/.test(id) ? `export default ${JSON.stringify(readFileSync(id, "utf8"))}` : null,
 };
 
-const ALONE = ["bandwidth", "databases", "limits", "relay", "reload", "short-connections", "shutdown", "workers"].map(
-  (name) => `test/e2e/${name}.test.ts`,
-);
+const ALONE = [
+  "bandwidth",
+  "databases",
+  "health-checks",
+  "limits",
+  "relay",
+  "reload",
+  "short-connections",
+  "shutdown",
+  "workers",
+].map((name) => `test/e2e/${name}.test.ts`);
 
 export default defineConfig({
   plugins: [textImports],

@@ -293,9 +293,13 @@ const health = section({
   type: row(
     choice(["tcp", "tls", "off"], ["http", "exchange", "redis", "postgres", "mysql", "smtp", "ssh"]),
     "tcp",
-    "How backends are checked. tcp: a TCP connect. tls: also a TLS handshake, with the pool's tls settings; without those, any certificate is accepted.",
+    "How backends are checked. tcp: a TCP connect, which is reset before the backend's program sees it, unless the pool has send_proxy. tls: a TCP connect and a TLS handshake, with the pool's tls settings; without those, any certificate is accepted.",
   ),
-  interval: row(duration({ least: 10 }), "2s", "Time between checks, with up to 10 % jitter."),
+  interval: row(
+    duration({ least: 10 }),
+    "2s",
+    "Time from the begin of one check to the begin of the next, with up to 10 % jitter.",
+  ),
   fast_interval: later(
     row(
       duration({ zero: "interval" }),
@@ -394,7 +398,7 @@ const pool = section({
   source_address: row(
     reserving(["client", "client_with_port"], addressOrNone()),
     "",
-    `Local address of connections to the backends; "" = chosen by the kernel.`,
+    `Local address of connections to the backends, health checks included; "" = chosen by the kernel.`,
   ),
   send_proxy: row(
     choice(["off", "v1", "v2"]),

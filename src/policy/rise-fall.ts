@@ -1,5 +1,8 @@
-// When health checks make a backend up or down: so many results of one kind in a row. Who checks, and how, is not its
-// business.
+// When health checks make a backend up or down: a number of results of one kind in a row. Who checks, and how, is decided
+// elsewhere.
+
+/** What a check says of a backend. "unknown": this machine could not check, so nothing was learned. */
+export type CheckResult = "success" | "failure" | "unknown";
 
 /** One backend's state. `streak` counts the results in a row that speak against `up`. */
 export interface RiseFall {
@@ -16,7 +19,9 @@ export function startRiseFall(rise: number, fall: number): RiseFall {
 }
 
 /** Notes a check's result. "up" or "down" if the backend has become so by it, else null. */
-export function record(state: RiseFall, ok: boolean): "up" | "down" | null {
+export function record(state: RiseFall, result: CheckResult): "up" | "down" | null {
+  if (result === "unknown") return null;
+  const ok = result === "success";
   if (ok === state.up) {
     state.streak = 0;
     return null;

@@ -1,30 +1,22 @@
-// Active health checks: a connect to every backend of every pool, at its interval, from the supervisor alone. Says when a
-// backend goes up or down (rise and fall), and keeps what the status shows of each.
-import type { Socket, SocketHandler } from "bun";
-import { formatEndpoint, parseEndpoint } from "../core/address.ts";
+// Active health checks of every backend, from the supervisor alone: which backends are checked and when, when one goes up or down,
+// and what the status shows of each. One check stands in probe.ts, whose turn it is in policy/check-queue.ts.
+import { PlanCache } from "../core/plan-cache.ts";
+import { parseAddress, parseEndpoint } from "../core/address.ts";
 import type { PoolConfig } from "../config/schema.ts";
-import {
-  adoptConnecting,
-  connectByAddress,
-  upgradeToClient,
-  type ClientTls,
-  type TlsHandler,
-} from "../platform/bun.ts";
-import { errnoName } from "../platform/libc.ts";
-import { beginConnect, ownSockets, sockaddr } from "../platform/sockets.ts";
+import { ownSockets, sockaddr } from "../platform/sockets.ts";
 import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
+import { CheckQueue, type Queued } from "../policy/check-queue.ts";
 import { record, startRiseFall, type RiseFall } from "../policy/rise-fall.ts";
+import { connectOnly } from "../wire/exchange.ts";
 import { proxyHeaderV1, proxyHeaderV2 } from "../wire/proxy-protocol.ts";
-import { shares } from "./budget.ts";
+import { Probe, type Outcome, type ProbeOwner, type ProbeSpec } from "./probe.ts";
 import { clientTlsPlan, hostOf, type BackendRecord, type PoolRecord } from "./registry.ts";
-
-/** Checks under way at once: their share of the open files. More wait for their turn. */
-export const CHECKS_AT_ONCE_MAX = shares().healthChecks;
 
 /** Part of the interval by which each is longer or shorter at random. */
 const JITTER = 0.1;
 
-type HealthConfig = PoolConfig["health"];
+/** Between two reports that this machine could not check. */
+const UNKNOWN_SAID_EVERY_MS = 60_000;
 
 export interface HealthFacts {
   sinceMs: number;
@@ -33,99 +25,47 @@ export interface HealthFacts {
   lastError: string | null;
 }
 
-/** A backend went up or down. */
-export type OnChange = (backendId: number, up: boolean, reason: string) => void;
+export interface HealthOptions {
+  /** Checks under way at once: their share of the open files. More wait for their turn. */
+  places: number;
+  /** A backend went up or down. */
+  onChange: (backendId: number, up: boolean, reason: string) => void;
+  /** A check could not be made for a reason on this machine; said once a minute at most. */
+  onUnknown: (backendId: number, reason: string) => void;
+}
 
-class Check {
-  readonly facts: HealthFacts = { sinceMs: Date.now(), success: 0, failure: 0, lastError: null };
-  backend: BackendRecord;
-  config: HealthConfig;
-  #asked: Asked;
-  #state: RiseFall;
-  #timer: ReturnType<typeof setTimeout> | null = null;
-  #probe: Probe | null = null;
-  readonly #checks: HealthChecks;
-
-  constructor(backend: BackendRecord, pool: PoolRecord, checks: HealthChecks) {
-    const { health: config } = pool.config;
-    this.backend = backend;
-    this.config = config;
-    this.#asked = asked(pool, backend);
-    this.#checks = checks;
-    this.#state = { ...startRiseFall(config.rise, config.fall), up: backend.up };
-    this.#schedule(Math.random() * JITTER * config.interval);
-  }
-
-  /** The same backend after a reload; its history goes on if the rules are the same. */
-  reconfigure(backend: BackendRecord, pool: PoolRecord): void {
-    const { health: config } = pool.config;
-    this.backend = backend;
-    this.#asked = asked(pool, backend);
-    const before = this.config;
-    this.config = config;
-    if (config.rise !== before.rise || config.fall !== before.fall) {
-      this.#state = { ...startRiseFall(config.rise, config.fall), up: backend.up };
-    }
-    if (JSON.stringify(config) !== JSON.stringify(before)) this.#schedule(Math.random() * JITTER * config.interval);
-  }
-
-  stop(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#probe?.cancel();
-    this.#checks.finished(this);
-  }
-
-  /** Its turn has come. */
-  begin(): void {
-    this.#probe = new Probe(
-      target(this.backend.address, this.config.port),
-      this.config.timeout,
-      this.#asked,
-      (error) => {
-        this.#probe = null;
-        this.#checks.finished(this);
-        this.#record(error);
-        const { interval } = this.config;
-        this.#schedule(interval * (1 - JITTER + 2 * JITTER * Math.random()));
-      },
-    );
-  }
-
-  #schedule(ms: number): void {
-    if (this.#timer !== null) clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      if (this.#probe === null) this.#checks.enqueue(this);
-    }, ms);
-  }
-
-  #record(error: string | null): void {
-    const { facts } = this;
-    facts.lastError = error;
-    if (error === null) facts.success++;
-    else facts.failure++;
-    const change = record(this.#state, error === null);
-    if (change === null) return;
-    facts.sinceMs = Date.now();
-    this.#checks.changed(this.backend.id, change === "up", error ?? "");
-  }
+/** A pool with what all its checks share. */
+interface Checked {
+  readonly record: PoolRecord;
+  /** The settings of its checks, to see whether a reload has changed them. */
+  readonly settings: string;
+  /** The TLS of its checks, or null. */
+  readonly tls: TlsClient | null;
 }
 
 export class HealthChecks {
+  readonly #options: HealthOptions;
+  readonly #queue: CheckQueue<Check>;
   readonly #checks = new Map<number, Check>();
-  readonly #onChange: OnChange;
-  readonly #waiting: Check[] = [];
-  readonly #running = new Set<Check>();
+  #tls: PlanCache<TlsClientPlan, TlsClient> | null = null;
+  #unknownSaidMs = -Infinity;
 
-  constructor(onChange: OnChange) {
-    this.#onChange = onChange;
+  constructor(options: HealthOptions) {
+    this.#options = options;
+    this.#queue = new CheckQueue(options.places);
   }
 
   /** Checks exactly the backends of these pools from now on; those checked before keep their history. */
   follow(pools: readonly PoolRecord[]): void {
+    const tls = new PlanCache(TlsClient, this.#tls);
+    this.#tls = tls;
     const wanted = new Set<number>();
-    for (const pool of pools) {
-      if (pool.config.health.type === "off") continue;
-      for (const backend of pool.backends) {
+    for (const record of pools) {
+      const { health } = record.config;
+      if (health.type === "off") continue;
+      const plan = tlsPlan(record.config);
+      const pool: Checked = { record, settings: JSON.stringify(health), tls: plan && tls.get(plan) };
+      for (const backend of record.backends) {
         wanted.add(backend.id);
         const check = this.#checks.get(backend.id);
         if (check === undefined) this.#checks.set(backend.id, new Check(backend, pool, this));
@@ -134,8 +74,8 @@ export class HealthChecks {
     }
     for (const [id, check] of this.#checks) {
       if (wanted.has(id)) continue;
-      check.stop();
       this.#checks.delete(id);
+      check.stop();
     }
   }
 
@@ -147,46 +87,126 @@ export class HealthChecks {
     return this.#checks.get(backendId)?.facts ?? null;
   }
 
-  enqueue(check: Check): void {
-    this.#waiting.push(check);
-    this.#next();
+  // ---------------------------------------------------------------- for the checks
+
+  due(check: Check): void {
+    this.#queue.add(check);
+    this.#startNext();
   }
 
-  finished(check: Check): void {
-    this.#running.delete(check);
-    const at = this.#waiting.indexOf(check);
-    if (at >= 0) this.#waiting.splice(at, 1);
-    this.#next();
+  closed(check: Check): void {
+    this.#queue.remove(check);
+    this.#startNext();
   }
 
   changed(backendId: number, up: boolean, reason: string): void {
-    this.#onChange(backendId, up, reason);
+    this.#options.onChange(backendId, up, reason);
   }
 
-  #next(): void {
-    while (this.#running.size < CHECKS_AT_ONCE_MAX) {
-      const check = this.#waiting.shift();
-      if (check === undefined) return;
-      this.#running.add(check);
-      check.begin();
+  unknown(backendId: number, reason: string): void {
+    const nowMs = performance.now();
+    if (nowMs < this.#unknownSaidMs + UNKNOWN_SAID_EVERY_MS) return;
+    this.#unknownSaidMs = nowMs;
+    this.#options.onUnknown(backendId, reason);
+  }
+
+  #startNext(): void {
+    for (let check = this.#queue.next(); check !== null; check = this.#queue.next()) check.begin();
+  }
+}
+
+/** The checks of one backend, one after the other. */
+class Check implements ProbeOwner, Queued {
+  readonly pool: number;
+  silent = false;
+  readonly facts: HealthFacts = { sinceMs: Date.now(), success: 0, failure: 0, lastError: null };
+  readonly #checks: HealthChecks;
+  #backend: BackendRecord;
+  #checked: Checked;
+  #state: RiseFall;
+  /** Runs while the check is neither due nor under way. */
+  #timer: ReturnType<typeof setTimeout> | null = null;
+  #probe: Probe | null = null;
+  #begunMs = 0;
+
+  constructor(backend: BackendRecord, checked: Checked, checks: HealthChecks) {
+    this.pool = checked.record.id;
+    this.#backend = backend;
+    this.#checked = checked;
+    this.#checks = checks;
+    const { rise, fall } = this.#config;
+    this.#state = { ...startRiseFall(rise, fall), up: backend.up };
+    this.#scheduleFirst();
+  }
+
+  get #config(): PoolConfig["health"] {
+    return this.#checked.record.config.health;
+  }
+
+  /** The same backend after a reload; its history goes on if the rules are the same. */
+  reconfigure(backend: BackendRecord, checked: Checked): void {
+    const before = this.#checked;
+    this.#backend = backend;
+    this.#checked = checked;
+    if (checked.settings === before.settings) return;
+    const { rise, fall } = this.#config;
+    if (rise !== this.#state.rise || fall !== this.#state.fall) {
+      this.#state = { ...startRiseFall(rise, fall), up: backend.up };
     }
+    if (this.#timer !== null) this.#scheduleFirst();
+  }
+
+  stop(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#probe?.cancel();
+    this.#checks.closed(this);
+  }
+
+  /** Its turn has come. */
+  begin(): void {
+    this.#begunMs = performance.now();
+    this.#probe = new Probe(probeSpec(this.#backend, this.#checked), this);
+  }
+
+  probed(outcome: Outcome): void {
+    const { facts } = this;
+    const { result, why, silent } = outcome;
+    this.silent = silent;
+    facts.lastError = why;
+    if (result === "success") facts.success++;
+    else if (result === "failure") facts.failure++;
+    else this.#checks.unknown(this.#backend.id, why ?? result);
+    const change = record(this.#state, result);
+    if (change === null) return;
+    facts.sinceMs = Date.now();
+    this.#checks.changed(this.#backend.id, change === "up", why ?? "");
+  }
+
+  probeClosed(): void {
+    this.#probe = null;
+    this.#checks.closed(this);
+    // The interval runs from one begin to the next, however long a check takes.
+    const interval = this.#config.interval * (1 - JITTER + 2 * JITTER * Math.random());
+    this.#schedule(this.#begunMs + interval - performance.now());
+  }
+
+  #scheduleFirst(): void {
+    this.#schedule(Math.random() * JITTER * this.#config.interval);
+  }
+
+  #schedule(ms: number): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = setTimeout(
+      () => {
+        this.#timer = null;
+        this.#checks.due(this);
+      },
+      Math.max(0, ms),
+    );
   }
 }
 
-function target(address: string, port: number): string {
-  const endpoint = parseEndpoint(address);
-  return port > 0 && endpoint.kind === "ip" ? formatEndpoint({ ...endpoint, port }) : address;
-}
-
-/** What a check is to do beside connecting. */
-interface Asked {
-  /** Sent first: a PROXY header that says the connection is our own; empty = none. */
-  greeting: Uint8Array;
-  /** A TLS handshake with these options, or null. */
-  tls: ClientTls | null;
-  /** What is wrong with the backend that the handshake was done with, or null. */
-  verdict: (socket: Socket<unknown>, done: boolean, error: Error | null) => string | null;
-}
+// ---------------------------------------------------------------------- what a check does
 
 const UNVERIFIED: TlsClientPlan = {
   verify: false,
@@ -198,134 +218,40 @@ const UNVERIFIED: TlsClientPlan = {
   key: null,
 };
 
-const NO_GREETING = new Uint8Array(0);
+// The pool's TLS serves its checks; a check by TLS of a pool without it does a handshake and verifies nothing.
+function tlsPlan(config: PoolConfig): TlsClientPlan | null {
+  if (config.health.type !== "tls") return null;
+  return config.tls === null ? UNVERIFIED : clientTlsPlan(config.tls);
+}
 
-// The pool's TLS serves its checks; a check by TLS of a pool without it asks for a handshake and verifies nothing.
-function asked({ config }: PoolRecord, backend: BackendRecord): Asked {
-  const greeting =
-    config.send_proxy === "off"
-      ? NO_GREETING
-      : config.send_proxy === "v1"
-        ? proxyHeaderV1(null, null)
-        : proxyHeaderV2({ command: "local", source: null, destination: null });
-  if (config.health.type !== "tls") return { greeting, tls: null, verdict: () => null };
-  const client = new TlsClient(config.tls === null ? UNVERIFIED : clientTlsPlan(config.tls));
-  const host = hostOf(backend);
+function probeSpec(backend: BackendRecord, { record: { config }, tls }: Checked): ProbeSpec {
+  const { health, source_address } = config;
+  const endpoint = parseEndpoint(backend.address);
+  if (endpoint.kind === "bad") throw new Error(`${backend.address}: ${endpoint.why}`);
+  const to = endpoint.kind === "ip" && health.port > 0 ? { ...endpoint, port: health.port } : endpoint;
+  const source = source_address === "" ? null : parseAddress(source_address);
+  const header = proxyHeader(config.send_proxy);
   return {
-    greeting,
-    tls: client.options(host, backend.address),
-    verdict: (socket, done, error) => client.verdict(host, backend.address, socket, done, error),
+    to: { endpoint: to, sockaddr: sockaddr(to) },
+    source: source === null ? null : sockaddr({ kind: "ip", address: source, port: 0 }),
+    timeoutMs: health.timeout,
+    // A reset that comes after the handshake would look worse than an end.
+    visibility: tls === null && header.length === 0 && ownSockets() ? "unseen" : "visible",
+    header,
+    tls: tls && { client: tls, host: hostOf(backend), address: backend.address },
+    exchange: connectOnly,
   };
 }
 
-/** One check of a backend, and what became of it: null for success, else what was wrong. Tells once. */
-class Probe {
-  #socket: Socket<Probe> | null = null;
-  #done: ((error: string | null) => void) | null;
-  readonly #timer: ReturnType<typeof setTimeout>;
-  readonly #asked: Asked;
-  #securing = false;
+const NO_HEADER = new Uint8Array(0);
 
-  constructor(address: string, timeoutMs: number, what: Asked, done: (error: string | null) => void) {
-    this.#done = done;
-    this.#asked = what;
-    this.#timer = setTimeout(
-      () => this.end(this.#securing ? "TLS handshake timed out" : "connect timed out"),
-      timeoutMs,
-    );
-    const endpoint = parseEndpoint(address);
-    if (endpoint.kind === "bad") throw new Error(`${address}: ${endpoint.why}`);
-    if (!ownSockets()) {
-      connectByAddress(endpoint, this, portableEvents);
-      return;
-    }
-    const fd = beginConnect(sockaddr(endpoint), null);
-    if (fd >= 0) adoptConnecting(fd, this, probeEvents);
-    else queueMicrotask(() => this.end(`connect failed: ${errnoName(-fd)}`));
+function proxyHeader(version: PoolConfig["send_proxy"]): Uint8Array {
+  switch (version) {
+    case "off":
+      return NO_HEADER;
+    case "v1":
+      return proxyHeaderV1(null, null);
+    case "v2":
+      return proxyHeaderV2({ command: "local", source: null, destination: null });
   }
-
-  opened(socket: Socket<Probe>): void {
-    if (this.#done === null) socket.terminate();
-    else this.#socket = socket;
-  }
-
-  /** TCP is connected. */
-  connected(socket: Socket<Probe>): void {
-    if (this.#done === null || this.#securing || socket !== this.#socket) return;
-    const { greeting, tls } = this.#asked;
-    if (greeting.length > 0) socket.write(greeting);
-    if (tls === null) {
-      this.end(null);
-      return;
-    }
-    this.#securing = true;
-    upgradeToClient(socket, { tls, data: this, twin: deaf, handlers: tlsProbeEvents });
-  }
-
-  handshake(socket: Socket<unknown>, done: boolean, error: Error | null): void {
-    const fault = this.#asked.verdict(socket, done, error);
-    this.end(fault === null ? null : `TLS handshake failed: ${fault}`);
-  }
-
-  end(error: string | null): void {
-    const done = this.#done;
-    if (done === null) return;
-    this.#close(error === null);
-    done(error);
-  }
-
-  cancel(): void {
-    this.#close(false);
-  }
-
-  #close(orderly: boolean): void {
-    this.#done = null;
-    clearTimeout(this.#timer);
-    const socket = this.#socket;
-    this.#socket = null;
-    // A TLS socket in the middle of its handshake would not end, but wait for the other side.
-    if (orderly) socket?.end();
-    else socket?.terminate();
-  }
-}
-
-function failed(error: Error | undefined): string {
-  const code = (error as { code?: string } | undefined)?.code ?? "closed";
-  return code === "ECONNREFUSED" ? "connection refused" : `connect failed: ${code}`;
-}
-
-const probeEvents: SocketHandler<Probe, "uint8array"> = {
-  binaryType: "uint8array",
-  open: (socket) => socket.data.opened(socket),
-  drain: (socket) => socket.data.connected(socket),
-  data: (socket) => socket.data.connected(socket),
-  end: (socket) => socket.data.connected(socket),
-  close: (socket, error) => socket.data.end(failed(error)),
-  connectError: (socket, error) => socket.data.end(failed(error)),
-  error: (socket, error) => socket.data.end(failed(error)),
-};
-
-const tlsProbeEvents: TlsHandler<Probe> = {
-  binaryType: "uint8array",
-  open: (socket) => socket.data.opened(socket),
-  handshake: (socket, done, error) => socket.data.handshake(socket, done, error),
-  // Bun will not have a table without it.
-  data: ignore,
-  close: (socket) => socket.data.end("TLS handshake failed: closed"),
-  error: (socket, error) => socket.data.handshake(socket, false, error),
-};
-
-const portableEvents: SocketHandler<Probe, "uint8array"> = {
-  ...probeEvents,
-  open: (socket) => {
-    socket.data.opened(socket);
-    socket.data.connected(socket);
-  },
-};
-
-/** Hears the ciphertext of a socket that has become TLS. */
-const deaf = { opened: ignore, connected: ignore, end: ignore } as unknown as Probe;
-
-function ignore(): void {
-  // The TLS socket says all that counts.
 }

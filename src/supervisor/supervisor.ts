@@ -9,7 +9,7 @@ import { formatAccess } from "../observe/access-line.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 import { add, claimed } from "../shared/cells.ts";
 import { startAdmin, type Admin } from "./admin.ts";
-import { ledgerRows } from "./budget.ts";
+import { ledgerRows, shares } from "./budget.ts";
 import { Fleet } from "./fleet.ts";
 import { HealthChecks } from "./health.ts";
 import { InForce, workerCount } from "./in-force.ts";
@@ -94,7 +94,11 @@ export class Supervisor {
     this.#log = log;
     this.#access = new AccessSink(log);
     this.#resolver = new Resolver(log);
-    this.#health = new HealthChecks((id, up, reason) => this.#healthChanged(id, up, reason));
+    this.#health = new HealthChecks({
+      places: shares().healthChecks,
+      onChange: (id, up, reason) => this.#healthChanged(id, up, reason),
+      onUnknown: (id, reason) => this.#healthUnknown(id, reason),
+    });
     this.#open = this.#registry.arena.int32(1);
     const [registry, sockets, access] = [this.#registry, this.#sockets, this.#access];
     this.#inForce = new InForce(config, { registry, sockets, addresses: this.#resolver.addresses, log });
@@ -203,6 +207,11 @@ export class Supervisor {
     const fields = { pool: pool.name, backend: backend.name, backends_up: left, backends: pool.backends.length };
     if (up) this.#log.info("backend up", fields);
     else this.#log.warn("backend down", { ...fields, reason });
+  }
+
+  #healthUnknown(backendId: number, reason: string): void {
+    const backend = this.#registry.backendById.get(backendId)?.name ?? "";
+    this.#log.warn("health checks cannot be made, backends keep their state", { backend, reason });
   }
 
   #namesAnswered(poolName: string): void {

@@ -1,5 +1,6 @@
 // The data plane of one worker thread: everything that its connections share. It takes plans from the supervisor, serves the
 // listening sockets they name, keeps the clock, and stops when it is told to.
+import { PlanCache } from "../core/plan-cache.ts";
 import type { TimerNode } from "../core/timer-wheel.ts";
 import { TimerWheel } from "../core/timer-wheel.ts";
 import { ACCEPT_DRAIN_MS } from "../messages.ts";
@@ -53,8 +54,8 @@ export class DataPlane {
   readonly #listening: Int32Array;
   readonly #post: (message: FromWorker) => void;
   #pools = new Map<number, Pool>();
-  #servers: Kept<TlsServerPlan, TlsServer> | null = null;
-  #clients: Kept<TlsClientPlan, TlsClient> | null = null;
+  #servers: PlanCache<TlsServerPlan, TlsServer> | null = null;
+  #clients: PlanCache<TlsClientPlan, TlsClient> | null = null;
   readonly #served = new Map<string, Served>();
   /** Live connections by their row of the ledger. */
   readonly #connections: (Connection | undefined)[] = [];
@@ -94,8 +95,8 @@ export class DataPlane {
     const pools = new Map<number, Pool>();
     const listeners = new Map<number, Listener>();
     const begun = new Map<string, Served>();
-    const servers = new Kept(TlsServer, this.#servers);
-    const clients = new Kept(TlsClient, this.#clients);
+    const servers = new PlanCache(TlsServer, this.#servers);
+    const clients = new PlanCache(TlsClient, this.#clients);
     try {
       for (const pool of plan.pools) {
         const client = pool.tls && clients.get(pool.tls);
@@ -364,29 +365,6 @@ export class DataPlane {
     for (const connection of this.#connections) connection?.abandon();
     this.spliceNoMore();
     process.exit(1);
-  }
-}
-
-/**
- * What is made of a plan and kept as long as the plan stays the same word for word, so that its sessions can be resumed
- * after a reload that did not concern it.
- */
-class Kept<P, T> {
-  readonly #make: new (plan: P) => T;
-  readonly #before: ReadonlyMap<string, T>;
-  readonly #now = new Map<string, T>();
-
-  constructor(make: new (plan: P) => T, before: Kept<P, T> | null) {
-    this.#make = make;
-    this.#before = before === null ? new Map<string, T>() : before.#now;
-  }
-
-  /** Equal plans share one where `owner` is equal too. */
-  get(plan: P, owner = 0): T {
-    const key = `${owner} ${JSON.stringify(plan)}`;
-    const made = this.#now.get(key) ?? this.#before.get(key) ?? new this.#make(plan);
-    this.#now.set(key, made);
-    return made;
   }
 }
 

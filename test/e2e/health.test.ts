@@ -1,5 +1,11 @@
 // Which backend a client gets: what health checks, weights, backups and retries mean for real connections.
-import { describe, expect, test } from "vitest";
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createConnection } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { beforeEach, describe, expect, test } from "vitest";
 import { blackhole, echo, refusing, silent, tagged, type Backend } from "../support/backends.ts";
 import { connect, connectMany } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
@@ -123,7 +129,9 @@ describe("active checks", () => {
         `backends = ["${a.address}"]\nhealth = { interval = "50ms", fall = 2, rise = 1, port = ${checked.port} }`,
       ),
     );
-    await eventually("it is checked", () => checked.accepted > 2);
+    await lb.waitStatus(({ pools }) => pools[0]!.backends[0]!.health.checks.success > 2);
+    // A check by TCP is over before the program hears of it.
+    expect(checked.accepted).toBe(0);
     checked.stop();
     await isUp(lb, a.address, false);
     expect(await ask(port)).toBe("reset");
@@ -131,6 +139,112 @@ describe("active checks", () => {
     await isUp(lb, a.address, true);
     expect(a.accepted).toBe(0);
     expect(await ask(port)).toBe("a");
+  });
+});
+
+describe("a check that this machine cannot make", () => {
+  /** The soft limit of open files; null = as high as the hard one. */
+  const limitFiles = (lb: Lb, files: number | null): void => {
+    const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(readFileSync(`/proc/${lb.pid}/limits`, "utf8"))![1];
+    const { status, stderr } = spawnSync("prlimit", ["--pid", String(lb.pid), `--nofile=${files ?? hard}:`]);
+    if (status !== 0) throw new Error(String(stderr));
+  };
+
+  test("changes nothing: without a free descriptor backends keep their state, and the log says why", async () => {
+    using a = await tagged("a");
+    using b = await tagged("b");
+    const port = await freePort();
+    const pool = `backends = ["${a.address}", "${b.address}"]\nhealth = { interval = "50ms", fall = 2, rise = 2 }`;
+    await using lb = await startLb(`watch = false\n${config(port, pool)}`);
+    b.stop();
+    await isUp(lb, b.address, false);
+    const { pools } = await lb.waitStatus((status) => status.pools[0]!.backends[0]!.health.checks.success > 2);
+    const failures = pools[0]!.backends[0]!.health.checks.failure;
+    // What is open now keeps its numbers, and these are below what any new one would get.
+    const files = 8;
+    for (let fd = 0; fd < files; fd++) expect(existsSync(`/proc/${lb.pid}/fd/${fd}`)).toBe(true);
+    limitFiles(lb, files);
+    const said = await lb.waitLog(({ event }) => event.startsWith("health checks cannot be made"));
+    expect(said).toMatchObject({ level: "warn", reason: "not checked: EMFILE on this machine" });
+    b.start();
+    // Many more checks than it takes to go down, or to come up.
+    await new Promise((resolve) => setTimeout(resolve, 20 * 50));
+    const changes = lb.log().filter(({ event }) => /^backend (up|down)$/.test(event));
+    expect(changes.map(({ event, backend }) => `${event} ${String(backend)}`)).toEqual([`backend down ${b.address}`]);
+    limitFiles(lb, null);
+    await isUp(lb, b.address, true);
+    const after = (await lb.status()).pools[0]!.backends[0]!;
+    expect(after).toMatchObject({ up: true, health: { checks: { failure: failures }, last_error: null } });
+    expect(lb.log().filter(({ event }) => event.startsWith("health checks cannot")).length).toBe(1);
+  });
+});
+
+describe("a dead backend on a port that the kernel gives to outgoing connections", () => {
+  const PORT = 40_000;
+  // With one port to choose from, every connect to it on this machine meets itself.
+  const setUp = ["ip link set lo up", `echo "${PORT} ${PORT}" > /proc/sys/net/ipv4/ip_local_port_range`];
+  const wrapper = ["unshare", "-n", "sh", "-c", `${setUp.join(" && ")} && exec "$@"`, "--"];
+
+  beforeEach((context) => {
+    const trouble = spawnSync(wrapper[0]!, [...wrapper.slice(1), "true"]);
+    if (trouble.status !== 0) context.skip(`no network namespace here: ${String(trouble.stderr).trim()}`);
+  });
+
+  /** What comes back of what a client sends to a unix socket, and how it ends. */
+  async function send(path: string, text: string): Promise<{ heard: string; end: string }> {
+    const socket = createConnection(path);
+    let heard = "";
+    const { promise, resolve } = Promise.withResolvers<string>();
+    socket.on("data", (chunk) => {
+      heard += String(chunk);
+      socket.end();
+    });
+    socket.on("end", () => resolve("end")).on("error", (error) => resolve((error as { code?: string }).code ?? "?"));
+    socket.write(text);
+    const end = await promise;
+    socket.destroy();
+    return { heard, end };
+  }
+
+  test.each([
+    ["127.0.0.1", "[::1]"],
+    ["[::1]", "127.0.0.1"],
+  ])("is refused: lb takes no connection to itself for a backend's (checks of %s)", async (hostChecked, host) => {
+    const dir = await mkdtemp(join(tmpdir(), "lb-self-"));
+    const [checked, unchecked] = [join(dir, "checked.sock"), join(dir, "unchecked.sock")];
+    const toml = `
+      workers = 1
+      [listeners.checked]
+      bind = "unix:${checked}"
+      pool = "checked"
+      [listeners.unchecked]
+      bind = "unix:${unchecked}"
+      pool = "unchecked"
+      [pools.checked]
+      backends = ["${hostChecked}:${PORT}"]
+      health = { interval = "50ms", fall = 2, rise = 1 }
+      [pools.unchecked]
+      backends = ["${host}:${PORT}"]
+      health = { type = "off" }
+    `;
+    try {
+      await using lb = await startLb(toml, { wrapper });
+      expect(await send(unchecked, "hello\n")).toMatchObject({ heard: "" });
+      expect(await lb.waitLine(({ listener }) => listener === "unchecked")).toMatchObject({
+        end: "connect_refused",
+        end_by: "backend",
+        error: "ECONNREFUSED",
+        bytes_out: 0,
+      });
+      const { pools } = await lb.waitStatus((status) => !status.pools[0]!.backends[0]!.up);
+      expect(pools[0]!.backends[0]!.health).toMatchObject({
+        checks: { success: 0 },
+        last_error: "connection refused",
+      });
+      expect(pools[1]!.backends[0]!.connects).toMatchObject({ attempted: 1, succeeded: 0, refused: 1 });
+    } finally {
+      await rm(dir, { recursive: true, force: true });
+    }
   });
 });
 

@@ -1,11 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { record, startRiseFall } from "../../src/policy/rise-fall.ts";
+import { record, startRiseFall, type CheckResult } from "../../src/policy/rise-fall.ts";
 
-/** The transitions of a row of results: "+" and "-" for the checks, ".", "U" and "D" for what they lead to. */
+const RESULTS: Record<string, CheckResult> = { "+": "success", "-": "failure", "?": "unknown" };
+
+/** The transitions of a row of results: "+", "-" and "?" for the checks, ".", "U" and "D" for what they lead to. */
 function run(rise: number, fall: number, results: string): string {
   const state = startRiseFall(rise, fall);
   return [...results]
-    .map((result) => ({ up: "U", down: "D", none: "." })[record(state, result === "+") ?? "none"])
+    .map((result) => ({ up: "U", down: "D", none: "." })[record(state, RESULTS[result]!) ?? "none"])
     .join("");
 }
 
@@ -31,6 +33,12 @@ describe("rise and fall", () => {
 
   test("tells each change once", () => {
     expect(run(1, 1, "--++--++")).toBe("D.U.D.U.");
+  });
+
+  test("learns nothing from an unknown result: a streak neither grows nor ends by it", () => {
+    expect(run(2, 3, "??????")).toBe("......");
+    expect(run(2, 3, "-?-?-")).toBe("....D");
+    expect(run(2, 2, "--+?+")).toBe(".D..U");
   });
 
   test("needs the whole number again after each change", () => {

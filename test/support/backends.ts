@@ -162,10 +162,10 @@ export interface Blackhole {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-export async function blackhole(): Promise<Blackhole> {
+export async function blackhole({ host = "127.0.0.1" }: { host?: string } = {}): Promise<Blackhole> {
   const port = await freePort();
   const address = `127.0.0.1:${port}`;
-  const fd = listenAt(address, 0);
+  const fd = listenAt(`${host}:${port}`, 0);
   // A queue of length 0 takes one connection (tcp_conn_request compares with "greater than"); SYNs after that are dropped.
   const queued = await Bun.connect({ hostname: "127.0.0.1", port, socket: { data: () => undefined } });
   return {

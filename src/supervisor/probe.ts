@@ -1,0 +1,244 @@
+// One health check of one backend: connects, sends the PROXY header, does the TLS handshake, runs the exchange, and leaves. When
+// to check, and what the results mean, is decided in health.ts.
+import type { Socket, SocketHandler } from "bun";
+import { descriptorOf, upgradeToClient, type TlsHandler } from "../platform/bun.ts";
+import { Connector, isSelfConnected, type Destination } from "../platform/connector.ts";
+import { errnoName } from "../platform/libc.ts";
+import type { Visibility } from "../platform/sockets.ts";
+import type { TlsClient } from "../platform/tls-client.ts";
+import type { CheckResult } from "../policy/rise-fall.ts";
+import type { Exchange, Step } from "../wire/exchange.ts";
+
+/** What one check does. */
+export interface ProbeSpec {
+  to: Destination;
+  /** The sockaddr of the local address, or null. */
+  source: Uint8Array | null;
+  timeoutMs: number;
+  /** "unseen": the check is over when TCP is connected, and the backend's program never hears of it where the platform can do that. */
+  visibility: Visibility;
+  /** Sent first: a PROXY header that says that the connection is our own; empty = none. */
+  header: Uint8Array;
+  /** TLS with the backend that has this name and address, or null. */
+  tls: { client: TlsClient; host: string; address: string } | null;
+  exchange: Exchange;
+}
+
+export interface Outcome {
+  result: CheckResult;
+  /** What went wrong; null = nothing. */
+  why: string | null;
+  /** There was no answer within the timeout. */
+  silent: boolean;
+}
+
+/** Whoever started a probe: hears its outcome first, and then that its descriptor is free. Each is told once, and later. */
+export interface ProbeOwner {
+  probed(outcome: Outcome): void;
+  probeClosed(): void;
+}
+
+// What a connect meets on this machine and not at the backend.
+const LOCAL_ERRORS: ReadonlySet<string> = new Set(["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL", "EAGAIN"]);
+
+const TIMED_OUT = {
+  connecting: "connect timed out",
+  handshake: "TLS handshake timed out",
+  exchange: "no answer in time",
+} as const;
+
+type Phase = keyof typeof TIMED_OUT | "leaving" | "closed";
+
+/** What the handlers of a probe's sockets call. */
+interface SocketUser {
+  opened(socket: Socket<SocketUser>): void;
+  connected(socket: Socket<SocketUser>): void;
+  received(socket: Socket<SocketUser>, bytes: Uint8Array): void;
+  peerEnded(socket: Socket<SocketUser>): void;
+  handshaken(socket: Socket<SocketUser>, done: boolean, error: Error | null): void;
+  closed(error: Error | null | undefined): void;
+}
+
+export class Probe implements SocketUser {
+  readonly #spec: ProbeSpec;
+  readonly #owner: ProbeOwner;
+  readonly #timer: ReturnType<typeof setTimeout>;
+  #phase: Phase = "connecting";
+  #socket: Socket<SocketUser> | null = null;
+
+  /** Begins at once. */
+  constructor(spec: ProbeSpec, owner: ProbeOwner) {
+    this.#spec = spec;
+    this.#owner = owner;
+    this.#timer = setTimeout(() => this.#timedOut(), spec.timeoutMs);
+    const fd = connector.connect(spec.to, spec.source, this, spec.visibility);
+    // Not from here, because the owner has no probe yet.
+    if (fd < 0) queueMicrotask(() => this.#fail(connectFailure(errnoName(-fd), spec.to)));
+  }
+
+  /** Ends it without an outcome; the owner hears nothing more. */
+  cancel(): void {
+    this.#close();
+  }
+
+  // ---------------------------------------------------------------- events
+
+  opened(socket: Socket<SocketUser>): void {
+    if (this.#phase === "closed") socket.terminate();
+    else this.#socket = socket;
+  }
+
+  connected(socket: Socket<SocketUser>): void {
+    if (this.#phase !== "connecting") return;
+    const { to, visibility, header, tls } = this.#spec;
+    if (to.endpoint.kind === "ip" && isSelfConnected(socket, descriptorOf(socket), to.endpoint.port)) {
+      return this.#fail(connectFailure("ECONNREFUSED", to));
+    }
+    if (visibility === "unseen") {
+      this.#tell({ result: "success", why: null, silent: false });
+      return this.#closeNow();
+    }
+    // The buffer of a socket that has just been connected is larger than any header.
+    if (header.length > 0) socket.write(header);
+    if (tls === null) return this.#beginExchange(socket);
+    this.#phase = "handshake";
+    const options = tls.client.options(tls.host, tls.address);
+    upgradeToClient(socket, { tls: options, data: this, twin: nobody, handlers: tlsEvents });
+  }
+
+  handshaken(socket: Socket<SocketUser>, done: boolean, error: Error | null): void {
+    const { tls } = this.#spec;
+    if (this.#phase !== "handshake" || tls === null) return;
+    const fault = tls.client.verdict(tls.host, tls.address, socket, done, error);
+    if (fault === null) this.#beginExchange(socket);
+    else this.#fail({ result: "failure", why: `TLS handshake failed: ${fault}`, silent: false });
+  }
+
+  received(socket: Socket<SocketUser>, bytes: Uint8Array): void {
+    this.connected(socket);
+    if (this.#phase === "exchange") this.#take(socket, this.#spec.exchange.push(bytes));
+  }
+
+  peerEnded(socket: Socket<SocketUser>): void {
+    this.connected(socket);
+    if (this.#phase === "handshake" || this.#phase === "exchange") this.closed(null);
+  }
+
+  closed(error: Error | null | undefined): void {
+    this.#socket = null;
+    const code = (error as { code?: string } | null | undefined)?.code;
+    switch (this.#phase) {
+      case "connecting":
+        return this.#fail(connectFailure(code ?? "closed", this.#spec.to));
+      case "handshake":
+        return this.#fail({ result: "failure", why: `TLS handshake failed: ${code ?? "closed"}`, silent: false });
+      case "exchange":
+        return this.#fail({ result: "failure", why: `closed before the answer: ${code ?? "end"}`, silent: false });
+      case "leaving":
+        return this.#closeNow();
+      case "closed":
+    }
+  }
+
+  // ---------------------------------------------------------------- the exchange
+
+  #beginExchange(socket: Socket<SocketUser>): void {
+    this.#phase = "exchange";
+    this.#take(socket, this.#spec.exchange.begin());
+  }
+
+  #take(socket: Socket<SocketUser>, step: Step): void {
+    if (step.is === "bad") return this.#fail({ result: "failure", why: step.why, silent: false });
+    if (step.send !== null && socket.write(step.send) !== step.send.length) {
+      return this.#fail({ result: "failure", why: "the backend does not read", silent: false });
+    }
+    if (step.is === "more") return;
+    this.#phase = "leaving";
+    this.#tell({ result: "success", why: null, silent: false });
+    // With TLS the descriptor lives until the backend's close_notify, or until the timeout.
+    socket.end();
+  }
+
+  // ---------------------------------------------------------------- the end
+
+  #timedOut(): void {
+    if (this.#phase === "leaving") return this.#closeNow();
+    if (this.#phase === "closed") return;
+    this.#fail({ result: "failure", why: TIMED_OUT[this.#phase], silent: true });
+  }
+
+  #fail(outcome: Outcome): void {
+    if (this.#phase === "leaving" || this.#phase === "closed") return;
+    this.#tell(outcome);
+    this.#closeNow();
+  }
+
+  #tell(outcome: Outcome): void {
+    this.#owner.probed(outcome);
+  }
+
+  #closeNow(): void {
+    if (this.#phase === "closed") return;
+    this.#close();
+    this.#owner.probeClosed();
+  }
+
+  // A TLS socket in the middle of its handshake would not end, but wait for the other side.
+  #close(): void {
+    this.#phase = "closed";
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.terminate();
+  }
+}
+
+function connectFailure(code: string, { endpoint }: Destination): Outcome {
+  const failure = { result: "failure", silent: false } as const;
+  if (code === "ECONNREFUSED") return { ...failure, why: "connection refused" };
+  // unix(7): to a unix socket EAGAIN speaks of the backend.
+  if (code === "EAGAIN" && endpoint.kind !== "ip")
+    return { ...failure, why: "connect failed: the accept queue is full" };
+  if (LOCAL_ERRORS.has(code)) return { result: "unknown", why: `not checked: ${code} on this machine`, silent: false };
+  return { ...failure, why: `connect failed: ${code}` };
+}
+
+// ---------------------------------------------------------------------- handlers
+
+const events: SocketHandler<SocketUser, "uint8array"> = {
+  binaryType: "uint8array",
+  open: (socket) => socket.data.opened(socket),
+  drain: (socket) => socket.data.connected(socket),
+  data: (socket, bytes) => socket.data.received(socket, bytes),
+  end: (socket) => socket.data.peerEnded(socket),
+  close: (socket, error) => socket.data.closed(error),
+  connectError: (socket, error) => socket.data.closed(error),
+  error: (socket, error) => socket.data.closed(error),
+};
+
+const tlsEvents: TlsHandler<SocketUser> = {
+  ...events,
+  // Of a TLS socket: before the handshake is done there is nothing to hear but its end.
+  drain: ignore,
+  handshake: (socket, done, error) => socket.data.handshaken(socket, done, error),
+  error: (socket, error) => {
+    socket.data.handshaken(socket, false, error);
+    socket.data.closed(error);
+  },
+};
+
+const connector = new Connector(events);
+
+/** Hears the ciphertext of a socket that has become TLS; the TLS socket says all that counts. */
+const nobody: SocketUser = {
+  opened: ignore,
+  connected: ignore,
+  received: ignore,
+  peerEnded: ignore,
+  handshaken: ignore,
+  closed: ignore,
+};
+
+function ignore(): void {
+  // See above.
+}

@@ -1,0 +1,22 @@
+import { expect, test } from "vitest";
+import { PlanCache } from "../../src/core/plan-cache.ts";
+
+class Made {
+  readonly plan: { name: string };
+  constructor(plan: { name: string }) {
+    this.plan = plan;
+  }
+}
+
+test("equal plans share one thing, and keep it from one cache to the next as long as somebody asks", () => {
+  const first = new PlanCache(Made, null);
+  const a = first.get({ name: "a" });
+  expect(first.get({ name: "a" })).toBe(a);
+  expect(first.get({ name: "b" })).not.toBe(a);
+  expect(first.get({ name: "a" }, 7)).not.toBe(a);
+  const second = new PlanCache(Made, first);
+  expect(second.get({ name: "a" })).toBe(a);
+  // Nobody asked for it in the second.
+  const b = first.get({ name: "b" });
+  expect(new PlanCache(Made, second).get({ name: "b" })).not.toBe(b);
+});

@@ -1,0 +1,166 @@
+// One check against real sockets: what it says, what it wants to hear, and when its descriptor is free.
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { sockaddr, type Visibility } from "../../src/platform/sockets.ts";
+import { TlsClient } from "../../src/platform/tls-client.ts";
+import { Probe, type Outcome, type ProbeSpec } from "../../src/supervisor/probe.ts";
+import { connectOnly, type Exchange, type Step } from "../../src/wire/exchange.ts";
+import { echo, refusing, silent, tagged } from "../support/backends.ts";
+import { Authority, peersMissing } from "../support/certificates.ts";
+import { endpoint } from "../support/endpoints.ts";
+import { eventually } from "../support/eventually.ts";
+
+const more = (text: string): Step => ({ is: "more", send: text === "" ? null : Buffer.from(text) });
+const OK: Step = { is: "ok", send: null };
+
+/** Says `sends` one after the other, each when the text before has come back. */
+function conversation(...sends: string[]): Exchange {
+  let at = 0;
+  let heard = "";
+  return {
+    begin: () => more(sends[0]!),
+    push: (bytes) => {
+      heard += Buffer.from(bytes).toString();
+      if (!sends[at]!.startsWith(heard)) return { is: "bad", why: `heard ${heard}` };
+      if (heard.length < sends[at]!.length) return more("");
+      heard = "";
+      at++;
+      return at < sends.length ? more(sends[at]!) : OK;
+    },
+  };
+}
+
+/** What a check of an address says; `closed` resolves when its descriptor is free. */
+function probe(address: string, given: Partial<ProbeSpec> = {}): { outcome: Promise<Outcome>; closed: Promise<void> } {
+  const outcome = Promise.withResolvers<Outcome>();
+  const closed = Promise.withResolvers<void>();
+  const to = endpoint(address);
+  const visible: Visibility = "visible";
+  const spec: ProbeSpec = {
+    to: { endpoint: to, sockaddr: sockaddr(to) },
+    source: null,
+    timeoutMs: 5000,
+    visibility: visible,
+    header: new Uint8Array(0),
+    tls: null,
+    exchange: connectOnly,
+    ...given,
+  };
+  new Probe(spec, { probed: outcome.resolve, probeClosed: closed.resolve });
+  return { outcome: outcome.promise, closed: closed.promise };
+}
+
+const UNVERIFIED = {
+  verify: false,
+  ca: null,
+  serverName: "",
+  alpn: [],
+  minVersion: "1.2",
+  cert: null,
+  key: null,
+} as const;
+
+const SUCCESS: Outcome = { result: "success", why: null, silent: false };
+
+describe("an exchange", () => {
+  test("runs to its end, and the probe leaves with a FIN", async () => {
+    using backend = await echo();
+    const { outcome, closed } = probe(backend.address, { exchange: conversation("PING\r\n", "and again", "x") });
+    expect(await outcome).toEqual(SUCCESS);
+    await closed;
+    expect(backend.bytesIn).toBe("PING\r\nand againx".length);
+    await eventually("it has left", () => backend.open.size === 0);
+  });
+
+  test("comes behind the PROXY header", async () => {
+    using backend = await echo();
+    const header = Buffer.from("PROXY UNKNOWN\r\n");
+    const exchange: Exchange = { begin: () => more(""), push: (bytes) => (bytes[0] === 80 ? OK : more("")) };
+    expect(await probe(backend.address, { header, exchange }).outcome).toEqual(SUCCESS);
+    expect(backend.bytesIn).toBe(header.length);
+  });
+
+  test("that hears something else says what", async () => {
+    using backend = await tagged("welcome");
+    const { outcome, closed } = probe(backend.address, { exchange: conversation("PING\r\n") });
+    const { result, why } = await outcome;
+    expect(result).toBe("failure");
+    expect(why).toContain("heard welcome");
+    await closed;
+  });
+
+  test("that hears nothing ends at the timeout", async () => {
+    using backend = await silent();
+    const { outcome, closed } = probe(backend.address, { exchange: conversation("PING\r\n"), timeoutMs: 50 });
+    expect(await outcome).toEqual({ result: "failure", why: "no answer in time", silent: true });
+    await closed;
+    await eventually("nothing is left", () => backend.open.size === 0);
+  });
+
+  test("that is cut short has failed", async () => {
+    const server = Bun.listen({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: { data: (socket) => void socket.end("PI") },
+    });
+    const { outcome } = probe(`127.0.0.1:${server.port}`, { exchange: conversation("PING\r\n") });
+    expect(await outcome).toMatchObject({ result: "failure", why: "closed before the answer: end" });
+    server.stop(true);
+  });
+
+  test("is not begun where nobody listens", async () => {
+    const exchange: Exchange = { begin: () => expect.unreachable(), push: () => expect.unreachable() };
+    const { outcome } = probe(await refusing(), { exchange });
+    expect(await outcome).toEqual({ result: "failure", why: "connection refused", silent: false });
+  });
+});
+
+describe.skipIf(peersMissing !== null)("TLS", () => {
+  test("carries the exchange; the descriptor is free at the timeout at the latest", async () => {
+    using authority = await Authority.make();
+    const leaf = await authority.selfSigned("backend.example");
+    let open = 0;
+    const server = Bun.listen({
+      hostname: "127.0.0.1",
+      port: 0,
+      tls: { cert: readFileSync(leaf.cert, "utf8"), key: readFileSync(leaf.key, "utf8") },
+      // Without a close_notify of its own.
+      allowHalfOpen: true,
+      socket: {
+        open: () => void open++,
+        data: (socket, bytes) => void socket.write(bytes),
+        close: () => void open--,
+      },
+    });
+    const address = `127.0.0.1:${server.port}`;
+    const tls = { client: new TlsClient({ ...UNVERIFIED, alpn: [] }), host: "", address };
+    const { outcome, closed } = probe(address, { tls, exchange: conversation("PING\r\n", "x"), timeoutMs: 2000 });
+    expect(await outcome).toEqual(SUCCESS);
+    expect(open).toBe(1);
+    await closed;
+    await eventually("nothing is left", () => open === 0, 1000);
+    server.stop(true);
+  });
+});
+
+test("cancelled, it says nothing and leaves nothing open", async () => {
+  using backend = await silent();
+  let said = 0;
+  const to = endpoint(backend.address);
+  const probe = new Probe(
+    {
+      to: { endpoint: to, sockaddr: sockaddr(to) },
+      source: null,
+      timeoutMs: 5000,
+      visibility: "visible",
+      header: Buffer.from("hello"),
+      tls: null,
+      exchange: conversation("PING\r\n"),
+    },
+    { probed: () => said++, probeClosed: () => said++ },
+  );
+  await eventually("it has begun", () => backend.bytesIn > 0);
+  probe.cancel();
+  await eventually("nothing is left", () => backend.open.size === 0);
+  expect(said).toBe(0);
+});
