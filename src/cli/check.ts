@@ -1,7 +1,7 @@
 // `lb check FILE`: every problem of a config, or one line that it is fine.
 import type { Environment } from "../config/env.ts";
 import { loadConfig } from "../config/load.ts";
-import { formatProblem } from "../config/problem.ts";
+import { formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
 
 /** Prints problems and warnings on stderr, the good news on stdout. Answers the exit code: 0, or 2 for a bad config. */
@@ -17,7 +17,7 @@ export function checked(file: string, env: Environment): { errors: string[]; lin
   const result = loadConfig(file, env, { once: true });
   if (!result.ok) {
     return {
-      errors: [...result.problems.map(formatProblem), counted(result.problems.length, "problem")],
+      errors: [...result.problems.map(formatProblemWithExcerpt), counted(result.problems.length, "problem")],
       lines: [],
       code: 2,
     };

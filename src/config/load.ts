@@ -1,6 +1,5 @@
 // A config file → a Config, or every problem it has. Reads the file and those it names; never throws.
 import { dirname, resolve } from "node:path";
-import { parse, TomlError } from "smol-toml";
 import { safeParse } from "valibot";
 import { formatEndpoint } from "../core/address.ts";
 import { check } from "./check.ts";
@@ -12,12 +11,13 @@ import type { Disk } from "./files.ts";
 import { quote } from "./wording.ts";
 import { locator } from "./locate.ts";
 import { absoluteEndpoint, absolutePath } from "./paths.ts";
-import { formatPath, sortProblems } from "./problem.ts";
+import { excerpt, formatPath, sortProblems } from "./problem.ts";
 import type { KeyPath, Problem } from "./problem.ts";
 import { file as fileSchema } from "./schema.ts";
 import type { Config, FileConfig } from "./schema.ts";
 import { readTls } from "./tls.ts";
 import type { TlsMaterial } from "./tls.ts";
+import { readToml } from "./toml.ts";
 
 /** `files` are the absolute paths of the config and of every file it names: what a watcher watches. */
 export type LoadResult =
@@ -32,7 +32,8 @@ export interface ParseOptions extends Partial<Disk> {
   now?: number;
 }
 
-const configBytesMax = 8 * 1024 * 1024;
+/** Of the config file. */
+export const configBytesMax = 16 * 1024 * 1024;
 const tokenBytesMax = 64 * 1024;
 
 /**
@@ -50,10 +51,7 @@ export function loadConfig(path: string, env: Environment, { once = false } = {}
   } catch (error) {
     return refuse(`cannot be read: ${reasonOf(error)}`);
   }
-  if (bytes.byteLength > configBytesMax) return refuse("is larger than 8 MiB, the most that a config may have");
-  if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) {
-    return refuse("starts with a byte order mark: save it as UTF-8 without one");
-  }
+  if (bytes.byteLength > configBytesMax) return refuse("is larger than 16 MiB, the maximum size of a config file");
   const text = decode(bytes);
   if (text === null) return refuse("expected UTF-8, found other bytes", lineOfBadBytes(bytes));
   return parseConfig(text, { file: path, env });
@@ -76,9 +74,13 @@ export function parseConfig(text: string, options: ParseOptions): LoadResult {
 function parseAll(text: string, options: ParseOptions, folder: string, files: string[]): LoadResult {
   const { file, env, now = Date.now() } = options;
   const named = new NamedFiles(folder, files, { ...disk, ...options });
-  const document = parseToml(text, file);
-  if ("problem" in document) return { ok: false, problems: [document.problem], files };
-  const tree = document.tree;
+  const document = readToml(text);
+  if (document.is === "bad") {
+    const { at, related, message } = document;
+    const lines = excerpt(text, related === undefined ? [at] : [related, at]);
+    return { ok: false, problems: [{ file, ...at, path: "", message, excerpt: lines }], files };
+  }
+  const { tree } = document;
 
   const { expansions, problems: unset } = expand(tree, env);
   const result = safeParse(fileSchema, tree);
@@ -128,18 +130,6 @@ function placer(text: string, file: string, tell: (message: string, path: KeyPat
     }
     return sortProblems([...problems.values()]);
   };
-}
-
-function parseToml(text: string, file: string): { tree: Record<string, unknown> } | { problem: Problem } {
-  try {
-    return { tree: parse(text) };
-  } catch (error) {
-    const problem = { file, line: 1, column: 1, path: "", message: "is not valid TOML" };
-    if (!(error instanceof TomlError)) return { problem };
-    // Only the first line: the others quote the file, where a secret may stand.
-    const reason = (error.message.split("\n")[0] ?? "").replace("Invalid TOML document: ", "");
-    return { problem: { ...problem, line: error.line, column: error.column, message: `is not valid TOML: ${reason}` } };
-  }
 }
 
 /** As in check.ts. */

@@ -12,6 +12,8 @@ export interface Problem {
   message: string;
   /** A proposal, such as `did you mean "weight"?`. */
   hint?: string;
+  /** Lines of the file with a caret below the place, of a syntax error. They may show what should not be in a log. */
+  excerpt?: string[];
 }
 
 /** Keys of tables and indices of arrays, from the root of the file. */
@@ -33,6 +35,28 @@ export function formatProblem(problem: Problem): string {
   const first = `${file}:${line}:${column}: ${path === "" ? "" : `${path}: `}${message}`;
   return hint === undefined ? first : `${first}\n  ${hint}`;
 }
+
+/** The same, followed by the excerpt of the file: for a terminal. */
+export function formatProblemWithExcerpt(problem: Problem): string {
+  return [formatProblem(problem), ...(problem.excerpt ?? [])].join("\n");
+}
+
+/** `  12 | pool = "app` and a line with a caret below the column, for each place. Long lines are cut. */
+export function excerpt(text: string, places: readonly { line: number; column: number }[]): string[] {
+  const lines = text.split("\n");
+  const width = String(Math.max(...places.map(({ line }) => line))).length;
+  return places.flatMap(({ line, column }) => {
+    const from = Math.max(0, column - 1 - excerptBefore);
+    const shown = (lines[line - 1] ?? "").slice(from, from + excerptMax).replace(/[^\P{C}\t]/gu, " ");
+    // Tabs stay tabs, so that the caret stands below its character.
+    const before = shown.slice(0, column - 1 - from).replace(/[^\t]/g, " ");
+    return [`  ${String(line).padStart(width)} | ${shown.trimEnd()}`, `  ${" ".repeat(width)} | ${before}^`];
+  });
+}
+
+/** Characters of a line that are shown, and how many of them before the place. */
+const excerptMax = 120;
+const excerptBefore = 60;
 
 /** By line, then by column; what stands at one place keeps its order. */
 export function sortProblems(problems: Problem[]): Problem[] {

@@ -12,7 +12,7 @@ export function reference(): string {
 
 const introduction = `# Configuration
 
-lb reads one TOML file: \`lb lb.toml\`. \`lb check lb.toml\` reports every problem in it. The smallest file that works:
+lb reads one TOML 1.0 file of at most 16 MiB: \`lb lb.toml\`. \`lb check lb.toml\` reports every problem in it. The smallest file that works:
 
 \`\`\`toml
 [listeners.web]
@@ -51,6 +51,8 @@ lb.toml:14:1: pools.web.conect_timeout: there is no such option
   did you mean "connect_timeout"?
 2 problems
 \`\`\`
+
+An error of TOML syntax also shows the line with a caret.
 
 Line and column are those of the key, or of the element in an array. Values from the environment are not shown. The exit code of \`lb check\` is 0 for a good file and 2 for a bad one. Warnings, such as a pool that no listener uses, do not change the exit code.
 

@@ -1,7 +1,7 @@
 // The control plane of one process: loads the config, brings everything up, takes signals, passes on what is heard of the
 // backends, and brings everything down. Each part has its own file; this one is the order in which they are called.
 import { loadConfig } from "../config/load.ts";
-import { formatProblem } from "../config/problem.ts";
+import { formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
 import { formatEndpoint } from "../core/address.ts";
 import { monotonicMs } from "../platform/clock.ts";
@@ -47,7 +47,7 @@ export interface RunOptions {
 export async function run(options: RunOptions): Promise<number> {
   const loaded = loadConfig(options.file, process.env, { once: true });
   if (!loaded.ok) {
-    for (const problem of loaded.problems) console.error(formatProblem(problem));
+    for (const problem of loaded.problems) console.error(formatProblemWithExcerpt(problem));
     return 2;
   }
   const log = new Log(loaded.config.log);

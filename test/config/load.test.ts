@@ -344,7 +344,7 @@ describe("files", () => {
   it("that are missing, folders, not UTF-8 or too large are told as such", () => {
     expect(messages(loadConfig(join(folder, "none.toml"), {}))).toEqual([": cannot be read: there is no such file"]);
     expect(messages(loadConfig(folder, {}))).toEqual([": cannot be read: it is a directory"]);
-    expect(messages(loadConfig("/dev/zero", {}, { once: true }))[0]).toContain("larger than 8 MiB");
+    expect(messages(loadConfig("/dev/zero", {}, { once: true }))[0]).toContain("larger than 16 MiB");
     expect(messages(loadConfig("/dev/zero", {}))[0]).toContain("it is not a regular file");
     const bytes = write("bytes.toml", Uint8Array.of(0x23, 0x0a, 0x23, 0xff, 0x0a));
     expect(loadConfig(bytes, {})).toMatchObject({
