@@ -366,7 +366,7 @@ const poolTls = section({
 
 const queue = section({
   size: later(row(whole(0, connectionsMax), 0, "Maximum number of waiting connections; 0 = no queue.")),
-  timeout: row(duration(), "5s", "Maximum time in the queue."),
+  timeout: later(row(duration(), "5s", "Maximum time in the queue.")),
 });
 
 const pool = section({
