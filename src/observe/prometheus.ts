@@ -256,13 +256,13 @@ export const METRICS: readonly Metric[] = [
   ofBackend(
     "lb_backend_sent_bytes_total",
     "counter",
-    "Bytes passed on from clients to the backend, counted when a connection ends.",
+    "Bytes passed on from clients to the backend.",
     (b) => b.bytes_in,
   ),
   ofBackend(
     "lb_backend_received_bytes_total",
     "counter",
-    "Bytes passed on from the backend to clients, counted when a connection ends.",
+    "Bytes passed on from the backend to clients.",
     (b) => b.bytes_out,
   ),
   {

@@ -8,7 +8,7 @@ import { monotonicMs } from "../platform/clock.ts";
 import { resetOnClose, unplugListening } from "../platform/sockets.ts";
 import { giveBack } from "../shared/cells.ts";
 import { ClientTable } from "../shared/clients.ts";
-import { LISTENER, WORKER } from "../shared/counters.ts";
+import { BACKEND, LISTENER, WORKER } from "../shared/counters.ts";
 import { CLAIM, Ledger, ledgerMemory, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
 import type { Log } from "./log.ts";
 import type { Registry } from "./registry.ts";
@@ -326,7 +326,10 @@ export class WorkerSeat {
       const ends = this.index * LISTENER.size + LISTENER.ends;
       listener.counters[ends + END_CODES[this.#lostEnd] * ENDED_BY.length + ENDED_BY.indexOf("lb")]!++;
     }
-    if (claims & CLAIM.backend && backend !== undefined) giveBack(backend.open);
+    if (backend !== undefined) {
+      if (claims & CLAIM.backend) giveBack(backend.open);
+      backend.counters[this.index * BACKEND.size + BACKEND.ended]!++;
+    }
     this.counters[WORKER.ended]!++;
     onLost({
       timeMs: Date.now(),

@@ -56,6 +56,8 @@ export class Connection implements TimerNode {
   /** Where the connection goes: the listener's pool, or a route's. */
   pool: Pool | null;
   backend: Backend | null = null;
+  /** The row of the backend that relays, which counts each byte as it passes; null before. */
+  #backendCounters: Float64Array | null = null;
   /** Backends that failed, not to be tried again. */
   tried: number[] | null = null;
   /** Client → backend, and back. */
@@ -140,6 +142,7 @@ export class Connection implements TimerNode {
     this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesIn]! += bytes;
     this.listener.counters[LISTENER.bytesIn]! += bytes;
     this.plane.counters[WORKER.bytesIn]! += bytes;
+    if (this.#backendCounters !== null) this.#backendCounters[BACKEND.bytesIn]! += bytes;
     this.activeMs = this.plane.wheel.now + LATE_MS;
   }
 
@@ -213,6 +216,7 @@ export class Connection implements TimerNode {
     this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut]! += bytes;
     this.listener.counters[LISTENER.bytesOut]! += bytes;
     this.plane.counters[WORKER.bytesOut]! += bytes;
+    if (this.#backendCounters !== null) this.#backendCounters[BACKEND.bytesOut]! += bytes;
     this.activeMs = this.plane.wheel.now + LATE_MS;
   }
 
@@ -277,11 +281,19 @@ export class Connection implements TimerNode {
     this.activeMs = this.plane.wheel.now + LATE_MS;
     this.down.from = backendSocket;
     this.up.to = backendSocket;
+    this.#countForBackend();
     if (this.up.pace !== null || this.down.pace !== null) this.plane.pace(this);
     this.#keepaliveMs = this.pool?.plan.keepaliveMs ?? 0;
     this.#scheduleRelay();
     if (!this.up.flush()) this.finish("reset", "backend");
     else if (this.up.state === "ending") this.#passEnds();
+  }
+
+  // What the client has said before counts for the backend that gets it, not for those that were tried.
+  #countForBackend(): void {
+    if (this.backend === null) return;
+    this.#backendCounters = this.backend.counters;
+    this.#backendCounters[BACKEND.bytesIn]! += this.plane.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesIn]!;
   }
 
   /**

@@ -3,7 +3,7 @@ import type { Socket } from "bun";
 import { END_CODES, ENDED_BY, type End, type EndedBy } from "../core/ends.ts";
 import { giveBack } from "../shared/cells.ts";
 import { BACKEND, LISTENER, WORKER } from "../shared/counters.ts";
-import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import { CLAIM, ROW, ROW_WORDS } from "../shared/ledger.ts";
 import type { Connection } from "./connection.ts";
 
 const BY_CODE = { client: 0, backend: 1, lb: 2 } as const satisfies Record<EndedBy, number>;
@@ -67,11 +67,7 @@ function count(connection: Connection, end: End, by: EndedBy): void {
   const { plane, listener, backend } = connection;
   listener.counters[LISTENER.ends + END_CODES[end] * ENDED_BY.length + BY_CODE[by]]!++;
   plane.counters[WORKER.ended]!++;
-  if (backend === null) return;
-  const at = connection.row * ROW_FLOATS;
-  backend.counters[BACKEND.ended]!++;
-  backend.counters[BACKEND.bytesIn]! += plane.floats[at + ROW_FLOAT.bytesIn] ?? 0;
-  backend.counters[BACKEND.bytesOut]! += plane.floats[at + ROW_FLOAT.bytesOut] ?? 0;
+  if (backend !== null) backend.counters[BACKEND.ended]!++;
 }
 
 /** The place at the backend, where one was claimed. */

@@ -3,11 +3,12 @@ import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { echo } from "../support/backends.ts";
-import { connectMany } from "../support/client.ts";
+import { echo, refusing } from "../support/backends.ts";
+import { connect, connectMany } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startLb } from "../support/lb.ts";
 import { cpuSeconds, descriptors, residentBytes } from "../support/proc.ts";
+import { pythonMissing, TcpPeers } from "../support/tcp-peer.ts";
 
 /** Stops the worker threads of a process, and nothing else of it, until it is disposed of. Null = not permitted here. */
 async function holdWorkers(pid: number): Promise<AsyncDisposable | null> {
@@ -34,6 +35,53 @@ function config(port: number, backend: string): string {
     backends = ["${backend}"]
   `;
 }
+
+test("the bytes of a backend follow a connection while it lives, and are neither lost nor doubled by its end", async (context) => {
+  if (pythonMissing !== null) context.skip(pythonMissing);
+  await using peers = new TcpPeers();
+  using backend = await echo();
+  const port = await freePort();
+  const head = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
+  // Some are tried in vain first, and what the client has said by then is for the one that answers.
+  await using lb = await startLb(`
+    workers = 1
+    [listeners.web]
+    bind = "127.0.0.1:${port}"
+    pool = "app"
+    proxy_protocol = "required"
+    trusted_proxies = ["127.0.0.1"]
+    [pools.app]
+    backends = ["${await refusing()}", "${backend.address}"]
+    health.type = "off"
+  `);
+  const bytes = async (): Promise<(number | null)[]> =>
+    Promise.all(
+      ["sent", "received"].map((way) => lb.metric(`lb_backend_${way}_bytes_total`, { backend: backend.address })),
+    );
+  const count = 3_000_000;
+  const bulk = await peers.connect(`127.0.0.1:${port}`);
+  await bulk.send(`${head}first\n`);
+  expect((await bulk.read(6)).text).toBe("first\n");
+  using small = await connect(port);
+  small.send(`${head}hello\n`);
+  expect(await small.line()).toBe("hello");
+  expect(await bytes()).toEqual([12, 12]);
+
+  const [, back] = await Promise.all([bulk.sendStream(count), bulk.read(count)]);
+  expect(back.text.length).toBe(count);
+  expect(await bytes()).toEqual([count + 12, count + 12]);
+
+  small.finish();
+  expect(await small.ended).toBe("eof");
+  await lb.lineOf({ from: "192.0.2.1" });
+  expect(await bytes()).toEqual([count + 12, count + 12]);
+  await lb.restartWorker(0);
+  expect((await bulk.read(1)).end).toBe("reset");
+  await lb.waitLog(({ event }) => event === "worker started again");
+  expect(await bytes()).toEqual([count + 12, count + 12]);
+  expect(await lb.metric("lb_backend_connections_ended_total", { backend: backend.address })).toBe(2);
+  expect(await lb.metric("lb_backend_sent_bytes_total")).toBe(count + 12);
+});
 
 test("process_* say of the process what the kernel says", async () => {
   using backend = await echo();

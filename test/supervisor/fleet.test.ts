@@ -3,7 +3,7 @@ import type { FromWorker, Plan, ToWorker, WorkerStart } from "../../src/messages
 import type { AccessLine } from "../../src/observe/access-line.ts";
 import { Arena, claim, claimed } from "../../src/shared/cells.ts";
 import { ClientTable } from "../../src/shared/clients.ts";
-import { LISTENER, WORKER } from "../../src/shared/counters.ts";
+import { BACKEND, LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { CLAIM, Ledger, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { END_CODES, ENDED_BY } from "../../src/core/ends.ts";
 import { monotonicMs } from "../../src/platform/clock.ts";
@@ -294,6 +294,7 @@ describe("a worker that dies", () => {
     const ends = LISTENER.ends + END_CODES.worker_lost * ENDED_BY.length + ENDED_BY.indexOf("lb");
     expect(listener!.counters[ends]).toBe(4);
     expect(start.counters[WORKER.ended]).toBe(4);
+    expect(backend!.counters[BACKEND.ended]).toBe(2);
     expect([...ledger.rowsInUse()]).toEqual([]);
     expect(said.find(({ event }) => event === "worker died")).toMatchObject({
       level: "error",
