@@ -102,6 +102,8 @@ export interface PoolStatus {
 export interface BackendStatus {
   name: string;
   address: string;
+  /** Whether it takes connections by order of an operator. */
+  state: "ready";
   up: boolean;
   weight: number;
   backup: boolean;
@@ -126,6 +128,7 @@ export interface BackendStatus {
   /** Connections that the backend ended with FIN and without a close_notify, where it speaks TLS. */
   tls_truncated: number;
   health: {
+    up: boolean;
     check: string;
     /** When it came up or went down last, RFC 3339. */
     since: string;

@@ -54,7 +54,9 @@ export function startAdmin(options: AdminOptions): Admin | { error: string } {
     // Says nothing of what went wrong: an error's text could hold anything.
     error: (error: unknown): Response => {
       failed?.(error);
-      return new Response("internal error, see the log\n", { status: 500, headers: { ...HEADERS, ...PLAIN } });
+      const response = problem(500, "internal error, see the log");
+      for (const [name, value] of Object.entries(HEADERS)) response.headers.set(name, value);
+      return response;
     },
   });
   if (typeof started === "string") return { error: `the admin endpoint cannot listen on ${started}` };
@@ -120,12 +122,12 @@ async function answer({ request, server, token, options }: Asked): Promise<Respo
     const refused = refusal(request, token, options.bind);
     if (refused !== null) return refused;
   }
-  if (found === undefined || found.match === null) return plain(404, NOT_FOUND);
+  if (found === undefined || found.match === null) return problem(404, NOT_FOUND);
   const { method } = found.route;
   // RFC 9110 section 9.3.2: HEAD is GET without the content, which Bun leaves out.
   if (request.method !== method && !(method === "GET" && request.method === "HEAD")) {
     const allow = method === "GET" ? "GET, HEAD" : method;
-    return plain(405, `only ${allow} is allowed here`, { Allow: allow });
+    return problem(405, `only ${allow} is allowed here`, { Allow: allow });
   }
   // A reload takes as long as it takes.
   if (method === "POST") server.timeout(request, 0);
@@ -133,20 +135,20 @@ async function answer({ request, server, token, options }: Asked): Promise<Respo
 }
 
 const NOT_FOUND =
-  "not found\n\nGET  /live\nGET  /ready\nGET  /ready/LISTENER\nGET  /metrics\nGET  /api/status\nPOST /api/reload\nPOST /api/workers/N/restart";
+  "there is GET /live, /ready, /ready/LISTENER, /metrics and /api/status, and POST /api/reload and /api/workers/N/restart";
 
 /** Why the one who asks gets no answer, or null if he gets one. */
 function refusal(request: Request, token: string | null, bind: BindEndpoint): Response | null {
   if (token !== null) {
     if (bears(request, token)) return null;
-    return plain(401, "a bearer token is required", { "WWW-Authenticate": 'Bearer realm="lb"' });
+    return problem(401, "a bearer token is required", { "WWW-Authenticate": 'Bearer realm="lb"' });
   }
   // Without a token it is the browser of somebody on this machine that a foreign page could send here. A name that it made
   // to mean 127.0.0.1 (DNS rebinding) shows in Host; and a form or a simple fetch cannot set a header of its own (CSRF).
   const host = request.headers.get("host");
-  if (!isOwnHost(host, bind)) return plain(403, "this Host is not answered: ask by IP address or localhost");
+  if (!isOwnHost(host, bind)) return problem(403, "this Host is not answered: ask by IP address or localhost");
   if (request.method !== "GET" && request.method !== "HEAD" && request.headers.get("x-lb-admin") !== "1") {
-    return plain(403, "the header X-Lb-Admin: 1 is required");
+    return problem(403, "the header X-Lb-Admin: 1 is required");
   }
   return null;
 }
@@ -186,7 +188,7 @@ function ready(snapshot: Snapshot): Response {
 // The process speaks for all its listeners: one that stops is ready on none of them.
 function listenerReady(snapshot: Snapshot, name: string): Response {
   const listener = snapshot.listeners.find((one) => one.name === name);
-  if (listener === undefined) return plain(404, `there is no listener ${JSON.stringify(name)}`);
+  if (listener === undefined) return problem(404, `there is no listener ${JSON.stringify(name)}`);
   const reasons = [...snapshot.not_ready, ...listener.not_ready];
   if (snapshot.ready && listener.ready) return plain(200, ["ready", ...reasons].join("\n"));
   return plain(503, ["not ready", ...reasons].join("\n"));
@@ -211,9 +213,24 @@ async function reloaded(reload: AdminOptions["reload"]): Promise<Response> {
 }
 
 function restarted(restartWorker: AdminOptions["restartWorker"], index: number): Response {
-  if (!restartWorker(index)) return json(404, { ok: false, message: `there is no worker ${index}` });
+  if (!restartWorker(index)) return problem(404, `there is no worker ${index}`);
   return json(200, { ok: true, message: `worker ${index} was ended and is started again` });
 }
+
+/** An error as RFC 9457 has it: `title` is that of the status, `detail` says what was wrong with this request. */
+function problem(status: number, detail: string, headers: Record<string, string> = {}): Response {
+  const body = `${JSON.stringify({ type: "about:blank", title: TITLES[status], status, detail }, null, 2)}\n`;
+  return new Response(body, { status, headers: { "Content-Type": "application/problem+json", ...headers } });
+}
+
+/** RFC 9110 section 15. */
+const TITLES: Record<number, string> = {
+  401: "Unauthorized",
+  403: "Forbidden",
+  404: "Not Found",
+  405: "Method Not Allowed",
+  500: "Internal Server Error",
+};
 
 function plain(status: number, text: string, headers: Record<string, string> = {}): Response {
   return new Response(`${text}\n`, { status, headers: { ...PLAIN, ...headers } });

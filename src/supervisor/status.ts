@@ -162,6 +162,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: HealthC
   return {
     name: backend.name,
     address: backend.address,
+    state: "ready",
     up: backend.up,
     weight: backend.config.weight,
     backup: backend.config.backup,
@@ -185,6 +186,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: HealthC
     ended: sum(BACKEND.ended),
     tls_truncated: sum(BACKEND.tlsTruncated),
     health: {
+      up: backend.up,
       check: pool.config.health.type,
       since: new Date(facts?.sinceMs ?? Date.now()).toISOString(),
       checks: { success: facts?.success ?? 0, failure: facts?.failure ?? 0 },

@@ -136,6 +136,23 @@ test("a worker that is blocked shows while it is, and has been late afterwards",
   await eventually("the block is over", async () => (await blocked()) < 1);
 });
 
+test("the status has for each backend the state that an operator gave it and what its checks say", async () => {
+  using backend = await echo();
+  await using lb = await startLb(config(await freePort(), backend.address));
+  const { name, backends } = (await lb.status()).pools[0]!;
+  expect(name).toBe("app");
+  expect(backends).toMatchObject([
+    {
+      name: backend.address,
+      address: backend.address,
+      state: "ready",
+      weight: 1,
+      health: { up: true, last_error: null },
+    },
+  ]);
+  expect(Date.parse(backends[0]!.health.since)).toBeGreaterThan(0);
+});
+
 const hasPromtool = spawnSync("promtool", ["--version"]).status === 0;
 test.skipIf(!hasPromtool)("promtool has no complaint about the whole page (needs promtool)", async () => {
   using backend = await echo();

@@ -111,6 +111,12 @@ async function ask(
   return { status: Number(statusLine.split(" ")[1]), headers: new Map(pairs), body: rest.join("\r\n\r\n") };
 }
 
+/** The body of an answer that is a problem (RFC 9457). */
+function problemOf(answer: { headers: Map<string, string>; body: string }): unknown {
+  expect(answer.headers.get("content-type")).toBe("application/problem+json");
+  return JSON.parse(answer.body);
+}
+
 describe("the admin endpoint", () => {
   test("is alive while it can answer, ready or not", async () => {
     snapshot.ready = false;
@@ -230,11 +236,36 @@ describe("the admin endpoint", () => {
     expect(restarted).toEqual([1]);
   });
 
+  test("says what is wrong with a request as application/problem+json", async () => {
+    const admin = started();
+    const problems: Record<string, object> = {
+      "GET /nothing": { status: 404, title: "Not Found" },
+      "GET /ready/none": { status: 404, detail: 'there is no listener "none"' },
+      "POST /live": { status: 405, detail: "only GET, HEAD is allowed here" },
+      "POST /api/reload": { status: 403, detail: "the header X-Lb-Admin: 1 is required" },
+    };
+    for (const [line, problem] of Object.entries(problems))
+      expect(problemOf(await ask(admin, line))).toMatchObject(problem);
+    const order = { headers: { "X-Lb-Admin": "1" } };
+    expect(problemOf(await ask(admin, "POST /api/workers/7/restart", order))).toMatchObject({
+      status: 404,
+      detail: "there is no worker 7",
+    });
+    const guarded = started("127.0.0.1:0", TOKEN);
+    expect(problemOf(await ask(guarded, "GET /metrics"))).toMatchObject({ status: 401, title: "Unauthorized" });
+  });
+
   test("keeps what went wrong inside to the log", async () => {
     const admin = started();
     reload = () => Promise.reject(new Error(`secret ${TOKEN}`));
     const answer = await ask(admin, "POST /api/reload", { headers: { "X-Lb-Admin": "1" } });
-    expect(answer).toMatchObject({ status: 500, body: "internal error, see the log\n" });
+    expect(problemOf(answer)).toEqual({
+      type: "about:blank",
+      title: "Internal Server Error",
+      status: 500,
+      detail: "internal error, see the log",
+    });
+    expect(answer.body).not.toContain(TOKEN);
     expect(answer.headers.get("cache-control")).toBe("no-store");
     expect(failures).toEqual([expect.objectContaining({ message: `secret ${TOKEN}` })]);
     snapshot = null as unknown as Snapshot;

@@ -99,6 +99,7 @@ function filledBackend(name: string, address: string): BackendStatus {
   return {
     name,
     address,
+    state: "ready",
     up: true,
     weight: 3,
     backup: false,
@@ -110,6 +111,12 @@ function filledBackend(name: string, address: string): BackendStatus {
     bytes_out: 222,
     ended: 8,
     tls_truncated: 1,
-    health: { check: "tcp", since: "2026-01-02T03:04:06.000Z", checks: { success: 20, failure: 3 }, last_error: null },
+    health: {
+      up: true,
+      check: "tcp",
+      since: "2026-01-02T03:04:06.000Z",
+      checks: { success: 20, failure: 3 },
+      last_error: null,
+    },
   };
 }
