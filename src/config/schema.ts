@@ -387,7 +387,7 @@ const pool = section({
   resolve: row(
     duration({ least: 10 }),
     "30s",
-    "Interval of DNS lookups. If a lookup fails, the last good answer stays in use.",
+    "Interval of DNS lookups. If a lookup fails, the last good answer stays in use. Names are looked up in /etc/hosts and by DNS as /etc/resolv.conf says (name servers, search domains, ndots), not by other modules of nsswitch.conf such as mDNS or LDAP. A name without an address yet is tried every 2s.",
   ),
   connect_timeout: row(duration(), "3s", "Timeout of one connection attempt."),
   retries: row(

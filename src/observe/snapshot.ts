@@ -96,6 +96,8 @@ export interface TlsStatus {
 export interface PoolStatus {
   name: string;
   balance: string;
+  /** Names of backends that have had no address yet. */
+  unresolved: string[];
   backends: BackendStatus[];
 }
 

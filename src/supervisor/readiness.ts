@@ -1,5 +1,6 @@
 // Whether clients should be sent here: /ready speaks of the process, /ready/LISTENER of the pools behind one listener. A pool
 // without a backend makes its listeners not ready, never the process: other listeners still serve.
+import type { PoolConfig } from "../config/schema.ts";
 import type { ListenerRecord, PoolRecord } from "./registry.ts";
 
 /** Workers start again within milliseconds, and connections wait in the accept queue meanwhile. */
@@ -24,10 +25,14 @@ export interface ListenerReadiness {
   not_ready: string[];
 }
 
+/** The names of a pool that have had no address yet. */
+export type Unresolved = (pool: PoolConfig) => string[];
+
 /** What is known of the pools that a listener can route to. */
 export function listenerReadiness(
   { config }: Pick<ListenerRecord, "config">,
   pools: readonly PoolRecord[],
+  unresolved: Unresolved,
 ): ListenerReadiness {
   const names = new Set(config.routes.map(({ pool }) => pool));
   if (config.pool !== null) names.add(config.pool);
@@ -36,7 +41,11 @@ export function listenerReadiness(
   const without = reached.filter((pool) => !takesConnections(pool));
   return {
     ready: without.length < reached.length,
-    not_ready: without.map(({ name }) => `pool ${name} has no backend up`),
+    not_ready: without.map(({ name, config: pool }) => {
+      const names = unresolved(pool);
+      const waiting = names.length === 0 ? "" : `, and waits for the address of ${names.join(", ")}`;
+      return `pool ${name} has no backend up${waiting}`;
+    }),
   };
 }
 

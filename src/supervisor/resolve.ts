@@ -1,19 +1,29 @@
-// Names of backends to addresses: looked up before a pool is used and again at its interval. A look-up that fails, or that
-// answers nothing, keeps the last good answer.
-import { lookup } from "node:dns/promises";
-import { parseAddress, type Address } from "../core/address.ts";
+// Names of backends to addresses: looked up before a pool is used and again at its interval. A look-up that fails, or that is
+// not answered yet, keeps the last good answer. An answer counts whenever it comes.
+import type { Address } from "../core/address.ts";
 import type { PoolConfig } from "../config/schema.ts";
 import type { Log } from "./log.ts";
+import { lookUp as systemLookup } from "./lookup.ts";
 
-/** A look-up that takes longer has failed. */
-export const LOOKUP_TIMEOUT_MS = 5000;
+/** A start or a reload waits so long for the names that are new in it. */
+export const LEARN_MS = 5000;
+/** A name that has never had an address is asked for so often, where its pool's interval is longer. */
+export const RETRY_MS = 2000;
+/** Names whose answer is kept although no config in force has them any more. */
+export const KEPT_MAX = 1024;
 
-/** The system's answer for a name: its addresses in a stable order. Fails with the reason as text. */
+/** The addresses of a name in a stable order. Fails with the reason as text. */
 export type Lookup = (host: string) => Promise<Address[]>;
 
 export class Resolver {
+  /** The last good answer for a name; the latest answer is last. */
   readonly #known = new Map<string, readonly Address[]>();
   readonly #failing = new Set<string>();
+  /** Look-ups under way: one for a name, however slow. */
+  readonly #asked = new Map<string, Promise<void>>();
+  /** The names that are followed, with the pools that have them. */
+  #followed = new Map<string, string[]>();
+  #onAnswer: (pool: string) => void = () => undefined;
   readonly #timers: ReturnType<typeof setInterval>[] = [];
   readonly #log: Log;
   readonly #lookup: Lookup;
@@ -26,68 +36,85 @@ export class Resolver {
   /** The last good answer for a name, empty if there never was one. */
   readonly addresses = (host: string): readonly Address[] => this.#known.get(host) ?? [];
 
-  /** Looks up the names of these pools that are not known yet. */
+  /** The names of a pool that have had no address yet. */
+  readonly missing = (pool: PoolConfig): string[] => namesOf(pool).filter((host) => !this.#known.has(host));
+
+  /** Looks up the names of these pools that are not followed, or have no address yet. Waits for them, but not for ever. */
   async learn(pools: readonly PoolConfig[]): Promise<void> {
-    const unknown = new Set(pools.flatMap(namesOf).filter((host) => !this.#known.has(host)));
-    await Promise.all([...unknown].map((host) => this.#look(host)));
+    const hosts = new Set(pools.flatMap(namesOf).filter((host) => !this.#known.has(host) || !this.#followed.has(host)));
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, LEARN_MS);
+    await Promise.race([Promise.all([...hosts].map((host) => this.#look(host))), late.promise]);
+    clearTimeout(timer);
+    for (const host of hosts) if (this.#asked.has(host)) this.#fails(host, `no answer within ${LEARN_MS / 1000} s`);
   }
 
-  /** From now on looks up the names of these pools at their intervals, and tells of each pool that was looked up. */
+  /**
+   * From now on looks up the names of these pools at their intervals. Tells of each pool with names now, since an answer may
+   * have come after its addresses were asked for, and whenever one of its names has answered.
+   */
   follow(pools: readonly PoolConfig[], onAnswer: (pool: string) => void): void {
     this.stop();
+    this.#onAnswer = onAnswer;
     for (const pool of pools) {
-      const names = namesOf(pool);
-      if (names.length === 0) continue;
-      let asking = false;
-      const again = async (): Promise<void> => {
-        // A slow answer may take longer than the interval: one question at a time.
-        if (asking) return;
-        asking = true;
-        await Promise.all(names.map((host) => this.#look(host)));
-        asking = false;
-        onAnswer(pool.name);
-      };
-      this.#timers.push(setInterval(() => void again(), pool.resolve));
+      const names = new Set(namesOf(pool));
+      if (names.size === 0) continue;
+      for (const host of names) this.#followed.set(host, [...(this.#followed.get(host) ?? []), pool.name]);
+      this.#timers.push(setInterval(() => this.#lookAll(names), pool.resolve));
     }
-    const names = new Set(pools.flatMap(namesOf));
-    for (const host of this.#known.keys()) if (!names.has(host)) this.#known.delete(host);
+    if (this.#followed.size > 0) this.#timers.push(setInterval(() => this.#lookAll(this.#unanswered()), RETRY_MS));
+    this.#forget();
+    for (const pool of new Set([...this.#followed.values()].flat())) onAnswer(pool);
   }
 
   stop(): void {
     for (const timer of this.#timers.splice(0)) clearInterval(timer);
+    this.#followed = new Map();
+    this.#onAnswer = () => undefined;
   }
 
-  async #look(host: string): Promise<void> {
+  *#unanswered(): Generator<string> {
+    for (const host of this.#followed.keys()) if (!this.#known.has(host)) yield host;
+  }
+
+  #lookAll(hosts: Iterable<string>): void {
+    for (const host of hosts) void this.#look(host);
+  }
+
+  #look(host: string): Promise<void> {
+    const asked = this.#asked.get(host) ?? this.#ask(host).finally(() => this.#asked.delete(host));
+    this.#asked.set(host, asked);
+    return asked;
+  }
+
+  async #ask(host: string): Promise<void> {
     try {
-      const addresses = await withTimeout(this.#lookup(host));
-      if (addresses.length === 0) throw new Error("no address");
+      const addresses = await this.#lookup(host);
+      if (addresses.length === 0) throw new Error("it has no address");
+      this.#known.delete(host);
       this.#known.set(host, addresses);
       if (this.#failing.delete(host)) this.#log.info("name resolves again", { host });
+      for (const pool of this.#followed.get(host) ?? []) this.#onAnswer(pool);
     } catch (error) {
-      if (this.#failing.has(host)) return;
-      this.#failing.add(host);
-      const kept = this.addresses(host).length;
-      this.#log.warn("name does not resolve", { host, error: String((error as Error).message), addresses_kept: kept });
+      this.#fails(host, (error as Error).message);
     }
+  }
+
+  // Said once, until it answers again.
+  #fails(host: string, error: string): void {
+    if (this.#failing.has(host)) return;
+    this.#failing.add(host);
+    this.#log.warn("name does not resolve", { host, error, addresses_kept: this.addresses(host).length });
+  }
+
+  // A config may come back whose names do not answer then.
+  #forget(): void {
+    const spare = [...this.#known.keys()].filter((host) => !this.#followed.has(host));
+    for (const host of spare.slice(0, Math.max(0, spare.length - KEPT_MAX))) this.#known.delete(host);
+    for (const host of this.#failing) if (!this.#followed.has(host)) this.#failing.delete(host);
   }
 }
 
 function namesOf(pool: PoolConfig): string[] {
   return pool.backends.flatMap(({ endpoint }) => (endpoint.kind === "name" ? [endpoint.host] : []));
-}
-
-async function systemLookup(host: string): Promise<Address[]> {
-  const answers = await lookup(host, { all: true });
-  const texts = [...new Set(answers.map(({ address }) => address))].sort();
-  return texts.map(parseAddress).filter((address) => address !== null);
-}
-
-async function withTimeout<T>(promise: Promise<T>): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error("timed out")), LOOKUP_TIMEOUT_MS);
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

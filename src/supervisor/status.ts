@@ -24,7 +24,7 @@ import {
 } from "../shared/counters.ts";
 import type { Fleet, WorkerSeat } from "./fleet.ts";
 import type { HealthChecks } from "./health.ts";
-import { listenerReadiness, processNotReady, type Phase } from "./readiness.ts";
+import { listenerReadiness, processNotReady, type Phase, type Unresolved } from "./readiness.ts";
 import type { BackendRecord, ListenerRecord, PoolRecord, Registry } from "./registry.ts";
 
 export interface StatusSources {
@@ -41,10 +41,12 @@ export interface StatusSources {
   registry: Registry;
   fleet: Fleet;
   health: HealthChecks;
+  /** The names of a pool that have had no address yet. */
+  unresolved: Unresolved;
 }
 
 export function takeSnapshot(sources: StatusSources): Snapshot {
-  const { registry, fleet, health, reloads } = sources;
+  const { registry, fleet, health, unresolved, reloads } = sources;
   const notReady = processNotReady(sources.phase, fleet.seats);
   return {
     version: sources.version,
@@ -65,8 +67,8 @@ export function takeSnapshot(sources: StatusSources): Snapshot {
     process: processFigures(),
     access_log_lines_lost: sources.logLinesLost,
     workers: [...fleet.seats, ...fleet.retiring].map(workerStatus),
-    listeners: registry.listeners.map((listener) => listenerStatus(listener, registry.pools)),
-    pools: registry.pools.map((pool) => poolStatus(pool, health)),
+    listeners: registry.listeners.map((listener) => listenerStatus(listener, registry.pools, unresolved)),
+    pools: registry.pools.map((pool) => poolStatus(pool, health, unresolved(pool.config))),
   };
 }
 
@@ -99,7 +101,11 @@ function sumOf(counters: Float64Array, size: number): (cell: number) => number {
   };
 }
 
-function listenerStatus(listener: ListenerRecord, pools: readonly PoolRecord[]): ListenerStatus {
+function listenerStatus(
+  listener: ListenerRecord,
+  pools: readonly PoolRecord[],
+  unresolved: Unresolved,
+): ListenerStatus {
   const { name, config, open, counters } = listener;
   const sum = sumOf(counters, LISTENER.size);
   const ends = END_NAMES.flatMap((end, code) =>
@@ -109,7 +115,7 @@ function listenerStatus(listener: ListenerRecord, pools: readonly PoolRecord[]):
     name,
     bind: config.bind.map(formatEndpoint),
     pool: config.pool,
-    ...listenerReadiness(listener, pools),
+    ...listenerReadiness(listener, pools, unresolved),
     open: claimed(open),
     max_connections: config.max_connections,
     accepted: sum(LISTENER.accepted),
@@ -148,10 +154,11 @@ export function daysLeft(epochMs: number): number {
   return (epochMs - Date.now()) / 86_400_000;
 }
 
-function poolStatus(pool: PoolRecord, health: HealthChecks): PoolStatus {
+function poolStatus(pool: PoolRecord, health: HealthChecks, unresolved: string[]): PoolStatus {
   return {
     name: pool.name,
     balance: pool.config.balance,
+    unresolved,
     backends: pool.backends.map((backend) => backendStatus(backend, pool, health)),
   };
 }

@@ -331,6 +331,7 @@ export class Supervisor {
       registry: this.#registry,
       fleet: this.#fleet,
       health: this.#health,
+      unresolved: this.#resolver.missing,
     });
   }
 

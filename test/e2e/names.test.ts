@@ -87,4 +87,69 @@ describe("names", () => {
     await eventually("a is there", async () => (await ask(port)) === "a");
     expect((await lb.ready("web")).status).toBe(200);
   });
+
+  test("that no server answers keep neither the log nor the other names waiting", async (context) => {
+    using a = await tagged("a");
+    const [server, port] = [await silentServer(), await freePort()];
+    if (server === null) return context.skip("port 53 is not to be had");
+    await using _server = server;
+    await using hosts = await hostsFile(`nameserver ${server.address}\noptions timeout:30\n`);
+    if (hosts.trouble !== null) context.skip(hosts.trouble);
+    await hosts.write("127.0.0.1 app.test");
+    const toml = (more: string): string => `
+      [listeners.web]
+      bind = "127.0.0.1:${port}"
+      pool = "app"
+      [pools.app]
+      backends = ["app.test:${a.port}"]
+      resolve = "1s"
+      ${more}
+    `;
+    const slow = `
+      [listeners.slow]
+      bind = "127.0.0.1:${await freePort()}"
+      pool = "slow"
+      [pools.slow]
+      backends = [${Array.from({ length: 8 }, (_, i) => `"silent${i}.test:1"`).join(", ")}]
+      resolve = "1s"
+    `;
+    await using lb = await startLb(toml(""), { wrapper: hosts.wrapper });
+    const reload = lb.reload(toml(slow));
+    await eventually("the silent server is asked", () => server.asked > 0);
+    // The reload waits for the names, and is over within seconds all the same; the log is written meanwhile.
+    expect(await ask(port)).toBe("a");
+    await lb.waitLine(({ end }) => end !== "");
+    expect((await lb.status()).config.generation).toBe(1);
+    expect(await reload).toMatchObject({ ok: true });
+    expect((await lb.ready("slow")).text).toContain("waits for the address of silent0.test, silent1.test");
+    expect(await lb.ready("web")).toMatchObject({ status: 200 });
+    // A name that is in the hosts file has its address, although all the others are silent.
+    await hosts.write("127.0.0.1 app.test", "127.0.0.1 other.test");
+    expect(await lb.reload(toml(slow).replace("app.test", "other.test"))).toMatchObject({ ok: true });
+    expect(await ask(port)).toBe("a");
+    // What it knew of a name counts while nobody says otherwise, also when the name was gone from the config for a while.
+    await hosts.write("127.0.0.1 other.test");
+    expect(await lb.reload(toml(slow))).toMatchObject({ ok: true });
+    expect(await ask(port)).toBe("a");
+  });
 });
+
+/** A name server that answers nothing, or null where this machine lets nobody have its port. */
+async function silentServer() {
+  const server = { address: "127.0.7.53", asked: 0 };
+  try {
+    const socket = await Bun.udpSocket({
+      hostname: server.address,
+      port: 53,
+      socket: { data: () => void server.asked++ },
+    });
+    return Object.assign(server, {
+      [Symbol.asyncDispose]: () => {
+        socket.close();
+        return Promise.resolve();
+      },
+    });
+  } catch {
+    return null;
+  }
+}

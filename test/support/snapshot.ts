@@ -82,13 +82,14 @@ export function filledSnapshot(): Snapshot {
       {
         name: "app",
         balance: "round_robin",
+        unresolved: [],
         backends: [
           filledBackend("app.example:80", "10.0.0.1:80"),
           filledBackend("app.example:80", "10.0.0.2:80"),
           { ...filledBackend("big", "unix:/run/app.sock"), up: false },
         ],
       },
-      { name: "empty", balance: "least_connections", backends: [] },
+      { name: "empty", balance: "least_connections", unresolved: [], backends: [] },
     ],
   };
 }
