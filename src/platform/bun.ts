@@ -122,6 +122,16 @@ export interface TlsHandler<Data> extends SocketHandler<Data, "uint8array"> {
 }
 
 /**
+ * Whether an error that the `error` handler of a TLS socket is given is the connection's own fault: the runtime names such a
+ * fault like an errno and numbers it (EPROTO with BoringSSL's reason). The handler is also given what another handler of the
+ * socket throws, which has no code, or one such as ERR_INVALID_ARG_TYPE, and no number.
+ */
+export function isConnectionFault(error: Error): boolean {
+  const { code, errno } = error as { code?: unknown; errno?: unknown };
+  return typeof code === "string" && /^E[A-Z0-9]+$/.test(code) && typeof errno === "number";
+}
+
+/**
  * Turns an accepted socket into a TLS server that has read `bytes` already, at any point of its life. The handlers'
  * `open` comes before this returns, and `handshake` may. The socket itself is dead afterwards; a twin of it goes on
  * hearing the ciphertext, with `twin` as its data.

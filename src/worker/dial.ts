@@ -2,7 +2,7 @@
 // picks another. The deadline of an attempt is the connection's timer.
 import type { Socket, SocketHandler } from "bun";
 import type { End } from "../core/ends.ts";
-import { upgradeToClient, type TlsFacts, type TlsHandler } from "../platform/bun.ts";
+import { isConnectionFault, upgradeToClient, type TlsFacts, type TlsHandler } from "../platform/bun.ts";
 import { Connector, isSelfConnected, NO_DESCRIPTOR } from "../platform/connector.ts";
 import { errnoName } from "../platform/libc.ts";
 import { faultOf } from "../platform/tls-client.ts";
@@ -151,7 +151,7 @@ function greet(connection: Connection, backend: Backend, pool: Pool, socket: Soc
 }
 
 /** The table of handlers for sockets to backends that speak TLS. */
-const tlsBackendEvents: TlsHandler<Connection> = {
+export const tlsBackendEvents: TlsHandler<Connection> = {
   ...backendEvents,
   open: (socket) => securing(socket.data, socket),
   // Before the handshake is done there is nothing to hear but its end.
@@ -190,11 +190,10 @@ function tlsFailed(socket: Socket<Connection>, reason: string): void {
     attemptFailed(connection, TLS_FAILED + reason);
 }
 
-// Both what TLS meets on its way and what a handler of ours throws comes here; only the former has a code.
+// Faults of the connection come here, and so does what a handler of ours throws.
 function tlsErred(socket: Socket<Connection>, error: Error): void {
-  const { code } = error as { code?: unknown };
-  if (typeof code !== "string") socket.data.plane.crash(error);
-  if (socket.data.phase === "dialing") tlsFailed(socket, faultOf(error) ?? code);
+  if (!isConnectionFault(error)) socket.data.plane.crash(error);
+  if (socket.data.phase === "dialing") tlsFailed(socket, faultOf(error) ?? "failed");
   else if (socket === socket.data.backendSocket) socket.data.finish("reset", "backend", "tls");
 }
 

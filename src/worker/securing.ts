@@ -2,7 +2,7 @@
 // such, where nothing of the client has a say before the handshake (Listener.acceptsTls), else adopted with the context that
 // the ClientHello chose.
 import type { Socket } from "bun";
-import { upgradeToServer, type TlsFacts, type TlsHandler } from "../platform/bun.ts";
+import { isConnectionFault, upgradeToServer, type TlsFacts, type TlsHandler } from "../platform/bun.ts";
 import { endedUnheard } from "../platform/sockets.ts";
 import type { TlsFailure } from "../shared/counters.ts";
 import { HANDSHAKE_BUCKETS_MS, LISTENER, TLS_FAILURES } from "../shared/counters.ts";
@@ -113,9 +113,9 @@ function reasonOf(error: Error | null): TlsFailure {
   return REASONS.find(([pattern]) => pattern.test(message))?.[1] ?? "other";
 }
 
-// Both what TLS meets on its way and what a handler of ours throws comes here; only the former has a code.
+// Faults of the connection come here, and so does what a handler of ours throws.
 function tlsFailed(connection: Connection, error: Error): void {
-  if (typeof (error as { code?: unknown }).code !== "string") connection.plane.crash(error);
+  if (!isConnectionFault(error)) connection.plane.crash(error);
   if (connection.phase === "securing") {
     const reason = reasonOf(error);
     countFailure(connection, reason);

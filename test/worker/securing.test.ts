@@ -1,0 +1,140 @@
+// Who is to blame for an error on a TLS socket: the peer, or a handler of ours. The product's tables of handlers run on real
+// TLS sockets.
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { connect as connectTcp, createServer } from "node:net";
+import { connect as connectTls, createServer as createTlsServer, createSecureContext } from "node:tls";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { adoptConnecting, listenOnDescriptor, upgradeToClient, type TlsContext } from "../../src/platform/bun.ts";
+import { beginConnect, duplicate, localAddress, sockaddr } from "../../src/platform/sockets.ts";
+import type { Connection } from "../../src/worker/connection.ts";
+import { tlsBackendEvents } from "../../src/worker/dial.ts";
+import { tlsClientEvents } from "../../src/worker/securing.ts";
+import { endpoint, listenAt } from "../support/endpoints.ts";
+import { calledAfterEach } from "../support/set-up.ts";
+
+const file = (name: string): string => readFileSync(join(import.meta.dirname, "../config/fixtures", name), "utf8");
+const CERT = file("site.pem");
+const KEY = file("site.key");
+const secureContext = createSecureContext({ cert: CERT, key: KEY }).context as TlsContext;
+
+const atEnd = calledAfterEach();
+
+/** The data of a socket, of which the handlers see no more than this: a connection that relays. */
+class Relaying {
+  readonly said = Promise.withResolvers<string>();
+  readonly phase = "relaying";
+  readonly plane = { crash: (error: Error): void => this.said.resolve(`crash: ${error.message}`) };
+  backendSocket: unknown = null;
+  finish(end: string, by: string, error: string): void {
+    this.said.resolve(`${end} ${by} ${error}`);
+  }
+  // As a handler with a fault of its own: Buffer.from throws ERR_INVALID_ARG_TYPE.
+  clientData(): void {
+    Buffer.from(5 as never);
+  }
+  backendData(): void {
+    Buffer.from(5 as never);
+  }
+  clientEnded(): void {}
+  clientClosed(): void {}
+  clientDrained(): void {}
+  backendEnded(): void {}
+  backendClosed(): void {}
+  backendDrained(): void {}
+  get asData(): Connection {
+    return this as unknown as Connection;
+  }
+}
+
+/** A TCP relay that, once told to, spoils the last byte of each chunk that comes from `side`. */
+async function spoiling(port: number, side: "client" | "server"): Promise<{ port: number; spoil: () => void }> {
+  let armed = false;
+  const spoiled = (chunk: Buffer): Buffer => {
+    if (armed) chunk[chunk.length - 1]! ^= 1;
+    return chunk;
+  };
+  const server = createServer((near) => {
+    const far = connectTcp(port, "127.0.0.1");
+    atEnd.push(() => [near, far].forEach((socket) => socket.destroy()));
+    for (const socket of [near, far]) socket.on("error", () => undefined);
+    near.on("data", (chunk: Buffer) => far.write(side === "client" ? spoiled(chunk) : chunk));
+    far.on("data", (chunk: Buffer) => near.write(side === "server" ? spoiled(chunk) : chunk));
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  atEnd.push(() => server.close());
+  return { port: (server.address() as { port: number }).port, spoil: () => (armed = true) };
+}
+
+const FAULTS = [
+  ["a throw of our own, with an ERR_ code", false, /^crash: The first argument must be of type string/],
+  ["a record that is spoiled", true, /^reset (client|backend) tls$/],
+] as const;
+
+describe.each(FAULTS)("%s", (_, spoils, verdict) => {
+  test("on a client's socket", async () => {
+    const data = new Relaying();
+    const fd = listenAt("127.0.0.1:0", 16);
+    const name = new Int32Array(5);
+    const again = duplicate(fd) as number;
+    localAddress(again, name, 0);
+    const listener = listenOnDescriptor(
+      fd,
+      data.asData,
+      { ...tlsClientEvents, open: () => undefined, handshake: () => undefined } as never,
+      { secureContext, ALPNProtocols: "", requestCert: false, rejectUnauthorized: false },
+    );
+    atEnd.push(() => listener.stop(true));
+    const relay = await spoiling(name[4]!, "client");
+    const peer = connectTls({ port: relay.port, host: "127.0.0.1", rejectUnauthorized: false });
+    atEnd.push(() => void peer.destroy());
+    peer.on("error", () => undefined);
+    await once(peer, "secureConnect");
+    if (spoils) relay.spoil();
+    peer.write("ping");
+    expect(await data.said.promise).toMatch(verdict);
+  });
+
+  test("on a backend's socket", async () => {
+    const data = new Relaying();
+    const server = createTlsServer({ cert: CERT, key: KEY }, (socket) => {
+      socket.on("error", () => undefined);
+      socket.on("data", () => {
+        if (spoils) relay.spoil();
+        socket.write("pong");
+      });
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    atEnd.push(() => server.close());
+    const relay = await spoiling((server.address() as { port: number }).port, "server");
+    let begun = false;
+    const plain = {
+      binaryType: "uint8array" as const,
+      open: () => undefined,
+      data: () => undefined,
+      close: () => undefined,
+      drain: (socket: never) => {
+        if (begun) return;
+        begun = true;
+        upgradeToClient<Connection>(socket, {
+          tls: { secureContext, ALPNProtocols: "", rejectUnauthorized: false, serverName: "www.example.com" },
+          data: data.asData,
+          twin: data.asData,
+          handlers: {
+            ...tlsBackendEvents,
+            open: (secure) => {
+              data.backendSocket = secure;
+              atEnd.push(() => secure.terminate());
+            },
+            handshake: (secure) => void secure.write("ping"),
+          },
+        });
+      },
+    };
+    adoptConnecting(beginConnect(sockaddr(endpoint(`127.0.0.1:${relay.port}`)), null), data.asData, plain as never);
+    expect(await data.said.promise).toMatch(verdict);
+  });
+});
