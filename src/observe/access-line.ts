@@ -16,6 +16,8 @@ export interface AccessLine {
   /** The name that the client asked for in TLS, and the version that was spoken with it. */
   sni: string;
   tls: string;
+  /** The subject's common name in the client's certificate. */
+  clientCert: string;
   connectMs: number;
   durationMs: number;
   bytesIn: number;
@@ -40,6 +42,7 @@ function asJson(line: AccessLine): string {
   if (line.backend !== "") text += `,"backend":${JSON.stringify(line.backend)}`;
   if (line.sni !== "") text += `,"sni":${JSON.stringify(line.sni)}`;
   if (line.tls !== "") text += `,"tls":"${line.tls}"`;
+  if (line.clientCert !== "") text += `,"client_cert":${JSON.stringify(line.clientCert)}`;
   if (line.connectMs >= 0) text += `,"connect_ms":${milliseconds(line.connectMs)}`;
   text += `,"duration_ms":${milliseconds(line.durationMs)},"bytes_in":${line.bytesIn},"bytes_out":${line.bytesOut}`;
   text += `,"retries":${line.retries},"worker":${line.worker},"end":"${line.end}","end_by":"${line.endBy}"`;
@@ -54,6 +57,7 @@ function asText(line: AccessLine): string {
   if (line.backend !== "") text += ` backend=${word(line.backend)}`;
   if (line.sni !== "") text += ` sni=${word(line.sni)}`;
   if (line.tls !== "") text += ` tls=${line.tls}`;
+  if (line.clientCert !== "") text += ` client_cert=${word(line.clientCert)}`;
   if (line.connectMs >= 0) text += ` connect_ms=${milliseconds(line.connectMs)}`;
   text += ` duration_ms=${milliseconds(line.durationMs)} bytes_in=${line.bytesIn} bytes_out=${line.bytesOut}`;
   text += ` retries=${line.retries} worker=${line.worker} end=${line.end} end_by=${line.endBy}`;
@@ -82,6 +86,20 @@ function milliseconds(ms: number): number {
 export function word(value: string): string {
   if (/^[^\s"=\p{Cc}]+$/u.test(value)) return value;
   return JSON.stringify(value).replace(/\p{Cc}/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+/** The longest name of a client's certificate in the log, in characters; X.520 allows a common name 64. */
+export const CLIENT_CERT_CHARACTERS_MAX = 256;
+
+/**
+ * A name that somebody outside has chosen, as the log shows it: what is not printed, or changes how a line looks (controls,
+ * marks of direction, line separators), becomes "?", and what is too long ends with "...".
+ */
+export function printableName(name: string): string {
+  const text = name.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "?");
+  return text.length <= CLIENT_CERT_CHARACTERS_MAX
+    ? text
+    : `${text.slice(0, CLIENT_CERT_CHARACTERS_MAX).toWellFormed()}...`;
 }
 
 /** A client's address as the log shows it; `at` is where its five words begin. All zeros is a unix socket's. */

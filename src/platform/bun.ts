@@ -114,6 +114,8 @@ export interface TlsFacts {
   /** The name that the client asked for, on a server's socket. */
   getServername(): string | null | undefined;
   setSession(session: Uint8Array): void;
+  /** With false the chain hangs on `issuerCertificate`; without an argument there is no chain. */
+  getPeerCertificate(abbreviated: boolean): unknown;
 }
 
 /** The handlers of a TLS socket: `session` comes with each ticket that a server gives. */

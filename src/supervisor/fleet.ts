@@ -338,6 +338,7 @@ export class WorkerSeat {
       peer: words[at + ROW.proxied] === 1 ? clientText(words, at + ROW.peer) : "",
       sni: "",
       tls: "",
+      clientCert: "",
       pool: registry.poolById.get(words[at + ROW.pool]!)?.name ?? "",
       backend: backend?.name ?? "",
       connectMs: -1,

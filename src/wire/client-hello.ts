@@ -2,6 +2,7 @@
 // decrypted, and no more is judged than what has to be understood; the server judges the rest.
 import { parseAddress } from "../core/address.ts";
 import { latin1 } from "./latin1.ts";
+import { ALERTS, type AlertDescription } from "./tls-records.ts";
 
 /** The longest ClientHello, with the four bytes before it. With post-quantum key shares one has about 1,800. */
 export const HELLO_HANDSHAKE_BYTES_MAX = 16384;
@@ -29,7 +30,8 @@ export type HelloAnswer =
   | { is: "hello"; hello: ClientHello }
   /** The first bytes are not those of a TLS handshake: another protocol, or SSL 2. */
   | { is: "not_tls" }
-  | { is: "bad"; why: string };
+  /** `alert` is what the client is to be told. */
+  | { is: "bad"; why: string; alert: AlertDescription };
 
 /** The answer to the bytes, all that have arrived. Where they come in pieces, a HelloReader does not begin anew each time. */
 export function parseClientHello(bytes: Uint8Array): HelloAnswer {
@@ -104,7 +106,7 @@ export class HelloReader {
       this.#recordLeft -= taken;
       this.#at = end;
       if (this.#needed > 0 && this.#gathered + this.#recordLeft > this.#needed) {
-        return bad("the record does not end with the ClientHello");
+        return bad("the record does not end with the ClientHello", ALERTS.unexpectedMessage);
       }
       if (this.#needed > 0 && this.#gathered === this.#needed) return readHello(this.#message());
       if (this.#recordLeft > 0) return MORE;
@@ -117,13 +119,16 @@ export class HelloReader {
     const at = this.#at;
     const arrived = this.#length - at;
     const first = this.#records === 0;
-    if (arrived > 0 && bytes[at] !== HANDSHAKE) return first ? NOT_TLS : bad("another record amid the ClientHello");
+    if (arrived > 0 && bytes[at] !== HANDSHAKE)
+      return first ? NOT_TLS : bad("another record amid the ClientHello", ALERTS.unexpectedMessage);
     // Of the version only the first byte is looked at: the rest "MUST be ignored for all purposes".
-    if (arrived > 1 && bytes[at + 1] !== 3) return first ? NOT_TLS : bad("a record that is not of TLS");
+    if (arrived > 1 && bytes[at + 1] !== 3)
+      return first ? NOT_TLS : bad("a record that is not of TLS", ALERTS.protocolVersion);
     if (arrived > 3) {
       const length = (bytes[at + 3]! << 8) | (arrived > 4 ? bytes[at + 4]! : 0);
-      if (length > RECORD_BYTES_MAX) return bad(`a record of more than ${RECORD_BYTES_MAX} bytes`);
-      if (arrived > 4 && length === 0) return bad("an empty handshake record");
+      if (length > RECORD_BYTES_MAX)
+        return bad(`a record of more than ${RECORD_BYTES_MAX} bytes`, ALERTS.recordOverflow);
+      if (arrived > 4 && length === 0) return bad("an empty handshake record", ALERTS.unexpectedMessage);
       this.#recordLeft = length;
     }
     if (arrived < RECORD_HEAD_BYTES) {
@@ -141,14 +146,15 @@ export class HelloReader {
     for (let at = this.#at; at < end && index < HANDSHAKE_HEAD_BYTES; at++, index++) {
       const byte = this.#bytes[at]!;
       if (index === 0) {
-        if (byte !== CLIENT_HELLO) return bad(`handshake message ${byte} instead of a ClientHello`);
+        if (byte !== CLIENT_HELLO)
+          return bad(`handshake message ${byte} instead of a ClientHello`, ALERTS.unexpectedMessage);
         continue;
       }
       this.#bodyBytes = this.#bodyBytes * 256 + byte;
       // The bytes of the length that are still to come make it no smaller.
       const least = HANDSHAKE_HEAD_BYTES + this.#bodyBytes * 256 ** (HANDSHAKE_HEAD_BYTES - 1 - index);
       if (least > HELLO_HANDSHAKE_BYTES_MAX)
-        return bad(`a ClientHello of more than ${HELLO_HANDSHAKE_BYTES_MAX} bytes`);
+        return bad(`a ClientHello of more than ${HELLO_HANDSHAKE_BYTES_MAX} bytes`, ALERTS.illegalParameter);
     }
     if (index < HANDSHAKE_HEAD_BYTES) return null;
     if (this.#bodyBytes < BODY_BYTES_MIN) return bad(`a ClientHello of ${this.#bodyBytes} bytes`);
@@ -200,15 +206,25 @@ const ECH_INNER = 1;
 /** RFC 6066 section 3: an SNI name longer than any host name, which OpenSSL and BoringSSL refuse too. */
 const SERVER_NAME_BYTES_MAX = 255;
 
-function bad(why: string): HelloAnswer {
-  return { is: "bad", why };
+interface Fault {
+  why: string;
+  alert: AlertDescription;
+}
+
+/** A length that is wrong, unless it says otherwise (RFC 8446 section 6.2, on each alert). */
+function fault(why: string, alert: AlertDescription = ALERTS.decodeError): Fault {
+  return { why, alert };
+}
+
+function bad(why: string, alert: AlertDescription = ALERTS.decodeError): HelloAnswer {
+  return { is: "bad", why, alert };
 }
 
 /** The message of RFC 8446 section 4.1.2, which that of TLS 1.2 and earlier is too. */
 function readHello(message: Uint8Array): HelloAnswer {
   const body = new Cursor(message, HANDSHAKE_HEAD_BYTES, message.length);
   const legacyVersion = body.number(2);
-  if (legacyVersion >> 8 !== 3) return bad("legacy_version is not of TLS");
+  if (legacyVersion >> 8 !== 3) return bad("legacy_version is not of TLS", ALERTS.protocolVersion);
   body.at += 32;
   const sessionId = body.vector(1);
   const suites = body.vector(2);
@@ -219,29 +235,29 @@ function readHello(message: Uint8Array): HelloAnswer {
   // "Servers MUST negotiate TLS 1.2 or prior" without supported_versions, whatever legacy_version says (section 4.2.1).
   const hello = { serverName: null, alpn: [], versions: { max: Math.min(legacyVersion, TLS_1_2) }, ech: false };
   // Before TLS 1.3 a hello may end here.
-  const fault = body.left === 0 ? null : readExtensions(body, hello);
-  return fault === null ? { is: "hello", hello } : bad(fault);
+  const found = body.left === 0 ? null : readExtensions(body, hello);
+  return found === null ? { is: "hello", hello } : { is: "bad", ...found };
 }
 
 /** These and the functions below fill in `hello` and return what is wrong, or null. */
-function readExtensions(body: Cursor, hello: ClientHello): string | null {
+function readExtensions(body: Cursor, hello: ClientHello): Fault | null {
   const extensions = body.vector(2);
-  if (extensions === null || body.left > 0) return "wrong length of the extensions";
+  if (extensions === null || body.left > 0) return fault("wrong length of the extensions");
   const seen = new Set<number>();
   while (extensions.left > 0) {
     const type = extensions.number(2);
     const data = extensions.vector(2);
-    if (data === null) return "wrong length of an extension";
+    if (data === null) return fault("wrong length of an extension");
     // "There MUST NOT be more than one extension of the same type" (section 4.2).
-    if (seen.has(type)) return `extension ${type} twice`;
+    if (seen.has(type)) return fault(`extension ${type} twice`, ALERTS.illegalParameter);
     seen.add(type);
-    const fault = readExtension(type, data, hello);
-    if (fault !== null) return fault;
+    const found = readExtension(type, data, hello);
+    if (found !== null) return found;
   }
   return null;
 }
 
-function readExtension(type: number, data: Cursor, hello: ClientHello): string | null {
+function readExtension(type: number, data: Cursor, hello: ClientHello): Fault | null {
   switch (type) {
     case SERVER_NAME:
       return readServerName(data, hello);
@@ -261,21 +277,21 @@ function readExtension(type: number, data: Cursor, hello: ClientHello): string |
  * it does for OpenSSL and BoringSSL; any other that cannot be a host's counts as no name, because clients send such
  * names and servers let them pass.
  */
-function readServerName(data: Cursor, hello: ClientHello): string | null {
+function readServerName(data: Cursor, hello: ClientHello): Fault | null {
   const names = data.vector(2);
-  if (names === null || names.left === 0 || data.left > 0) return "wrong length of server_name";
+  if (names === null || names.left === 0 || data.left > 0) return fault("wrong length of server_name");
   let seen = false;
   while (names.left > 0) {
     const type = names.number(1);
     // "All future data structures associated with new NameTypes MUST begin with a 16-bit length field."
     const name = names.vector(2);
-    if (name === null) return "wrong length of a server name";
+    if (name === null) return fault("wrong length of a server name");
     if (type !== HOST_NAME) continue;
-    if (seen) return "two host names";
+    if (seen) return fault("two host names", ALERTS.illegalParameter);
     seen = true;
-    if (name.left === 0 || name.left > SERVER_NAME_BYTES_MAX) return `a host name of ${name.left} bytes`;
+    if (name.left === 0 || name.left > SERVER_NAME_BYTES_MAX) return fault(`a host name of ${name.left} bytes`);
     const text = name.text();
-    if (text.includes("\0")) return "a NUL in the host name";
+    if (text.includes("\0")) return fault("a NUL in the host name", ALERTS.illegalParameter);
     hello.serverName = hostNameOf(text);
   }
   return null;
@@ -288,13 +304,13 @@ export function hostNameOf(text: string): string | null {
 }
 
 /** RFC 7301 section 3.1. */
-function readAlpn(data: Cursor, hello: ClientHello): string | null {
+function readAlpn(data: Cursor, hello: ClientHello): Fault | null {
   const list = data.vector(2);
-  if (list === null || list.left === 0 || data.left > 0) return "wrong length of the ALPN extension";
+  if (list === null || list.left === 0 || data.left > 0) return fault("wrong length of the ALPN extension");
   const alpn: string[] = [];
   while (list.left > 0) {
     const name = list.vector(1);
-    if (name === null || name.left === 0) return "wrong length of an ALPN name";
+    if (name === null || name.left === 0) return fault("wrong length of an ALPN name");
     const text = name.text();
     if (!isGrease(text)) alpn.push(text);
   }
@@ -308,10 +324,10 @@ function isGrease(name: string): boolean {
 }
 
 /** RFC 8446 section 4.2.1. GREASE and drafts differ from TLS in the first byte. */
-function readVersions(data: Cursor, hello: ClientHello): string | null {
+function readVersions(data: Cursor, hello: ClientHello): Fault | null {
   const list = data.vector(1);
   if (list === null || list.left === 0 || list.left % 2 !== 0 || data.left > 0) {
-    return "wrong length of supported_versions";
+    return fault("wrong length of supported_versions");
   }
   let min = Infinity;
   let max = 0;
@@ -321,13 +337,13 @@ function readVersions(data: Cursor, hello: ClientHello): string | null {
     min = Math.min(min, version);
     max = Math.max(max, version);
   }
-  if (max === 0) return "no version of TLS in supported_versions";
+  if (max === 0) return fault("no version of TLS in supported_versions", ALERTS.protocolVersion);
   hello.versions = { min, max };
   return null;
 }
 
 /** RFC 9849 section 5: the outer form is the client's, the inner one comes from a server that has decrypted it. */
-function readEch(data: Cursor, hello: ClientHello): string | null {
+function readEch(data: Cursor, hello: ClientHello): Fault | null {
   const type = data.number(1);
   if (type === ECH_INNER && data.left === 0) return null;
   const suiteAndConfig = 2 + 2 + 1;
@@ -335,7 +351,7 @@ function readEch(data: Cursor, hello: ClientHello): string | null {
   const key = data.vector(2);
   const payload = data.vector(2);
   if (type !== ECH_OUTER || key === null || payload === null || payload.left === 0 || data.left > 0) {
-    return "malformed encrypted_client_hello";
+    return fault("malformed encrypted_client_hello");
   }
   hello.ech = true;
   return null;

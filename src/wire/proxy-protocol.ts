@@ -91,10 +91,8 @@ export interface ProxyHeaderV2 {
   tls?: {
     version: string;
     cipher?: string | null;
-    /** Whether the client presented a certificate that was verified. */
-    clientCert?: boolean;
-    /** The common name in that certificate. */
-    cn?: string | null;
+    /** The verified certificate of the client: its common name ("" = none), and whether the session is a resumed one. */
+    clientCertificate?: { readonly name: string; readonly resumed: boolean } | null;
   } | null;
   /** At most UNIQUE_ID_BYTES_MAX bytes, else a RangeError. */
   uniqueId?: Uint8Array | null;
@@ -355,12 +353,19 @@ function writeTlvs(writer: Writer, { alpn, authority, tls, uniqueId }: ProxyHead
   }
   if (!tls) return;
   const ssl = new Writer();
-  ssl.u8(tls.clientCert === true ? SSL_CLIENT_SSL | SSL_CLIENT_CERT_CONN | SSL_CLIENT_CERT_SESS : SSL_CLIENT_SSL);
-  ssl.u32(tls.clientCert === true ? 0 : 1);
+  const shown = tls.clientCertificate ?? null;
+  ssl.u8(SSL_CLIENT_SSL | certificateFlags(shown));
+  ssl.u32(shown === null ? 1 : 0);
   ssl.textTlv(TLV.sslVersion, text.encode(tls.version));
   if (tls.cipher) ssl.textTlv(TLV.sslCipher, text.encode(tls.cipher));
-  if (tls.cn) ssl.textTlv(TLV.sslCn, text.encode(tls.cn));
+  if (shown !== null && shown.name !== "") ssl.textTlv(TLV.sslCn, text.encode(shown.name));
   writer.tlv(TLV.ssl, ssl.written());
+}
+
+// Section 2.2.6: CERT_CONN only where the certificate came over this very connection.
+function certificateFlags(shown: { readonly resumed: boolean } | null): number {
+  if (shown === null) return 0;
+  return shown.resumed ? SSL_CLIENT_CERT_SESS : SSL_CLIENT_CERT_SESS | SSL_CLIENT_CERT_CONN;
 }
 
 /** Bytes in network order. What a header can have at most fits, because each of its texts is bounded. */

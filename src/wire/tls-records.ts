@@ -1,5 +1,22 @@
-// The records of one direction of a TLS connection, seen from outside: their types and lengths, nothing of what they hide.
-// Tells an end with close_notify from a cut (RFC 8446 section 6.1), which the runtime reports alike.
+// Alerts before the keys are there, and the records of one direction of a TLS connection, seen from outside: their types and
+// lengths, nothing of what they hide. Tells an end with close_notify from a cut (RFC 8446 section 6.1), which the runtime reports alike.
+
+/** Descriptions of alerts (RFC 8446 section 6). */
+export const ALERTS = {
+  unexpectedMessage: 10,
+  recordOverflow: 22,
+  illegalParameter: 47,
+  decodeError: 50,
+  protocolVersion: 70,
+  unrecognizedName: 112,
+} as const;
+
+export type AlertDescription = (typeof ALERTS)[keyof typeof ALERTS];
+
+/** A fatal alert in a record of its own, as TLS 1.2 and 1.3 both send it before there are keys (RFC 8446 section 5.1). */
+export function fatalAlert(description: AlertDescription): Uint8Array {
+  return new Uint8Array([ALERT, 3, 3, 0, ALERT_BYTES, FATAL, description]);
+}
 
 /** Content type, version, length (RFC 8446 section 5.1). */
 const HEAD_BYTES = 5;
@@ -10,6 +27,7 @@ const APPLICATION_DATA = 23;
 const ADDED_BYTES = 17;
 /** Level and description. */
 const ALERT_BYTES = 2;
+const FATAL = 2;
 
 /**
  * Follows the records as their bytes come. In TLS 1.2 an alert's type stands in the clear. In TLS 1.3 every record looks the

@@ -1,7 +1,7 @@
 // The access log as a worker sees it: one line a connection, formatted here and sent to the supervisor in batches. What
 // is on its way is bounded: when the supervisor cannot keep up, lines are lost and counted, and no client waits.
 import type { End, EndedBy } from "../core/ends.ts";
-import { clientText, formatAccess } from "../observe/access-line.ts";
+import { clientText, formatAccess, printableName } from "../observe/access-line.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { add, claimed } from "../shared/cells.ts";
 import { WORKER } from "../shared/counters.ts";
@@ -53,6 +53,7 @@ export class AccessLog {
       peer: words[at + ROW.proxied] === 1 ? clientText(words, at + ROW.peer) : "",
       sni: connection.sni,
       tls: connection.tlsVersion,
+      clientCert: connection.clientCertificate === null ? "" : printableName(connection.clientCertificate.name),
       pool: connection.pool?.plan.name ?? "",
       backend: connection.backend?.name ?? "",
       connectMs,

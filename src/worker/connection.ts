@@ -11,6 +11,7 @@ import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
 import type { ProxyEnd } from "../wire/proxy-protocol.ts";
 import { LATE_MS } from "./clock.ts";
 import type { Ciphertext } from "./ciphertext.ts";
+import type { ClientCertificate } from "./client-certificate.ts";
 import { attemptFailed, connected } from "./dial.ts";
 import { conclude, stopLingering } from "./ending.ts";
 import { Flow } from "./flow.ts";
@@ -72,8 +73,8 @@ export class Connection implements TimerNode {
   sni = "";
   alpn = "";
   tlsVersion = "";
-  /** The client has presented a certificate that was verified. */
-  clientCertificate = false;
+  /** The certificate that the client has shown and that was accepted. */
+  clientCertificate: ClientCertificate | null = null;
 
   /** Where TLS is spoken, what tells an end from a cut. */
   clientCiphertext: Ciphertext | null = null;

@@ -2,6 +2,7 @@
 // listener that needs neither a PROXY header nor a ClientHello has none of this.
 import type { End } from "../core/ends.ts";
 import { HelloReader, type ClientHello } from "../wire/client-hello.ts";
+import type { AlertDescription } from "../wire/tls-records.ts";
 import { parseProxyHeader, type ProxyHeader } from "../wire/proxy-protocol.ts";
 
 /** What the listener expects to come first. */
@@ -19,7 +20,8 @@ export type HeadAnswer =
   | { is: "proxy"; header: ProxyHeader | null }
   /** Everything is read. `hello` is null where none was needed, or where what came is no TLS. */
   | { is: "done"; hello: ClientHello | null }
-  | { is: "refused"; end: End; why: string };
+  /** `alert` is what a client that speaks TLS is to be told, 0 = nothing. */
+  | { is: "refused"; end: End; why: string; alert: AlertDescription | 0 };
 
 const NOTHING = new Uint8Array(0);
 
@@ -67,9 +69,9 @@ export class Head {
         return { is: "done", hello: answer.hello };
       case "not_tls":
         if (!this.#tlsOnly) return { is: "done", hello: null };
-        return { is: "refused", end: "handshake_failed", why: "not_tls" };
+        return { is: "refused", end: "handshake_failed", why: "not_tls", alert: 0 };
       case "bad":
-        return { is: "refused", end: "handshake_failed", why: "bad_hello" };
+        return { is: "refused", end: "handshake_failed", why: "bad_hello", alert: answer.alert };
     }
   }
 
@@ -80,9 +82,9 @@ export class Head {
       case "more":
         return answer;
       case "bad":
-        return { is: "refused", end: "proxy_header_bad", why: answer.why };
+        return { is: "refused", end: "proxy_header_bad", why: answer.why, alert: 0 };
       case "none":
-        if (required) return { is: "refused", end: "proxy_header_bad", why: "no PROXY header" };
+        if (required) return { is: "refused", end: "proxy_header_bad", why: "no PROXY header", alert: 0 };
         this.#proxyHeader = "no";
         return { is: "proxy", header: null };
       case "proxy":

@@ -2,6 +2,7 @@
 // follows in routing.ts. The deadline `timeouts.handshake` covers all of it.
 import { ROW, ROW_WORDS } from "../shared/ledger.ts";
 import { describeTlvs, type ProxyHeader } from "../wire/proxy-protocol.ts";
+import { fatalAlert } from "../wire/tls-records.ts";
 import type { Connection } from "./connection.ts";
 import { Head } from "./head.ts";
 import { route } from "./routing.ts";
@@ -38,6 +39,7 @@ export function readHead(connection: Connection, chunk: Uint8Array): void {
     case "refused":
       if (answer.end === "handshake_failed")
         countFailure(connection, answer.why === "not_tls" ? "not_tls" : "bad_hello");
+      if (answer.alert !== 0) connection.client?.write(fatalAlert(answer.alert));
       return connection.finish(answer.end, "client", answer.why);
     case "proxy":
       if (answer.header !== null) believe(connection, answer.header);
@@ -87,6 +89,20 @@ export function clientGone(connection: Connection): void {
 
 /** The deadline has passed. */
 export function handshakeTimedOut(connection: Connection): void {
-  if (connection.listener.tls !== null) countFailure(connection, "timeout");
-  connection.finish("handshake_timeout", "lb");
+  const { head, listener } = connection;
+  if (listener.tls !== null) countFailure(connection, "timeout");
+  connection.finish(
+    "handshake_timeout",
+    "lb",
+    head?.empty && !head.readingProxyHeader ? silence(listener.tls !== null) : "",
+  );
+}
+
+// Where a ClientHello routes and TLS is passed through, a client that waits for its server to speak first waits in vain.
+function silence(terminates: boolean): string {
+  if (terminates) return "no ClientHello byte came";
+  return (
+    "no ClientHello byte came, and the listener's routes by sni or alpn need one: " +
+    "a protocol in which the server speaks first needs a listener without such routes"
+  );
 }

@@ -8,10 +8,11 @@ import type { TlsFailure } from "../shared/counters.ts";
 import { HANDSHAKE_BUCKETS_MS, LISTENER, TLS_FAILURES } from "../shared/counters.ts";
 import { ROW, ROW_FLOAT, ROW_WORDS } from "../shared/ledger.ts";
 import { hostNameOf, type ClientHello } from "../wire/client-hello.ts";
+import { ALERTS, fatalAlert } from "../wire/tls-records.ts";
 import { Ciphertext } from "./ciphertext.ts";
+import { shownCertificate } from "./client-certificate.ts";
 import type { Connection } from "./connection.ts";
 import { route } from "./routing.ts";
-import { UNRECOGNIZED_NAME } from "./tls-server.ts";
 
 /** The client's socket was accepted as TLS: Bun does the handshake with it. */
 export function awaitHandshake(connection: Connection): void {
@@ -27,7 +28,7 @@ export function secure(connection: Connection, hello: ClientHello, bytes: Uint8A
   if (client === null) return;
   if (tls === null) {
     countFailure(connection, "unknown_sni");
-    client.write(UNRECOGNIZED_NAME);
+    client.write(fatalAlert(ALERTS.unrecognizedName));
     return connection.finish("handshake_failed", "client", "unknown_sni");
   }
   connection.enter("securing");
@@ -61,12 +62,14 @@ function handshakeDone(connection: Connection, socket: Socket<Connection>, done:
     connection.sni = hostNameOf((socket as unknown as TlsFacts).getServername() ?? "") ?? "";
   // So Bun tells of a FIN before the handshake is done, where the socket was accepted as TLS.
   if (!done && (error as { code?: string } | null)?.code === "ECONNRESET") return handshakeCut(connection);
-  const failure = done ? certificateFault(connection, socket) : reasonOf(error);
-  if (failure !== null) {
-    countFailure(connection, failure);
-    return connection.finish("handshake_failed", "client", failure);
+  if (!done) return refuse(connection, reasonOf(error));
+  const { counters, tls } = connection.listener;
+  if (tls?.wantsClientCertificate) {
+    const shown = shownCertificate(socket);
+    if (shown.is === "bad") return refuseCertificate(connection, shown.why);
+    if (shown.is === "good") connection.clientCertificate = shown.certificate;
+    else if (tls.requiresClientCertificate) return refuse(connection, "certificate_missing");
   }
-  const { counters } = connection.listener;
   connection.tlsVersion = (socket as unknown as TlsFacts).getTLSVersion() ?? "unknown";
   connection.alpn = typeof socket.alpnProtocol === "string" ? socket.alpnProtocol : "";
   const resumed = socket.isSessionReused() ? 1 : 0;
@@ -83,15 +86,20 @@ export function handshakeCut(connection: Connection): void {
   connection.finish("handshake_failed", "client", "closed");
 }
 
-// Bun lets a bad certificate pass and says so; none at all is no fault where it is optional.
-function certificateFault(connection: Connection, socket: Socket<Connection>): TlsFailure | null {
-  const { tls } = connection.listener;
-  if (tls === null || !tls.wantsClientCertificate) return null;
-  connection.clientCertificate = socket.authorized;
-  if (socket.authorized) return null;
-  const presented = (socket.getPeerCertificate() as { subject?: unknown } | null)?.subject !== undefined;
-  if (presented) return "certificate_bad";
-  return tls.requiresClientCertificate ? "certificate_missing" : null;
+// The runtime has sent the alert.
+function refuse(connection: Connection, failure: TlsFailure): void {
+  countFailure(connection, failure);
+  connection.finish("handshake_failed", "client", failure);
+}
+
+// Bun (1.4.5) completes the handshake whatever the certificate is, and has no way to send an alert after that. A close would
+// look like an orderly end of an empty answer, so it is a reset.
+function refuseCertificate(connection: Connection, why: string): void {
+  countFailure(connection, "certificate_bad");
+  const { client } = connection;
+  connection.client = null;
+  connection.finish("handshake_failed", "client", `certificate_bad ${why}`);
+  client?.terminate();
 }
 
 // BoringSSL's reasons (ssl.h), as they stand at the end of its error strings.
@@ -117,9 +125,7 @@ function reasonOf(error: Error | null): TlsFailure {
 function tlsFailed(connection: Connection, error: Error): void {
   if (!isConnectionFault(error)) connection.plane.crash(error);
   if (connection.phase === "securing") {
-    const reason = reasonOf(error);
-    countFailure(connection, reason);
-    connection.finish("handshake_failed", "client", reason);
+    refuse(connection, reasonOf(error));
   } else {
     connection.finish("reset", "client", "tls");
   }

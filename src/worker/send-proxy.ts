@@ -16,14 +16,14 @@ export function proxyHeaderFor(connection: Connection, version: "v1" | "v2"): Ui
   const destination = connection.addressed ?? addressedBy(words[at + ROW.clientFd]!);
   const known = source !== null && destination !== null;
   if (version === "v1") return proxyHeaderV1(known ? source : null, known ? destination : null);
-  const { sni, alpn, tlsVersion } = connection;
+  const { sni, alpn, tlsVersion, clientCertificate } = connection;
   return proxyHeaderV2({
     command: "proxy",
     source: known ? source : null,
     destination: known ? destination : null,
     authority: sni === "" ? null : sni,
     alpn: alpn === "" ? null : alpn,
-    tls: tlsVersion === "" ? null : { version: tlsVersion, clientCert: connection.clientCertificate },
+    tls: tlsVersion === "" ? null : { version: tlsVersion, clientCertificate },
   });
 }
 

@@ -6,8 +6,22 @@ import type { TlsServerPlan } from "../messages.ts";
 import { alpnWire, type ServerTls, type TlsContext } from "../platform/bun.ts";
 import { nameMatches } from "../policy/route.ts";
 
-/** A fatal alert unrecognized_name (RFC 6066 section 3) in a record as TLS 1.2 and 1.3 both send it (RFC 8446 section 5.1). */
-export const UNRECOGNIZED_NAME = new Uint8Array([21, 3, 3, 0, 2, 2, 112]);
+/**
+ * What the two sides sign their handshakes with where clients are asked for certificates, ours and theirs: the runtime's
+ * default in its order, without SHA-1.
+ */
+const SIGNATURES = [
+  "ecdsa_secp256r1_sha256",
+  "rsa_pss_rsae_sha256",
+  "rsa_pkcs1_sha256",
+  "ecdsa_secp384r1_sha384",
+  "rsa_pss_rsae_sha384",
+  "rsa_pkcs1_sha384",
+  "ecdsa_secp521r1_sha512",
+  "rsa_pss_rsae_sha512",
+  "rsa_pkcs1_sha512",
+  "ed25519",
+] as const;
 
 export class TlsServer {
   /**
@@ -41,7 +55,7 @@ export class TlsServer {
 
   /**
    * What the handshake with a client is to be done with, by the name that it asked for (lower case; null = none). Null = it
-   * is to be turned away with UNRECOGNIZED_NAME.
+   * is to be turned away with the alert unrecognized_name.
    */
   choose(name: string | null): ServerTls | null {
     let chosen = name === null ? [] : this.#bearing(name);
@@ -99,6 +113,8 @@ export class TlsServer {
       // system's CAs if it is given no others, and a file that is not there is looked for each time.
       ca: clientCa ?? chosen.map(({ cert }) => cert),
       ...(clientCrl === null ? {} : { crl: clientCrl }),
+      // By default a client may sign with SHA-1 in TLS 1.2.
+      ...(this.wantsClientCertificate ? { sigalgs: SIGNATURES.join(":") } : {}),
     });
     this.#contexts.set(key, context as TlsContext);
     return context as TlsContext;

@@ -106,6 +106,20 @@ describe("the access log", () => {
     expect([line.sni, line.tls]).toEqual([undefined, "TLSv1.3"]);
   });
 
+  test("has the common name of a client's certificate, with nothing in it that could be taken for something else", async () => {
+    for (const [name, logged] of [
+      ["alice", "alice"],
+      ["Zoë Ωmega", "Zoë Ωmega"],
+      ['a" end=eof\u202e\x07\u2028', 'a" end=eof???'],
+    ] as const) {
+      const own = await ca.leaf(name, { names: ["DNS:c.example"] });
+      const said = await sClient(ports.auth, "-cert", own.cert, "-key", own.key);
+      expect(said.echoed).toBe(true);
+      expect((await lb.lineOf(said)).client_cert).toBe(logged);
+    }
+    expect((await lb.lineOf(await sClient(ports.web, ...NAMED))).client_cert).toBeUndefined();
+  });
+
   test("has the name of a handshake that failed, and no version", async () => {
     const said = await sClient(ports.web, "-servername", "unknown.example");
     const line = await lb.lineOf(said);

@@ -12,7 +12,7 @@ import { eventually } from "../support/eventually.ts";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { sClient, type Said } from "../support/openssl.ts";
 import { descriptors, residentBytes } from "../support/proc.ts";
-import { fixture } from "../wire/hello-bytes.ts";
+import { fixture, hello, serverName } from "../wire/hello-bytes.ts";
 import { Python, type PythonPeer, type PythonServer } from "../support/python.ts";
 import { setUpUnless } from "../support/set-up.ts";
 import { expectHeldBack } from "../support/slow-reader.ts";
@@ -250,11 +250,35 @@ describe("what is negotiated", () => {
   });
 });
 
+describe.each(WAYS)("a hello that is malformed, on a listener whose sockets are %s", (_, leaves) => {
+  const DECODE_ERROR = 50;
+  const ILLEGAL_PARAMETER = 47;
+  test.each([
+    ["a length that lies", [DECODE_ERROR, ILLEGAL_PARAMETER], () => fixture("openssl-tls13").fill(0xff, 43, 45)],
+    ["an extension twice", [DECODE_ERROR, ILLEGAL_PARAMETER], twice],
+  ] as const)("gets an alert: %s", async (__, alerts, bytes) => {
+    const port = await freePort();
+    await using lb = await startLb(listener("web", port, leaves()) + pool("app", backend.address));
+    using client = await connect(port);
+    client.send(bytes());
+    await client.ended;
+    const [type, major, , ...rest] = Buffer.from(client.text, "latin1");
+    expect([type, major, ...rest.slice(0, -1)]).toEqual([21, 3, 0, 2, 2]);
+    expect(alerts).toContain(rest.at(-1));
+    expect(await lb.lineOf(client)).toMatchObject({ ...FAILED, error: "bad_hello" });
+  });
+
+  function twice(): Uint8Array {
+    return hello({ extensions: [serverName("a.example"), serverName("a.example")] });
+  }
+});
+
 describe("client certificates", () => {
   let lb: Lb;
   let required: number;
   let optional: number;
-  const who: { [name: string]: Leaf } = {};
+  let chained: number;
+  const who: { [name: string]: Leaf & { chain?: string } } = {};
 
   setUpUnless(peersMissing, async (keep) => {
     const stranger = await keep(Authority.make("Another CA"));
@@ -266,22 +290,45 @@ describe("client certificates", () => {
       stranger.leaf("foreign"),
     ]);
     Object.assign(who, { good, revoked, expired, server, foreign, self: await ca.selfSigned("self") });
+    const [small, sha1, rsa] = await Promise.all([
+      ca.leaf("small", { key: "rsa1024" }),
+      ca.leaf("sha1", { digest: "sha1" }),
+      ca.leaf("rsa", { key: "rsa" }),
+    ]);
+    Object.assign(who, { small, sha1, rsa });
+    for (const [name, options] of [
+      ["below_small", { key: "rsa1024" }],
+      ["below_sha1", { digest: "sha1" }],
+      ["below_good", {}],
+    ] as const) {
+      const issuer = await keep(await Authority.make(`Issuer of ${name}`, { by: ca, ...options }));
+      who[name] = { ...(await issuer.leaf(name)), chain: issuer.cert };
+    }
     const crl = await ca.revoke(revoked);
-    [required, optional] = await freePorts(2);
+    [required, optional, chained] = await freePorts(3);
     const check = `client_ca = "${ca.cert}"\nclient_crl = "${crl}"`;
     lb = await keep(
       startLb(
         listener("required", required, [leaf], { tls: `client_auth = "required"\n${check}` }) +
           listener("optional", optional, [leaf], { tls: `client_auth = "optional"\n${check}` }) +
+          listener("chained", chained, [leaf], { tls: `client_auth = "required"\nclient_ca = "${ca.cert}"` }) +
           pool("app", backend.address),
       ),
     );
   });
 
-  async function shows(name: string | null, port: number, version: string): Promise<{ said: Said; accepted: number }> {
+  async function shows(
+    name: string | null,
+    port: number,
+    version: string,
+    ...more: string[]
+  ): Promise<{ said: Said; accepted: number }> {
     const { accepted } = backend;
-    const files = name === null ? [] : ["-cert", who[name]!.cert, "-key", who[name]!.key];
-    const said = await sClient(port, version, ...files);
+    const files = name === null ? [] : ["-cert", who[name]!.cert, "-key", who[name]!.key, ...more];
+    const { chain } = name === null ? {} : who[name]!;
+    if (chain !== undefined) files.push("-cert_chain", chain);
+    // The client's OpenSSL itself shows nothing weak unless it is told to.
+    const said = await sClient(port, version, "-cipher", "DEFAULT@SECLEVEL=0", ...files);
     return { said, accepted: backend.accepted - accepted };
   }
 
@@ -302,16 +349,50 @@ describe("client certificates", () => {
       expect(await shows(null, optional, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
     });
 
-    test.each(["revoked", "expired", "server", "foreign", "self"])(
-      "required and optional: who shows one that is no good is refused (%s)",
-      async (name) => {
+    test.each([
+      ["revoked", "CERT_REVOKED"],
+      ["expired", "CERT_HAS_EXPIRED"],
+      ["server", "INVALID_PURPOSE"],
+      ["foreign", "UNABLE_TO_VERIFY_LEAF_SIGNATURE"],
+      ["self", "UNABLE_TO_GET_CRL"],
+      ["small", "EE_KEY_TOO_SMALL: an RSA key of 1024 bits, at least 2048 are needed"],
+      ["sha1", "CA_MD_TOO_WEAK: signed with ecdsa-with-SHA1, SHA-256 or better is needed"],
+    ])(
+      "required and optional: who shows one that is no good is reset, and the log says why (%s)",
+      async (name, why) => {
         for (const port of [required, optional]) {
           const { said, accepted } = await shows(name, port, version);
           expect([said.echoed, accepted]).toEqual([false, 0]);
-          expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error: "certificate_bad" });
+          // ECONNRESET, where an orderly end is 0.
+          expect(said.output).toMatch(/errno=104/);
+          expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error: `certificate_bad ${why}` });
         }
       },
     );
+
+    test("required: who shows a good one with an RSA key is served", async () => {
+      expect(await shows("rsa", required, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
+    });
+
+    // The list of what is revoked is the root's; an issuer below it would need one of its own.
+    test.each([
+      ["below_small", "CA_KEY_TOO_SMALL: an RSA key of 1024 bits, at least 2048 are needed"],
+      ["below_sha1", "CA_MD_TOO_WEAK: signed with ecdsa-with-SHA1, SHA-256 or better is needed"],
+      ["below_good", null],
+    ])("a chain counts as a whole, not only its first certificate (%s)", async (name, why) => {
+      const { said, accepted } = await shows(name, chained, version);
+      expect([said.echoed, accepted]).toEqual(why === null ? [true, 1] : [false, 0]);
+      if (why === null) return;
+      expect(said.output).toMatch(/errno=104/);
+      expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error: `certificate_bad ${why}` });
+    });
+  });
+
+  test("a client that signs its handshake with SHA-1 is refused", async () => {
+    const only = ["-client_sigalgs", "RSA+SHA1"];
+    const { said, accepted } = await shows("rsa", required, "-tls1_2", ...only);
+    expect([said.echoed, accepted]).toEqual([false, 0]);
+    expect(said.alert).not.toBeNull();
   });
 });
 

@@ -34,7 +34,11 @@ function headerV2Of(random: Random): ProxyHeaderV2 {
     authority: random.oneIn(2) ? textOf(random, 40) : null,
     alpn: random.oneIn(2) ? random.pick(["h2", "http/1.1", "\xff\0"]) : null,
     tls: random.oneIn(2)
-      ? { version: "TLSv1.3", cipher: textOf(random, 9), clientCert: random.oneIn(2), cn: textOf(random, 40) }
+      ? {
+          version: "TLSv1.3",
+          cipher: textOf(random, 9),
+          clientCertificate: random.oneIn(2) ? { name: textOf(random, 40), resumed: random.oneIn(2) } : null,
+        }
       : null,
     uniqueId: random.oneIn(2) ? random.bytes(random.below(129)) : null,
     crc: random.oneIn(2),
@@ -122,7 +126,7 @@ describe("a PROXY header", () => {
       expect(tlvs.alpn).toBe(given.alpn);
       expect(tlvs.uniqueId).toEqual(given.uniqueId);
       expect(tlvs.checksum).toBe(given.crc);
-      expect(tlvs.ssl?.cn ?? null).toBe((given.tls && given.tls.cn) || null);
+      expect(tlvs.ssl?.cn ?? null).toBe(given.tls?.clientCertificate?.name || null);
     });
   });
 

@@ -11,6 +11,7 @@ const full: AccessLine = {
   peer: "10.0.0.9:5000",
   sni: "www.example.com",
   tls: "TLSv1.3",
+  clientCert: "alice smith",
   pool: "app",
   backend: "10.0.0.1:80",
   connectMs: 0.1234567,
@@ -42,7 +43,7 @@ describe("a line of the access log", () => {
     const line = formatAccess("json", full);
     expect(line).toBe(
       '{"time":"2026-03-04T05:06:07.890Z","listener":"web","client":"192.0.2.7:4711","peer":"10.0.0.9:5000","pool":"app",' +
-        '"backend":"10.0.0.1:80","sni":"www.example.com","tls":"TLSv1.3","connect_ms":0.123,"duration_ms":1500.001,"bytes_in":10,"bytes_out":9007199254740991,"retries":2,"worker":3,' +
+        '"backend":"10.0.0.1:80","sni":"www.example.com","tls":"TLSv1.3","client_cert":"alice smith","connect_ms":0.123,"duration_ms":1500.001,"bytes_in":10,"bytes_out":9007199254740991,"retries":2,"worker":3,' +
         '"end":"connect_failed","end_by":"backend","error":"EHOSTUNREACH"}',
     );
   });
@@ -55,7 +56,17 @@ describe("a line of the access log", () => {
   });
 
   test.each(["json", "text"] as const)("leaves out what there never was (%s)", (format) => {
-    const bare = { ...full, peer: "", sni: "", tls: "", pool: "", backend: "", connectMs: -1, error: "" };
+    const bare = {
+      ...full,
+      peer: "",
+      sni: "",
+      tls: "",
+      clientCert: "",
+      pool: "",
+      backend: "",
+      connectMs: -1,
+      error: "",
+    };
     const line = formatAccess(format, bare);
     const keys = Object.keys(format === "json" ? (JSON.parse(line) as object) : parseText(line));
     for (const key of ["pool", "backend", "connect_ms", "error"]) expect(keys).not.toContain(key);

@@ -14,10 +14,21 @@ export const peersMissing: string | null =
     .filter((program) => spawnSync(program, [program === "openssl" ? "version" : "--version"]).status !== 0)
     .map((program) => `no ${program} here`)[0] ?? null;
 
+type KeyType = "ec" | "rsa" | "rsa1024";
+
+export interface AuthorityOptions {
+  /** The authority that signs it; left out, it signs itself. */
+  by?: Authority;
+  key?: KeyType;
+  digest?: string;
+}
+
 export interface LeafOptions {
   /** "DNS:a.example", "IP:127.0.0.1" and so on. */
   names?: string[];
-  key?: "ec" | "rsa";
+  key?: KeyType;
+  /** What the authority signs it with. */
+  digest?: string;
   /** What it may be used for alone, in OpenSSL's word: "serverAuth", "clientAuth". */
   usage?: string;
   /** YYYYMMDDHHMMSSZ. */
@@ -52,13 +63,13 @@ export class Authority {
   /** `openssl ca` keeps a file of what it signed, so one must wait for the other. */
   #signing: Promise<unknown> = Promise.resolve();
 
-  static async make(name = "Test CA"): Promise<Authority> {
+  static async make(name = "Test CA", options: AuthorityOptions = {}): Promise<Authority> {
     const authority = new Authority();
-    await authority.#make(name);
+    await authority.#make(name, options);
     return authority;
   }
 
-  async #make(name: string): Promise<void> {
+  async #make(name: string, { by, key = "ec", digest = "sha256" }: AuthorityOptions): Promise<void> {
     writeFileSync(join(this.dir, "index.txt"), "");
     writeFileSync(
       this.#config,
@@ -69,21 +80,39 @@ export class Authority {
         "default_crl_days = 3650\n[policy]\ncommonName = optional\n",
       ].join("\n"),
     );
-    await this.#makeKey(this.#key, "ec");
-    const subject = ["-subj", `/CN=${name}`, "-days", "3650", "-addext", "keyUsage=critical,keyCertSign,cRLSign"];
-    await this.#openssl("req", "-x509", "-new", "-key", this.#key, "-out", this.cert, ...subject);
+    await this.#makeKey(this.#key, key);
+    const subject = ["-subj", `/CN=${name}`, "-addext", "keyUsage=critical,keyCertSign,cRLSign"];
+    const request = ["req", "-new", "-key", this.#key, ...subject];
+    if (by === undefined) {
+      await this.#openssl(...request, "-x509", "-days", "3650", `-${digest}`, "-out", this.cert);
+      return;
+    }
+    const csr = join(this.dir, "ca.csr");
+    await this.#openssl(...request, "-addext", "basicConstraints=critical,CA:TRUE", "-out", csr);
+    await by.#signs("-batch", "-notext", "-md", digest, "-days", "3650", "-in", csr, "-out", this.cert);
   }
 
   /** A certificate signed by the authority; `name` is its common name and, with nothing else said, its only DNS name. */
   async leaf(name: string, options: LeafOptions = {}): Promise<Leaf> {
-    const { names = [`DNS:${name}`], key = "ec", usage, from = FROM, until = UNTIL } = options;
+    const { names = [`DNS:${name}`], key = "ec", digest = "sha256", usage, from = FROM, until = UNTIL } = options;
     const path = join(this.dir, `${++this.#made}`);
     const files = { cert: `${path}.pem`, key: `${path}.key` };
     await this.#makeKey(files.key, key);
     const extensions = names.length === 0 ? [] : ["-addext", `subjectAltName=${names.join(",")}`];
     if (usage !== undefined) extensions.push("-addext", `extendedKeyUsage=${usage}`);
-    await this.#openssl("req", "-new", "-key", files.key, "-subj", `/CN=${name}`, ...extensions, "-out", `${path}.csr`);
-    const dates = ["-startdate", from, "-enddate", until];
+    await this.#openssl(
+      "req",
+      "-new",
+      "-utf8",
+      "-key",
+      files.key,
+      "-subj",
+      `/CN=${name}`,
+      ...extensions,
+      "-out",
+      `${path}.csr`,
+    );
+    const dates = ["-md", digest, "-startdate", from, "-enddate", until];
     await this.#signs("-batch", "-notext", ...dates, "-in", `${path}.csr`, "-out", files.cert);
     return { ...files, fingerprint: fingerprint(files.cert) };
   }
@@ -107,9 +136,10 @@ export class Authority {
   }
 
   // Keys come from ready parameters, which takes no time; RSA is the exception.
-  #makeKey(file: string, type: "ec" | "rsa"): Promise<void> {
+  #makeKey(file: string, type: KeyType): Promise<void> {
+    const bits = type === "rsa1024" ? 1024 : 2048;
     const kind =
-      type === "ec" ? ["EC", "-pkeyopt", "ec_paramgen_curve:P-256"] : ["RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
+      type === "ec" ? ["EC", "-pkeyopt", "ec_paramgen_curve:P-256"] : ["RSA", "-pkeyopt", `rsa_keygen_bits:${bits}`];
     return this.#openssl("genpkey", "-quiet", "-algorithm", ...kind, "-out", file);
   }
 

@@ -33,6 +33,7 @@ export interface AccessEntry {
   backend?: string;
   sni?: string;
   tls?: string;
+  client_cert?: string;
   connect_ms?: number;
   duration_ms: number;
   bytes_in: number;

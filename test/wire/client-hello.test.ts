@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { ClientHello, HelloAnswer } from "../../src/wire/client-hello.ts";
+import { ALERTS } from "../../src/wire/tls-records.ts";
 import {
   HELLO_HANDSHAKE_BYTES_MAX,
   HelloReader,
@@ -377,11 +378,36 @@ describe("the fields of the message", () => {
     expect(parseClientHello(bytesOf(record([1], message)))).toEqual({
       is: "bad",
       why: "wrong length of the extensions",
+      alert: ALERTS.decodeError,
     });
   });
 
   test("may not hold an extension twice, known or not", () => {
     expect(fault({ extensions: [extension(99), extension(98), extension(99)] })).toBe("extension 99 twice");
     expect(fault({ extensions: [serverName("a"), alpn("h2"), serverName("b")] })).toBe("extension 0 twice");
+  });
+});
+
+describe("the alert for a hello that is bad", () => {
+  const alertOf = (bytes: Uint8Array): number => (parseClientHello(bytes) as Extract<HelloAnswer, { is: "bad" }>).alert;
+
+  test("is decode_error where a length is wrong", () => {
+    expect(alertOf(hello({ compressions: [] }))).toBe(50);
+    expect(alertOf(hello({ extensions: [extension(16, [9])] }))).toBe(50);
+  });
+
+  test("is illegal_parameter where the syntax is right and the content is not", () => {
+    expect(alertOf(hello({ extensions: [extension(99), extension(99)] }))).toBe(47);
+    expect(alertOf(hello({ extensions: [serverName("a", "b")] }))).toBe(47);
+  });
+
+  test("is protocol_version where no version is one of TLS", () => {
+    expect(alertOf(hello({ extensions: [supportedVersions(0x7f1c)] }))).toBe(70);
+    expect(alertOf(hello({ legacyVersion: 0x0200 }))).toBe(70);
+  });
+
+  test("is unexpected_message for another message, record_overflow for a record that is too long", () => {
+    expect(alertOf(hello({}).with(5, 2))).toBe(10);
+    expect(alertOf(hello({}).with(3, 0xff))).toBe(22);
   });
 });

@@ -452,19 +452,26 @@ describe("sending version 2", () => {
 
   test("is read back with everything that it can say", () => {
     const uniqueId = new Uint8Array(UNIQUE_ID_BYTES_MAX).fill(7);
-    const tls = { version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256", clientCert: true, cn: "Zoë" };
+    const tls = {
+      version: "TLSv1.3",
+      cipher: "TLS_AES_128_GCM_SHA256",
+      clientCertificate: { name: "Zoë", resumed: false },
+    };
     const bytes = proxyHeaderV2({ ...ends, authority: "bücher.example", alpn: "\xff2", tls, uniqueId, crc: true });
     expect(tlvsOf(bytes)).toEqual({
       alpn: "\xff2",
       authority: "bücher.example",
       uniqueId,
-      ssl: { client: 7, verify: 0, version: tls.version, cn: tls.cn, cipher: tls.cipher, sigAlg: null, keyAlg: null },
+      ssl: { client: 7, verify: 0, version: tls.version, cn: "Zoë", cipher: tls.cipher, sigAlg: null, keyAlg: null },
       netns: null,
       awsVpcEndpointId: null,
       azureLinkId: null,
       checksum: true,
     });
     expect(tlvsOf(proxyHeaderV2({ ...ends, tls: { version: "TLSv1.2" } })).ssl).toMatchObject({ client: 1, verify: 1 });
+    // A resumed session's certificate did not come over this connection.
+    const resumed = { version: "TLSv1.3", clientCertificate: { name: "", resumed: true } };
+    expect(tlvsOf(proxyHeaderV2({ ...ends, tls: resumed })).ssl).toMatchObject({ client: 5, verify: 0, cn: null });
     bytes[20]! ^= 1;
     expectBadAtLast(bytes, "wrong checksum");
   });
@@ -475,7 +482,7 @@ describe("sending version 2", () => {
     const every = (text: string) => ({
       authority: text,
       alpn: text,
-      tls: { version: text, cipher: text, cn: text },
+      tls: { version: text, cipher: text, clientCertificate: { name: text, resumed: false } },
     });
     expect(tlvsOf(proxyHeaderV2({ ...ends, ...every(long), source: CLIENT6, uniqueId, crc: true }))).toMatchObject({
       alpn: long,

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { RecordWalk } from "../../src/wire/tls-records.ts";
+import { ALERTS, fatalAlert, RecordWalk } from "../../src/wire/tls-records.ts";
 
 const HANDSHAKE = 22;
 const CHANGE_CIPHER_SPEC = 20;
@@ -98,4 +98,8 @@ describe("the records of TLS, from outside", () => {
         expect([cutOff, orderly([...finished13, data13(5), close], [], cutOff)]).toEqual([cutOff, false]);
     }
   });
+});
+
+test("a fatal alert is a record of two bytes, the level and the description", () => {
+  expect([...fatalAlert(ALERTS.unrecognizedName)]).toEqual([21, 3, 3, 0, 2, 2, 112]);
 });

@@ -58,6 +58,7 @@ function ended(given: Ended = {}): void {
     backend: backend === null ? null : { name: backend },
     sni: "",
     tlsVersion: "",
+    clientCertificate: null,
   };
   log.write(connection as unknown as Connection, end, by, given.connectMs ?? 0.25, given.error ?? "");
   ledger.release(row);

@@ -2,6 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { HELLO_HANDSHAKE_BYTES_MAX } from "../../src/wire/client-hello.ts";
 import { PROXY_V2_BYTES_MAX } from "../../src/wire/proxy-protocol.ts";
+import { ALERTS } from "../../src/wire/tls-records.ts";
 import { Head, type HeadAnswer, type HeadNeeds } from "../../src/worker/head.ts";
 import { addresses4, headerV2, tlv } from "../support/proxy-headers.ts";
 import { forSeeds } from "../support/random.ts";
@@ -84,7 +85,7 @@ describe("a listener that wants a PROXY header alone", () => {
   test.each(["GET / HTTP/1.0\r\n", "\x16\x03\x01", "x", "PROXZ"])("refuses what is none: %j", (said) => {
     for (const pieces of cuts(encode(said))) {
       const { answers } = feed(new Head(needs({ proxyHeader: "required" })), pieces);
-      expect(answers).toEqual([{ is: "refused", end: "proxy_header_bad", why: "no PROXY header" }]);
+      expect(answers).toEqual([{ is: "refused", end: "proxy_header_bad", why: "no PROXY header", alert: 0 }]);
     }
   });
 
@@ -156,7 +157,7 @@ describe("a listener that wants a ClientHello", () => {
   test("refuses what is no TLS where it cannot be served, and lets it pass where it can", () => {
     for (const said of ["GET / HTTP/1.0\r\n\r\n", "\x16\x02", "\x80\x2e\x01"]) {
       const only = feed(new Head(needs({ hello: true, tlsOnly: true })), [encode(said)]);
-      expect(only.answers).toEqual([{ is: "refused", end: "handshake_failed", why: "not_tls" }]);
+      expect(only.answers).toEqual([{ is: "refused", end: "handshake_failed", why: "not_tls", alert: 0 }]);
       const any = feed(new Head(needs({ hello: true })), [encode(said)]);
       expect(any.answers).toEqual([{ is: "done", hello: null }]);
       expect(Buffer.from(any.bytes).toString("latin1")).toBe(said);
@@ -167,9 +168,12 @@ describe("a listener that wants a ClientHello", () => {
     const broken = HELLO.with(5, 2);
     const long = hello({ extensions: [extension(21, new Uint8Array(HELLO_HANDSHAKE_BYTES_MAX))] });
     for (const tlsOnly of [true, false]) {
-      for (const bytes of [broken, long]) {
+      for (const [bytes, alert] of [
+        [broken, ALERTS.unexpectedMessage],
+        [long, ALERTS.recordOverflow],
+      ] as const) {
         const { answers } = feed(new Head(needs({ hello: true, tlsOnly })), [bytes]);
-        expect(answers).toEqual([{ is: "refused", end: "handshake_failed", why: "bad_hello" }]);
+        expect(answers).toEqual([{ is: "refused", end: "handshake_failed", why: "bad_hello", alert }]);
       }
     }
   });

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { TlsServerPlan } from "../../src/messages.ts";
-import { TlsServer, UNRECOGNIZED_NAME } from "../../src/worker/tls-server.ts";
+import { TlsServer } from "../../src/worker/tls-server.ts";
 
 const file = (name: string): string => readFileSync(join(import.meta.dirname, "../config/fixtures", name), "utf8");
 /** What the certificates say of names does not count here: the plan says it. */
@@ -158,8 +158,4 @@ describe("a plan that cannot be used is refused at once", () => {
   ])("%s", (_, given) => {
     expect(() => new TlsServer(plan(given))).toThrow();
   });
-});
-
-test("unrecognized_name is a fatal alert 112 in a record of two bytes", () => {
-  expect([...UNRECOGNIZED_NAME]).toEqual([21, 3, 3, 0, 2, 2, 112]);
 });
