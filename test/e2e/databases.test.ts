@@ -1,7 +1,8 @@
-// Real databases with their own load generators behind the balancer: a hundred thousand operations, none of which may fail.
+// Real databases behind the balancer. With their own load generators: a hundred thousand operations, none of which may fail. And with
+// health checks, of which a database must not think that they are failed logins.
 import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { chown, mkdtemp, readdir, rm } from "node:fs/promises";
+import { chown, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -224,6 +225,127 @@ describe("PostgreSQL", () => {
       ].concat(target(ports[0]!)),
     );
     expect(stdout.split(" ")[0]).toBe(hash);
+  });
+});
+
+describe("MariaDB", () => {
+  // MariaDB counts the failed handshakes of hosts that it knows by name, and of 127.0.0.1 never.
+  const [CHECKER, CONTROL] = ["127.0.0.9", "127.0.0.10"];
+  const MAX_CONNECT_ERRORS = 5;
+  let server: ChildProcess | undefined;
+  let folder: string | null = null;
+  let back = 0;
+  let missing: string | null = null;
+
+  beforeAll(async () => {
+    for (const command of ["mariadbd", "mariadb", "mariadb-install-db", "setpriv"]) {
+      if (!(await installed(command))) missing = `${command} is not installed`;
+    }
+    if (missing !== null) return;
+    folder = await mkdtemp(join(tmpdir(), "lb-mariadb-"));
+    const [data, hosts, users] = [join(folder, "data"), join(folder, "hosts"), join(folder, "users.sql")];
+    await writeFile(hosts, `127.0.0.1 localhost\n${CHECKER} checker.example\n${CONTROL} control.example\n`);
+    const withHosts = ["-m", "sh", "-c", `mount --bind ${hosts} /etc/hosts && exec "$@"`, "--"];
+    const trouble = await run("unshare", [...withHosts, "true"]).then(() => null, String);
+    if (trouble !== null) {
+      missing = `no mount namespace here: ${trouble}`;
+      return;
+    }
+    await writeFile(users, "create user test@'%';\ngrant all on *.* to test@'%';\n");
+    await chown(folder, NOBODY, NOBODY);
+    const install = [
+      "--no-defaults",
+      `--datadir=${data}`,
+      "--auth-root-authentication-method=normal",
+      "--skip-test-db",
+    ];
+    await run(...unprivileged("mariadb-install-db", install), { cwd: folder });
+    back = (await freePorts(1))[0];
+    const options = [
+      "--no-defaults",
+      `--datadir=${data}`,
+      `--socket=${folder}/socket`,
+      `--pid-file=${folder}/pid`,
+      `--init-file=${users}`,
+      `--port=${back}`,
+      "--bind-address=127.0.0.1",
+      `--max-connect-errors=${MAX_CONNECT_ERRORS}`,
+      "--performance-schema=ON",
+    ];
+    server = spawn("unshare", [...withHosts, ...unprivileged("mariadbd", options).flat()], {
+      stdio: "ignore",
+      cwd: folder,
+    });
+    await eventually(
+      "MariaDB answers",
+      () =>
+        aside("select 1").then(
+          (answer) => answer === "1",
+          () => false,
+        ),
+      60_000,
+    );
+  }, 120_000);
+
+  beforeEach((context) => {
+    if (missing !== null) context.skip(missing);
+  });
+
+  afterAll(async () => {
+    await end(server, "SIGKILL");
+    if (folder !== null) await rm(folder, { recursive: true, force: true });
+  });
+
+  async function query(where: string[], sql: string): Promise<string> {
+    const login = ["--no-defaults", ...where, "-utest", "--skip-ssl", "-Nse", sql];
+    const { stdout } = await run("mariadb", login);
+    return stdout.trim();
+  }
+
+  /** By the unix socket, which no count of errors concerns. */
+  const aside = (sql: string): Promise<string> => query([`--socket=${folder}/socket`], sql);
+  const through = (port: number): Promise<string> => query(["-h", "127.0.0.1", "-P", String(port)], "select 1");
+
+  /** Connects as a check would that completes the handshake: waits for the greeting and closes. */
+  async function greeted(from: string): Promise<void> {
+    const socket = connect({ host: "127.0.0.1", port: back, localAddress: from });
+    await once(socket, "data");
+    socket.destroy();
+    await once(socket, "close");
+  }
+
+  test("never sees a check, and so does not block the host that checks", async () => {
+    const [checked, control] = await freePorts(2);
+    await using lb = await startLb(`
+      workers = 1
+      listeners.checked = { bind = "127.0.0.1:${checked}", pool = "checked" }
+      listeners.control = { bind = "127.0.0.1:${control}", pool = "control" }
+      [pools.checked]
+      backends = ["127.0.0.1:${back}"]
+      source_address = "${CHECKER}"
+      health = { interval = "10ms" }
+      [pools.control]
+      backends = ["127.0.0.1:${back}"]
+      source_address = "${CONTROL}"
+      health = { type = "off" }
+    `);
+    await lb.waitStatus(({ pools }) => pools[0]!.backends[0]!.health.checks.success >= 300);
+    expect(await aside("show global status like 'Aborted_connects'")).toBe("Aborted_connects\t0");
+    expect(await aside("select count(*) from performance_schema.host_cache where ip like '127.0.0.%'")).toBe("0");
+    expect(await through(checked)).toBe("1");
+
+    // The same server blocks a host whose checks complete the handshake.
+    expect(await through(control)).toBe("1");
+    for (let i = 0; i <= MAX_CONNECT_ERRORS; i++) await greeted(CONTROL);
+    await eventually("the control is blocked", () =>
+      through(control).then(
+        () => false,
+        (error: unknown) => String(error).includes("blocked because of many connection errors"),
+      ),
+    );
+    expect(await through(checked)).toBe("1");
+    const { pools } = await lb.status();
+    expect(pools[0]!.backends[0]).toMatchObject({ up: true, health: { checks: { failure: 0 } } });
   });
 });
 
