@@ -135,6 +135,8 @@ export interface WorkerStart {
   ledger: SharedArrayBuffer;
   /** One Int32 cell: connections of the whole process. */
   open: Int32Array;
+  /** One Int32 cell: blocks of connection ids that workers have taken (shared/connection-ids.ts). */
+  ids: Int32Array;
   /** This worker's row of WORKER.size cells. */
   counters: Float64Array;
   /** One Int32 cell: characters of access log sent and not yet written. */

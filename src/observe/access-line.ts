@@ -6,6 +6,8 @@ import type { End, EndedBy } from "../core/ends.ts";
 export interface AccessLine {
   /** When the connection ended, milliseconds since the epoch. */
   timeMs: number;
+  /** The number of the connection, unique while the process lives. */
+  id: number;
   listener: string;
   /** "address:port", the believed one; "unix" for a unix socket's. */
   client: string;
@@ -36,7 +38,7 @@ export function formatAccess(format: "text" | "json", line: AccessLine): string 
 }
 
 function asJson(line: AccessLine): string {
-  let text = `{"time":"${time(line.timeMs)}","listener":${JSON.stringify(line.listener)},"client":"${line.client}"`;
+  let text = `{"time":"${time(line.timeMs)}","id":${line.id},"listener":${JSON.stringify(line.listener)},"client":"${line.client}"`;
   if (line.peer !== "") text += `,"peer":"${line.peer}"`;
   if (line.pool !== "") text += `,"pool":${JSON.stringify(line.pool)}`;
   if (line.backend !== "") text += `,"backend":${JSON.stringify(line.backend)}`;
@@ -51,7 +53,7 @@ function asJson(line: AccessLine): string {
 }
 
 function asText(line: AccessLine): string {
-  let text = `time=${time(line.timeMs)} listener=${word(line.listener)} client=${line.client}`;
+  let text = `time=${time(line.timeMs)} id=${line.id} listener=${word(line.listener)} client=${line.client}`;
   if (line.peer !== "") text += ` peer=${line.peer}`;
   if (line.pool !== "") text += ` pool=${word(line.pool)}`;
   if (line.backend !== "") text += ` backend=${word(line.backend)}`;

@@ -23,9 +23,9 @@ export const ROW = {
 } as const;
 
 /** Float64 cells of a row; they lie behind the words. `startedMs` is on platform's monotonicMs(). */
-export const ROW_FLOAT = { startedMs: 10, bytesIn: 11, bytesOut: 12 } as const;
+export const ROW_FLOAT = { startedMs: 10, bytesIn: 11, bytesOut: 12, id: 13 } as const;
 
-export const ROW_WORDS = 26;
+export const ROW_WORDS = 28;
 export const ROW_FLOATS = ROW_WORDS / 2;
 
 /** Bits of ROW.claims: what is to be given back. A row without `row` is free. */

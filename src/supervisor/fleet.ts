@@ -37,6 +37,8 @@ export interface FleetOptions {
   ledgerRows: number;
   /** One Int32 cell: connections of the whole process. */
   open: Int32Array;
+  /** One Int32 cell: blocks of connection ids that workers have taken. */
+  ids: Int32Array;
   onAccess: (text: string, lines: number, pending: Int32Array) => void;
   /** A connection that died with its worker. */
   onLost: (line: AccessLine) => void;
@@ -87,7 +89,7 @@ export class WorkerSeat {
 
   /** Starts the thread with the plan in force; resolves when it serves, or says why it does not. */
   start(): Promise<Answer> {
-    const { spawn, planFor, open } = this.#options;
+    const { spawn, planFor, open, ids } = this.#options;
     this.state = "starting";
     this.#startedMs = performance.now();
     const worker = spawn();
@@ -105,7 +107,7 @@ export class WorkerSeat {
       listening: this.#listening,
     };
     const plan = planFor(this.position);
-    this.#post({ kind: "start", index: this.index, open, ...shared, plan });
+    this.#post({ kind: "start", index: this.index, open, ids, ...shared, plan });
     return this.#awaitAnswer(plan.generation);
   }
 
@@ -333,6 +335,7 @@ export class WorkerSeat {
     this.counters[WORKER.ended]!++;
     onLost({
       timeMs: Date.now(),
+      id: floats[row * ROW_FLOATS + ROW_FLOAT.id]!,
       listener: listener?.name ?? "",
       client: clientText(words, at + ROW.address),
       peer: words[at + ROW.proxied] === 1 ? clientText(words, at + ROW.peer) : "",

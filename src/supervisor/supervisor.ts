@@ -107,6 +107,7 @@ export class Supervisor {
       registry,
       log,
       open: this.#open,
+      ids: this.#registry.arena.int32(1),
       ledgerRows: ledgerRows(),
       planFor: (position) => this.#inForce.planFor(position),
       onAccess: (text, lines, pending) => access.write(text, lines, (characters) => add(pending, -characters)),

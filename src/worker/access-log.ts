@@ -48,6 +48,7 @@ export class AccessLog {
     if (bytesIn + bytesOut === 0 && !this.debug && (end === "eof" || (end === "reset" && endBy === "client"))) return;
     const text = formatAccess(this.format, {
       timeMs: Date.now(),
+      id: floats[floatsAt + ROW_FLOAT.id]!,
       listener: connection.listener.plan.name,
       client: clientText(words, at + ROW.address),
       peer: words[at + ROW.proxied] === 1 ? clientText(words, at + ROW.peer) : "",

@@ -190,6 +190,7 @@ function accept(socket: Socket<Connection>, { plane, listener }: Acceptor): void
   words[at + ROW.pool] = listener.plan.pool;
   words[at + ROW.clientFd] = fd;
   floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = monotonicMs();
+  floats[row * ROW_FLOATS + ROW_FLOAT.id] = plane.ids.next();
   const present = readPeer(socket, fd, words, at + ROW.address);
   plane.startClock();
   const connection = new Connection(plane, listener, socket, row);

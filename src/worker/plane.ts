@@ -10,6 +10,7 @@ import { monotonicMs } from "../platform/clock.ts";
 import { duplicate, setBacklog } from "../platform/sockets.ts";
 import { Splice } from "../platform/splice.ts";
 import { WORKER } from "../shared/counters.ts";
+import { ConnectionIds } from "../shared/connection-ids.ts";
 import { Ledger } from "../shared/ledger.ts";
 import { AccessLog } from "./access-log.ts";
 import type { Connection } from "./connection.ts";
@@ -46,6 +47,7 @@ export class DataPlane {
   readonly counters: Float64Array;
   /** One Int32 cell: connections of the whole process. */
   readonly open: Int32Array;
+  readonly ids: ConnectionIds;
   readonly wheel = new TimerWheel(TICK_MS, WHEEL_SLOTS, performance.now());
   readonly accessLog: AccessLog;
   #splice: Splice | null = null;
@@ -79,6 +81,7 @@ export class DataPlane {
     this.counters = start.counters;
     this.#loopDelay = new LoopDelay(start.counters);
     this.open = start.open;
+    this.ids = new ConnectionIds(start.ids);
     this.#listening = start.listening;
     this.#post = post;
     this.accessLog = new AccessLog(this, start.logPending, (text, lines) => post({ kind: "access", text, lines }));

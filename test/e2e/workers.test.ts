@@ -37,6 +37,11 @@ describe("a worker that dies", () => {
     const lostPorts = new Set(lost.map(portOf));
     expect(result.failed.filter((failure) => !lostPorts.has(failure.port)).length).toBe(0);
 
+    // The number of a connection is never used again, not even by the worker that took a dead one's place.
+    const ids = lb.accessLines().map(({ id }) => id);
+    expect(Math.min(...ids)).toBeGreaterThan(0);
+    expect(new Set(ids).size).toBe(ids.length);
+
     const status = await lb.waitIdle();
     expect(status.listeners[0]!.open).toBe(0);
     expect(status.pools[0]!.backends[0]!.open).toBe(0);

@@ -46,6 +46,7 @@ test("a pool that changes while a thread boots is as it is now when the thread s
     planFor: (position) => inForce.planFor(position),
     ledgerRows: 64,
     open,
+    ids: registry.arena.int32(1),
     onAccess: () => undefined,
     onLost: () => undefined,
     onOverBudget: () => undefined,

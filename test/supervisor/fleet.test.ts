@@ -78,6 +78,7 @@ function fleetOf(options: { willing?: boolean } = {}) {
     planFor: (position) => ({ generation, position }) as unknown as Plan,
     ledgerRows: 16,
     open,
+    ids: new Arena().int32(1),
     onAccess: () => undefined,
     onLost: (line) => lost.push(line),
     onOverBudget: () => undefined,

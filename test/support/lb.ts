@@ -26,6 +26,7 @@ const STILL_MS = 100;
 /** One line of the access log, format = "json". */
 export interface AccessEntry {
   time: string;
+  id: number;
   listener: string;
   client: string;
   peer?: string;

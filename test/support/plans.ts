@@ -102,6 +102,7 @@ export function workerStart(given: Plan, index = 0): WorkerStart {
     index,
     ledger: ledgerMemory(64),
     open: arena.int32(1),
+    ids: arena.int32(1),
     counters: arena.float64(WORKER.size),
     logPending: arena.int32(1),
     listening: arena.int32(LISTENING_MAX),

@@ -49,6 +49,7 @@ function ended(given: Ended = {}): void {
   ledger.words[row * ROW_WORDS + ROW.port] = 4711;
   ledger.words[row * ROW_WORDS + ROW.retries] = 1;
   ledger.floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = monotonicMs() - 1500;
+  ledger.floats[row * ROW_FLOATS + ROW_FLOAT.id] = 65_537;
   ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn] = bytesIn;
   ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut] = bytesOut;
   const connection = {
@@ -75,6 +76,7 @@ describe("the access log of a worker", () => {
     expect(batches[0]!.text.endsWith("\n")).toBe(true);
     expect(JSON.parse(batches[0]!.text)).toEqual({
       time: "2026-03-04T05:06:07.890Z",
+      id: 65_537,
       listener: "web",
       client: "192.0.2.7:4711",
       pool: "app",
@@ -192,6 +194,6 @@ describe("the access log of a worker", () => {
     log.format = "text";
     ended();
     log.flush();
-    expect(batches[0]!.text).toMatch(/^time=2026-03-04T05:06:07\.890Z listener=web client=192\.0\.2\.7:4711 /);
+    expect(batches[0]!.text).toMatch(/^time=2026-03-04T05:06:07\.890Z id=65537 listener=web client=192\.0\.2\.7:4711 /);
   });
 });
