@@ -1,4 +1,4 @@
-// `lb health [FILE|URL]`: asks a running lb whether it is alive, for containers that have no curl. Speaks HTTP by itself,
+// `lb health [FILE|URL] [--ready [LISTENER]]`: asks a running lb whether it is alive or ready, for containers without curl. Speaks HTTP by itself,
 // because fetch would go through the proxy that the environment names.
 import { existsSync, readFileSync } from "node:fs";
 import { connect } from "node:net";
@@ -13,21 +13,31 @@ const DEFAULT_FILES = ["/etc/lb/lb.toml", "lb.toml"];
 const DEFAULT_BIND = "127.0.0.1:9900";
 /** More than the head of any answer has. */
 const ANSWER_CHARACTERS_MAX = 16 * 1024;
+/** Of the reasons why lb is not ready. */
+const REASONS_CHARACTERS_MAX = 1000;
 
-/** Prints one line. Answers the exit code: 0 alive, 1 not. Containers reserve any other for themselves. */
-export async function health(argument: string | undefined): Promise<number> {
+/**
+ * Prints one line. Answers the exit code: 0 alive, 1 not. Containers reserve any other for themselves. With `ready` the
+ * question is whether lb accepts connections (true), or whether a listener of that name has a backend that is up.
+ */
+export async function health(argument: string | undefined, ready?: string | true): Promise<number> {
   const target = targetOf(argument ?? DEFAULT_FILES.find((file) => existsSync(file)));
   if ("error" in target) {
     console.error(`lb health: ${target.error}`);
     return 1;
   }
+  if (ready === true) target.path = "/ready";
+  else if (ready !== undefined) target.path = `/ready/${encodeURIComponent(ready)}`;
   const where = formatEndpoint(target.endpoint);
   const answer = await ask(target);
-  if (answer === "200") {
-    console.log(`lb health: alive (${where})`);
+  if (answer.status === 200) {
+    console.log(`lb health: ${ready === undefined ? "alive" : "ready"} (${where})`);
     return 0;
   }
-  console.error(`lb health: ${where} ${/^\d+$/.test(answer) ? `answered with status ${answer}` : answer}`);
+  const reasons =
+    ready === undefined ? "" : answer.text.split("\n").filter(Boolean).join("; ").slice(0, REASONS_CHARACTERS_MAX);
+  const what = answer.status === null ? answer.text : `answered with status ${answer.status}`;
+  console.error(`lb health: ${where} ${what}${answer.status === null || reasons === "" ? "" : `: ${reasons}`}`);
   return 1;
 }
 
@@ -99,30 +109,46 @@ function reachable(endpoint: Endpoint): Endpoint {
 
 const LOOPBACK = [0, 0, 0xffff, 0x7f000001] as const;
 
-/** The status, such as "200", or why there is none. */
-function ask({ endpoint, path }: Target): Promise<string> {
+/** The status and the text of the answer; or null, and why there is none. */
+interface Answer {
+  status: number | null;
+  text: string;
+}
+
+function ask({ endpoint, path }: Target): Promise<Answer> {
   return new Promise((answered) => {
     const socket = connect(connectOptions(endpoint));
-    const finish = (answer: string): void => {
+    let received = "";
+    const finish = (answer: Answer): void => {
       clearTimeout(timer);
       socket.destroy();
       answered(answer);
     };
-    const timer = setTimeout(() => finish(`did not answer within ${TIMEOUT_MS / 1000} s`), TIMEOUT_MS);
-    let received = "";
-    socket.setEncoding("latin1");
+    const fail = (text: string): void => finish({ status: null, text });
+    const timer = setTimeout(() => fail(`did not answer within ${TIMEOUT_MS / 1000} s`), TIMEOUT_MS);
+    socket.setEncoding("utf8");
     socket.on("connect", () => socket.write(`GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`));
     socket.on("data", (text) => {
       received += String(text);
       const line = /^([^\r\n]*)\r?\n/.exec(received)?.[1];
       if (line === undefined && received.length < ANSWER_CHARACTERS_MAX) return;
-      finish(/^HTTP\/1\.[01] (\d{3})\b/.exec(line ?? "")?.[1] ?? "does not speak HTTP");
+      const status = /^HTTP\/1\.[01] (\d{3})\b/.exec(line ?? "")?.[1];
+      if (status === undefined) fail("does not speak HTTP");
+      // Nothing but a refusal has a text worth waiting for.
+      else if (status === "200" || received.length >= ANSWER_CHARACTERS_MAX) finish(answerIn(received, status));
     });
-    socket.on("error", (error) =>
-      finish(`cannot be reached (${"code" in error ? String(error.code) : error.message})`),
-    );
-    socket.on("close", () => finish("closed the connection without an answer"));
+    socket.on("error", (error) => fail(`cannot be reached (${"code" in error ? String(error.code) : error.message})`));
+    socket.on("close", () => {
+      const status = /^HTTP\/1\.[01] (\d{3})\b/.exec(received)?.[1];
+      if (status === undefined) fail("closed the connection without an answer");
+      else finish(answerIn(received, status));
+    });
   });
+}
+
+function answerIn(received: string, status: string): Answer {
+  const body = received.indexOf("\r\n\r\n");
+  return { status: Number(status), text: body < 0 ? "" : received.slice(body + 4) };
 }
 
 function connectOptions(endpoint: Endpoint): { path: string } | { host: string; port: number } {

@@ -149,3 +149,20 @@ test("fails with one line where there is nothing to ask", async () => {
     expect.stringMatching(/only http:\/\/ can be asked/),
   ]);
 });
+
+test("asks with --ready whether lb accepts connections, or whether a listener has a backend that is up", async () => {
+  const port = await serve(OK);
+  const file = config(`[admin]\nbind = "127.0.0.1:${port}"`);
+  expect(await health(file, true)).toBe(0);
+  expect(await health(`http://127.0.0.1:${port}`, "web")).toBe(0);
+  expect(asked).toEqual(["GET /ready HTTP/1.1", "GET /ready/web HTTP/1.1"]);
+  expect(out).toEqual([`lb health: ready (127.0.0.1:${port})`, `lb health: ready (127.0.0.1:${port})`]);
+});
+
+test("says why lb is not ready", async () => {
+  const port = await serve("HTTP/1.1 503 Service Unavailable\r\n\r\nnot ready\npool app has no backend that is up\n");
+  expect(await health(`127.0.0.1:${port}`, "web")).toBe(1);
+  expect(err).toEqual([
+    `lb health: 127.0.0.1:${port} answered with status 503: not ready; pool app has no backend that is up`,
+  ]);
+});

@@ -1,0 +1,126 @@
+// The command line, described once: commands, their arguments and options. Help, errors and suggestions come from this
+// description, and completion for shells and a man page can. A command's own code is loaded when it runs.
+import { existsSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+import { closest } from "../config/suggest.ts";
+
+/** What the entry point has to offer. */
+export interface Program {
+  version: string;
+  /** Runs lb with a config file until it stops; answers the exit code. */
+  run: (file: string) => Promise<number>;
+}
+
+/** Commands that are planned; a file of that name can be given with a path ("./status"). */
+const planned =
+  "status top reload drain ready weight maintenance connections clients explain logs config upgrade import".split(" ");
+
+const badUsage = 2;
+const helpWidth = 100;
+
+/** Runs the command that the arguments name. Answers the exit code; bad usage is told on stderr and is 2. */
+export async function commandLine(args: readonly string[], program: Program): Promise<number> {
+  const result = { code: 0 };
+  try {
+    await describe(program, result).parseAsync([...args], { from: "user" });
+    return result.code;
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    // Help and version end as errors with the exit code 0.
+    return error.exitCode === 0 ? 0 : badUsage;
+  }
+}
+
+/** All commands. Their actions put the exit code into `result`. */
+export function describe(program: Program, result: { code: number }): Command {
+  const end = (code: number): void => void (result.code = code);
+  const lb = new Command("lb")
+    .description("lb - a layer-4 load balancer")
+    .usage("FILE\n       lb COMMAND [ARGUMENTS] [OPTIONS]")
+    .argument("[FILE]", "the config to run with; with a path where a command has that name: ./check")
+    .version(`lb ${program.version}`, "-v, --version", "print the version")
+    .helpOption("-h, --help", "print help, also of a command")
+    .helpCommand(false)
+    .exitOverride()
+    .allowExcessArguments()
+    .configureOutput({
+      getOutHelpWidth: () => helpWidth,
+      outputError: (text, write) => write(text.replace(/^error: /, "lb: ")),
+    })
+    .showHelpAfterError('Try "lb --help".')
+    .addHelpText("after", afterHelp)
+    .action(async (file: string | undefined) => {
+      refuseUnknown(lb, file);
+      end(await program.run(String(file)));
+    });
+  const command = (usage: string, does: string): Command => {
+    const made = lb.command(usage).description(does).helpOption("-h, --help", "print help");
+    made.allowExcessArguments(false);
+    return made.showHelpAfterError(`Try "lb ${made.name()} --help".`);
+  };
+  command("check", "report every problem of a config, or that it is fine")
+    .argument("<FILE>", "the config")
+    .action(async (file: string) => end((await import("./check.ts")).check(file)));
+  command("demo", "run with three small built-in backends, to see it work").action(async () =>
+    end(await (await import("./demo.ts")).demo(program.run)),
+  );
+  command("schema", "print the JSON Schema of the config, for editors").action(async () =>
+    end((await import("./schema.ts")).schema()),
+  );
+  command("health", "ask a running lb whether it is alive or ready; exit code 0 if so, else 1")
+    .argument("[FILE|URL]", "its config, or its admin address; default: /etc/lb/lb.toml, then ./lb.toml")
+    .option("--ready [LISTENER]", "ask whether it accepts connections, or whether LISTENER has a backend that is up")
+    .action(async (where: string | undefined, { ready }: { ready?: string | true }) => {
+      if (typeof ready === "string" && /[/:]/.test(ready))
+        lb.error(`lb: ${ready} is not the name of a listener; write FILE or URL before --ready`);
+      end(await (await import("./health.ts")).health(where, ready));
+    });
+  command("version", "print the version").action(() => console.log(`lb ${program.version}`));
+  command("help", "print help")
+    .argument("[COMMAND]", "of which command")
+    .action((name: string | undefined) => {
+      if (name === undefined) return lb.help();
+      const found = lb.commands.find((one) => one.name() === name && !planned.includes(name));
+      return found === undefined ? unknownCommand(lb, name) : found.help();
+    });
+  for (const name of planned) {
+    lb.command(name, { hidden: true })
+      .allowUnknownOption()
+      .allowExcessArguments()
+      .helpOption(false)
+      .action(() => lb.error(`lb: the command ${name} is not supported yet`));
+  }
+  return lb;
+}
+
+/** What is no command is a config file, unless it rather looks like a command that is misspelt. */
+function refuseUnknown(lb: Command, file: string | undefined): void {
+  if (file === undefined) return lb.error("lb: which config file?");
+  const extra = lb.args[1];
+  const isFile = /[./]/.test(file) || existsSync(file);
+  if (!isFile) unknownCommand(lb, file, `, and there is no such file`);
+  if (extra !== undefined) lb.error(`lb: too many arguments: ${extra}`);
+}
+
+function unknownCommand(lb: Command, name: string, more = ""): never {
+  const names = lb.commands.map((command) => command.name()).filter((known) => !planned.includes(known));
+  const meant = closest(name, names) ?? closest(name, planned);
+  return lb.error(`lb: unknown command '${name}'${more}${meant === null ? "" : `\n(Did you mean ${meant}?)`}`);
+}
+
+/** What stands below the commands and options. */
+export const afterHelp = `
+Signals:
+  SIGHUP            reload the config; one that is wrong changes nothing
+  SIGTERM, SIGINT   stop within shutdown_delay and shutdown_timeout; a second one ends at once
+  SIGUSR1           reopen the log files
+
+Exit codes:
+  0  fine    1  failure while running    2  bad usage or config
+
+The smallest config, five lines of TOML:
+  [listeners.web]
+  bind = ":8080"
+  pool = "app"
+  [pools.app]
+  backends = ["127.0.0.1:3000", "127.0.0.1:3001"]`;
