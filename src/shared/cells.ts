@@ -64,9 +64,14 @@ export function claim(cell: Int32Array, max: number): boolean {
   return false;
 }
 
-/** Gives one place back. Call it once a claim. */
+/**
+ * Gives one place back. A second time for the same claim throws: the cell would be below what is held, and `claim` would admit
+ * too many. Hot path.
+ */
 export function giveBack(cell: Int32Array): void {
-  Atomics.sub(cell, 0, 1);
+  if (Atomics.sub(cell, 0, 1) > 0) return;
+  Atomics.add(cell, 0, 1);
+  throw new Error("a place was given back twice");
 }
 
 /** How many places are claimed now. */

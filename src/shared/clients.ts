@@ -89,8 +89,11 @@ export class ClientTable {
     }
   }
 
+  /** Ends one connection of an entry's client. A second time for the same connection throws, as `giveBack` does. */
   release(entry: number): void {
-    Atomics.sub(this.#words, 2 * entry, 1n);
+    if ((Atomics.sub(this.#words, 2 * entry, 1n) & OPEN_MASK) !== 0n) return;
+    Atomics.add(this.#words, 2 * entry, 1n);
+    throw new Error("a connection of a client was released twice");
   }
 
   /** Open connections of an entry's client. */

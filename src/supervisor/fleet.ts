@@ -185,7 +185,7 @@ export class WorkerSeat {
   }
 
   // Stops the thread in the middle of whatever it does. Its connections are reset; one that was just ending may be counted
-  // twice.
+  // twice in the metrics, and its place in a cap may stay taken.
   #terminate(worker: Worker): void {
     // Bun's loop goes on accepting until the thread is gone, with nobody there to serve what it takes from the queue.
     for (const fd of this.#listening) {
@@ -314,22 +314,32 @@ export class WorkerSeat {
     return lost;
   }
 
+  // What is out of balance here has cost a worker already; the supervisor goes on.
+  #reclaim(giveBack: () => void): void {
+    try {
+      giveBack();
+    } catch (error) {
+      this.#options.log.error("a lost connection's claim is not there", { worker: this.index, error: String(error) });
+    }
+  }
+
   #lose(row: number, at: number): void {
     const { registry, open, onLost } = this.#options;
     const { words, floats } = this.#ledger;
     const claims = words[at]!;
     const listener = registry.listenerById.get(words[at + ROW.listener]!);
     const backend = registry.backendById.get(words[at + ROW.backend]!);
-    if (claims & CLAIM.process) giveBack(open);
+    if (claims & CLAIM.process) this.#reclaim(() => giveBack(open));
     if (listener !== undefined) {
-      if (claims & CLAIM.listener) giveBack(listener.open);
-      if (claims & CLAIM.client && listener.clients)
-        new ClientTable(listener.clients).release(words[at + ROW.clientEntry]!);
+      if (claims & CLAIM.listener) this.#reclaim(() => giveBack(listener.open));
+      const { clients } = listener;
+      if (claims & CLAIM.client && clients)
+        this.#reclaim(() => new ClientTable(clients).release(words[at + ROW.clientEntry]!));
       const ends = this.index * LISTENER.size + LISTENER.ends;
       listener.counters[ends + END_CODES[this.#lostEnd] * ENDED_BY.length + ENDED_BY.indexOf("lb")]!++;
     }
     if (backend !== undefined) {
-      if (claims & CLAIM.backend) giveBack(backend.open);
+      if (claims & CLAIM.backend) this.#reclaim(() => giveBack(backend.open));
       backend.counters[this.index * BACKEND.size + BACKEND.ended]!++;
     }
     this.counters[WORKER.ended]!++;

@@ -411,7 +411,8 @@ export class Connection implements TimerNode {
 
   /** The worker ends: both peers are reset, and everything else is left to the supervisor, who finds it in the ledger. */
   abandon(): void {
-    this.enter("closed");
+    // Closed already where its own end is what broke.
+    if (this.phase !== "closed") this.enter("closed");
     this.client?.terminate();
     this.backendSocket?.terminate();
   }

@@ -79,14 +79,25 @@ export function giveBackBackend(connection: Connection): void {
   connection.backend.giveBack();
 }
 
+// A claim leaves the row before its place is given back, so that the supervisor never gives back a place a second time.
 function giveBackAll(connection: Connection): void {
   const { plane, listener } = connection;
+  const { words } = plane;
   const at = connection.row * ROW_WORDS;
   giveBackBackend(connection);
-  const claims = plane.words[at] ?? 0;
-  if (claims & CLAIM.client) listener.clients?.release(plane.words[at + ROW.clientEntry] ?? 0);
-  if (claims & CLAIM.listener) giveBack(listener.plan.open);
-  if (claims & CLAIM.process) giveBack(plane.open);
+  const claims = words[at] ?? 0;
+  if (claims & CLAIM.client) {
+    words[at]! &= ~CLAIM.client;
+    listener.clients?.release(words[at + ROW.clientEntry] ?? 0);
+  }
+  if (claims & CLAIM.listener) {
+    words[at]! &= ~CLAIM.listener;
+    giveBack(listener.plan.open);
+  }
+  if (claims & CLAIM.process) {
+    words[at]! &= ~CLAIM.process;
+    giveBack(plane.open);
+  }
   plane.forget(connection);
 }
 

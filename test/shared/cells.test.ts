@@ -94,6 +94,16 @@ describe("claim", () => {
     expect(claim(open, 3)).toBe(true);
   });
 
+  test("refuses to give back what nobody holds, and the cap stays exact", () => {
+    const open = cell();
+    expect(() => giveBack(open)).toThrow("given back twice");
+    expect(claim(open, 1)).toBe(true);
+    giveBack(open);
+    expect(() => giveBack(open)).toThrow("given back twice");
+    expect(claimed(open)).toBe(0);
+    expect([claim(open, 1), claim(open, 1)]).toEqual([true, false]);
+  });
+
   test("leaves a sum as it is but for what is added", () => {
     const sum = cell();
     add(sum, 1000);

@@ -39,6 +39,16 @@ describe("the cap of one client", () => {
     expect(claimAs(table, 1, capOf(2))).toBe(entry);
   });
 
+  test("refuses to release what is not open, and knows the client as before", () => {
+    const table = new ClientTable(clientMemory(64));
+    const entry = claimAs(table, 1, capOf(1));
+    table.release(entry);
+    expect(() => table.release(entry)).toThrow("released twice");
+    expect(table.open(entry)).toBe(0);
+    expect(claimAs(table, 1, capOf(1))).toBe(entry);
+    expect(claimAs(table, 1, capOf(1))).toBe(CLIENT_OVER_CAP);
+  });
+
   test("counts each client for itself, in every word of the address", () => {
     const table = new ClientTable(clientMemory(1024));
     const clients = [
