@@ -19,10 +19,10 @@ export interface BackendPlan {
   maxConnections: number;
   /** Its address is one of this machine's and its port one that the kernel gives to outgoing connections. */
   maySelfConnect: boolean;
-  /** One Int32 cell: connections open or being dialled, over all workers. */
-  open: Int32Array;
-  /** Rows of BACKEND.size cells, one a worker, by the worker's index. */
-  counters: Float64Array;
+  /** Address of one Int32 cell in the pool's `memory`: connections open or being dialled, over all workers. */
+  openAt: number;
+  /** Address of rows of BACKEND.size cells, one a worker, by the worker's index. */
+  countersAt: number;
 }
 
 /** TLS termination. Certificates and keys are PEM. */
@@ -62,6 +62,8 @@ export interface PoolPlan {
   /** TLS towards the backends, or null. */
   tls: TlsClientPlan | null;
   backends: BackendPlan[];
+  /** Where the backends' cells are (shared/cells.ts). */
+  memory: SharedArrayBuffer[];
   /** Ids of the backends that are up. */
   up: number[];
   /** Rises with each change of `backends` or `up`; an older state never replaces a newer one. */
@@ -180,6 +182,8 @@ export interface PoolState {
   down: number[];
   /** The backends, where a look-up of names changed them; else null. */
   backends: BackendPlan[] | null;
+  /** As in the plan. */
+  memory: SharedArrayBuffer[];
 }
 
 /** How long a worker goes on accepting what stands in the queue of a listening socket that is to be closed. */

@@ -8,46 +8,139 @@ const CHUNK_BYTES = 4 * 1024 * 1024;
  * that nobody touches cost nothing. Freed cells are zeroed and given out again for the same size.
  */
 export class Arena {
-  #chunk = new SharedArrayBuffer(CHUNK_BYTES);
-  #used = 0;
-  readonly #free = new Map<number, { buffer: SharedArrayBuffer; offset: number }[]>();
+  /**
+   * Every piece so far. An address counts through them: piece i begins at i * CHUNK_BYTES. To send these and numbers to a thread
+   * costs less than to send a view for each of ten thousand cells.
+   */
+  readonly memory: SharedArrayBuffer[] = [];
+  #used = CHUNK_BYTES;
+  readonly #free = new Map<number, number[]>();
 
   int32(length: number): Int32Array<SharedArrayBuffer> {
-    const { buffer, offset } = this.#take(roundUp(4 * length));
-    return new Int32Array(buffer, offset, length);
+    return int32At(this.memory, this.take(4 * length), length);
   }
 
   float64(length: number): Float64Array<SharedArrayBuffer> {
-    const { buffer, offset } = this.#take(roundUp(8 * length));
-    return new Float64Array(buffer, offset, length);
+    return float64At(this.memory, this.take(8 * length), length);
+  }
+
+  /** The address of so many bytes, all zero. */
+  take(bytes: number): number {
+    const size = roundUp(bytes);
+    const again = this.#free.get(size)?.pop();
+    if (again !== undefined) return again;
+    if (this.#used + size > CHUNK_BYTES) {
+      this.memory.push(new SharedArrayBuffer(Math.max(CHUNK_BYTES, size)));
+      this.#used = 0;
+    }
+    const address = (this.memory.length - 1) * CHUNK_BYTES + this.#used;
+    this.#used += size;
+    return address;
   }
 
   /** Gives cells back. Nobody may hold on to them: ask for this only when no connection counts there any more. */
   free(cells: Int32Array<SharedArrayBuffer> | Float64Array<SharedArrayBuffer>): void {
-    const bytes = roundUp(cells.byteLength);
-    cells.fill(0);
-    const list = this.#free.get(bytes) ?? [];
-    list.push({ buffer: cells.buffer, offset: cells.byteOffset });
-    this.#free.set(bytes, list);
+    // To zero what nobody has written would give it memory.
+    if (cells.some((cell) => cell !== 0)) cells.fill(0);
+    const size = roundUp(cells.byteLength);
+    const list = this.#free.get(size) ?? [];
+    list.push(this.memory.indexOf(cells.buffer) * CHUNK_BYTES + cells.byteOffset);
+    this.#free.set(size, list);
   }
+}
 
-  #take(bytes: number): { buffer: SharedArrayBuffer; offset: number } {
-    const again = this.#free.get(bytes)?.pop();
-    if (again !== undefined) return again;
-    if (bytes > CHUNK_BYTES) return { buffer: new SharedArrayBuffer(bytes), offset: 0 };
-    if (this.#used + bytes > CHUNK_BYTES) {
-      this.#chunk = new SharedArrayBuffer(CHUNK_BYTES);
-      this.#used = 0;
-    }
-    const offset = this.#used;
-    this.#used += bytes;
-    return { buffer: this.#chunk, offset };
-  }
+/** The cells at an address of an arena with this memory, which another thread may have. */
+export function int32At(
+  memory: readonly SharedArrayBuffer[],
+  address: number,
+  length: number,
+): Int32Array<SharedArrayBuffer> {
+  return new Int32Array(pieceOf(memory, address), address % CHUNK_BYTES, length);
+}
+
+export function float64At(
+  memory: readonly SharedArrayBuffer[],
+  address: number,
+  length: number,
+): Float64Array<SharedArrayBuffer> {
+  return new Float64Array(pieceOf(memory, address), address % CHUNK_BYTES, length);
+}
+
+function pieceOf(memory: readonly SharedArrayBuffer[], address: number): SharedArrayBuffer {
+  const piece = memory[Math.floor(address / CHUNK_BYTES)];
+  if (piece === undefined) throw new Error(`no shared memory at ${address}`);
+  return piece;
 }
 
 // A cache line each: cells that different threads write must not share one.
 function roundUp(bytes: number): number {
   return Math.ceil(bytes / 64) * 64;
+}
+
+/**
+ * The cells of one listener or backend: its open connections over all workers, and a row of counters for each worker. Holds
+ * addresses, because there may be many; each view is made when it is asked for.
+ */
+export class Cells {
+  readonly openAt: number;
+  readonly #arena: Arena;
+  /** Cells of a row. */
+  readonly #size: number;
+  #rows: number;
+  #countersAt: number;
+  /** Counters that had too few rows. Who knows them goes on writing there. */
+  #former: { at: number; rows: number }[] | null = null;
+
+  constructor(arena: Arena, rows: number, size: number) {
+    this.#arena = arena;
+    this.#size = size;
+    this.#rows = rows;
+    this.openAt = arena.take(4);
+    this.#countersAt = arena.take(8 * rows * size);
+  }
+
+  /** One cell. */
+  get open(): Int32Array<SharedArrayBuffer> {
+    return int32At(this.#arena.memory, this.openAt, 1);
+  }
+
+  get countersAt(): number {
+    return this.#countersAt;
+  }
+
+  /** The rows, one behind the other by the worker's index. */
+  get counters(): Float64Array<SharedArrayBuffer> {
+    return this.#view(this.#countersAt, this.#rows);
+  }
+
+  /** From now on `counters` has so many rows. What was counted stays in the total. */
+  grow(rows: number): void {
+    this.#former ??= [];
+    this.#former.push({ at: this.#countersAt, rows: this.#rows });
+    this.#rows = rows;
+    this.#countersAt = this.#arena.take(8 * rows * this.#size);
+  }
+
+  /** For each cell of a row, the sum over all workers. */
+  totals(): Float64Array {
+    const sums = new Float64Array(this.#size);
+    for (const rows of this.#views()) rows.forEach((count, at) => (sums[at % this.#size]! += count));
+    return sums;
+  }
+
+  /** Gives everything back; see Arena.free. */
+  free(): void {
+    this.#arena.free(this.open);
+    for (const rows of this.#views()) this.#arena.free(rows);
+  }
+
+  #views(): Float64Array<SharedArrayBuffer>[] {
+    return [this.counters, ...(this.#former ?? []).map(({ at, rows }) => this.#view(at, rows))];
+  }
+
+  #view(at: number, rows: number): Float64Array<SharedArrayBuffer> {
+    return float64At(this.#arena.memory, at, rows * this.#size);
+  }
 }
 
 /** Claims one of `max` places (0 = as many as you like) in a cell. Hot path. */

@@ -331,16 +331,16 @@ export class WorkerSeat {
     const backend = registry.backendById.get(words[at + ROW.backend]!);
     if (claims & CLAIM.process) this.#reclaim(() => giveBack(open));
     if (listener !== undefined) {
-      if (claims & CLAIM.listener) this.#reclaim(() => giveBack(listener.open));
+      if (claims & CLAIM.listener) this.#reclaim(() => giveBack(listener.cells.open));
       const { clients } = listener;
       if (claims & CLAIM.client && clients)
         this.#reclaim(() => new ClientTable(clients).release(words[at + ROW.clientEntry]!));
       const ends = this.index * LISTENER.size + LISTENER.ends;
-      listener.counters[ends + END_CODES[this.#lostEnd] * ENDED_BY.length + ENDED_BY.indexOf("lb")]!++;
+      listener.cells.counters[ends + END_CODES[this.#lostEnd] * ENDED_BY.length + ENDED_BY.indexOf("lb")]!++;
     }
     if (backend !== undefined) {
-      if (claims & CLAIM.backend) this.#reclaim(() => giveBack(backend.open));
-      backend.counters[this.index * BACKEND.size + BACKEND.ended]!++;
+      if (claims & CLAIM.backend) this.#reclaim(() => giveBack(backend.cells.open));
+      backend.cells.counters[this.index * BACKEND.size + BACKEND.ended]!++;
     }
     this.counters[WORKER.ended]!++;
     onLost({
@@ -386,6 +386,7 @@ export class Fleet {
       this.seats.push(seat);
       fresh.push(seat);
     }
+    for (const { index } of fresh) this.#options.registry.makeRoom(index + 1);
     const answers = await Promise.all(fresh.map((seat) => seat.start()));
     return firstRefusal(answers);
   }

@@ -49,9 +49,10 @@ export class InForce {
   /** Plans are of this config from now on, and of a new generation; the function that is returned takes that back. */
   put(config: Config): () => void {
     const { registry, addresses } = this.#options;
-    const { listeners, pools } = registry;
+    const before = registry.hold();
     const [oldConfig, oldGeneration, oldMaxConnections] = [this.#config, this.#generation, this.#maxConnections];
     const maxConnections = this.#connectionsFor(config);
+    registry.makeRoom(workerCount(config));
     registry.commit(registry.draft(config, maxConnections, addresses));
     this.#config = config;
     this.#generation++;
@@ -60,8 +61,13 @@ export class InForce {
       this.#config = oldConfig;
       this.#generation = oldGeneration;
       this.#maxConnections = oldMaxConnections;
-      registry.commit({ listeners, pools });
+      registry.commit(before);
     };
+  }
+
+  /** The config in force stays, whichever it is. */
+  settle(): void {
+    this.#options.registry.release();
   }
 
   /** The plan of the worker at a position, 0 and up. */

@@ -13,12 +13,15 @@ import type {
 import type { BackendPlan, ListenerPlan, PoolPlan, PoolState, TlsServerPlan } from "../messages.ts";
 import { maySelfConnect } from "../platform/own-addresses.ts";
 import type { TlsClientPlan } from "../platform/tls-client.ts";
-import { Arena, claimed } from "../shared/cells.ts";
+import { Arena, Cells, claimed } from "../shared/cells.ts";
 import { clientMemory } from "../shared/clients.ts";
 import { BACKEND, LISTENER } from "../shared/counters.ts";
 
-/** Rows of counters that each thing has; the config allows no more workers. */
-export const WORKERS_MAX = 256;
+/**
+ * Cells of what is in no config any more are kept for so long: workers have closed their duplicates of its sockets by then (see
+ * RETIRED_MS_MAX of sockets.ts). Those of a backend are kept longer by the time that a connection may take to come to it.
+ */
+const KEEP_MS = 6000;
 
 /** Clients that a listener's table knows at the least. */
 const CLIENT_ENTRIES_MIN = 65_536;
@@ -28,8 +31,7 @@ export interface ListenerRecord {
   readonly id: number;
   readonly name: string;
   config: ListenerConfig;
-  readonly open: Int32Array<SharedArrayBuffer>;
-  readonly counters: Float64Array<SharedArrayBuffer>;
+  readonly cells: Cells;
   clients: SharedArrayBuffer | null;
 }
 
@@ -40,8 +42,7 @@ export interface BackendRecord {
   readonly address: string;
   config: BackendConfig;
   up: boolean;
-  readonly open: Int32Array<SharedArrayBuffer>;
-  readonly counters: Float64Array<SharedArrayBuffer>;
+  readonly cells: Cells;
 }
 
 export interface PoolRecord {
@@ -50,6 +51,8 @@ export interface PoolRecord {
   config: PoolConfig;
   backends: BackendRecord[];
   version: number;
+  /** Where the cells of its backends are. */
+  readonly memory: SharedArrayBuffer[];
 }
 
 /** The addresses of a backend's name; what is not a name needs none. */
@@ -69,7 +72,26 @@ export class Registry {
   readonly poolById = new Map<number, PoolRecord>();
   readonly backendById = new Map<number, BackendRecord>();
   readonly arena = new Arena();
+  /** Rows that counters have: one for each worker there is or was. */
+  #rows = 1;
+  /** What a reload that is not decided yet may come back to. */
+  #held: Draft | null = null;
+  /** Since when (performance.now()) what is in no config was seen to be so, by id. */
+  readonly #goneMs = new Map<number, number>();
+  /** Nothing is gone that was not forgotten. */
+  #isSwept = true;
   #lastId = 0;
+
+  /**
+   * Room for the counters of workers with an index below `workers`, in plans from now on. Those that exist grow by a power of two,
+   * so that there is no more memory than twice what the workers need.
+   */
+  makeRoom(workers: number): void {
+    if (workers <= this.#rows) return;
+    while (this.#rows < workers) this.#rows *= 2;
+    for (const { cells } of this.listenerById.values()) cells.grow(this.#rows);
+    for (const { cells } of this.backendById.values()) cells.grow(this.#rows);
+  }
 
   /** The records for a config: the ones in force where the thing is the same, new ones else. Changes nothing. */
   draft(config: Config, connectionsMax: number, addresses: Addresses): Draft {
@@ -82,14 +104,28 @@ export class Registry {
         name: pool.name,
         config: pool,
         version: old?.version ?? 0,
+        memory: this.arena.memory,
         backends: this.#draftBackends(pool, old, addresses),
       };
     });
     return { listeners, pools };
   }
 
+  /** What is in force now is kept until the next `release`, whatever is committed meanwhile. */
+  hold(): Draft {
+    this.#held = { listeners: this.listeners, pools: this.pools };
+    return this.#held;
+  }
+
+  /** Nothing is taken back any more. */
+  release(): void {
+    this.#held = null;
+    this.#isSwept = false;
+  }
+
   /** The draft is in force. Pools get a new version, for their backends may be others now. */
   commit(draft: Draft): void {
+    this.#isSwept = false;
     this.listeners = draft.listeners;
     this.pools = draft.pools;
     for (const listener of draft.listeners) this.listenerById.set(listener.id, listener);
@@ -104,21 +140,12 @@ export class Registry {
     }
   }
 
-  /** The draft came to nothing: cells that were made for it are given back. */
-  discard(draft: Draft): void {
-    for (const listener of draft.listeners) {
-      if (!this.listenerById.has(listener.id)) this.#free(listener);
-    }
-    for (const backend of draft.pools.flatMap((pool) => pool.backends)) {
-      if (!this.backendById.has(backend.id)) this.#free(backend);
-    }
-  }
-
   /** New addresses for the names of one pool: the ids of the backends that are gone, or null where nothing changed. */
   readdress(pool: PoolRecord, addresses: Addresses): number[] | null {
     const before = pool.backends;
     const backends = this.#draftBackends(pool.config, pool, addresses);
     if (backends.length === before.length && backends.every(({ id }, i) => id === before[i]?.id)) return null;
+    this.#isSwept = false;
     pool.backends = backends;
     for (const backend of backends) this.backendById.set(backend.id, backend);
     const kept = new Set(backends.map(({ id }) => id));
@@ -130,23 +157,51 @@ export class Registry {
     return this.pools.reduce((sum, { version }) => sum + version, 0);
   }
 
-  /** Forgets what is in no config any more, once no connection counts on it. */
-  sweep(): void {
-    const backends = new Set(this.pools.flatMap((pool) => pool.backends));
-    for (const [id, backend] of this.backendById) {
-      if (backends.has(backend) || claimed(backend.open) > 0) continue;
-      this.backendById.delete(id);
-      this.#free(backend);
+  /** Forgets what has been in no config for long enough, once no connection counts on it. Call it now and then. */
+  sweep(nowMs = performance.now()): void {
+    if (this.#isSwept) return;
+    const inUse = new Set<object>();
+    for (const { listeners, pools } of [this as Draft, ...(this.#held === null ? [] : [this.#held])]) {
+      for (const listener of listeners) inUse.add(listener.cells);
+      for (const { backends } of pools) for (const { cells } of backends) inUse.add(cells);
     }
-    for (const [id, listener] of this.listenerById) {
-      if (this.listeners.some((kept) => kept.id === id) || claimed(listener.open) > 0) continue;
-      this.listenerById.delete(id);
-      this.#free(listener);
-    }
+    this.#forget(this.backendById, inUse, nowMs, nowMs - KEEP_MS - this.#lateMs());
+    this.#forget(this.listenerById, inUse, nowMs, nowMs - KEEP_MS);
     for (const [id, pool] of this.poolById) {
       if (!this.pools.some((kept) => kept.id === id) && pool.backends.every((b) => !this.backendById.has(b.id))) {
         this.poolById.delete(id);
       }
+    }
+    this.#isSwept = this.#goneMs.size === 0;
+  }
+
+  // A connection that has begun just before a reload comes to its last backend so much later at most.
+  #lateMs(): number {
+    let handshakeMs = 0;
+    let dialMs = 0;
+    for (const { config } of this.listenerById.values()) handshakeMs = Math.max(handshakeMs, config.timeouts.handshake);
+    for (const { config } of this.poolById.values())
+      dialMs = Math.max(dialMs, (config.retries + 1) * config.connect_timeout);
+    return handshakeMs + dialMs;
+  }
+
+  #forget(
+    records: Map<number, { readonly cells: Cells }>,
+    inUse: ReadonlySet<object>,
+    nowMs: number,
+    beforeMs: number,
+  ): void {
+    for (const [id, { cells }] of records) {
+      if (inUse.has(cells)) {
+        this.#goneMs.delete(id);
+        continue;
+      }
+      const goneMs = this.#goneMs.get(id) ?? nowMs;
+      this.#goneMs.set(id, goneMs);
+      if (goneMs > beforeMs || claimed(cells.open) > 0) continue;
+      this.#goneMs.delete(id);
+      records.delete(id);
+      cells.free();
     }
   }
 
@@ -157,8 +212,7 @@ export class Registry {
       id: old?.id ?? this.#nextId(),
       name: config.name,
       config,
-      open: old?.open ?? this.arena.int32(1),
-      counters: old?.counters ?? this.arena.float64(WORKERS_MAX * LISTENER.size),
+      cells: old?.cells ?? new Cells(this.arena, this.#rows, LISTENER.size),
       clients: old?.clients ?? (limitsClients ? clientMemory(clientEntries(config, connectionsMax)) : null),
     };
   }
@@ -180,17 +234,11 @@ export class Registry {
           config,
           // What nobody checks is up.
           up: pool.health.type === "off" || (same?.up ?? true),
-          open: same?.open ?? this.arena.int32(1),
-          counters: same?.counters ?? this.arena.float64(WORKERS_MAX * BACKEND.size),
+          cells: same?.cells ?? new Cells(this.arena, this.#rows, BACKEND.size),
         });
       }
     }
     return [...drafted.values()];
-  }
-
-  #free({ open, counters }: { open: Int32Array<SharedArrayBuffer>; counters: Float64Array<SharedArrayBuffer> }): void {
-    this.arena.free(open);
-    this.arena.free(counters);
   }
 
   #nextId(): number {
@@ -245,8 +293,8 @@ export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[
       halfClose: config.timeouts.half_close,
       lifetime: config.timeouts.lifetime,
     },
-    open: record.open,
-    counters: record.counters,
+    open: record.cells.open,
+    counters: record.cells.counters,
     clients: record.clients,
   };
 }
@@ -291,6 +339,7 @@ export function poolPlan(record: PoolRecord): PoolPlan {
     sendProxy: config.send_proxy,
     tls: config.tls && clientTlsPlan(config.tls),
     backends: record.backends.map(backendPlan),
+    memory: record.memory,
     up: upIds(record),
     version: record.version,
   };
@@ -299,7 +348,15 @@ export function poolPlan(record: PoolRecord): PoolPlan {
 /** The whole state of a pool for the workers after a change of health. */
 export function poolState(record: PoolRecord): PoolState {
   const down = record.backends.filter(({ up }) => !up).map(({ id }) => id);
-  return { kind: "pool", pool: record.id, version: record.version, up: upIds(record), down, backends: null };
+  return {
+    kind: "pool",
+    pool: record.id,
+    version: record.version,
+    up: upIds(record),
+    down,
+    backends: null,
+    memory: record.memory,
+  };
 }
 
 /** The same after its names were looked up; `removed` are the ids of the backends that are gone. */
@@ -309,7 +366,7 @@ export function readdressedState(record: PoolRecord, removed: readonly number[])
 }
 
 function backendPlan(record: BackendRecord): BackendPlan {
-  const { id, name, address, config, open, counters } = record;
+  const { id, name, address, config, cells } = record;
   return {
     id,
     name,
@@ -319,8 +376,8 @@ function backendPlan(record: BackendRecord): BackendPlan {
     backup: config.backup,
     maxConnections: config.max_connections,
     maySelfConnect: maySelfConnect(parseEndpoint(address)),
-    open,
-    counters,
+    openAt: cells.openAt,
+    countersAt: cells.countersAt,
   };
 }
 

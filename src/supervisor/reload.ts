@@ -39,9 +39,6 @@ export class Reloads {
   failure = 0;
   /** Of the last one, null when it went well. */
   lastError: string | null = null;
-  isUnderWay = false;
-  /** When the last one was over, for better or worse. */
-  endedAtMs = 0;
   #last: Promise<unknown> = Promise.resolve();
   /** What the config consists of: it is watched. */
   #files: readonly string[];
@@ -82,11 +79,10 @@ export class Reloads {
   async #reload(cause: string): Promise<Reloaded> {
     const { isRunning, inForce, log } = this.#options;
     if (!isRunning()) return { ok: false, message: "the process is not running yet, or is stopping" };
-    this.isUnderWay = true;
     const error = await this.#tryReload(cause);
-    this.isUnderWay = false;
-    this.endedAtMs = Date.now();
     this.#watch?.refresh();
+    // The file as text, as a tree and as plans is garbage now, a hundred megabytes of it for ten thousand backends.
+    Bun.gc(true);
     this.lastError = error;
     if (error === null) {
       this.success++;
@@ -144,11 +140,13 @@ export class Reloads {
       access.configure(old.log.access);
       await fleet.applyAll();
       fleet.shrinkTo(oldCount);
+      inForce.settle();
       return refused;
     }
     fleet.shrinkTo(count);
     sockets.settle(config, count);
     inForce.loadedAtMs = Date.now();
+    inForce.settle();
     onTaken();
     return null;
   }

@@ -92,22 +92,14 @@ function workerStatus({ index, state, restarts, counters }: WorkerSeat): WorkerS
   };
 }
 
-/** Adds up all rows: `sum(cell)` is the total of one cell. */
-function sumOf(counters: Float64Array, size: number): (cell: number) => number {
-  return (cell) => {
-    let sum = 0;
-    for (let at = cell; at < counters.length; at += size) sum += counters[at]!;
-    return sum;
-  };
-}
-
 function listenerStatus(
   listener: ListenerRecord,
   pools: readonly PoolRecord[],
   unresolved: Unresolved,
 ): ListenerStatus {
-  const { name, config, open, counters } = listener;
-  const sum = sumOf(counters, LISTENER.size);
+  const { name, config, cells } = listener;
+  const totals = cells.totals();
+  const sum = (cell: number): number => totals[cell]!;
   const ends = END_NAMES.flatMap((end, code) =>
     ENDED_BY.map((end_by, by) => ({ end, end_by, count: sum(LISTENER.ends + code * ENDED_BY.length + by) })),
   );
@@ -116,7 +108,7 @@ function listenerStatus(
     bind: config.bind.map(formatEndpoint),
     pool: config.pool,
     ...listenerReadiness(listener, pools, unresolved),
-    open: claimed(open),
+    open: claimed(cells.open),
     max_connections: config.max_connections,
     accepted: sum(LISTENER.accepted),
     bytes_in: sum(LISTENER.bytesIn),
@@ -164,7 +156,8 @@ function poolStatus(pool: PoolRecord, health: HealthChecks, unresolved: string[]
 }
 
 function backendStatus(backend: BackendRecord, pool: PoolRecord, health: HealthChecks): BackendStatus {
-  const sum = sumOf(backend.counters, BACKEND.size);
+  const totals = backend.cells.totals();
+  const sum = (cell: number): number => totals[cell]!;
   const facts = health.facts(backend.id);
   return {
     name: backend.name,
@@ -174,7 +167,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: HealthC
     weight: backend.config.weight,
     backup: backend.config.backup,
     max_connections: backend.config.max_connections,
-    open: claimed(backend.open),
+    open: claimed(backend.cells.open),
     connects: {
       attempted: sum(BACKEND.dials),
       succeeded: sum(BACKEND.connected),

@@ -24,8 +24,6 @@ import { daysLeft, takeSnapshot } from "./status.ts";
 /** The last part of shutdown_timeout, over which the connections that are left are ended. */
 const SPREAD_PART = 1 / 5;
 const HOUSEKEEPING_MS = 1000;
-/** What is in no plan any more is forgotten so long after the change. */
-const SWEEP_AFTER_MS = 10_000;
 /** How long the last lines of the log may take at the end. */
 const LAST_LINES_MS = 2000;
 /** The same, when the process is told twice. */
@@ -78,8 +76,6 @@ export class Supervisor {
   readonly #reloads: Reloads;
   #housekeeping: ReturnType<typeof setInterval> | null = null;
   readonly #startedAtMs = Date.now();
-  /** When a name last got other addresses. */
-  #readdressedAtMs = 0;
   #overBudget = false;
   #exiting = false;
   /** Days since the load of the config on which certificates that expire have been told of. */
@@ -165,6 +161,7 @@ export class Supervisor {
     }
     await this.#resolver.learn(config.pools);
     this.#inForce.put(config);
+    this.#inForce.settle();
     this.#inForce.loadedAtMs = Date.now();
     this.#sockets.settle(config, count);
     const refused = await this.#fleet.growTo(count);
@@ -220,7 +217,6 @@ export class Supervisor {
     if (pool === undefined) return;
     const removed = this.#registry.readdress(pool, this.#resolver.addresses);
     if (removed === null) return;
-    this.#readdressedAtMs = Date.now();
     this.#log.info("backends changed", {
       pool: poolName,
       backends: pool.backends.map(({ address }) => address).join(" "),
@@ -241,9 +237,7 @@ export class Supervisor {
   }
 
   #keepHouse(): void {
-    // Not while a worker may still go by the plan before, or a reload be taken back.
-    const changedAtMs = Math.max(this.#reloads.endedAtMs, this.#readdressedAtMs);
-    if (!this.#reloads.isUnderWay && Date.now() > changedAtMs + SWEEP_AFTER_MS) this.#registry.sweep();
+    this.#registry.sweep();
     this.#sayExpiring();
     this.#fleet.compare(this.#inForce.generation);
     if (!this.#overBudget || claimed(this.#open) >= this.#inForce.maxConnections * RECOVERED_BELOW) return;

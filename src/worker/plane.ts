@@ -137,6 +137,8 @@ export class DataPlane {
     this.counters[WORKER.generation] = plan.generation;
     this.#noteVersions();
     this.#post({ kind: "applied", generation: plan.generation });
+    // The plan as it came is garbage now. Not waited for: connections go on.
+    Bun.gc(false);
   }
 
   /** A change of health or names in one pool. */

@@ -3,46 +3,82 @@
 import type { BackendPlan, PoolPlan, PoolState } from "../messages.ts";
 import { parseAddress, parseEndpoint, type Endpoint } from "../core/address.ts";
 import { createBalancer, eligible, type Balancer, type Candidate } from "../policy/balance.ts";
-import { claim, claimed, giveBack } from "../shared/cells.ts";
+import { claim, claimed, float64At, giveBack, int32At } from "../shared/cells.ts";
 import { BACKEND } from "../shared/counters.ts";
 import { sockaddr } from "../platform/sockets.ts";
 import type { TlsClient } from "../platform/tls-client.ts";
 
 /** A backend and the cells that go with it. Lives as long as a connection or the pool knows it. */
 export class Backend implements Candidate {
-  readonly id: number;
-  readonly name: string;
-  readonly address: string;
-  /** The host name that the config gives, or "". */
-  readonly host: string;
-  readonly endpoint: Endpoint;
-  readonly sockaddr: Uint8Array;
-  readonly weight: number;
-  readonly backup: boolean;
-  readonly maxConnections: number;
-  /** Whether a connect may be answered by its own socket, so that each one must be looked at. */
-  readonly maySelfConnect: boolean;
-  /** This worker's row of BACKEND.size cells. */
-  readonly counters: Float64Array;
-  readonly open: Int32Array;
   readonly #plan: BackendPlan;
+  readonly #memory: readonly SharedArrayBuffer[];
+  readonly #worker: number;
+  // Made when they are first asked for: most of ten thousand backends have no connection of this worker.
+  #open: Int32Array | null = null;
+  #counters: Float64Array | null = null;
+  #sockaddr: Uint8Array | null = null;
 
-  constructor(plan: BackendPlan, worker: number) {
+  /** `memory` is where the addresses of the plan point to. */
+  constructor(plan: BackendPlan, memory: readonly SharedArrayBuffer[], worker: number) {
     this.#plan = plan;
-    this.id = plan.id;
-    this.name = plan.name;
-    this.address = plan.address;
-    this.host = plan.host;
-    this.weight = plan.weight;
-    this.backup = plan.backup;
-    this.maxConnections = plan.maxConnections;
-    this.maySelfConnect = plan.maySelfConnect;
-    this.open = plan.open;
-    this.counters = plan.counters.subarray(worker * BACKEND.size, (worker + 1) * BACKEND.size);
-    const endpoint = parseEndpoint(plan.address);
-    if (endpoint.kind === "bad") throw new Error(`backend address ${plan.address}: ${endpoint.why}`);
-    this.endpoint = endpoint;
-    this.sockaddr = sockaddr(endpoint);
+    this.#memory = memory;
+    this.#worker = worker;
+  }
+
+  get id(): number {
+    return this.#plan.id;
+  }
+
+  get name(): string {
+    return this.#plan.name;
+  }
+
+  get address(): string {
+    return this.#plan.address;
+  }
+
+  /** The host name that the config gives, or "". */
+  get host(): string {
+    return this.#plan.host;
+  }
+
+  get weight(): number {
+    return this.#plan.weight;
+  }
+
+  get backup(): boolean {
+    return this.#plan.backup;
+  }
+
+  get maxConnections(): number {
+    return this.#plan.maxConnections;
+  }
+
+  /** Whether a connect may be answered by its own socket, so that each one must be looked at. */
+  get maySelfConnect(): boolean {
+    return this.#plan.maySelfConnect;
+  }
+
+  /** One Int32 cell: connections open or being dialled, over all workers. */
+  get open(): Int32Array {
+    return (this.#open ??= int32At(this.#memory, this.#plan.openAt, 1));
+  }
+
+  /** This worker's row of BACKEND.size cells. */
+  get counters(): Float64Array {
+    const at = this.#plan.countersAt + 8 * this.#worker * BACKEND.size;
+    return (this.#counters ??= float64At(this.#memory, at, BACKEND.size));
+  }
+
+  get endpoint(): Endpoint {
+    const endpoint = parseEndpoint(this.address);
+    if (endpoint.kind === "bad") throw new Error(`backend address ${this.address}: ${endpoint.why}`);
+    return endpoint;
+  }
+
+  /** As connect(2) takes it. */
+  get sockaddr(): Uint8Array {
+    return (this.#sockaddr ??= sockaddr(this.endpoint));
   }
 
   /** Whether a plan says of this backend what its own plan says. */
@@ -55,12 +91,13 @@ export class Backend implements Candidate {
   }
 
   full(): boolean {
-    return this.maxConnections > 0 && claimed(this.open) >= this.maxConnections;
+    const { maxConnections } = this.#plan;
+    return maxConnections > 0 && claimed(this.open) >= maxConnections;
   }
 
   /** Claims a place; false = at its cap. */
   claim(): boolean {
-    return claim(this.open, this.maxConnections);
+    return claim(this.open, this.#plan.maxConnections);
   }
 
   giveBack(): void {
@@ -83,7 +120,7 @@ export class Pool {
   constructor(plan: PoolPlan, tls: TlsClient | null, worker: number) {
     this.id = plan.id;
     this.#worker = worker;
-    this.#plan = plan;
+    this.#plan = withoutBackends(plan);
     this.apply(plan, tls);
   }
 
@@ -118,19 +155,18 @@ export class Pool {
 
   /** A new generation of the config, with the TLS that was made of its plan. */
   apply(plan: PoolPlan, tls: TlsClient | null): void {
-    this.#plan = plan;
+    this.#plan = withoutBackends(plan);
     this.#tls = tls;
     const source = plan.sourceAddress === "" ? null : parseAddress(plan.sourceAddress);
     this.#source = source === null ? null : sockaddr({ kind: "ip", address: source, port: 0 });
-    this.#become(plan.backends, plan.up, plan.version, true);
+    this.#become(plan, true);
   }
 
   /** A change of health or names. Returns the ids of the backends that went down with it. */
   update(state: PoolState): number[] {
     if (state.version <= this.#version) return [];
     const before = this.#up;
-    this.#become(state.backends ?? this.#plan.backends, state.up, state.version, false);
-    if (state.backends !== null) this.#plan = { ...this.#plan, backends: state.backends };
+    this.#become(state, false);
     return state.down.filter((id) => before.has(id));
   }
 
@@ -145,13 +181,16 @@ export class Pool {
     }
   }
 
-  #become(plans: readonly BackendPlan[], up: readonly number[], version: number, settings: boolean): void {
+  // `settings`: others than the backends may have changed with it.
+  #become({ backends, memory, up, version }: PoolPlan | PoolState, settings: boolean): void {
     if (version < this.#version || (version === this.#version && !settings)) return;
-    const known = new Map(this.#backends.map((backend) => [backend.id, backend]));
-    this.#backends = plans.map((plan) => {
-      const old = known.get(plan.id);
-      return old?.isAsIn(plan) === true ? old : new Backend(plan, this.#worker);
-    });
+    if (backends !== null) {
+      const known = new Map(this.#backends.map((backend) => [backend.id, backend]));
+      this.#backends = backends.map((plan) => {
+        const old = known.get(plan.id);
+        return old?.isAsIn(plan) === true ? old : new Backend(plan, memory, this.#worker);
+      });
+    }
     this.#version = version;
     this.#up = new Set(up);
     const candidates = eligible(this.#backends, this.#up);
@@ -160,8 +199,12 @@ export class Pool {
   }
 }
 
-// The cells belong to the id, and their views are other objects after each structured clone.
+// Each backend has its own plan: the list that came would be kept beside it for nothing.
+function withoutBackends(plan: PoolPlan): PoolPlan {
+  return { ...plan, backends: [] };
+}
+
 function samePlan(a: BackendPlan, b: BackendPlan): boolean {
-  const names = Object.keys(a) as (keyof BackendPlan)[];
-  return names.every((name) => ArrayBuffer.isView(a[name]) || a[name] === b[name]);
+  for (const name in a) if (a[name as keyof BackendPlan] !== b[name as keyof BackendPlan]) return false;
+  return true;
 }

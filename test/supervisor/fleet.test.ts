@@ -254,9 +254,9 @@ describe("a worker that dies", () => {
       ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn] = 100;
       ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut] = 200;
       if (claims & CLAIM.process) claim(open, 0);
-      if (claims & CLAIM.listener) claim(listener!.open, 0);
+      if (claims & CLAIM.listener) claim(listener!.cells.open, 0);
       if (claims & CLAIM.backend) {
-        claim(backend!.open, 0);
+        claim(backend!.cells.open, 0);
         ledger.words[at + ROW.backend] = backend!.id;
       }
       if (claims & CLAIM.client)
@@ -269,14 +269,14 @@ describe("a worker that dies", () => {
     hold(0);
     // And what somebody else holds stays his.
     claim(open, 0);
-    claim(backend!.open, 0);
+    claim(backend!.cells.open, 0);
     const entry = clients.claim(0, 0, 0xffff, 0x0a000007, limits, 0n);
     expect(clients.open(entry)).toBe(3);
 
     workers[0]!.die();
     expect(claimed(open)).toBe(1);
-    expect(claimed(listener!.open)).toBe(0);
-    expect(claimed(backend!.open)).toBe(1);
+    expect(claimed(listener!.cells.open)).toBe(0);
+    expect(claimed(backend!.cells.open)).toBe(1);
     expect(clients.open(entry)).toBe(1);
     expect(lost.length).toBe(4);
     expect(lost[0]).toMatchObject({
@@ -293,9 +293,9 @@ describe("a worker that dies", () => {
     });
     expect(lost[3]).toMatchObject({ backend: "" });
     const ends = LISTENER.ends + END_CODES.worker_lost * ENDED_BY.length + ENDED_BY.indexOf("lb");
-    expect(listener!.counters[ends]).toBe(4);
+    expect(listener!.cells.counters[ends]).toBe(4);
     expect(start.counters[WORKER.ended]).toBe(4);
-    expect(backend!.counters[BACKEND.ended]).toBe(2);
+    expect(backend!.cells.counters[BACKEND.ended]).toBe(2);
     expect([...ledger.rowsInUse()]).toEqual([]);
     expect(said.find(({ event }) => event === "worker died")).toMatchObject({
       level: "error",

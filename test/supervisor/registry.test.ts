@@ -9,7 +9,7 @@ import {
   poolState,
   readdressedState,
   Registry,
-  WORKERS_MAX,
+  type BackendRecord,
 } from "../../src/supervisor/registry.ts";
 import { configOf } from "../support/config.ts";
 
@@ -37,17 +37,16 @@ describe("identity", () => {
     const [pool] = registry.pools;
     const [, second] = pool!.backends;
     const { version } = pool!;
-    claim(listener!.open, 0);
-    claim(second!.open, 0);
-    second!.counters[BACKEND.dials]! += 7;
+    claim(listener!.cells.open, 0);
+    claim(second!.cells.open, 0);
+    second!.cells.counters[BACKEND.dials]! += 7;
     second!.up = false;
     take(registry, configOf(web('retries = 5\nbackends = ["10.0.0.3:80", { address = "10.0.0.2:80", weight = 9 }]')));
     expect(registry.listeners[0]).toMatchObject({
       id: listener!.id,
-      open: listener!.open,
-      counters: listener!.counters,
+      cells: listener!.cells,
     });
-    expect(claimed(registry.listeners[0]!.open)).toBe(1);
+    expect(claimed(registry.listeners[0]!.cells.open)).toBe(1);
     const [after] = registry.pools;
     expect(after!.id).toBe(pool!.id);
     expect(after!.version).toBeGreaterThan(version);
@@ -56,10 +55,10 @@ describe("identity", () => {
     expect(same!.id).toBe(second!.id);
     expect(same!.up).toBe(false);
     expect(same!.config.weight).toBe(9);
-    expect(claimed(same!.open)).toBe(1);
-    expect(same!.counters[BACKEND.dials]).toBe(7);
+    expect(claimed(same!.cells.open)).toBe(1);
+    expect(same!.cells.counters[BACKEND.dials]).toBe(7);
     expect(fresh).toMatchObject({ name: "10.0.0.3:80", up: true });
-    expect(claimed(fresh!.open)).toBe(0);
+    expect(claimed(fresh!.cells.open)).toBe(0);
     expect(new Set([fresh!.id, same!.id, pool!.backends[0]!.id]).size).toBe(3);
   });
 
@@ -166,10 +165,10 @@ describe("names", () => {
     const [pool] = registry.pools;
     const [first] = pool!.backends;
     first!.up = false;
-    claim(first!.open, 0);
+    claim(first!.cells.open, 0);
     registry.readdress(pool!, addressesOf({ "app.test": ["10.1.0.1", "10.1.0.2"] }));
     expect(pool!.backends[0]).toMatchObject({ id: first!.id, address: "10.1.0.1:80", up: false });
-    expect(claimed(pool!.backends[0]!.open)).toBe(1);
+    expect(claimed(pool!.backends[0]!.cells.open)).toBe(1);
     registry.readdress(pool!, addressesOf({ "app.test": ["10.1.0.1"] }));
     expect(pool!.backends[0]).toMatchObject({ id: first!.id, up: false });
   });
@@ -181,19 +180,50 @@ describe("what is gone", () => {
     const [listener] = registry.listeners;
     const pool = registry.pools[0]!;
     const [backend] = pool.backends;
-    claim(listener!.open, 0);
-    claim(backend!.open, 0);
+    claim(listener!.cells.open, 0);
+    claim(backend!.cells.open, 0);
     take(registry, configOf(`[listeners.b]\nbind = ":8081"\npool = "c"\n[pools.c]\nbackends = ["10.0.0.1:80"]\n`));
-    for (let i = 0; i < 3; i++) registry.sweep();
+    sweepAll(registry);
     expect(registry.listenerById.get(listener!.id)).toBe(listener);
     expect(registry.backendById.get(backend!.id)).toBe(backend);
     expect(registry.poolById.get(pool.id)).toBe(pool);
-    giveBack(listener!.open);
-    giveBack(backend!.open);
-    for (let i = 0; i < 3; i++) registry.sweep();
+    giveBack(listener!.cells.open);
+    giveBack(backend!.cells.open);
+    sweepAll(registry);
     expect(registry.listenerById.size).toBe(1);
     expect(registry.backendById.size).toBe(1);
     expect(registry.poolById.size).toBe(1);
+  });
+
+  test("is kept while sockets are closed, and a backend while a connection may still come to it", () => {
+    const timeouts = '[listeners.web.timeouts]\nhandshake = "15s"\n[pools.app]\nconnect_timeout = "4s"\nretries = 2\n';
+    const registry = started(web('backends = ["10.0.0.1:80"]').replace("[pools.app]\n", timeouts));
+    const [listener] = registry.listeners;
+    const [backend] = registry.pools[0]!.backends;
+    take(registry, configOf(`[listeners.b]\nbind = ":8081"\npool = "c"\n[pools.c]\nbackends = ["10.0.0.1:80"]\n`));
+    const knowsAt = (ms: number): [boolean, boolean] => {
+      registry.sweep(ms);
+      return [registry.listenerById.has(listener!.id), registry.backendById.has(backend!.id)];
+    };
+    expect(knowsAt(1000)).toEqual([true, true]);
+    expect(knowsAt(1000 + 5999)).toEqual([true, true]);
+    expect(knowsAt(1000 + 6000)).toEqual([false, true]);
+    // While the listener was known its handshakes counted; from now on those of the others do.
+    expect(knowsAt(1000 + 6000 + 10_000 + 3 * 4000 - 1)).toEqual([false, true]);
+    expect(knowsAt(1000 + 6000 + 10_000 + 3 * 4000)).toEqual([false, false]);
+  });
+
+  test("that a reload takes back is as it was", () => {
+    const registry = started(web('backends = ["10.0.0.1:80"]'));
+    const before = registry.hold();
+    const [backend] = before.pools[0]!.backends;
+    take(registry, configOf(`[listeners.b]\nbind = ":8081"\npool = "c"\n[pools.c]\nbackends = ["10.0.0.1:80"]\n`));
+    sweepAll(registry);
+    registry.commit(before);
+    registry.release();
+    sweepAll(registry);
+    expect(registry.backendById.get(backend!.id)).toBe(backend);
+    expect([registry.listenerById.size, registry.backendById.size, registry.poolById.size]).toEqual([1, 1, 1]);
   });
 
   test("gives its memory to the next: a thousand reloads do not grow", () => {
@@ -201,15 +231,43 @@ describe("what is gone", () => {
     const buffers = new Set<ArrayBufferLike>();
     for (let i = 0; i < 1000; i++) {
       take(registry, configOf(web(`backends = ["10.0.${i >> 8}.${i & 255}:80"]`).replace("web", `web${i}`)));
-      for (let sweep = 0; sweep < 3; sweep++) registry.sweep();
+      sweepAll(registry);
       const [backend] = registry.pools[0]!.backends;
-      buffers.add(backend!.counters.buffer);
-      buffers.add(registry.listeners[0]!.counters.buffer);
+      buffers.add(backend!.cells.counters.buffer);
+      buffers.add(registry.listeners[0]!.cells.counters.buffer);
       // Memory that somebody had before is as good as new.
-      expect(backend!.counters.every((cell) => cell === 0)).toBe(true);
-      backend!.counters.fill(1);
+      expect(backend!.cells.counters.every((cell) => cell === 0)).toBe(true);
+      backend!.cells.counters.fill(1);
     }
     expect(buffers.size).toBeLessThanOrEqual(2);
+  });
+});
+
+describe("rows of counters", () => {
+  test("are as many as there are workers; what was counted before there were more counts on", () => {
+    const registry = started(web('backends = ["10.0.0.1:80"]'));
+    const [{ cells }] = registry.pools[0]!.backends as [BackendRecord];
+    const before = cells.counters;
+    expect(before).toHaveLength(BACKEND.size);
+    before[BACKEND.dials]! += 5;
+    claim(cells.open, 0);
+
+    registry.makeRoom(3);
+    const after = cells.counters;
+    expect(after).toHaveLength(4 * BACKEND.size);
+    expect(poolPlan(registry.pools[0]!).backends[0]).toMatchObject({
+      openAt: cells.openAt,
+      countersAt: cells.countersAt,
+    });
+    expect(claimed(cells.open)).toBe(1);
+    // Who has the plan of before goes on counting by it.
+    before[BACKEND.dials]! += 1;
+    after[2 * BACKEND.size + BACKEND.dials]! += 2;
+    expect(cells.totals()[BACKEND.dials]).toBe(8);
+
+    const { countersAt } = cells;
+    registry.makeRoom(4);
+    expect(cells.countersAt).toBe(countersAt);
   });
 });
 
@@ -248,7 +306,7 @@ describe("plans", () => {
     });
     expect(plan.allow).not.toBeNull();
     expect(plan.clients).not.toBeNull();
-    expect(plan.counters.length).toBe(WORKERS_MAX * LISTENER.size);
+    expect(plan.counters.length).toBe(LISTENER.size);
     const nowhere = listenerPlan(registry.listeners[1]!, registry.pools);
     expect(nowhere).toMatchObject({ pool: -1, allow: null, clients: null, rateLimit: null });
   });
@@ -287,9 +345,15 @@ describe("plans", () => {
       maxConnections: 6,
       backup: true,
     });
-    expect(plan.backends[0]!.open).toBe(pool!.backends[0]!.open);
+    expect(plan.backends[0]!.openAt).toBe(pool!.backends[0]!.cells.openAt);
     const [first, second] = pool!.backends;
-    const state = { kind: "pool", pool: pool!.id, version: pool!.version, up: [second!.id] };
+    const state = {
+      kind: "pool",
+      pool: pool!.id,
+      version: pool!.version,
+      up: [second!.id],
+      memory: registry.arena.memory,
+    };
     expect(poolState(pool!)).toEqual({ ...state, down: [first!.id], backends: null });
     expect(readdressedState(pool!, [99])).toEqual({ ...state, down: [first!.id, 99], backends: plan.backends });
   });
@@ -305,3 +369,8 @@ describe("plans", () => {
     expect(registry.listeners[0]!.clients).toBe(clients);
   });
 });
+
+/** Long enough for all that is gone to be forgotten. */
+function sweepAll(registry: Registry): void {
+  for (let hours = 0; hours < 3; hours++) registry.sweep(hours * 3_600_000);
+}

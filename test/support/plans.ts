@@ -7,7 +7,7 @@ import {
   type PoolPlan,
   type WorkerStart,
 } from "../../src/messages.ts";
-import { Arena } from "../../src/shared/cells.ts";
+import { Arena, float64At, int32At } from "../../src/shared/cells.ts";
 import { BACKEND, LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { ledgerMemory } from "../../src/shared/ledger.ts";
 
@@ -28,10 +28,20 @@ export function backendPlan(given: Partial<BackendPlan> = {}): BackendPlan {
     backup: false,
     maxConnections: 0,
     maySelfConnect: false,
-    open: arena.int32(1),
-    counters: arena.float64(WORKERS * BACKEND.size),
+    openAt: arena.take(4),
+    countersAt: arena.take(8 * WORKERS * BACKEND.size),
     ...given,
   };
+}
+
+/** The cell of a backend's open connections. */
+export function openOf({ openAt }: BackendPlan): Int32Array {
+  return int32At(arena.memory, openAt, 1);
+}
+
+/** The rows of a backend's counters. */
+export function countersOf({ countersAt }: BackendPlan): Float64Array {
+  return float64At(arena.memory, countersAt, WORKERS * BACKEND.size);
 }
 
 /** All the backends are up unless it says otherwise. */
@@ -49,6 +59,7 @@ export function poolPlan(given: Partial<PoolPlan> = {}): PoolPlan {
     keepaliveMs: 75_000,
     sendProxy: "off",
     tls: null,
+    memory: arena.memory,
     up: backends.map((backend) => backend.id),
     version: 1,
     ...given,

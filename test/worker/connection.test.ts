@@ -17,7 +17,7 @@ import { DataPlane } from "../../src/worker/plane.ts";
 import { Pool } from "../../src/worker/pool.ts";
 import { eventually } from "../support/eventually.ts";
 import { FakeSocket } from "../support/fake-socket.ts";
-import { backendPlan, listenerPlan, plan, poolPlan, workerStart } from "../support/plans.ts";
+import { backendPlan, listenerPlan, plan, poolPlan, openOf, countersOf, workerStart } from "../support/plans.ts";
 
 const SOMEBODY = `lb-connection-test-${process.pid}-${Math.random()}`;
 const NOBODY = `${SOMEBODY}-nobody`;
@@ -112,7 +112,7 @@ class Stage {
 
   /** Places claimed of the process, the listener and the backends. */
   get claims(): number[] {
-    return [this.plane.open, this.listenerPlan.open, ...this.poolPlan.backends.map(({ open }) => open)].map(claimed);
+    return [this.plane.open, this.listenerPlan.open, ...this.poolPlan.backends.map(openOf)].map(claimed);
   }
 
   get lines(): Record<string, unknown>[] {
@@ -241,7 +241,7 @@ describe("dialing", () => {
     expect(stage.connection.backend!.name).toBe("backend2");
     stage.connection.clientData(encode("question"));
     stage.connection.backendDrained(stage.backend.socket);
-    const cells = (cell: number): number[] => stage.poolPlan.backends.map(({ counters }) => counters[cell]!);
+    const cells = (cell: number): number[] => stage.poolPlan.backends.map((backend) => countersOf(backend)[cell]!);
     expect(cells(BACKEND.dials)).toEqual([1, 1, 1]);
     expect(cells(BACKEND.refused)).toEqual([1, 1, 0]);
     expect(cells(BACKEND.retriedAway)).toEqual([1, 1, 0]);
@@ -295,7 +295,7 @@ describe("dialing", () => {
     stage.dial();
     stage.connection.backendClosed(stage.backend.socket, Object.assign(new Error(code), { code }));
     expect(stage.ended).toEqual([`${end} backend`]);
-    expect(stage.poolPlan.backends[0]!.counters[cell]).toBe(1);
+    expect(countersOf(stage.poolPlan.backends[0]!)[cell]).toBe(1);
     expect(stage.lines[0]).toMatchObject({ error: code });
   });
 
@@ -323,10 +323,10 @@ describe("dialing", () => {
 
     const capped = backendPlan({ address: `unix:@${SOMEBODY}`, maxConnections: 1 });
     const full = new Stage({ pool: { backends: [capped], up: [capped.id] } });
-    claim(capped.open, 1);
+    claim(openOf(capped), 1);
     full.dial();
     expect(full.ended).toEqual(["queue_full lb"]);
-    expect(claimed(capped.open)).toBe(1);
+    expect(claimed(openOf(capped))).toBe(1);
   });
 });
 
@@ -341,7 +341,7 @@ describe("relaying", () => {
     const { counters } = stage.listener;
     expect([counters[LISTENER.bytesIn], counters[LISTENER.bytesOut]]).toEqual([8, 7]);
     expect([stage.plane.counters[WORKER.bytesIn], stage.plane.counters[WORKER.bytesOut]]).toEqual([8, 7]);
-    const backend = stage.poolPlan.backends[0]!.counters;
+    const backend = countersOf(stage.poolPlan.backends[0]!);
     const cells = (): unknown[] => [backend[BACKEND.bytesIn], backend[BACKEND.bytesOut], backend[BACKEND.ended]];
     expect(cells()).toEqual([8, 7, 0]);
     stage.connection.finish("reset", "client");

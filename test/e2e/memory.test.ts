@@ -1,0 +1,61 @@
+// What a config costs in memory, by the resident set of the process.
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
+import { eventually } from "../support/eventually.ts";
+
+const MB = 1024;
+
+/** Resident memory in KiB. */
+function resident(lb: Lb): number {
+  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${lb.pid}/status`, "utf8"))![1]);
+}
+
+async function reload(lb: Lb, toml: string): Promise<void> {
+  await lb.write(toml);
+  const answer = await lb.fetch("/api/reload", { method: "POST", headers: { "X-Lb-Admin": "1" } });
+  expect(answer.status).toBe(200);
+  await answer.arrayBuffer();
+}
+
+test("20,000 backends add less than 150 MB, and reloads of them do not add up", async () => {
+  const port = await freePort();
+  const backends = (count: number): string =>
+    Array.from({ length: count }, (_, i) => `"10.${i >> 16}.${(i >> 8) & 255}.${i & 255}:80"`).join(",\n");
+  const config = (count: number): string => `
+    workers = 2
+    watch = false
+    [listeners.web]
+    bind = "127.0.0.1:${port}"
+    pool = "app"
+    [pools.app]
+    backends = [${backends(count)}]
+    health = { type = "off" }
+  `;
+  await using small = await startLb(config(1));
+  const base = resident(small);
+  await small.stop();
+  await using large = await startLb(config(20_000));
+  const cost = (): number => (resident(large) - base) / MB;
+  await eventually("the process settles", () => cost() < 150);
+  for (let i = 0; i < 5; i++) await reload(large, config(20_000));
+  await eventually("the process settles again", () => cost() < 150, 30_000);
+}, 90_000);
+
+test("reloads with new names do not make the process grow", async () => {
+  const ports = await freePorts(4);
+  const config = (round: number): string =>
+    `
+    workers = 2
+    watch = false
+    [pools.p${round}]
+    backends = ["127.0.0.1:9"]
+    health = { type = "off" }
+    ` + ports.map((port, i) => `[listeners.l${round}x${i}]\nbind = "127.0.0.1:${port}"\npool = "p${round}"\n`).join("");
+  await using lb = await startLb(config(0));
+  // What the first reloads make once, such as compiled code, is no growth.
+  for (let round = 1; round <= 100; round++) await reload(lb, config(round));
+  const before = resident(lb);
+  for (let round = 101; round <= 600; round++) await reload(lb, config(round));
+  await eventually("the memory is given back", () => resident(lb) < 1.2 * before, 30_000);
+}, 120_000);
