@@ -30,7 +30,7 @@ const keepalive = () => duration({ least: 1000, most: 32_767_000, zero: "off" })
 
 // ------------------------------------------------------------------ the process
 
-const admin = section({
+const admin = section('{ bind = "127.0.0.1:9900" }', {
   enabled: row(flag(), true, "Serve /metrics, /live, /ready and the JSON API."),
   bind: row(bindAddress(), "127.0.0.1:9900", "Address to listen on. A Unix socket is created with mode 0600."),
   token_file: row(
@@ -43,7 +43,7 @@ const admin = section({
   ),
   tls: later(
     row(
-      section({
+      section('{ cert = "certs/site.pem", key = "certs/site.key" }', {
         cert: row(text("file"), "", "Certificate followed by its chain, PEM."),
         key: row(text("file"), "", "Private key of the certificate, PEM, not encrypted."),
       }),
@@ -53,7 +53,7 @@ const admin = section({
   ),
 });
 
-const log = section({
+const log = section('{ level = "info" }', {
   level: row(choice(["debug", "info", "warn", "error"]), "info", "Minimum severity of logged messages."),
   format: row(choice(["text", "json"]), "text", "Format of the lines of the log and of the access log."),
   access: row(
@@ -64,15 +64,15 @@ const log = section({
   syslog: later(row(text("address", 1), "unix:/dev/log", `Where access = "syslog" sends its lines, RFC 5424.`)),
 });
 
-const otel = section({
+const otel = section('{ endpoint = "http://127.0.0.1:4318" }', {
   endpoint: required(text("URL", 1), "Destination of metrics and access lines: OTLP over HTTP."),
   interval: row(duration(), "10s", "Time between exports."),
-  headers: row(section({}), {}, "Headers of each request."),
+  headers: row(section("{}", {}), {}, "Headers of each request."),
 });
 
 // ------------------------------------------------------------------ where clients come in
 
-const listenerTimeouts = section({
+const listenerTimeouts = section('{ idle = "10m", half_close = "1m" }', {
   handshake: row(duration(), "10s", "Time from accept until PROXY header, ClientHello and TLS handshake are complete."),
   idle: row(
     duration({ zero: "never" }),
@@ -91,7 +91,7 @@ const listenerTimeouts = section({
   ),
 });
 
-const certificate = section({
+const certificate = section('{ cert = "certs/site.pem", key = "certs/site.key" }', {
   cert: required(
     text("file", 1),
     "Certificate followed by its chain, PEM. It must be valid now. A chain in the wrong order is a warning.",
@@ -132,9 +132,13 @@ const listenerTlsRows = {
   client_crl: row(text("file"), "", "Revoked client certificates: one or more X509 CRLs, PEM."),
 };
 
-const listenerTls = section(listenerTlsRows, { unknown_name: "unknown_sni" });
+const listenerTls = section(
+  '{ certificates = [{ cert = "certs/site.pem", key = "certs/site.key" }] }',
+  listenerTlsRows,
+  { unknown_name: "unknown_sni" },
+);
 
-const route = section({
+const route = section('{ sni = ["www.example.com"], pool = "app" }', {
   sni: row(
     list(sniPattern()),
     [],
@@ -157,7 +161,7 @@ const laterOfListeners = {
   ),
   datagram_rate_limit: later(
     absent(
-      section({
+      section('{ rate = "1000/s", burst = 2000 }', {
         rate: required(rate(), "Sustained rate of datagrams."),
         burst: absent(whole(1, 1_000_000), null, "Number of datagrams that may exceed the rate at once."),
       }),
@@ -201,7 +205,7 @@ const listenerRows = {
     "Addresses whose PROXY header is trusted. For other peers, required refuses the connection and optional treats the bytes as data of the client. Peers on a Unix socket are always trusted, so a listener that has only Unix sockets needs no trusted_proxies.",
   ),
   client_prefix: row(
-    section({
+    section("{ ipv4 = 32, ipv6 = 64 }", {
       ipv4: row(whole(1, 32), 32, "Prefix length for IPv4 addresses."),
       ipv6: row(whole(1, 128), 64, "Prefix length for IPv6 addresses."),
     }),
@@ -219,7 +223,7 @@ const listenerRows = {
     "Maximum number of concurrent connections per client; 0 = no limit.",
   ),
   rate_limit: absent(
-    section({
+    section('{ rate = "100/s", burst = 200 }', {
       rate: required(rate(), "Sustained rate of new connections per client."),
       burst: absent(
         whole(1, 1_000_000),
@@ -248,7 +252,7 @@ const listenerRows = {
     ),
   ),
   bandwidth: row(
-    section({
+    section('{ upload = "10MB/s", download = "10MB/s" }', {
       upload: absent(bandwidth(), 0, "From the client to the backend. Left out = no limit."),
       download: absent(bandwidth(), 0, "From the backend to the client. Left out = no limit."),
       per: row(choice(["connection"], ["client", "listener"]), "connection", "Scope of the limit."),
@@ -266,11 +270,11 @@ const listenerRows = {
   ...laterOfListeners,
 };
 
-const listener = section(listenerRows, { steer: "worker_affinity" });
+const listener = section('{ bind = ":8080", pool = "app" }', listenerRows, { steer: "worker_affinity" });
 
 // ------------------------------------------------------------------ where connections go
 
-const backend = section({
+const backend = section('{ address = "10.0.0.11:80", weight = 3 }', {
   address: required(
     dialAddress(),
     "Address to connect to. A name that resolves to several addresses becomes several backends.",
@@ -281,7 +285,7 @@ const backend = section({
   backup: row(flag(), false, "Use this backend only when no other is up."),
 });
 
-const step = section({
+const step = section('{ send = "PING" }', {
   send: row(text("text"), "", "Sends the text as UTF-8."),
   send_hex: row(text("text"), "", "Sends bytes."),
   expect: row(text("text"), "", "The answer must contain the text."),
@@ -289,7 +293,7 @@ const step = section({
   expect_regex: row(text("text"), "", "The answer must match the regular expression."),
 });
 
-const health = section({
+const health = section('{ type = "tcp", interval = "2s" }', {
   type: row(
     choice(["tcp", "tls", "off"], ["http", "exchange", "redis", "postgres", "mysql", "smtp", "ssh"]),
     "tcp",
@@ -334,7 +338,7 @@ const health = section({
   ),
 });
 
-const passive = section({
+const passive = section('{ failures = 5, window = "10s" }', {
   failures: row(whole(1, 1_000_000), 5, "Number of failed connects within `window` after which a backend is ejected."),
   count: row(
     list(choice(["connect", "early_reset"])),
@@ -346,7 +350,7 @@ const passive = section({
   max_ejected: row(whole(0, 100), 50, "Maximum percentage of the pool that may be ejected."),
 });
 
-const poolTls = section({
+const poolTls = section('{ ca = "certs/ca.pem", server_name = "db.example.com" }', {
   verify: row(flag(), true, "Verify the backend's certificate and its name."),
   ca: row(
     text("file"),
@@ -364,12 +368,12 @@ const poolTls = section({
   key: row(text("file"), "", "Private key of the client certificate, PEM, not encrypted. Needs `cert`."),
 });
 
-const queue = section({
+const queue = section('{ timeout = "5s" }', {
   size: later(row(whole(0, connectionsMax), 0, "Maximum number of waiting connections; 0 = no queue.")),
   timeout: later(row(duration(), "5s", "Maximum time in the queue.")),
 });
 
-const pool = section({
+const pool = section('{ backends = ["127.0.0.1:3000"] }', {
   balance: row(
     choice(["round_robin", "least_connections"], ["random_two", "least_latency", "source_hash", "first"]),
     "round_robin",
@@ -378,7 +382,7 @@ const pool = section({
   hash_key: later(row(choice(["client", "client_port", "sni"]), "client", "Input of source_hash.")),
   backends: required(
     list(
-      shorthand("address", backend, "address to connect to or table"),
+      shorthand("address", backend, "address to connect to or table", '"10.0.0.11:80"'),
       1,
       `expected at least one backend, found an empty array; write backends = ["127.0.0.1:3000"], or remove the pool`,
     ),
@@ -425,7 +429,7 @@ const pool = section({
 
 // ------------------------------------------------------------------ the file
 
-export const file = section({
+export const file = section("{}", {
   workers: row(
     either(choice(["auto"]), whole(1, 256), "number"),
     "auto",
