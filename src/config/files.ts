@@ -1,5 +1,6 @@
 // The files that a config names: read with a limit, each once, and remembered for whoever watches them.
 import { closeSync, constants, fstatSync, openSync, readSync, statSync } from "node:fs";
+import { createHash } from "node:crypto";
 import { absolutePath } from "./paths.ts";
 
 /** What is asked of the disk. */
@@ -8,6 +9,14 @@ export interface Disk {
   readFile: (path: string, most: number) => Uint8Array;
   /** The permission bits of a file, or null where they are not known. */
   modeOf: (path: string) => number | null;
+}
+
+/** Stands for what a file holds; a file that is not there, cannot be read, or is empty holds nothing. */
+export type Content = string | null;
+
+/** The content of these bytes: equal for equal bytes. */
+export function contentOf(bytes: Uint8Array): Content {
+  return bytes.byteLength === 0 ? null : `${bytes.byteLength} ${createHash("sha256").update(bytes).digest("base64")}`;
 }
 
 /** The real one. */
@@ -23,6 +32,8 @@ export type FileRead = { is: "bytes"; bytes: Uint8Array } | { is: "bad"; why: st
 export class NamedFiles {
   /** Absolute, each once, in the order of their first use: also of those that cannot be read. */
   readonly paths: string[];
+  /** What was read, by the absolute path. Left out: a file that is too large to be read whole. */
+  readonly contents = new Map<string, Content>();
   private readonly folder: string;
   private readonly disk: Disk;
   private readonly seen = new Map<string, FileRead>();
@@ -61,9 +72,13 @@ export class NamedFiles {
   private readAnew(path: string, most: number): FileRead {
     try {
       const bytes = this.disk.readFile(path, most + 1);
-      if (bytes.byteLength <= most) return { is: "bytes", bytes };
+      if (bytes.byteLength <= most) {
+        this.contents.set(path, contentOf(bytes));
+        return { is: "bytes", bytes };
+      }
       return { is: "bad", why: `is larger than ${most >= 2 ** 20 ? `${most / 2 ** 20} MiB` : `${most / 1024} KiB`}` };
     } catch (error) {
+      this.contents.set(path, null);
       return { is: "bad", why: `cannot be read: ${reasonOf(error)}` };
     }
   }

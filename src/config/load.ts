@@ -6,8 +6,8 @@ import { check } from "./check.ts";
 import type { Finding } from "./check.ts";
 import { conceal, expand } from "./env.ts";
 import type { Environment } from "./env.ts";
-import { decode, disk, NamedFiles, readBytes, readOnce, reasonOf } from "./files.ts";
-import type { Disk } from "./files.ts";
+import { contentOf, decode, disk, NamedFiles, readBytes, readOnce, reasonOf } from "./files.ts";
+import type { Content, Disk } from "./files.ts";
 import { quote } from "./wording.ts";
 import { locator } from "./locate.ts";
 import { absoluteEndpoint, absolutePath } from "./paths.ts";
@@ -22,8 +22,11 @@ import { warnings } from "./warnings.ts";
 
 /** `files` are the absolute paths of the config and of every file it names: what a watcher watches. */
 export type LoadResult =
-  | { ok: true; config: Config; warnings: Problem[]; files: string[]; text: string }
-  | { ok: false; problems: Problem[]; files: string[] };
+  | { ok: true; config: Config; warnings: Problem[]; files: string[]; contents: FileContents; text: string }
+  | { ok: false; problems: Problem[]; files: string[]; contents: FileContents };
+
+/** What was read of those files. Left out: what was too large to be read whole, and a config that was given as a text. */
+export type FileContents = ReadonlyMap<string, Content>;
 
 export interface ParseOptions extends Partial<Disk> {
   /** The config file as the user named it: for messages, and for the folder that paths are relative to. */
@@ -42,44 +45,52 @@ const tokenBytesMax = 64 * 1024;
  * pipe or a device, such as /dev/stdin.
  */
 export function loadConfig(path: string, env: Environment, { once = false } = {}): LoadResult {
-  const files = [resolve(path)];
+  const absolute = resolve(path);
+  const contents = new Map<string, Content>();
   const refuse = (message: string, line = 1): LoadResult => {
-    return { ok: false, problems: [{ file: path, line, column: 1, path: "", message }], files };
+    const problems = [{ file: path, line, column: 1, path: "", message }];
+    return { ok: false, problems, files: [absolute], contents };
   };
   let bytes: Uint8Array;
   try {
     bytes = (once ? readOnce : readBytes)(path, configBytesMax + 1);
   } catch (error) {
+    contents.set(absolute, null);
     return refuse(`cannot be read: ${reasonOf(error)}`);
   }
   if (bytes.byteLength > configBytesMax) return refuse("is larger than 16 MiB, the maximum size of a config file");
+  contents.set(absolute, contentOf(bytes));
   const text = decode(bytes);
   if (text === null) return refuse("expected UTF-8, found other bytes", lineOfBadBytes(bytes));
-  return parseConfig(text, { file: path, env });
+  const result = parseConfig(text, { file: path, env });
+  return { ...result, contents: new Map([...result.contents, ...contents]) };
 }
 
 /** The same for a text at hand; `readFile` and `modeOf` are asked for the files that it names. */
 export function parseConfig(text: string, options: ParseOptions): LoadResult {
   const { file } = options;
   const folder = dirname(resolve(file));
-  const files = [resolve(file)];
+  const named = new NamedFiles(folder, [resolve(file)], { ...disk, ...options });
   try {
-    return parseAll(text, options, folder, files);
+    return parseAll(text, options, folder, named);
   } catch (error) {
     // A fault of this program: still an answer, because a reload must not bring the process down.
     const message = `could not be checked: ${error instanceof Error ? error.name : "unknown error"}`;
-    return { ok: false, problems: [{ file, line: 1, column: 1, path: "", message }], files };
+    return { ok: false, problems: [{ file, line: 1, column: 1, path: "", message }], ...readBy(named) };
   }
 }
 
-function parseAll(text: string, options: ParseOptions, folder: string, files: string[]): LoadResult {
+function readBy({ paths, contents }: NamedFiles): { files: string[]; contents: FileContents } {
+  return { files: paths, contents };
+}
+
+function parseAll(text: string, options: ParseOptions, folder: string, named: NamedFiles): LoadResult {
   const { file, env, now = Date.now() } = options;
-  const named = new NamedFiles(folder, files, { ...disk, ...options });
   const document = readToml(text);
   if (document.is === "bad") {
     const { at, related, message } = document;
     const lines = excerpt(text, related === undefined ? [at] : [related, at]);
-    return { ok: false, problems: [{ file, ...at, path: "", message, excerpt: lines }], files };
+    return { ok: false, problems: [{ file, ...at, path: "", message, excerpt: lines }], ...readBy(named) };
   }
   const { tree } = document;
 
@@ -105,12 +116,12 @@ function parseAll(text: string, options: ParseOptions, folder: string, files: st
   const problems = findings.filter((finding) => finding.warning !== true);
   const place =
     findings.length > 0 ? placer(text, file, (message, path) => conceal(message, path, expansions)) : () => [];
-  if (problems.length > 0) return { ok: false, problems: place(problems), files };
+  if (problems.length > 0) return { ok: false, problems: place(problems), ...readBy(named) };
   return {
     ok: true,
     config: finish(config, folder, { token: token.value, tls }),
     warnings: place(findings),
-    files,
+    ...readBy(named),
     text,
   };
 }

@@ -450,7 +450,11 @@ export const file = section("{}", {
     "30s",
     "Time that open connections have to end after SIGTERM and shutdown_delay. A second SIGTERM ends them at once.",
   ),
-  watch: row(flag(), true, "Reload when this file or a file that it names changes. SIGHUP always reloads."),
+  watch: row(
+    flag(),
+    true,
+    "Reload when this file or a file that it names changes. A file that another process has open for writing is waited for; one that has become shorter in place is taken after 2s without a change. SIGHUP always reloads.",
+  ),
   admin: row(admin, {}, "The admin endpoint."),
   log: row(log, {}, "The log and the access log."),
   otel: later(absent(otel, null, "Export of metrics and access lines to OpenTelemetry. Left out = off.")),

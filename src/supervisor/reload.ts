@@ -1,7 +1,8 @@
 // Takes a new config over while everything runs: loads it, binds what is new, gives every worker the new generation, and only
 // then lets go of what is gone. Any failure leaves the config before in force. Hears of changed files, where it is to.
+import { statSync } from "node:fs";
 import { summarize } from "../config/diff.ts";
-import { loadConfig } from "../config/load.ts";
+import { loadConfig, type FileContents } from "../config/load.ts";
 import { formatProblem } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
 import type { Admin } from "./admin.ts";
@@ -10,7 +11,18 @@ import { workerCount, type InForce } from "./in-force.ts";
 import type { AccessSink, Log } from "./log.ts";
 import type { Resolver } from "./resolve.ts";
 import type { ListeningSockets } from "./sockets.ts";
-import { watchFiles, type Watch } from "./watch.ts";
+import { isOpenForWriting } from "../platform/lease.ts";
+import { OPEN_MS, watchFiles, type Watch } from "./watch.ts";
+
+const FILE_CHANGED = "file changed";
+/** Whether somebody still writes is asked for so often. */
+const WRITER_POLL_MS = 50;
+
+/** Another one after each write. */
+function stampOf(path: string): string {
+  const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+  return stat === undefined ? "" : `${stat.ino} ${stat.size} ${stat.mtimeNs}`;
+}
 
 export interface ReloadOptions {
   file: string;
@@ -39,26 +51,41 @@ export class Reloads {
   failure = 0;
   /** Of the last one, null when it went well. */
   lastError: string | null = null;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #begun = Promise.withResolvers<void>();
+  #last: Promise<unknown> = this.#begun.promise;
+  /** The reload that has not begun: it does for all who ask for one until then. */
+  #next: Promise<Reloaded> | null = null;
   /** What the config consists of: it is watched. */
   #files: readonly string[];
+  /** What was read of these files last. */
+  #contents: FileContents;
   #watch: Watch | null = null;
 
-  /** `files` are those of the config that the process starts with. */
-  constructor(files: readonly string[], options: ReloadOptions) {
-    this.#files = files;
+  /** `loaded` is the config that the process starts with. */
+  constructor(loaded: { files: readonly string[]; contents: FileContents }, options: ReloadOptions) {
+    this.#files = loaded.files;
+    this.#contents = loaded.contents;
     this.#options = options;
   }
 
-  /** Loads the file again and takes it over, or leaves everything as it is. One at a time. */
+  /** Loads the file again and takes it over, or leaves everything as it is. One at a time, and none before `begin`. */
   reload(cause: string): Promise<Reloaded> {
-    const next = this.#last.then(() => this.#reload(cause));
-    this.#last = next;
-    return next;
+    this.#next ??= this.#last.then(() => {
+      this.#next = null;
+      return this.#reload(cause);
+    });
+    this.#last = this.#next;
+    return this.#next;
   }
 
-  /** Watches the files, or does so no more, as the config in force has it. */
-  watchAsAsked(): void {
+  /** The process runs: what was asked for meanwhile is done, and what has changed since the start is a change. */
+  begin(): void {
+    this.#begun.resolve();
+    this.#watchAsAsked();
+  }
+
+  // Watches the files, or does so no more, as the config in force has it.
+  #watchAsAsked(): void {
     if (!this.#options.inForce.config.watch) {
       this.#watch?.stop();
       this.#watch = null;
@@ -66,7 +93,8 @@ export class Reloads {
     }
     this.#watch ??= watchFiles(
       () => this.#files,
-      () => void this.reload("file changed"),
+      () => void this.reload(FILE_CHANGED),
+      { inForce: (path) => this.#contents.get(path) },
     );
   }
 
@@ -95,7 +123,11 @@ export class Reloads {
 
   async #tryReload(cause: string): Promise<string | null> {
     const { file, inForce, sockets, resolver, log } = this.#options;
+    // The watch has seen to it already.
+    const unfinished = cause === FILE_CHANGED ? null : await this.#awaitWriters();
+    if (unfinished !== null) return unfinished;
     const loaded = loadConfig(file, process.env);
+    this.#contents = loaded.contents;
     // What the new file names is watched too, even when it is bad: the cure may be in any of its files.
     this.#files = [...new Set([...loaded.files, ...(loaded.ok ? [] : this.#files)])];
     if (!loaded.ok) return loaded.problems.map(formatProblem).join("\n");
@@ -119,9 +151,30 @@ export class Reloads {
     inForce.admin = admin;
     admin?.setToken(config.admin.token);
     log.configure(config.log);
-    this.watchAsAsked();
+    this.#watchAsAsked();
     this.#sayReloaded(cause, old, config);
     return null;
+  }
+
+  // A file that is being written may be cut off and valid all the same. What nobody writes to any more is taken although
+  // somebody has it open. The reason not to reload, or null.
+  async #awaitWriters(): Promise<string | null> {
+    const { isRunning, log } = this.#options;
+    const untilMs = performance.now() + OPEN_MS;
+    const before = this.#files.map(stampOf).join();
+    let isSaid = false;
+    for (;;) {
+      const path = this.#files.find((name) => isOpenForWriting(name) === true);
+      if (path === undefined) return null;
+      if (!isRunning()) return "the process is stopping";
+      if (!isSaid) log.info("reload waits: another process has a file open for writing", { file: path });
+      isSaid = true;
+      if (performance.now() > untilMs) {
+        if (this.#files.map(stampOf).join() === before) return null;
+        return `${path} is still being written after ${OPEN_MS / 1000} s; try again when it is complete`;
+      }
+      await Bun.sleep(WRITER_POLL_MS);
+    }
   }
 
   // Every worker gets the new generation, or all get the old one again. Sockets that are gone and workers that are too

@@ -1,6 +1,6 @@
 // The control plane of one process: loads the config, brings everything up, takes signals, passes on what is heard of the
 // backends, and brings everything down. Each part has its own file; this one is the order in which they are called.
-import { loadConfig } from "../config/load.ts";
+import { loadConfig, type LoadResult } from "../config/load.ts";
 import { formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
 import { formatEndpoint } from "../core/address.ts";
@@ -43,6 +43,10 @@ export interface RunOptions {
 
 /** Runs until the process is told to stop. The exit code: 0 fine, 1 failed, 2 bad config. */
 export async function run(options: RunOptions): Promise<number> {
+  // Before the file is read: a SIGHUP after that must lead to a reload, and one that nobody handles ends the process. The handler
+  // runs in a later turn of the event loop, when there is a supervisor.
+  let supervisor: Supervisor | null = null;
+  process.on("SIGHUP", () => supervisor?.hangUp());
   const loaded = loadConfig(options.file, process.env, { once: true });
   if (!loaded.ok) {
     for (const problem of loaded.problems) console.error(formatProblemWithExcerpt(problem));
@@ -50,7 +54,7 @@ export async function run(options: RunOptions): Promise<number> {
   }
   const log = new Log(loaded.config.log);
   for (const warning of loaded.warnings) log.warn("config", { problem: formatProblem(warning) });
-  const supervisor = new Supervisor(options, log, loaded.config, loaded.files);
+  supervisor = new Supervisor(options, log, loaded);
   const error = await supervisor.start();
   if (error !== null) {
     log.error("cannot start", { reason: error });
@@ -82,7 +86,8 @@ export class Supervisor {
   #daysSaid = 0;
   #phase: Phase = "starting";
 
-  constructor(options: RunOptions, log: Log, config: Config, files: readonly string[]) {
+  constructor(options: RunOptions, log: Log, loaded: LoadResult & { ok: true }) {
+    const { config } = loaded;
     const { promise, resolve } = Promise.withResolvers<number>();
     this.finished = promise;
     this.#finish = resolve;
@@ -113,7 +118,7 @@ export class Supervisor {
       },
       onOverBudget: () => this.#sayOverBudget(),
     });
-    this.#reloads = new Reloads(files, {
+    this.#reloads = new Reloads(loaded, {
       file: options.file,
       inForce: this.#inForce,
       sockets,
@@ -141,7 +146,7 @@ export class Supervisor {
       return error;
     }
     this.#phase = "running";
-    this.#reloads.watchAsAsked();
+    this.#reloads.begin();
     this.#housekeeping = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS);
     this.#sayListening();
     return null;
@@ -260,8 +265,11 @@ export class Supervisor {
 
   // ---------------------------------------------------------------- stop
 
+  hangUp(): void {
+    void this.#reloads.reload("SIGHUP");
+  }
+
   #takeSignals(): void {
-    process.on("SIGHUP", () => void this.#reloads.reload("SIGHUP"));
     process.on("SIGUSR1", () => this.#access.reopen());
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       process.on(signal, () => {

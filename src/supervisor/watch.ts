@@ -1,42 +1,65 @@
 // Hears of changes to a set of files, in whatever way they come about: written in place, renamed over by an editor, deleted
 // and made again, or swapped by a symlink as Kubernetes does with a ConfigMap. A change is one of content, not of time.
 import { createHash } from "node:crypto";
-import { closeSync, openSync, readSync, realpathSync, statSync, watch as watchFolder, type FSWatcher } from "node:fs";
+import type { Content } from "../config/files.ts";
+import { isOpenForWriting } from "../platform/lease.ts";
+import {
+  closeSync,
+  constants,
+  openSync,
+  readSync,
+  realpathSync,
+  statSync,
+  watch as watchFolder,
+  type FSWatcher,
+} from "node:fs";
 import { dirname } from "node:path";
 
 export interface WatchOptions {
+  /**
+   * What is in force of a file, asked for when the watch begins and at each refresh: what differs from it is a change. Left
+   * undefined: as it is now, or as was known before.
+   */
+  inForce?: (path: string) => Content | undefined;
   /** A change counts when the content has been the same for so long. */
   debounceMs?: number;
   /** The files are also looked at so often: not every file system tells of changes (NFS, some overlays). */
   pollMs?: number;
+  /** A file that may be half written counts when its content has been the same for so long. */
+  settleMs?: number;
+  /** One that somebody has open for writing, for so long. */
+  openMs?: number;
 }
 
 export interface Watch {
   stop(): void;
-  /** The set of files may be another one. What is new in it is taken as it is now, without a call of `onChange`. */
+  /** The set of files may be another one, or another content be in force. */
   refresh(): void;
 }
+
+/** Longer than the pauses of those who write a file bit by bit, and short enough for a person who waits. */
+export const SETTLE_MS = 2000;
+/** Whoever keeps a file open for so long without a change keeps it open for good. */
+export const OPEN_MS = 10_000;
 
 /** Bytes of a file that are looked at; its size counts all the same. */
 const FILE_BYTES_MAX = 16 * 1024 * 1024;
 /** A file changed this short a time ago may change again without its times showing it: they are coarse (stat(2)). */
 const COARSE_TIME_MS = 2000;
 
-/** What stands for a file's content; a file that is not there, or is empty, has none. */
-type Content = string | null;
-
 /**
  * Calls `onChange` when the content of the files that `files` names has changed and is stable. A file that is missing is not
  * a change, for it may be about to be made again; nor is an empty one, for it may be about to be written.
  */
 export function watchFiles(files: () => readonly string[], onChange: () => void, options: WatchOptions = {}): Watch {
-  const { debounceMs = 150, pollMs = 1000 } = options;
+  const { debounceMs = 150, pollMs = 1000, settleMs = SETTLE_MS, openMs = OPEN_MS, inForce } = options;
   const readers = new Map<string, FileReader>();
-  /** What onChange was last called with. */
-  const known = new Map<string, Content>();
+  /** What is in force, or what onChange was last called with. */
+  const known = new Map<string, Known>();
   const folders = new Map<string, FSWatcher>();
   /** A change that must prove stable: every content in one text. */
   let candidate: string | null = null;
+  let candidateSinceMs = 0;
   let timer: ReturnType<typeof setTimeout> | null = null;
 
   const lookSoon = (): void => {
@@ -47,27 +70,45 @@ export function watchFiles(files: () => readonly string[], onChange: () => void,
   };
 
   const look = (): void => {
-    let changed = false;
+    const changed: string[] = [];
     let seen = "";
     for (const [path, reader] of readers) {
       const content = reader.read();
       seen += `${content ?? ""}\n`;
-      if (content !== null && content !== known.get(path)) changed = true;
+      if (content !== null && content !== known.get(path)?.content) changed.push(path);
     }
-    if (!changed) {
+    if (changed.length === 0) {
       candidate = null;
       return;
     }
     if (seen !== candidate) {
       candidate = seen;
+      candidateSinceMs = performance.now();
+      lookSoon();
+      return;
+    }
+    const stillMs = performance.now() - candidateSinceMs;
+    if (changed.some((path) => stillMs < neededMs(path))) {
       lookSoon();
       return;
     }
     candidate = null;
     // A file that is missing now is a change when it comes back: whoever reads the set now does so without it.
-    for (const [path, reader] of readers) known.set(path, reader.content);
+    for (const [path, { content, inode }] of readers) known.set(path, { content, inode });
     watchFolders();
     onChange();
+  };
+
+  // A file that is renamed into its place is complete. One that is written where it is may have lost its end for the moment,
+  // and who writes it may have closed it in between; that its writer has it open is the only certain sign.
+  const neededMs = (path: string): number => {
+    const reader = readers.get(path);
+    const before = known.get(path);
+    if (reader === undefined || before === undefined) return 0;
+    const isOpen = isOpenForWriting(path);
+    if (isOpen === true) return openMs;
+    if (before.inode !== "" && before.inode !== reader.inode) return 0;
+    return isOpen === null || sizeOf(reader.content) < sizeOf(before.content) ? settleMs : 0;
   };
 
   const watchFolders = (): void => {
@@ -100,12 +141,16 @@ export function watchFiles(files: () => readonly string[], onChange: () => void,
       known.delete(path);
     }
     for (const path of paths) {
-      if (readers.has(path)) continue;
-      const reader = new FileReader(path);
+      const reader = readers.get(path) ?? new FileReader(path);
+      const isNew = !readers.has(path);
       readers.set(path, reader);
-      known.set(path, reader.read());
+      const content = inForce?.(path);
+      if (content !== undefined) known.set(path, { content, inode: reader.read() === content ? reader.inode : "" });
+      else if (isNew) known.set(path, { content: reader.read(), inode: reader.inode });
     }
     watchFolders();
+    // What has changed since it was loaded has raised its event already.
+    lookSoon();
   };
 
   refresh();
@@ -126,11 +171,24 @@ export function watchFiles(files: () => readonly string[], onChange: () => void,
   };
 }
 
+/** Of a file that is in force: which one it was, "" where that is not known. */
+interface Known {
+  readonly content: Content;
+  readonly inode: string;
+}
+
+/** The content of a file begins with its size. */
+function sizeOf(content: Content): number {
+  return content === null ? 0 : Number(content.slice(0, content.indexOf(" ")));
+}
+
 /** Reads one file again only where stat(2) says that it may be another. */
 class FileReader {
   readonly #path: string;
   #stat = "";
   content: Content = null;
+  /** Which file is at the path: device and inode. */
+  inode = "";
 
   constructor(path: string) {
     this.#path = path;
@@ -140,6 +198,7 @@ class FileReader {
     try {
       const { dev, ino, size, mtimeNs, ctimeNs, isPlain } = statOf(this.#path);
       // To open anything but a plain file could wait for ever, or change what it is about.
+      this.inode = `${dev} ${ino}`;
       if (!isPlain || size === 0n) return this.#take("", null);
       const stat = [dev, ino, size, mtimeNs, ctimeNs].join(" ");
       if (stat === this.#stat) return this.content;
@@ -165,7 +224,7 @@ function statOf(path: string) {
 
 function hashOf(path: string): string {
   const hash = createHash("sha256");
-  const descriptor = openSync(path, "r");
+  const descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
     const chunk = new Uint8Array(64 * 1024);
     for (let left = FILE_BYTES_MAX; left > 0;) {

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { tagged } from "../support/backends.ts";
 import { connect } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
-import { hostsFile } from "../support/hosts-file.ts";
+import { hostsFile, silentServer } from "../support/hosts-file.ts";
 import { freePort, startLb } from "../support/lb.ts";
 
 /** The name of the backend that a new connection gets, or how it ended instead. */
@@ -133,23 +133,3 @@ describe("names", () => {
     expect(await ask(port)).toBe("a");
   });
 });
-
-/** A name server that answers nothing, or null where this machine lets nobody have its port. */
-async function silentServer() {
-  const server = { address: "127.0.7.53", asked: 0 };
-  try {
-    const socket = await Bun.udpSocket({
-      hostname: server.address,
-      port: 53,
-      socket: { data: () => void server.asked++ },
-    });
-    return Object.assign(server, {
-      [Symbol.asyncDispose]: () => {
-        socket.close();
-        return Promise.resolve();
-      },
-    });
-  } catch {
-    return null;
-  }
-}

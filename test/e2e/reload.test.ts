@@ -1,13 +1,15 @@
 // A new config while everything runs: however it reaches the disk it is taken over whole or not at all, and nobody's
 // connection notices.
 import { spawnSync } from "node:child_process";
-import { mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, open, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { echo, tagged, type Backend } from "../support/backends.ts";
 import { connect, connectMany, isRefused, type Client } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
-import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
+import { hostsFile, silentServer } from "../support/hosts-file.ts";
+import { freePort, freePorts, Lb, startLb } from "../support/lb.ts";
 import { startLoad } from "../support/load.ts";
 import { descriptors } from "../support/proc.ts";
 
@@ -149,6 +151,91 @@ describe("the new config is taken over", () => {
     const failed = await reloadNow(lb);
     expect(failed.status).toBe(422);
     expect(await failed.json()).toMatchObject({ ok: false, message: expect.stringContaining("lb.toml:1:") });
+  });
+});
+
+describe("a config that is not whole yet", () => {
+  const two = (ports: readonly [number, number], backend: Backend, more = ""): string =>
+    `${config(ports[0], backend, more)}\n[listeners.other]\nbind = "127.0.0.1:${ports[1]}"\npool = "app"\n`;
+
+  test("is not taken over while it is written, valid or not: no listener goes", async () => {
+    using a = await tagged("a");
+    const [port, other] = await freePorts(2);
+    await using lb = await startLb(two([port, other], a));
+    // The end is what startLb adds, so that every part of it is a config.
+    const whole = lb.configText(two([port, other], a, "backlog = 100"));
+    const at = whole.indexOf("[listeners.other]");
+    const before = await lb.status();
+    const writer = await open(lb.file, "w");
+    await writer.write(`${whole.slice(0, at)}${whole.slice(whole.indexOf("[admin]"))}\n`);
+    // Longer than the watcher needs to hear of it and to poll.
+    await expect(lb.reloaded(before, 2500)).rejects.toThrow("did not become as expected");
+    expect(await ask(other)).toBe("a");
+    await writer.truncate(0);
+    await writer.write(whole, 0);
+    await writer.close();
+    expect(await lb.reloaded(before)).toMatchObject({ ok: true, generation: 2 });
+    expect(await ask(other)).toBe("a");
+    expect(lb.log().filter(({ event }) => event === "reloaded").length).toBe(1);
+  });
+
+  test("is waited for by a reload that is asked for, which says so", async () => {
+    using a = await tagged("a");
+    using b = await tagged("b");
+    const port = await freePort();
+    const toml = (backend: Backend): string => `watch = false\n${config(port, backend)}`;
+    await using lb = await startLb(toml(a));
+    const writer = await open(lb.file, "w");
+    const reload = reloadNow(lb);
+    expect(await lb.waitLog(({ event }) => event.startsWith("reload waits"))).toMatchObject({ file: lb.file });
+    expect(await ask(port)).toBe("a");
+    await writer.write(lb.configText(toml(b)));
+    await writer.close();
+    expect((await reload).status).toBe(200);
+    expect(await ask(port)).toBe("b");
+  });
+});
+
+describe("while lb starts", () => {
+  /** Starts with a name that is waited for, and changes the config meanwhile. */
+  async function changedWhileStarting(options: string, change: (lb: Lb) => Promise<unknown>): Promise<string> {
+    using a = await tagged("a");
+    using b = await tagged("b");
+    const port = await freePort();
+    await using server = await silentServer();
+    await using hosts = await hostsFile(`nameserver ${server?.address}\n`);
+    if (server === null || hosts.trouble !== null) return "skipped";
+    const folder = await mkdtemp(join(tmpdir(), "lb-test-"));
+    await using lb = new Lb(folder, `unix:${join(folder, "admin.sock")}`, { wrapper: hosts.wrapper });
+    const slow = `${config(port, a)}\n[listeners.slow]\nbind = "127.0.0.1:${await freePort()}"\npool = "slow"\n`;
+    const started = lb.start(`${options}\n${slow}\n[pools.slow]\nbackends = ["silent.test:1"]`);
+    await eventually("it waits for the name", () => server.asked > 0);
+    await lb.write(`${options}\n${config(port, b)}`);
+    await change(lb);
+    await started;
+    const { cause } = await lb.waitLog(({ event }) => event === "reloaded");
+    expect(await ask(port)).toBe("b");
+    return String(cause);
+  }
+
+  test("a change of the file is not lost", async (context) => {
+    const cause = await changedWhileStarting("", () => Promise.resolve());
+    if (cause === "skipped") context.skip("no name server of our own here");
+    expect(cause).toBe("file changed");
+  });
+
+  test("neither is a SIGHUP, nor a request for a reload", async (context) => {
+    const hangUp = await changedWhileStarting("watch = false", (lb) => Promise.resolve(lb.signal("SIGHUP")));
+    if (hangUp === "skipped") context.skip("no name server of our own here");
+    expect(hangUp).toBe("SIGHUP");
+    let asked: Promise<Response> | null = null;
+    expect(
+      await changedWhileStarting("watch = false", async (lb) => {
+        asked = reloadNow(lb);
+        await eventually("it is asked for", () => lb.fetch("/live").then(({ ok }) => ok));
+      }),
+    ).toBe("admin");
+    expect((await asked!).status).toBe(200);
   });
 });
 

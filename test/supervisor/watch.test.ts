@@ -1,6 +1,8 @@
 import {
+  closeSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -8,11 +10,13 @@ import {
   unlinkSync,
   utimesSync,
   writeFileSync,
+  writeSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { watchFiles, type Watch } from "../../src/supervisor/watch.ts";
+import { contentOf } from "../../src/config/files.ts";
+import { watchFiles, type Watch, type WatchOptions } from "../../src/supervisor/watch.ts";
 import { eventually } from "../support/eventually.ts";
 
 let folder: string;
@@ -32,7 +36,7 @@ afterEach(() => {
 });
 
 /** Polls too seldom to be what hears, unless the test says otherwise. */
-function start(files: () => string[], options = { debounceMs: 20, pollMs: 60_000 }): void {
+function start(files: () => string[], options: WatchOptions = { debounceMs: 20, pollMs: 60_000 }): void {
   watch = watchFiles(
     files,
     () => {
@@ -171,6 +175,75 @@ describe("a watch hears", () => {
     await hears("two");
     writeFileSync(files[1]!, "one");
     await eventually("a second call", () => heard.length === 2);
+  });
+});
+
+describe("a file that may be half written", () => {
+  const quick = { debounceMs: 5, pollMs: 10 };
+
+  test("is waited for while somebody has it open for writing", async () => {
+    const file = join(folder, "lb.toml");
+    writeFileSync(file, "one and two");
+    start(() => [file], quick);
+    const writer = openSync(file, "w");
+    writeSync(writer, "three");
+    await looks();
+    writeSync(writer, " and four");
+    await looks();
+    expect(heard).toEqual([]);
+    closeSync(writer);
+    await hears("three and four");
+    expect(heard).toEqual(["three and four"]);
+  });
+
+  test("is taken at last where it stays open and nothing is written any more", async () => {
+    const file = join(folder, "lb.toml");
+    writeFileSync(file, "one");
+    start(() => [file], { ...quick, openMs: 50 });
+    const writer = openSync(file, "w");
+    writeSync(writer, "two");
+    await hears("two");
+    closeSync(writer);
+  });
+
+  test("is given time where it has become shorter in its place, although nobody has it open", async () => {
+    const file = join(folder, "lb.toml");
+    writeFileSync(file, "one and two");
+    start(() => [file], { ...quick, settleMs: 60_000 });
+    writeFileSync(file, "three");
+    await looks();
+    expect(heard).toEqual([]);
+    writeFileSync(file, " and four", { flag: "a" });
+    await hears("three and four");
+    expect(heard).toEqual(["three and four"]);
+    // What another file takes the place of is complete.
+    writeFileSync(`${file}~`, "two");
+    renameSync(`${file}~`, file);
+    await hears("two");
+  });
+
+  test("is taken when it stays shorter", async () => {
+    const file = join(folder, "lb.toml");
+    writeFileSync(file, "one and two");
+    start(() => [file], { ...quick, settleMs: 50 });
+    writeFileSync(file, "three");
+    await hears("three");
+  });
+});
+
+describe("what is in force", () => {
+  test("is compared with: a change before the watch began is heard, and so is one before a refresh", async () => {
+    const file = join(folder, "lb.toml");
+    let inForce = contentOf(Buffer.from("one"));
+    writeFileSync(file, "two");
+    start(() => [file], { debounceMs: 20, pollMs: 60_000, inForce: () => inForce });
+    await hears("two");
+    watch?.refresh();
+    await eventually("it is heard again, since the other one stayed in force", () => heard.length === 2);
+    inForce = contentOf(Buffer.from("two"));
+    watch?.refresh();
+    await another(file);
+    expect(heard).toEqual(["two", "two", "another"]);
   });
 });
 

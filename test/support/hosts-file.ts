@@ -32,3 +32,23 @@ export async function hostsFile(resolvConf = "") {
     },
   };
 }
+
+/** A name server that answers nothing, or null where this machine lets nobody have its port. */
+export async function silentServer() {
+  const server = { address: "127.0.7.53", asked: 0 };
+  try {
+    const socket = await Bun.udpSocket({
+      hostname: server.address,
+      port: 53,
+      socket: { data: () => void server.asked++ },
+    });
+    return Object.assign(server, {
+      [Symbol.asyncDispose]: () => {
+        socket.close();
+        return Promise.resolve();
+      },
+    });
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,34 @@
+// Whether somebody writes a file just now.
+import { closeSync, constants, openSync } from "node:fs";
+import { constants as os } from "node:os";
+import { errno, openLibc } from "./libc.ts";
+
+const F_SETSIG = 10;
+const F_SETLEASE = 1024;
+const F_RDLCK = 0;
+const F_UNLCK = 2;
+
+/**
+ * Whether any process has a file open for writing; null where that cannot be known. A lease for reading is granted only where
+ * none has (fcntl(2), F_SETLEASE); it is given back at once. It needs Linux, a file system of this machine, and a file of our
+ * own user or CAP_LEASE.
+ */
+export function isOpenForWriting(path: string): boolean | null {
+  const libc = openLibc();
+  if (libc === null) return null;
+  let descriptor: number;
+  try {
+    descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch {
+    return null;
+  }
+  try {
+    // Whoever opens it for writing in between waits for the lease, and we are told by a signal: one that is ignored by default.
+    libc.fcntl(descriptor, F_SETSIG, os.signals.SIGURG);
+    if (libc.fcntl(descriptor, F_SETLEASE, F_RDLCK) !== 0) return errno(libc) === os.errno.EAGAIN ? true : null;
+    libc.fcntl(descriptor, F_SETLEASE, F_UNLCK);
+    return false;
+  } finally {
+    closeSync(descriptor);
+  }
+}
