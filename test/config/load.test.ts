@@ -384,18 +384,15 @@ it("places every problem, in the order of the file", () => {
   ]);
 });
 
-it("answers within a second about ten thousand backends", () => {
-  const backends = Array.from({ length: 10_000 }, (_, i) => `"10.${i >> 16}.${(i >> 8) & 255}.${i & 255}:80"`).join(
-    ",\n",
-  );
-  const started = performance.now();
-  expect(
-    messages(
-      parseConfig(`[listeners.a]\nbind = ":1"\npool = "p"\n[pools.p]\nbackends = [${backends}]`, {
-        file: "x",
-        env: {},
-      }),
-    ),
-  ).toEqual([]);
-  expect(performance.now() - started).toBeLessThan(1000);
+it("takes time in proportion to the number of backends", () => {
+  const measure = (count: number): number => {
+    const list = Array.from({ length: count }, (_, i) => `"10.${i >> 16}.${(i >> 8) & 255}.${i & 255}:80"`).join(",\n");
+    const text = `[listeners.a]\nbind = ":1"\npool = "p"\n[pools.p]\nbackends = [${list}]`;
+    const started = performance.now();
+    expect(messages(parseConfig(text, { file: "x", env: {} }))).toEqual([]);
+    return performance.now() - started;
+  };
+  const best = (count: number): number => Math.min(...Array.from({ length: 4 }, () => measure(count)));
+  // Ten times as many; in quadratic time it would be a hundred times as long.
+  expect(best(10_000) / best(1000)).toBeLessThan(40);
 });
