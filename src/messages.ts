@@ -125,6 +125,8 @@ export interface Plan {
   sockets: SocketPlan[];
   /** Proxied connections of the whole process. */
   maxConnections: number;
+  /** Descriptors of refused clients that this worker may keep until they have read its FIN. */
+  lingeringMax: number;
   accessLog: "text" | "json" | "off";
   debug: boolean;
 }

@@ -24,7 +24,8 @@ export const ENDS = {
   no_backend: "no backend of the pool was up",
   connect_refused: "every backend tried refused the connection",
   connect_timeout: "the last backend tried did not answer within `connect_timeout`",
-  connect_failed: "the last backend tried could not be reached for another reason; `error` names it",
+  connect_failed:
+    "the last backend tried could not be reached for another reason, which `error` names; `end_by` is lb where this machine has run out of something",
   backend_down: 'the backend went down and the pool says `on_down = "reset"`',
   queue_full: "every backend was at its `max_connections` and the queue had no place",
   queue_timeout: "every backend was at its `max_connections` for `queue.timeout`",

@@ -69,6 +69,16 @@ export function errnoName(number: number): string {
   return names.get(number) ?? `E${number}`;
 }
 
+/** Errors of connect(2) and socket(2) that say that this machine has run out of something: nothing about the peer. */
+export const LOCAL_ERRORS: ReadonlySet<string> = new Set([
+  "EMFILE",
+  "ENFILE",
+  "ENOBUFS",
+  "ENOMEM",
+  "EADDRNOTAVAIL",
+  "EAGAIN",
+]);
+
 /** The address of a typed array's memory; whoever takes it must hold on to the array for as long as it is used. */
 export function pointerTo(array: Uint8Array): number {
   return addressOf(array);

@@ -429,3 +429,17 @@ export function openFilesLimit(): number {
   if (!ownSockets() || libc().getrlimit(RLIMIT_NOFILE, limits) !== 0) return 1024;
   return Number(limits[0] ?? 1024n) > 2 ** 31 ? 2 ** 31 : Number(limits[0]);
 }
+
+/** Whether this process can have so many descriptors more at this moment. It takes them and gives them back. */
+export function hasDescriptors(count: number): boolean {
+  const c = openLibc();
+  if (c === null) return true;
+  const taken: number[] = [];
+  while (taken.length < count) {
+    const fd = c.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) break;
+    taken.push(fd);
+  }
+  for (const fd of taken) c.close(fd);
+  return taken.length === count;
+}

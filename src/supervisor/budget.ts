@@ -5,7 +5,7 @@ import { openFilesLimit } from "../platform/sockets.ts";
 /** A proxied connection is one descriptor towards the client and one towards the backend. */
 const PER_CONNECTION = 2;
 /** An event loop (epoll and eventfd), the pipe for splicing, and a client that is accepted and refused in one step. */
-const PER_WORKER = 5;
+export const PER_WORKER = 5;
 /** A listening address is a socket of the supervisor and a duplicate in the worker that serves it, for each worker. */
 const PER_SOCKET = 2;
 /**

@@ -5,11 +5,12 @@ import type { FromWorker, Plan, PoolState, ToWorker } from "../messages.ts";
 import { LISTENING_MAX } from "../messages.ts";
 import { clientText, type AccessLine } from "../observe/access-line.ts";
 import { monotonicMs } from "../platform/clock.ts";
-import { resetOnClose, unplugListening } from "../platform/sockets.ts";
+import { hasDescriptors, resetOnClose, unplugListening } from "../platform/sockets.ts";
 import { giveBack } from "../shared/cells.ts";
 import { ClientTable } from "../shared/clients.ts";
 import { BACKEND, LISTENER, WORKER } from "../shared/counters.ts";
 import { CLAIM, Ledger, ledgerMemory, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import { PER_WORKER, THREAD_START } from "./budget.ts";
 import type { Log } from "./log.ts";
 import type { Registry } from "./registry.ts";
 
@@ -26,6 +27,9 @@ const RESTART_MAX_MS = 5000;
 const BEHIND_TIMES = 2;
 /** Having lived so long, a worker's death counts as the first again. */
 const STABLE_MS = 10_000;
+
+const NO_DESCRIPTORS =
+  "the open-files limit leaves too few for the start of a worker; raise it (ulimit -n, LimitNOFILE of systemd)";
 
 export interface FleetOptions {
   spawn: () => Worker;
@@ -91,6 +95,11 @@ export class WorkerSeat {
   start(): Promise<Answer> {
     const { spawn, planFor, open, ids } = this.#options;
     this.state = "starting";
+    const plan = planFor(this.position);
+    // Bun ends the whole process when a thread does not get its event loop.
+    if (!hasDescriptors(THREAD_START + PER_WORKER + plan.sockets.length)) {
+      return Promise.resolve({ ok: false, reason: NO_DESCRIPTORS });
+    }
     this.#startedMs = performance.now();
     const worker = spawn();
     this.#worker = worker;
@@ -106,7 +115,6 @@ export class WorkerSeat {
       logPending: this.#logPending,
       listening: this.#listening,
     };
-    const plan = planFor(this.position);
     this.#post({ kind: "start", index: this.index, open, ids, ...shared, plan });
     return this.#awaitAnswer(plan.generation);
   }
@@ -295,8 +303,21 @@ export class WorkerSeat {
   async #startAgain(): Promise<void> {
     if (this.state !== "starting") return;
     const answer = await this.start();
-    if (answer.ok) this.#options.log.info("worker started again", { worker: this.index });
-    else this.#options.log.error("worker refused the plan", { worker: this.index, reason: answer.reason });
+    if (answer.ok) {
+      this.#options.log.info("worker started again", { worker: this.index });
+      return;
+    }
+    this.#options.log.error("worker could not be started", {
+      worker: this.index,
+      reason: answer.reason,
+      retry_in_ms: RESTART_MAX_MS,
+    });
+    setTimeout(() => {
+      if (this.state !== "starting") return;
+      // A thread that has refused its plan serves nothing; its death starts the next one.
+      if (this.#worker === null) void this.#startAgain();
+      else this.#kill();
+    }, RESTART_MAX_MS);
   }
 
   // Gives back what the dead worker's connections claimed, and writes their lines. Nobody else touches its rows now.
@@ -380,6 +401,13 @@ export class Fleet {
 
   /** Starts further workers up to `count`. The error of the first that cannot serve, or null. */
   async growTo(count: number): Promise<string | null> {
+    const missing = count - this.seats.length;
+    if (missing > 0) {
+      const each = THREAD_START + PER_WORKER + this.#options.planFor(this.seats.length).sockets.length;
+      if (!hasDescriptors(missing * each)) {
+        return `${missing} more workers need ${missing * each} descriptors: ${NO_DESCRIPTORS}`;
+      }
+    }
     const fresh: WorkerSeat[] = [];
     while (this.seats.length < count) {
       const seat = new WorkerSeat(this.#freeIndex(), this.seats.length, this.#options);

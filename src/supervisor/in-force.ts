@@ -6,7 +6,7 @@ import type { Config } from "../config/schema.ts";
 import type { Plan } from "../messages.ts";
 import { ownSockets } from "../platform/sockets.ts";
 import type { Admin } from "./admin.ts";
-import { budget, type Needs } from "./budget.ts";
+import { budget, shares, type Needs } from "./budget.ts";
 import type { Log } from "./log.ts";
 import { listenerPlan, poolPlan, type Addresses, type Registry } from "./registry.ts";
 import type { ListeningSockets } from "./sockets.ts";
@@ -82,6 +82,7 @@ export class InForce {
       pools: pools.map(poolPlan),
       sockets: sockets.planFor(config, position, workerCount(config), ids),
       maxConnections: this.#maxConnections,
+      lingeringMax: Math.floor(shares().lingering / workerCount(config)),
       accessLog: config.log.access === "off" ? "off" : config.log.format,
       debug: config.log.level === "debug",
     };

@@ -3,7 +3,7 @@
 import type { Socket, SocketHandler } from "bun";
 import { descriptorOf, upgradeToClient, type TlsHandler } from "../platform/bun.ts";
 import { Connector, isSelfConnected, type Destination } from "../platform/connector.ts";
-import { errnoName } from "../platform/libc.ts";
+import { errnoName, LOCAL_ERRORS } from "../platform/libc.ts";
 import type { Visibility } from "../platform/sockets.ts";
 import type { TlsClient } from "../platform/tls-client.ts";
 import type { CheckResult } from "../policy/rise-fall.ts";
@@ -37,9 +37,6 @@ export interface ProbeOwner {
   probed(outcome: Outcome): void;
   probeClosed(): void;
 }
-
-// What a connect meets on this machine and not at the backend.
-const LOCAL_ERRORS: ReadonlySet<string> = new Set(["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL", "EAGAIN"]);
 
 const TIMED_OUT = {
   connecting: "connect timed out",

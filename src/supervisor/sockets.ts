@@ -240,6 +240,7 @@ const CURES: Record<string, string> = {
   EACCES: "not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE",
   EADDRNOTAVAIL: "this machine has no such address",
   ENOENT: "the folder does not exist",
+  EMFILE: "the open-files limit is reached; raise it (ulimit -n, LimitNOFILE of systemd)",
 };
 
 function explain({ call, code }: SocketError): string {

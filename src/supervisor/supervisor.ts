@@ -9,10 +9,10 @@ import { formatAccess } from "../observe/access-line.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 import { add, claimed } from "../shared/cells.ts";
 import { startAdmin, type Admin } from "./admin.ts";
-import { ledgerRows, shares } from "./budget.ts";
+import { ledgerRows, shares, tooFewFiles } from "./budget.ts";
 import { Fleet } from "./fleet.ts";
 import { HealthChecks } from "./health.ts";
-import { InForce, workerCount } from "./in-force.ts";
+import { InForce, needsOf, workerCount } from "./in-force.ts";
 import { AccessSink, Log } from "./log.ts";
 import type { Phase } from "./readiness.ts";
 import { poolState, readdressedState, Registry } from "./registry.ts";
@@ -155,6 +155,8 @@ export class Supervisor {
   async #bringUp(): Promise<string | null> {
     const { config } = this.#inForce;
     const count = workerCount(config);
+    const tooFew = tooFewFiles(needsOf(config));
+    if (tooFew !== null) return tooFew;
     const bound = await this.#sockets.bind(config, count);
     if ("error" in bound) return bound.error;
     const trouble = this.#access.configure(config.log.access);

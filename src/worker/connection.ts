@@ -92,8 +92,8 @@ export class Connection implements TimerNode {
   connectMs = -1;
   /** Who has cut TLS short, for the log; "" = nobody. */
   truncated = "";
-  /** Ended, and its sockets wait for the peers' FINs. */
-  lingers = false;
+  /** Descriptors that wait for the peers' FINs after the end. */
+  lingering = 0;
   #firstEnd: EndedBy | null = null;
   #keepaliveMs = 0;
 

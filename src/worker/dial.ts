@@ -4,7 +4,7 @@ import type { Socket, SocketHandler } from "bun";
 import type { End } from "../core/ends.ts";
 import { isConnectionFault, upgradeToClient, type TlsFacts, type TlsHandler } from "../platform/bun.ts";
 import { Connector, isSelfConnected, NO_DESCRIPTOR } from "../platform/connector.ts";
-import { errnoName } from "../platform/libc.ts";
+import { errnoName, LOCAL_ERRORS } from "../platform/libc.ts";
 import { faultOf } from "../platform/tls-client.ts";
 import { BACKEND, CONNECT_BUCKETS_MS } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_FLOAT, ROW_WORDS } from "../shared/ledger.ts";
@@ -56,15 +56,17 @@ export function attemptFailed(connection: Connection, code: string): void {
   connection.backendSocket = null;
   connection.plane.words[connection.row * ROW_WORDS + ROW.backendFd] = -1;
   backendSocket?.terminate();
+  // What this machine has run out of is no failure of the backend.
+  const isLocal = LOCAL_ERRORS.has(code);
   const failure = failureOf(code);
-  backend.counters[failure.cell]!++;
+  if (!isLocal) backend.counters[failure.cell]!++;
   const at = connection.row * ROW_WORDS;
   const { words } = connection.plane;
   const retries = words[at + ROW.retries] ?? 0;
   connection.tried = connection.tried === null ? [backend.id] : [...connection.tried, backend.id];
   const next = retries < pool.plan.retries ? pool.pick(connection.tried) : null;
   if (next === null) {
-    connection.finish(failure.end, "backend", code);
+    connection.finish(failure.end, isLocal ? "lb" : "backend", code);
     return;
   }
   giveBackBackend(connection);

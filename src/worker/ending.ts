@@ -106,12 +106,13 @@ function giveBackAll(connection: Connection): void {
 function linger(connection: Connection): void {
   const { client, backendSocket } = connection;
   if (client === null && backendSocket === null) return;
-  if (!connection.plane.mayLinger()) {
+  const descriptors = client === null || backendSocket === null ? 1 : 2;
+  if (!connection.plane.mayLinger(descriptors)) {
     client?.terminate();
     backendSocket?.terminate();
     return;
   }
-  connection.lingers = true;
+  connection.lingering = descriptors;
   client?.shutdown();
   backendSocket?.shutdown();
   connection.plane.startClock();
@@ -120,10 +121,11 @@ function linger(connection: Connection): void {
 
 /** Both peers have closed, or have had their time. */
 export function stopLingering(connection: Connection): void {
-  if (!connection.lingers) return;
-  connection.lingers = false;
+  const { lingering } = connection;
+  if (lingering === 0) return;
+  connection.lingering = 0;
   connection.plane.wheel.cancel(connection);
-  connection.plane.lingered();
+  connection.plane.lingered(lingering);
 }
 
 // `close` spares `end`'s flush of a buffer that there is none of; only `end` sends a close_notify.

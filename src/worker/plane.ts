@@ -23,9 +23,6 @@ import { TlsServer } from "./tls-server.ts";
 
 const WHEEL_SLOTS = 1024;
 
-/** Refused clients that wait for their FIN to be read; beyond that they are reset. */
-export const LINGERING_MAX = 256;
-
 /** Between two messages that say the process is at its cap. */
 const OVER_BUDGET_EVERY_MS = 1000;
 
@@ -53,6 +50,8 @@ export class DataPlane {
   #splice: Splice | null = null;
   #canSplice = true;
   maxConnections = 0;
+  /** Descriptors of refused clients that wait for their FIN to be read; beyond that they are reset. */
+  #lingeringMax = 0;
   readonly #listening: Int32Array;
   readonly #post: (message: FromWorker) => void;
   #pools = new Map<number, Pool>();
@@ -131,6 +130,7 @@ export class DataPlane {
     this.#clients = clients;
     this.#pools = pools;
     this.maxConnections = plan.maxConnections;
+    this.#lingeringMax = plan.lingeringMax;
     this.accessLog.format = plan.accessLog;
     this.accessLog.debug = plan.debug;
     this.#serve(plan.sockets, listeners, begun);
@@ -260,14 +260,15 @@ export class DataPlane {
     this.#splice = null;
   }
 
-  mayLinger(): boolean {
-    if (this.#lingering >= LINGERING_MAX) return false;
-    this.#lingering++;
+  /** Whether so many descriptors may outlive their connection; `lingered` gives them back. */
+  mayLinger(descriptors: number): boolean {
+    if (this.#lingering + descriptors > this.#lingeringMax) return false;
+    this.#lingering += descriptors;
     return true;
   }
 
-  lingered(): void {
-    this.#lingering--;
+  lingered(descriptors: number): void {
+    this.#lingering -= descriptors;
   }
 
   /** A line for the debug log; the fields are not made where nobody wants them. */

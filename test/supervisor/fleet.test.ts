@@ -75,7 +75,7 @@ function fleetOf(options: { willing?: boolean } = {}) {
     },
     registry,
     log,
-    planFor: (position) => ({ generation, position }) as unknown as Plan,
+    planFor: (position) => ({ generation, position, sockets: [] }) as unknown as Plan,
     ledgerRows: 16,
     open,
     ids: new Arena().int32(1),

@@ -101,6 +101,7 @@ export function plan(given: Partial<Plan> = {}): Plan {
     pools: [],
     sockets: [],
     maxConnections: 0,
+    lingeringMax: 256,
     accessLog: "json",
     debug: true,
     ...given,

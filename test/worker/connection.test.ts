@@ -289,7 +289,6 @@ describe("dialing", () => {
     ["ECONNREFUSED", "connect_refused", BACKEND.refused],
     ["ETIMEDOUT", "connect_timeout", BACKEND.timedOut],
     ["EHOSTUNREACH", "connect_failed", BACKEND.failed],
-    ["EMFILE", "connect_failed", BACKEND.failed],
   ] as const)("names %s %s", (code, end, cell) => {
     const stage = new Stage();
     stage.dial();
@@ -298,6 +297,19 @@ describe("dialing", () => {
     expect(countersOf(stage.poolPlan.backends[0]!)[cell]).toBe(1);
     expect(stage.lines[0]).toMatchObject({ error: code });
   });
+
+  test.each(["EMFILE", "ENFILE", "ENOBUFS", "EADDRNOTAVAIL", "EAGAIN"])(
+    "%s is lb's own failure and counts against no backend",
+    (code) => {
+      const stage = new Stage();
+      stage.dial();
+      stage.connection.backendClosed(stage.backend.socket, Object.assign(new Error(code), { code }));
+      expect(stage.ended).toEqual(["connect_failed lb"]);
+      const counters = countersOf(stage.poolPlan.backends[0]!);
+      for (const cell of [BACKEND.refused, BACKEND.timedOut, BACKEND.failed]) expect(counters[cell]).toBe(0);
+      expect(stage.lines[0]).toMatchObject({ error: code });
+    },
+  );
 
   test("takes its time, never less, and then says connect_timeout", () => {
     const stage = new Stage({ pool: { connectTimeoutMs: 1000 } });
@@ -630,13 +642,13 @@ describe("a client that is turned away", () => {
   test("is reset when too many wait for their FIN already, and waits again when there are fewer", () => {
     const stage = new Stage({ listener: { overLimit: "close" } });
     let waiting = 0;
-    while (stage.plane.mayLinger()) waiting++;
+    while (stage.plane.mayLinger(1)) waiting++;
     expect(waiting).toBeGreaterThan(100);
     stage.connection.finish("rate_limited", "lb");
     expect(stage.client.calls).toEqual(["terminate"]);
-    stage.plane.lingered();
-    expect(stage.plane.mayLinger()).toBe(true);
-    expect(stage.plane.mayLinger()).toBe(false);
+    stage.plane.lingered(1);
+    expect(stage.plane.mayLinger(1)).toBe(true);
+    expect(stage.plane.mayLinger(1)).toBe(false);
   });
 
   test("gives its place among those that wait back, however it goes", () => {
@@ -651,10 +663,10 @@ describe("a client that is turned away", () => {
       const stage = new Stage({ listener: { overLimit: "close" } });
       stage.connection.finish("rate_limited", "lb");
       let free = 0;
-      while (stage.plane.mayLinger()) free++;
+      while (stage.plane.mayLinger(1)) free++;
       leave(stage);
-      expect(stage.plane.mayLinger()).toBe(true);
-      expect(stage.plane.mayLinger()).toBe(false);
+      expect(stage.plane.mayLinger(1)).toBe(true);
+      expect(stage.plane.mayLinger(1)).toBe(false);
       expect(free).toBeGreaterThan(0);
     }
   });
