@@ -304,15 +304,13 @@ const health = section('{ type = "tcp", interval = "2s" }', {
     "2s",
     "Time from the begin of one check to the begin of the next, with up to 10 % jitter.",
   ),
-  fast_interval: later(
-    row(
-      duration({ zero: "interval" }),
-      "0s",
-      "Time between checks while the state is changing, that is, after the first result that contradicts it.",
-    ),
+  fast_interval: row(
+    duration({ least: 10, zero: "interval" }),
+    "0s",
+    "Time between checks while the state is changing: from the first result that contradicts it until it has changed, or a result confirms it.",
   ),
   timeout: row(duration(), "1s", "Timeout of one check."),
-  rise: row(whole(1, 1000), 2, "Consecutive successes after which a backend is up. Backends start as up."),
+  rise: row(whole(1, 1000), 2, "Consecutive successes after which a backend is up."),
   fall: row(whole(1, 1000), 3, "Consecutive failures after which a backend is down."),
   port: row(whole(0, 65535), 0, "Port to check; 0 = the backend's own port. Ignored for Unix sockets."),
   method: later(row(choice(["GET", "HEAD"]), "GET", "http: request method.")),
@@ -326,12 +324,10 @@ const health = section('{ type = "tcp", interval = "2s" }', {
   expect: later(row(text("text"), "", "exchange: text that the answer must contain.")),
   role: later(row(choice(["", "master", "replica"]), "", 'redis: the role that counts as success; "" = any.')),
   user: later(row(text("text"), "", "mysql, postgres: user of a login without a password.")),
-  initial: later(
-    row(
-      choice(["up", "down"]),
-      "up",
-      "State before the first result. The first result sets the state by itself. With role set, the state is down.",
-    ),
+  initial: row(
+    choice(["up", "down"]),
+    "up",
+    "State before the first result; with `role` set it is down. The first result sets the state by itself, without `rise` or `fall`.",
   ),
   agent_port: later(
     row(whole(0, 65535), 0, "Port of an agent that answers up, down, drain, maint or a weight such as 50%; 0 = none."),

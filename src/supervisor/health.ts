@@ -6,7 +6,7 @@ import type { PoolConfig } from "../config/schema.ts";
 import { ownSockets, sockaddr } from "../platform/sockets.ts";
 import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
 import { CheckQueue, type Queued } from "../policy/check-queue.ts";
-import { record, startRiseFall, type RiseFall } from "../policy/rise-fall.ts";
+import { isChanging, record, startRiseFall, type RiseFall } from "../policy/rise-fall.ts";
 import { connectOnly } from "../wire/exchange.ts";
 import { proxyHeaderV1, proxyHeaderV2 } from "../wire/proxy-protocol.ts";
 import { Probe, type Outcome, type ProbeOwner, type ProbeSpec } from "./probe.ts";
@@ -37,8 +37,9 @@ export interface HealthOptions {
 /** A pool with what all its checks share. */
 interface Checked {
   readonly record: PoolRecord;
-  /** The settings of its checks, to see whether a reload has changed them. */
+  /** The settings of its checks, to see whether a reload has changed them; `question` is those that say what a backend is asked. */
   readonly settings: string;
+  readonly question: string;
   /** The TLS of its checks, or null. */
   readonly tls: TlsClient | null;
 }
@@ -64,7 +65,7 @@ export class HealthChecks {
       const { health } = record.config;
       if (health.type === "off") continue;
       const plan = tlsPlan(record.config);
-      const pool: Checked = { record, settings: JSON.stringify(health), tls: plan && tls.get(plan) };
+      const pool: Checked = { record, ...settingsOf(health), tls: plan && tls.get(plan) };
       for (const backend of record.backends) {
         wanted.add(backend.id);
         const check = this.#checks.get(backend.id);
@@ -135,7 +136,7 @@ class Check implements ProbeOwner, Queued {
     this.#checked = checked;
     this.#checks = checks;
     const { rise, fall } = this.#config;
-    this.#state = { ...startRiseFall(rise, fall), up: backend.up };
+    this.#state = startRiseFall(rise, fall, backend.up);
     this.#scheduleFirst();
   }
 
@@ -143,15 +144,16 @@ class Check implements ProbeOwner, Queued {
     return this.#checked.record.config.health;
   }
 
-  /** The same backend after a reload; its history goes on if the rules are the same. */
+  /** The same backend after a reload. Its history goes on if the rules are the same; the first answer to another question decides alone. */
   reconfigure(backend: BackendRecord, checked: Checked): void {
     const before = this.#checked;
     this.#backend = backend;
     this.#checked = checked;
     if (checked.settings === before.settings) return;
     const { rise, fall } = this.#config;
-    if (rise !== this.#state.rise || fall !== this.#state.fall) {
-      this.#state = { ...startRiseFall(rise, fall), up: backend.up };
+    const fresh = this.#state.fresh || checked.question !== before.question;
+    if (fresh || rise !== this.#state.rise || fall !== this.#state.fall) {
+      this.#state = { ...startRiseFall(rise, fall, backend.up), fresh };
     }
     if (this.#timer !== null) this.#scheduleFirst();
   }
@@ -186,8 +188,10 @@ class Check implements ProbeOwner, Queued {
     this.#probe = null;
     this.#checks.closed(this);
     // The interval runs from one begin to the next, however long a check takes.
-    const interval = this.#config.interval * (1 - JITTER + 2 * JITTER * Math.random());
-    this.#schedule(this.#begunMs + interval - performance.now());
+    const { interval, fast_interval } = this.#config;
+    const meanMs = fast_interval > 0 && isChanging(this.#state) ? fast_interval : interval;
+    const nextMs = this.#begunMs + meanMs * (1 - JITTER + 2 * JITTER * Math.random());
+    this.#schedule(nextMs - performance.now());
   }
 
   #scheduleFirst(): void {
@@ -204,6 +208,11 @@ class Check implements ProbeOwner, Queued {
       Math.max(0, ms),
     );
   }
+}
+
+function settingsOf(health: PoolConfig["health"]): { settings: string; question: string } {
+  const { interval: _, fast_interval: _1, timeout: _2, rise: _3, fall: _4, initial: _5, ...question } = health;
+  return { settings: JSON.stringify(health), question: JSON.stringify(question) };
 }
 
 // ---------------------------------------------------------------------- what a check does

@@ -233,7 +233,7 @@ export class Registry {
           address,
           config,
           // What nobody checks is up.
-          up: pool.health.type === "off" || (same?.up ?? true),
+          up: pool.health.type === "off" || (same?.up ?? isUpAtFirst(pool)),
           cells: same?.cells ?? new Cells(this.arena, this.#rows, BACKEND.size),
         });
       }
@@ -244,6 +244,11 @@ export class Registry {
   #nextId(): number {
     return ++this.#lastId;
   }
+}
+
+/** The state of a backend that was never checked. */
+function isUpAtFirst({ health: { initial, role } }: PoolConfig): boolean {
+  return initial === "up" && role === "";
 }
 
 // A client with open connections keeps its place, so there are twice as many places as there can be such clients.

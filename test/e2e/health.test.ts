@@ -95,6 +95,8 @@ describe("active checks", () => {
     await using lb = await startLb(
       config(port, `backends = ${backends}\nhealth = { interval = "100ms", fall = 1000 }`),
     );
+    // The first result would decide alone.
+    await lb.waitStatus(({ pools }) => pools[0]!.backends[0]!.health.checks.success >= 1);
     a.stop();
     await lb.waitStatus(({ pools }) => pools[0]!.backends[0]!.health.checks.failure >= 3);
     expect(lb.log().some(({ event }) => event === "backend down")).toBe(false);

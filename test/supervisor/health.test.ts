@@ -67,19 +67,50 @@ describe("a backend", () => {
 
   test("goes down after `fall` failures and comes up after `rise` successes, each told once", async () => {
     using backend = await echo();
-    backend.stop();
     using health = follow(pool([backend.address], QUICK));
+    await eventually("a check", () => health.facts(backend.address)!.success >= 1);
+    backend.stop();
     await eventually("down", () => health.changes.length === 1);
     expect(health.changes[0]).toMatchObject({ backend: backend.address, up: false, reason: "connection refused" });
-    expect(health.facts(backend.address)).toMatchObject({ success: 0, failure: 3, lastError: "connection refused" });
+    expect(health.facts(backend.address)).toMatchObject({ failure: 3, lastError: "connection refused" });
+    const { success } = health.facts(backend.address)!;
     await eventually("more failures", () => health.facts(backend.address)!.failure >= 6);
     expect(health.changes.length).toBe(1);
     backend.start();
     await eventually("up", () => health.changes.length === 2);
     expect(health.changes[1]).toMatchObject({ up: true });
-    expect(health.facts(backend.address)).toMatchObject({ success: 2, lastError: null });
+    expect(health.facts(backend.address)).toMatchObject({ success: success + 2, lastError: null });
     expect(Date.now() - health.facts(backend.address)!.sinceMs).toBeLessThan(1000);
   });
+
+  test("that is down at the first check is down at once, without `fall` failures", async () => {
+    using health = follow(pool([await refusing()], `{ interval = "10s", fall = 1000 }`));
+    await eventually("down", () => health.changes.length === 1);
+    expect(health.changes[0]).toMatchObject({ up: false, reason: "connection refused" });
+  });
+
+  test("with initial = down comes up at the first success, without `rise` successes", async () => {
+    using backend = await echo();
+    using health = follow(pool([backend.address], `{ interval = "10s", rise = 1000, initial = "down" }`));
+    expect(health.pools()[0]!.backends[0]!.up).toBe(false);
+    await eventually("up", () => health.changes.length === 1);
+    expect(health.changes[0]).toMatchObject({ up: true });
+    expect(health.facts(backend.address)).toMatchObject({ success: 1, failure: 0 });
+  });
+
+  test("is checked at `fast_interval` while its state is changing", async () => {
+    using backend = await echo();
+    const health = `{ interval = "5s", fast_interval = "20ms", rise = 5, fall = 5 }`;
+    using checks = follow(pool([backend.address], `{ interval = "30ms" }`));
+    await eventually("a check", () => checks.facts(backend.address)!.success >= 1);
+    backend.stop();
+    checks.take(pool([backend.address], health));
+    await eventually("down", () => checks.changes.length === 1);
+    backend.start();
+    // One interval of 5 s, and not five.
+    await eventually("up", () => checks.changes.length === 2, 20_000);
+    expect(checks.changes[1]!.atMs - checks.changes[0]!.atMs).toBeLessThan(4 * 4500);
+  }, 30_000);
 
   test("is first checked at once, not an interval later", async () => {
     const address = await refusing();
@@ -345,6 +376,16 @@ describe("after a reload", () => {
     expect(health.pools()[0]!.backends[0]!.up).toBe(true);
     health.take(pool([address], QUICK));
     await eventually("down again", () => health.pools()[0]!.backends[0]!.up === false);
+  });
+
+  test("the first answer to another question decides alone", async () => {
+    using a = await echo();
+    const other = await refusing();
+    using health = follow(pool([a.address], QUICK));
+    await eventually("a check", () => health.facts(a.address)!.success >= 1);
+    health.take(pool([a.address], `{ interval = "30ms", fall = 1000, port = ${other.split(":")[1]} }`));
+    await eventually("down", () => health.changes.length === 1);
+    expect(health.facts(a.address)!.failure).toBe(1);
   });
 
   test("other rules begin from what the backend is now", async () => {
