@@ -1,7 +1,10 @@
 // Every message between threads, and the plan: what a worker needs to know of a config, with the cells in shared memory
 // that go with each thing. All of it passes through structured clone; views on shared memory stay shared.
+import type { Balance, HashKeyName } from "./core/balance.ts";
 import type { CidrTable } from "./core/cidr-set.ts";
 import type { TlsClientPlan, TlsVersion } from "./platform/tls-client.ts";
+import type { HashTable } from "./policy/candidate.ts";
+import type { TierEntry } from "./policy/tiers.ts";
 
 /** One backend address. Kept across reloads and look-ups by `id` as long as pool, name and address stay the same. */
 export interface BackendPlan {
@@ -12,9 +15,6 @@ export interface BackendPlan {
   address: string;
   /** The host name that the config gives, for the name in TLS; "" where it gives an IP address or a socket. */
   host: string;
-  /** 0..256; 0 takes no new connections. */
-  weight: number;
-  backup: boolean;
   /** 0 = no cap. */
   maxConnections: number;
   /** Its address is one of this machine's and its port one that the kernel gives to outgoing connections. */
@@ -50,7 +50,9 @@ export interface RoutePlan {
 export interface PoolPlan {
   id: number;
   name: string;
-  balance: "round_robin" | "least_connections";
+  balance: Balance;
+  /** What source_hash hashes of a connection. */
+  hashKey: HashKeyName;
   connectTimeoutMs: number;
   retries: number;
   /** Local address of connections to the backends as text, or "". */
@@ -64,10 +66,17 @@ export interface PoolPlan {
   backends: BackendPlan[];
   /** Where the backends' cells are (shared/cells.ts). */
   memory: SharedArrayBuffer[];
-  /** Ids of the backends that are up. */
-  up: number[];
-  /** Rises with each change of `backends` or `up`; an older state never replaces a newer one. */
+  /** The preferred one first. */
+  tiers: PoolTier[];
+  /** Rises with each change of `backends` or `tiers`; an older state never replaces a newer one. */
   version: number;
+}
+
+/** Backends that new connections may go to together: up, not drained, of a weight above 0. */
+export interface PoolTier {
+  entries: readonly TierEntry[];
+  /** For source_hash: over all backends of the tier, usable or not. */
+  table: HashTable | null;
 }
 
 export interface ListenerPlan {
@@ -81,6 +90,8 @@ export interface ListenerPlan {
   tls: TlsServerPlan | null;
   /** The first that matches wins. */
   routes: RoutePlan[];
+  /** A pool that connections may go to hashes the name in the ClientHello, which must be read for that. */
+  hashesSni: boolean;
   /** Empty tables are null: everyone, and no one. */
   allow: CidrTable | null;
   deny: CidrTable | null;
@@ -178,8 +189,8 @@ export interface PoolState {
   kind: "pool";
   pool: number;
   version: number;
-  /** Ids of the backends that are up. */
-  up: number[];
+  /** The preferred one first. */
+  tiers: PoolTier[];
   /** Ids of the backends that are down, and of those whose name has other addresses now. */
   down: number[];
   /** The backends, where a look-up of names changed them; else null. */

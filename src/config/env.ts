@@ -1,6 +1,7 @@
 // `${NAME}` in the strings of a config: what the environment says. Values from there are never shown in an error, because
 // they may be secrets; what the file says is shown instead.
 import { quote } from "./wording.ts";
+import { closest } from "./suggest.ts";
 import type { KeyPath } from "./problem.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -15,7 +16,7 @@ export interface Expansion {
 
 export interface Expanded {
   expansions: Expansion[];
-  problems: { path: KeyPath; message: string }[];
+  problems: { path: KeyPath; message: string; hint?: string }[];
 }
 
 /** Replaces every `${NAME}` in the strings of `document`, in place. `$${` becomes `${`. A string with an unset name stays. */
@@ -54,9 +55,9 @@ function walk(node: unknown, path: KeyPath, change: (text: string, path: KeyPath
 function expandText(source: string, path: KeyPath, env: Environment, done: Expanded): string {
   const parts: Expansion["parts"] = [];
   let failed = false;
-  const fail = (message: string) => {
+  const fail = (message: string, meant: string | null = null) => {
     failed = true;
-    done.problems.push({ path, message });
+    done.problems.push({ path, message, ...(meant !== null && { hint: `did you mean "${meant}"?` }) });
   };
   const value = source.replace(/\$\$\{|\$\{([^}]*)(\}?)/g, (all: string, name: string | undefined, end: string) => {
     if (name === undefined) return "${";
@@ -66,7 +67,7 @@ function expandText(source: string, path: KeyPath, env: Environment, done: Expan
     }
     const found = Object.hasOwn(env, name) ? env[name] : undefined;
     if (found === undefined) {
-      fail(`the environment variable ${name} is not set`);
+      fail(`the environment variable ${name} is not set`, closest(name, Object.keys(env)));
       return all;
     }
     parts.push({ name, value: found });

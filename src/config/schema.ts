@@ -2,6 +2,7 @@
 // JSON Schema and docs/config.md come from here. `later(…)` around a row reserves an option whose feature does not exist
 // yet, and the second array of a `choice` reserves words; moving them out is all that turning on takes here.
 import type { InferOutput } from "valibot";
+import { BALANCES, HASH_KEYS } from "../core/balance.ts";
 import {
   addressOrNone,
   bandwidth,
@@ -30,7 +31,7 @@ const keepalive = () => duration({ least: 1000, most: 32_767_000, zero: "off" })
 
 // ------------------------------------------------------------------ the process
 
-const admin = section('{ bind = "127.0.0.1:9900" }', {
+const admin = section({
   enabled: row(flag(), true, "Serve /metrics, /live, /ready and the JSON API."),
   bind: row(bindAddress(), "127.0.0.1:9900", "Address to listen on. A Unix socket is created with mode 0600."),
   token_file: row(
@@ -43,7 +44,7 @@ const admin = section('{ bind = "127.0.0.1:9900" }', {
   ),
   tls: later(
     row(
-      section('{ cert = "certs/site.pem", key = "certs/site.key" }', {
+      section({
         cert: row(text("file"), "", "Certificate followed by its chain, PEM."),
         key: row(text("file"), "", "Private key of the certificate, PEM, not encrypted."),
       }),
@@ -53,7 +54,7 @@ const admin = section('{ bind = "127.0.0.1:9900" }', {
   ),
 });
 
-const log = section('{ level = "info" }', {
+const log = section({
   level: row(choice(["debug", "info", "warn", "error"]), "info", "Minimum severity of logged messages."),
   format: row(choice(["text", "json"]), "text", "Format of the lines of the log and of the access log."),
   access: row(
@@ -64,15 +65,15 @@ const log = section('{ level = "info" }', {
   syslog: later(row(text("address", 1), "unix:/dev/log", `Where access = "syslog" sends its lines, RFC 5424.`)),
 });
 
-const otel = section('{ endpoint = "http://127.0.0.1:4318" }', {
+const otel = section({
   endpoint: required(text("URL", 1), "Destination of metrics and access lines: OTLP over HTTP."),
   interval: row(duration(), "10s", "Time between exports."),
-  headers: row(section("{}", {}), {}, "Headers of each request."),
+  headers: row(section({}), {}, "Headers of each request."),
 });
 
 // ------------------------------------------------------------------ where clients come in
 
-const listenerTimeouts = section('{ idle = "10m", half_close = "1m" }', {
+const listenerTimeouts = section({
   handshake: row(duration(), "10s", "Time from accept until PROXY header, ClientHello and TLS handshake are complete."),
   idle: row(
     duration({ zero: "never" }),
@@ -91,7 +92,7 @@ const listenerTimeouts = section('{ idle = "10m", half_close = "1m" }', {
   ),
 });
 
-const certificate = section('{ cert = "certs/site.pem", key = "certs/site.key" }', {
+const certificate = section({
   cert: required(
     text("file", 1),
     "Certificate followed by its chain, PEM. It must be valid now. A chain in the wrong order is a warning.",
@@ -132,13 +133,9 @@ const listenerTlsRows = {
   client_crl: row(text("file"), "", "Revoked client certificates: one or more X509 CRLs, PEM."),
 };
 
-const listenerTls = section(
-  '{ certificates = [{ cert = "certs/site.pem", key = "certs/site.key" }] }',
-  listenerTlsRows,
-  { unknown_name: "unknown_sni" },
-);
+const listenerTls = section(listenerTlsRows, { unknown_name: "unknown_sni" });
 
-const route = section('{ sni = ["www.example.com"], pool = "app" }', {
+const route = section({
   sni: row(
     list(sniPattern()),
     [],
@@ -161,7 +158,7 @@ const laterOfListeners = {
   ),
   datagram_rate_limit: later(
     absent(
-      section('{ rate = "1000/s", burst = 2000 }', {
+      section({
         rate: required(rate(), "Sustained rate of datagrams."),
         burst: absent(whole(1, 1_000_000), null, "Number of datagrams that may exceed the rate at once."),
       }),
@@ -205,7 +202,7 @@ const listenerRows = {
     "Addresses whose PROXY header is trusted. For other peers, required refuses the connection and optional treats the bytes as data of the client. Peers on a Unix socket are always trusted, so a listener that has only Unix sockets needs no trusted_proxies.",
   ),
   client_prefix: row(
-    section("{ ipv4 = 32, ipv6 = 64 }", {
+    section({
       ipv4: row(whole(1, 32), 32, "Prefix length for IPv4 addresses."),
       ipv6: row(whole(1, 128), 64, "Prefix length for IPv6 addresses."),
     }),
@@ -223,7 +220,7 @@ const listenerRows = {
     "Maximum number of concurrent connections per client; 0 = no limit.",
   ),
   rate_limit: absent(
-    section('{ rate = "100/s", burst = 200 }', {
+    section({
       rate: required(rate(), "Sustained rate of new connections per client."),
       burst: absent(
         whole(1, 1_000_000),
@@ -252,7 +249,7 @@ const listenerRows = {
     ),
   ),
   bandwidth: row(
-    section('{ upload = "10MB/s", download = "10MB/s" }', {
+    section({
       upload: absent(bandwidth(), 0, "From the client to the backend. Left out = no limit."),
       download: absent(bandwidth(), 0, "From the backend to the client. Left out = no limit."),
       per: row(choice(["connection"], ["client", "listener"]), "connection", "Scope of the limit."),
@@ -270,11 +267,11 @@ const listenerRows = {
   ...laterOfListeners,
 };
 
-const listener = section('{ bind = ":8080", pool = "app" }', listenerRows, { steer: "worker_affinity" });
+const listener = section(listenerRows, { steer: "worker_affinity" });
 
 // ------------------------------------------------------------------ where connections go
 
-const backend = section('{ address = "10.0.0.11:80", weight = 3 }', {
+const backend = section({
   address: required(
     dialAddress(),
     "Address to connect to. A name that resolves to several addresses becomes several backends.",
@@ -285,7 +282,7 @@ const backend = section('{ address = "10.0.0.11:80", weight = 3 }', {
   backup: row(flag(), false, "Use this backend only when no other is up."),
 });
 
-const step = section('{ send = "PING" }', {
+const step = section({
   send: row(text("text"), "", "Sends the text as UTF-8."),
   send_hex: row(text("text"), "", "Sends bytes."),
   expect: row(text("text"), "", "The answer must contain the text."),
@@ -293,7 +290,7 @@ const step = section('{ send = "PING" }', {
   expect_regex: row(text("text"), "", "The answer must match the regular expression."),
 });
 
-const health = section('{ type = "tcp", interval = "2s" }', {
+const health = section({
   type: row(
     choice(["tcp", "tls", "off"], ["http", "exchange", "redis", "postgres", "mysql", "smtp", "ssh"]),
     "tcp",
@@ -334,7 +331,7 @@ const health = section('{ type = "tcp", interval = "2s" }', {
   ),
 });
 
-const passive = section('{ failures = 5, window = "10s" }', {
+const passive = section({
   failures: row(whole(1, 1_000_000), 5, "Number of failed connects within `window` after which a backend is ejected."),
   count: row(
     list(choice(["connect", "early_reset"])),
@@ -346,7 +343,7 @@ const passive = section('{ failures = 5, window = "10s" }', {
   max_ejected: row(whole(0, 100), 50, "Maximum percentage of the pool that may be ejected."),
 });
 
-const poolTls = section('{ ca = "certs/ca.pem", server_name = "db.example.com" }', {
+const poolTls = section({
   verify: row(flag(), true, "Verify the backend's certificate and its name."),
   ca: row(
     text("file"),
@@ -364,21 +361,25 @@ const poolTls = section('{ ca = "certs/ca.pem", server_name = "db.example.com" }
   key: row(text("file"), "", "Private key of the client certificate, PEM, not encrypted. Needs `cert`."),
 });
 
-const queue = section('{ timeout = "5s" }', {
+const queue = section({
   size: later(row(whole(0, connectionsMax), 0, "Maximum number of waiting connections; 0 = no queue.")),
   timeout: later(row(duration(), "5s", "Maximum time in the queue.")),
 });
 
-const pool = section('{ backends = ["127.0.0.1:3000"] }', {
+const pool = section({
   balance: row(
-    choice(["round_robin", "least_connections"], ["random_two", "least_latency", "source_hash", "first"]),
+    choice(BALANCES),
     "round_robin",
-    "Load-balancing algorithm. All except first use weights.",
+    "Load-balancing algorithm. All except first use weights. See docs/balancing.md.",
   ),
-  hash_key: later(row(choice(["client", "client_port", "sni"]), "client", "Input of source_hash.")),
+  hash_key: row(
+    choice(HASH_KEYS),
+    "client",
+    "What source_hash hashes: the client's address by client_prefix, its address and port, or the server name (SNI) of its ClientHello. A connection without a server name is hashed by its address.",
+  ),
   backends: required(
     list(
-      shorthand("address", backend, "address to connect to or table", '"10.0.0.11:80"'),
+      shorthand("address", backend, "address to connect to or table"),
       1,
       `expected at least one backend, found an empty array; write backends = ["127.0.0.1:3000"], or remove the pool`,
     ),
@@ -425,7 +426,7 @@ const pool = section('{ backends = ["127.0.0.1:3000"] }', {
 
 // ------------------------------------------------------------------ the file
 
-export const file = section("{}", {
+export const file = section({
   workers: row(
     either(choice(["auto"]), whole(1, 256), "number"),
     "auto",

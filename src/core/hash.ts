@@ -1,4 +1,4 @@
-// A keyed hash for tables whose keys strangers choose: HalfSipHash-2-4 with 64 bits of output, the 32-bit sibling of
+// Two hashes. `hashText` is for names, and gives the same on every machine. `hashWords` is keyed, for tables whose keys strangers choose: HalfSipHash-2-4 with 64 bits of output, the 32-bit sibling of
 // SipHash (Aumasson and Bernstein, "SipHash: a fast short-input PRF", INDOCRYPT 2012; reference implementation
 // https://github.com/veorq/SipHash, halfsiphash.c). Without the key nobody can make keys that collide.
 
@@ -56,4 +56,20 @@ export function hashWords(
     }
   }
   out[1] = v1 ^ v3;
+}
+
+/**
+ * Hash of a text's UTF-16 code units, an unsigned 32-bit number; another `seed` is another hash. FNV-1a (RFC 9923), and
+ * MurmurHash3's finalizer (Austin Appleby, public domain), since FNV alone leaves the high bits of short texts alike.
+ */
+export function hashText(text: string, seed: number): number {
+  let hash = 0x811c9dc5 ^ Math.imul(seed, 0x9e3779b1);
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    hash = Math.imul(hash ^ (unit & 0xff), 0x01000193);
+    hash = Math.imul(hash ^ (unit >>> 8), 0x01000193);
+  }
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return (hash ^ (hash >>> 16)) >>> 0;
 }

@@ -204,6 +204,15 @@ export const METRICS: readonly Metric[] = [
       ),
   },
 
+  {
+    name: "lb_pool_hash_table_fingerprint",
+    type: "gauge",
+    labels: ["pool"],
+    help: "Fingerprint of the table of source_hash: equal on machines that send every client to the same backend.",
+    samples: ({ pools }) =>
+      pools.flatMap(({ name, hash_table_fingerprint: value }) => (value === null ? [] : [{ labels: [name], value }])),
+  },
+
   ofBackend("lb_backend_up", "gauge", "1 while the backend is up, else 0.", (b) => (b.up ? 1 : 0)),
   ofBackend("lb_backend_weight", "gauge", "Weight of the backend; 0 takes no new connections.", (b) => b.weight),
   ofBackend("lb_backend_connections_open", "gauge", "Connections open or being made now.", (b) => b.open),

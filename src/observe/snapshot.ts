@@ -98,6 +98,8 @@ export interface PoolStatus {
   balance: string;
   /** Names of backends that have had no address yet. */
   unresolved: string[];
+  /** With source_hash: equal on machines that send every client to the same backend; else null. */
+  hash_table_fingerprint: number | null;
   backends: BackendStatus[];
 }
 

@@ -1,46 +1,41 @@
-// Which backend gets a connection: the registry of the algorithms, and the tier of backends that they choose from. Pure:
-// no sockets, no clock, no shared memory.
-import type { Balancer, BalancerMaker, Candidate } from "./candidate.ts";
+// Which backend gets a connection: the registry of the algorithms. Pure: no sockets, no clock, no shared memory.
+import type { Balance } from "../core/balance.ts";
+import type { Balancer, BalancerMaker, Candidate, HashTable, Sources } from "./candidate.ts";
+import { createFirst } from "./first.ts";
 import { createLeastConnections } from "./least-connections.ts";
+import { createLeastLatency } from "./least-latency.ts";
+import { createRandomTwo } from "./random-two.ts";
 import { createRoundRobin } from "./round-robin.ts";
-
-export type { Balancer, Candidate } from "./candidate.ts";
+import { createSourceHash } from "./source-hash.ts";
 
 /** Every algorithm by its name in the config. */
-const ALGORITHMS = {
+const ALGORITHMS: Record<Balance, BalancerMaker> = {
   round_robin: createRoundRobin,
   least_connections: createLeastConnections,
-} as const satisfies Record<string, BalancerMaker>;
+  random_two: createRandomTwo,
+  least_latency: createLeastLatency,
+  source_hash: createSourceHash,
+  first: createFirst,
+};
 
-export type Balance = keyof typeof ALGORITHMS;
-
-export const BALANCES = Object.keys(ALGORITHMS) as Balance[];
-
-/**
- * Makes the balancer for a set of candidates. `previous` is the one that it replaces, of any algorithm, or null: its
- * memory is taken over by the candidates' ids. `startAt` is for the first one only: how many turns to skip, so that
- * several workers (by their index) do not all begin with the same backend.
- */
-export function createBalancer<C extends Candidate>(
-  kind: Balance,
-  candidates: readonly C[],
-  previous: Balancer<Candidate> | null,
-  startAt: number,
-): Balancer<C> {
-  const make: BalancerMaker = ALGORITHMS[kind];
-  return make(candidates, previous && previous.arrears(), startAt);
+export interface Setting {
+  balance: Balance;
+  /** For the first balancer of a worker: how many picks to skip, by the worker's index. */
+  startAt: number;
+  sources: Sources;
+  /** For source_hash: the table over these candidates and those that are not usable now. */
+  table: HashTable | null;
 }
 
 /**
- * The backends that new connections may go to: those that are up, take connections (a weight above 0) and are no backup;
- * if there is none, the backups of which the same is true. `up` holds ids. Keeps the order.
+ * Makes the balancer for a set of candidates. `previous` is the one that it replaces, of any algorithm, or null: its
+ * memory is taken over by the candidates' ids.
  */
-export function eligible<B extends { readonly id: number; readonly weight: number; readonly backup: boolean }>(
-  backends: readonly B[],
-  up: Iterable<number>,
-): B[] {
-  const isUp = new Set(up);
-  const usable = backends.filter((backend) => backend.weight > 0 && isUp.has(backend.id));
-  const primaries = usable.filter((backend) => !backend.backup);
-  return primaries.length > 0 ? primaries : usable;
+export function createBalancer<C extends Candidate>(
+  candidates: readonly C[],
+  { balance, startAt, sources, table }: Setting,
+  previous: Balancer<Candidate> | null,
+): Balancer<C> {
+  const make: BalancerMaker = ALGORITHMS[balance];
+  return make(candidates, { deficits: previous && previous.deficits(), startAt, sources, table });
 }

@@ -1,15 +1,13 @@
-// least_connections: whoever has the fewest connections for its weight; among equals, and so in an idle pool, in turn.
-import type { Balancer, Candidate } from "./candidate.ts";
-import { isFree } from "./candidate.ts";
+// least_connections: the backend with the fewest connections for its weight; among equals, as in an idle pool, in turn.
+import { isFree, type Balancer, type Beginning, type Candidate, type PickContext } from "./candidate.ts";
 import { Rotation } from "./rotation.ts";
 
 /** See BalancerMaker. A pick looks at each candidate once. */
 export function createLeastConnections<C extends Candidate>(
   candidates: readonly C[],
-  arrears: ReadonlyMap<number, number> | null,
-  startAt: number,
+  { deficits, startAt }: Beginning,
 ): Balancer<C> {
-  return new LeastConnections(new Rotation(candidates, arrears, startAt));
+  return new LeastConnections(new Rotation(candidates, deficits, startAt));
 }
 
 class LeastConnections<C extends Candidate> implements Balancer<C> {
@@ -21,7 +19,7 @@ class LeastConnections<C extends Candidate> implements Balancer<C> {
     this.#least = new Int32Array(rotation.candidates.length);
   }
 
-  pick(tried: readonly number[] | null): C | null {
+  pick({ tried }: PickContext): C | null {
     const { candidates } = this.#rotation;
     let count = 0;
     let leastOpen = 0;
@@ -43,7 +41,7 @@ class LeastConnections<C extends Candidate> implements Balancer<C> {
     return this.#rotation.pickAmong(this.#least, count);
   }
 
-  arrears(): ReadonlyMap<number, number> {
-    return this.#rotation.arrears();
+  deficits(): ReadonlyMap<number, number> {
+    return this.#rotation.deficits();
   }
 }

@@ -1,5 +1,5 @@
-// Turns that come round in proportion to weight, as smoothly as can be: the memory of round robin, and of every other
-// algorithm's ties. Who may be picked is asked at each pick, and who may not neither moves up nor pays.
+// Turns in proportion to weight, as evenly spread as possible: the memory of round_robin, and what breaks ties in
+// least_connections. A candidate that may not be picked at some pick neither gains nor pays for it.
 import type { Candidate } from "./candidate.ts";
 
 export class Rotation<C extends Candidate> {
@@ -10,18 +10,18 @@ export class Rotation<C extends Candidate> {
 
   /** Where weights are equal: the index whose turn is next. */
   #cursor = 0;
-  /** Where weights differ: each candidate's arrears times the sum of all weights. */
+  /** Where weights differ: each candidate's deficit times the sum of all weights. */
   readonly #credit: Float64Array;
   readonly #total: number;
 
-  /** `arrears` is the predecessor's, or null at the beginning; then `startAt` turns count as taken. */
-  constructor(candidates: readonly C[], arrears: ReadonlyMap<number, number> | null, startAt: number) {
+  /** `deficits` are the predecessor's, or null at the beginning; then `startAt` turns count as taken. */
+  constructor(candidates: readonly C[], deficits: ReadonlyMap<number, number> | null, startAt: number) {
     const usable = candidates.filter((candidate) => candidate.weight > 0);
-    const behind = arrears && centred(usable, arrears);
+    const behind = deficits && centred(usable, deficits);
     const behindOf = (candidate: C) => behind?.get(candidate.id) ?? 0;
     this.isEqual = usable.every((candidate) => candidate.weight === usable[0]?.weight);
     this.#total = usable.reduce((sum, candidate) => sum + candidate.weight, 0);
-    // Whoever is behind goes first, and so the next round, too, is in the order of the last.
+    // The candidates that are behind go first, which also keeps the order of the last round.
     this.candidates = this.isEqual && behind ? usable.toSorted((a, b) => behindOf(b) - behindOf(a)) : usable;
     this.#credit = Float64Array.from(this.isEqual ? [] : usable, (each) => Math.round(behindOf(each) * this.#total));
     if (!behind) this.#skip(startAt);
@@ -45,7 +45,7 @@ export class Rotation<C extends Candidate> {
   }
 
   /** As in Balancer. */
-  arrears(): Map<number, number> {
+  deficits(): Map<number, number> {
     const n = this.candidates.length;
     return new Map(
       this.candidates.map((candidate, index) => {
@@ -68,8 +68,8 @@ export class Rotation<C extends Candidate> {
   }
 
   /**
-   * Smooth weighted round robin, as nginx has it since 1.3.1: each pick gives every candidate its weight, and the richest
-   * pays the sum. Five turns of weights 3, 1, 1 are A B A C A and not A A A B C.
+   * Smooth weighted round robin, as in nginx since 1.3.1: at each pick every candidate gains its weight, and the one with the
+   * most credit pays the sum. Five turns of weights 3, 1, 1 are A B A C A and not A A A B C.
    */
   #pickSmooth(indices: Int32Array, count: number): C {
     let total = 0;
@@ -103,13 +103,13 @@ export class Rotation<C extends Candidate> {
 }
 
 /**
- * The candidates' arrears, shifted to a mean of 0, which is where newcomers begin: else those would have to wait, or would
- * be flooded. Arrears are counted in picks, so they stay what they are when weights and numbers change. Null if nobody is
- * known.
+ * The candidates' deficits, shifted to a mean of 0, which is where new candidates begin: otherwise these would have to wait,
+ * or would be flooded. Deficits are counted in picks, so they keep their meaning when weights and numbers change. Null if no
+ * candidate is known.
  */
-function centred(candidates: readonly Candidate[], arrears: ReadonlyMap<number, number>): Map<number, number> | null {
-  const known = candidates.filter(({ id }) => arrears.has(id));
+function centred(candidates: readonly Candidate[], deficits: ReadonlyMap<number, number>): Map<number, number> | null {
+  const known = candidates.filter(({ id }) => deficits.has(id));
   if (known.length === 0) return null;
-  const mean = known.reduce((sum, { id }) => sum + (arrears.get(id) as number), 0) / known.length;
-  return new Map(known.map(({ id }) => [id, (arrears.get(id) as number) - mean]));
+  const mean = known.reduce((sum, { id }) => sum + (deficits.get(id) as number), 0) / known.length;
+  return new Map(known.map(({ id }) => [id, (deficits.get(id) as number) - mean]));
 }

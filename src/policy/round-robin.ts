@@ -1,15 +1,13 @@
-// round_robin: everyone in turn, by weight.
-import type { Balancer, Candidate } from "./candidate.ts";
-import { isFree } from "./candidate.ts";
+// round_robin: each backend in turn, by weight.
+import { isFree, type Balancer, type Beginning, type Candidate, type PickContext } from "./candidate.ts";
 import { Rotation } from "./rotation.ts";
 
 /** See BalancerMaker. A pick costs one step if all weights are equal, else one for each candidate. */
 export function createRoundRobin<C extends Candidate>(
   candidates: readonly C[],
-  arrears: ReadonlyMap<number, number> | null,
-  startAt: number,
+  { deficits, startAt }: Beginning,
 ): Balancer<C> {
-  return new RoundRobin(new Rotation(candidates, arrears, startAt));
+  return new RoundRobin(new Rotation(candidates, deficits, startAt));
 }
 
 class RoundRobin<C extends Candidate> implements Balancer<C> {
@@ -21,12 +19,12 @@ class RoundRobin<C extends Candidate> implements Balancer<C> {
     this.#free = new Int32Array(rotation.candidates.length);
   }
 
-  pick(tried: readonly number[] | null): C | null {
+  pick({ tried }: PickContext): C | null {
     return this.#rotation.isEqual ? this.#pickEqual(tried) : this.#pickWeighted(tried);
   }
 
-  arrears(): ReadonlyMap<number, number> {
-    return this.#rotation.arrears();
+  deficits(): ReadonlyMap<number, number> {
+    return this.#rotation.deficits();
   }
 
   #pickEqual(tried: readonly number[] | null): C | null {

@@ -10,7 +10,8 @@ import { isChanging, record, startRiseFall, type RiseFall } from "../policy/rise
 import { connectOnly } from "../wire/exchange.ts";
 import { proxyHeaderV1, proxyHeaderV2 } from "../wire/proxy-protocol.ts";
 import { Probe, type Outcome, type ProbeOwner, type ProbeSpec } from "./probe.ts";
-import { clientTlsPlan, hostOf, type BackendRecord, type PoolRecord } from "./registry.ts";
+import { clientTlsPlan, hostOf } from "./plans.ts";
+import type { BackendRecord, PoolRecord } from "./registry.ts";
 
 /** Part of the interval by which each is longer or shorter at random. */
 const JITTER = 0.1;

@@ -8,7 +8,8 @@ import { ownSockets } from "../platform/sockets.ts";
 import type { Admin } from "./admin.ts";
 import { budget, shares, type Needs } from "./budget.ts";
 import type { Log } from "./log.ts";
-import { listenerPlan, poolPlan, type Addresses, type Registry } from "./registry.ts";
+import { listenerPlan, poolPlan } from "./plans.ts";
+import type { Addresses, Registry } from "./registry.ts";
 import type { ListeningSockets } from "./sockets.ts";
 
 export interface InForceOptions {

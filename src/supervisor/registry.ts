@@ -1,21 +1,11 @@
 // What the supervisor knows of each listener, pool and backend: its identity, which outlives reloads as long as the config
-// names the same thing, and its cells in shared memory. Turns a config into the plans that workers get.
-import { cidrTable } from "../core/cidr-set.ts";
-import { formatAddress, formatEndpoint, formatHostPort, parseEndpoint, type Address } from "../core/address.ts";
-import type {
-  BackendConfig,
-  Config,
-  ListenerConfig,
-  ListenerTlsConfig,
-  PoolConfig,
-  PoolTlsConfig,
-} from "../config/schema.ts";
-import type { BackendPlan, ListenerPlan, PoolPlan, PoolState, TlsServerPlan } from "../messages.ts";
-import { maySelfConnect } from "../platform/own-addresses.ts";
-import type { TlsClientPlan } from "../platform/tls-client.ts";
+// names the same thing, and its cells in shared memory. What workers are told of them stands in plans.ts.
+import { formatAddress, formatEndpoint, formatHostPort, type Address } from "../core/address.ts";
+import type { BackendConfig, Config, ListenerConfig, PoolConfig } from "../config/schema.ts";
 import { Arena, Cells, claimed } from "../shared/cells.ts";
 import { clientMemory } from "../shared/clients.ts";
 import { BACKEND, LISTENER } from "../shared/counters.ts";
+import { HashTables } from "./hash-tables.ts";
 
 /**
  * Cells of what is in no config any more are kept for so long: workers have closed their duplicates of its sockets by then (see
@@ -53,6 +43,7 @@ export interface PoolRecord {
   version: number;
   /** Where the cells of its backends are. */
   readonly memory: SharedArrayBuffer[];
+  readonly hashTables: HashTables;
 }
 
 /** The addresses of a backend's name; what is not a name needs none. */
@@ -105,6 +96,7 @@ export class Registry {
         config: pool,
         version: old?.version ?? 0,
         memory: this.arena.memory,
+        hashTables: old?.hashTables ?? new HashTables(),
         backends: this.#draftBackends(pool, old, addresses),
       };
     });
@@ -266,131 +258,4 @@ function expand(config: BackendConfig, addresses: Addresses): { name: string; ad
     name: found.length === 1 ? name : `${name}/${formatAddress(...address)}`,
     address: formatHostPort(address, endpoint.port),
   }));
-}
-
-export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[]): ListenerPlan {
-  const { config } = record;
-  return {
-    id: record.id,
-    name: record.name,
-    pool: pools.find(({ name }) => name === config.pool)?.id ?? -1,
-    proxyProtocol: config.proxy_protocol,
-    trustedProxies: cidrTable(config.trusted_proxies),
-    tls: config.tls && serverTlsPlan(config.tls),
-    routes: config.routes.map(({ sni, alpn, clients, pool }) => ({
-      sni,
-      alpn,
-      clients: cidrTable(clients),
-      pool: pools.find(({ name }) => name === pool)?.id ?? -1,
-    })),
-    allow: cidrTable(config.allow),
-    deny: cidrTable(config.deny),
-    clientPrefix: config.client_prefix,
-    maxConnections: config.max_connections,
-    maxConnectionsPerClient: config.max_connections_per_client,
-    rateLimit: config.rate_limit,
-    overLimit: config.over_limit,
-    onAbort: config.on_abort,
-    bandwidth: { upload: config.bandwidth.upload, download: config.bandwidth.download },
-    timeoutsMs: {
-      handshake: config.timeouts.handshake,
-      idle: config.timeouts.idle,
-      halfClose: config.timeouts.half_close,
-      lifetime: config.timeouts.lifetime,
-    },
-    open: record.cells.open,
-    counters: record.cells.counters,
-    clients: record.clients,
-  };
-}
-
-function serverTlsPlan(tls: ListenerTlsConfig): TlsServerPlan {
-  return {
-    certificates: tls.certificates.map(({ cert_pem, key_pem, names }) => ({ cert: cert_pem, key: key_pem, names })),
-    unknownSni: tls.unknown_sni,
-    minVersion: tls.min_version,
-    ciphers: tls.ciphers,
-    alpn: tls.alpn,
-    clientAuth: tls.client_auth,
-    clientCa: tls.client_ca_pem,
-    clientCrl: tls.client_crl_pem,
-  };
-}
-
-/** TLS towards the backends of a pool, for the workers and the health checks. */
-export function clientTlsPlan(tls: PoolTlsConfig): TlsClientPlan {
-  return {
-    verify: tls.verify,
-    ca: tls.ca_pem,
-    serverName: tls.server_name,
-    alpn: tls.alpn,
-    minVersion: tls.min_version,
-    cert: tls.cert_pem,
-    key: tls.key_pem,
-  };
-}
-
-export function poolPlan(record: PoolRecord): PoolPlan {
-  const { config } = record;
-  return {
-    id: record.id,
-    name: record.name,
-    balance: config.balance,
-    connectTimeoutMs: config.connect_timeout,
-    retries: config.retries,
-    sourceAddress: config.source_address,
-    onDown: config.on_down,
-    keepaliveMs: config.keepalive,
-    sendProxy: config.send_proxy,
-    tls: config.tls && clientTlsPlan(config.tls),
-    backends: record.backends.map(backendPlan),
-    memory: record.memory,
-    up: upIds(record),
-    version: record.version,
-  };
-}
-
-/** The whole state of a pool for the workers after a change of health. */
-export function poolState(record: PoolRecord): PoolState {
-  const down = record.backends.filter(({ up }) => !up).map(({ id }) => id);
-  return {
-    kind: "pool",
-    pool: record.id,
-    version: record.version,
-    up: upIds(record),
-    down,
-    backends: null,
-    memory: record.memory,
-  };
-}
-
-/** The same after its names were looked up; `removed` are the ids of the backends that are gone. */
-export function readdressedState(record: PoolRecord, removed: readonly number[]): PoolState {
-  const state = poolState(record);
-  return { ...state, down: [...state.down, ...removed], backends: record.backends.map(backendPlan) };
-}
-
-function backendPlan(record: BackendRecord): BackendPlan {
-  const { id, name, address, config, cells } = record;
-  return {
-    id,
-    name,
-    address,
-    host: hostOf(record),
-    weight: config.weight,
-    backup: config.backup,
-    maxConnections: config.max_connections,
-    maySelfConnect: maySelfConnect(parseEndpoint(address)),
-    openAt: cells.openAt,
-    countersAt: cells.countersAt,
-  };
-}
-
-/** The host name that the config gives for a backend, "" where it gives an IP address or a socket. */
-export function hostOf({ config: { endpoint } }: BackendRecord): string {
-  return endpoint.kind === "name" ? endpoint.host : "";
-}
-
-function upIds(record: PoolRecord): number[] {
-  return record.backends.filter(({ up }) => up).map(({ id }) => id);
 }

@@ -25,6 +25,7 @@ import {
 import type { Fleet, WorkerSeat } from "./fleet.ts";
 import type { HealthChecks } from "./health.ts";
 import { listenerReadiness, processNotReady, type Phase, type Unresolved } from "./readiness.ts";
+import { hashTable } from "./plans.ts";
 import type { BackendRecord, ListenerRecord, PoolRecord, Registry } from "./registry.ts";
 
 export interface StatusSources {
@@ -151,6 +152,7 @@ function poolStatus(pool: PoolRecord, health: HealthChecks, unresolved: string[]
     name: pool.name,
     balance: pool.config.balance,
     unresolved,
+    hash_table_fingerprint: hashTable(pool, 0)?.fingerprint ?? null,
     backends: pool.backends.map((backend) => backendStatus(backend, pool, health)),
   };
 }

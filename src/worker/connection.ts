@@ -6,6 +6,7 @@ import type { Socket } from "bun";
 import type { End, EndedBy } from "../core/ends.ts";
 import type { TimerNode } from "../core/timer-wheel.ts";
 import { FIN_NEXT, NO_END, RESET_NEXT, setKeepalive } from "../platform/sockets.ts";
+import type { PickContext } from "../policy/candidate.ts";
 import { BACKEND, LISTENER, WORKER } from "../shared/counters.ts";
 import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
 import type { ProxyEnd } from "../wire/proxy-protocol.ts";
@@ -40,7 +41,7 @@ const NEXT = {
 
 export type Phase = keyof typeof NEXT;
 
-export class Connection implements TimerNode {
+export class Connection implements TimerNode, PickContext {
   timerNext: TimerNode | null = null;
   timerPrev: TimerNode | null = null;
   timerSlot = -1;
@@ -113,6 +114,12 @@ export class Connection implements TimerNode {
     const { upload, download } = listener.plan.bandwidth;
     if (upload > 0) this.up.pace = new Pace(upload);
     if (download > 0) this.down.pace = new Pace(download);
+  }
+
+  /** See PickContext. */
+  hashKey(): number {
+    const by = this.pool?.plan.hashKey ?? "client";
+    return this.listener.hashOf(this.plane.words, this.row, by, this.sni);
   }
 
   get halfClosed(): boolean {

@@ -6,13 +6,13 @@ import { isConnectionFault, upgradeToClient, type TlsFacts, type TlsHandler } fr
 import { Connector, isSelfConnected, NO_DESCRIPTOR } from "../platform/connector.ts";
 import { errnoName, LOCAL_ERRORS } from "../platform/libc.ts";
 import { faultOf } from "../platform/tls-client.ts";
-import { BACKEND, CONNECT_BUCKETS_MS } from "../shared/counters.ts";
+import { BACKEND } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_FLOAT, ROW_WORDS } from "../shared/ledger.ts";
 import { Ciphertext } from "./ciphertext.ts";
 import { LATE_MS } from "./clock.ts";
 import type { Connection } from "./connection.ts";
 import { giveBackBackend } from "./ending.ts";
-import type { Backend, Pool } from "./pool.ts";
+import type { AttemptOutcome, Backend, Pool } from "./pool.ts";
 import { proxyHeaderFor } from "./send-proxy.ts";
 
 /** Picks a backend and connects to it; ends the connection where there is none. */
@@ -22,7 +22,7 @@ export function dial(connection: Connection): void {
     connection.finish("no_route", "lb");
     return;
   }
-  const backend = pool.pick(connection.tried);
+  const backend = pool.pick(connection);
   if (backend === null) {
     connection.finish(pool.hasCandidate ? "queue_full" : "no_backend", "lb");
     return;
@@ -59,12 +59,12 @@ export function attemptFailed(connection: Connection, code: string): void {
   // What this machine has run out of is no failure of the backend.
   const isLocal = LOCAL_ERRORS.has(code);
   const failure = failureOf(code);
-  if (!isLocal) backend.counters[failure.cell]!++;
+  if (!isLocal) backend.attemptEnded(failure.outcome, performance.now() - connection.dialStartedMs);
   const at = connection.row * ROW_WORDS;
   const { words } = connection.plane;
   const retries = words[at + ROW.retries] ?? 0;
   connection.tried = connection.tried === null ? [backend.id] : [...connection.tried, backend.id];
-  const next = retries < pool.plan.retries ? pool.pick(connection.tried) : null;
+  const next = retries < pool.plan.retries ? pool.pick(connection) : null;
   if (next === null) {
     connection.finish(failure.end, isLocal ? "lb" : "backend", code);
     return;
@@ -82,7 +82,7 @@ export function connected(connection: Connection, socket: Socket<unknown>): void
   if (backend.maySelfConnect && selfConnected(connection, backend, socket))
     return attemptFailed(connection, "ECONNREFUSED");
   connection.connectMs = performance.now() - connection.dialStartedMs;
-  countConnect(backend.counters, connection.connectMs);
+  backend.attemptEnded(BACKEND.connected, connection.connectMs);
   if (pool.plain) connection.relay(socket);
   else greet(connection, backend, pool, socket);
 }
@@ -90,14 +90,6 @@ export function connected(connection: Connection, socket: Socket<unknown>): void
 function selfConnected({ plane, row }: Connection, { endpoint }: Backend, socket: Socket<unknown>): boolean {
   const fd = plane.words[row * ROW_WORDS + ROW.backendFd] ?? -1;
   return endpoint.kind === "ip" && isSelfConnected(socket, fd, endpoint.port);
-}
-
-function countConnect(counters: Float64Array, ms: number): void {
-  counters[BACKEND.connected]!++;
-  counters[BACKEND.connectSumMs]! += ms;
-  let bucket = 0;
-  while (bucket < CONNECT_BUCKETS_MS.length && ms > CONNECT_BUCKETS_MS[bucket]!) bucket++;
-  counters[BACKEND.connectBuckets + bucket]!++;
 }
 
 // ---------------------------------------------------------------------- one attempt
@@ -204,14 +196,14 @@ function tlsErred(socket: Socket<Connection>, error: Error): void {
 /** What the reason of a failed TLS handshake begins with; the runtime's name for what was wrong follows. */
 const TLS_FAILED = "tls ";
 
-const REFUSED = { cell: BACKEND.refused, end: "connect_refused" } as const satisfies Failure;
-const TIMED_OUT = { cell: BACKEND.timedOut, end: "connect_timeout" } as const satisfies Failure;
-const FAILED = { cell: BACKEND.failed, end: "connect_failed" } as const satisfies Failure;
-const UNSECURED = { cell: BACKEND.tlsFailed, end: "handshake_failed" } as const satisfies Failure;
+const REFUSED = { outcome: BACKEND.refused, end: "connect_refused" } as const satisfies Failure;
+const TIMED_OUT = { outcome: BACKEND.timedOut, end: "connect_timeout" } as const satisfies Failure;
+const FAILED = { outcome: BACKEND.failed, end: "connect_failed" } as const satisfies Failure;
+const UNSECURED = { outcome: BACKEND.tlsFailed, end: "handshake_failed" } as const satisfies Failure;
 
 /** Where a failed attempt is counted, and the end if it was the last. */
 interface Failure {
-  cell: number;
+  outcome: AttemptOutcome;
   end: End;
 }
 

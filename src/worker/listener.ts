@@ -3,7 +3,9 @@
 import type { Socket, SocketHandler } from "bun";
 import { cidrHas } from "../core/cidr-set.ts";
 import { isIPv4 } from "../core/address.ts";
+import type { HashKeyName } from "../core/balance.ts";
 import type { End } from "../core/ends.ts";
+import { hashText, hashWords } from "../core/hash.ts";
 import type { ListenerPlan, RoutePlan } from "../messages.ts";
 import { descriptorOf, readPeer, type ServerTls } from "../platform/bun.ts";
 import { monotonicMs, monotonicNs } from "../platform/clock.ts";
@@ -51,8 +53,8 @@ export class Listener {
     this.routes = plan.routes;
     this.tls = tls;
     this.acceptsTls = plan.proxyProtocol === "off" && ownSockets() ? (tls?.only ?? null) : null;
-    this.#readsHello =
-      this.acceptsTls === null && (tls !== null || plan.routes.some(({ sni, alpn }) => sni.length + alpn.length > 0));
+    const asksHello = plan.hashesSni || plan.routes.some(({ sni, alpn }) => sni.length + alpn.length > 0);
+    this.#readsHello = this.acceptsTls === null && (tls !== null || asksHello);
     this.counters = plan.counters.subarray(worker * LISTENER.size, (worker + 1) * LISTENER.size);
     this.clients = plan.clients === null ? null : new ClientTable(plan.clients);
     this.#limits = {
@@ -133,6 +135,24 @@ export class Listener {
     return null;
   }
 
+  /**
+   * Hash of what source_hash goes by, an unsigned 32-bit number that is the same on every machine: the client whose address stands
+   * in the row, by `client_prefix`, with its port for "client_port", or the name of the ClientHello, where there is one.
+   */
+  hashOf(words: Int32Array, row: number, by: HashKeyName, sni: string): number {
+    if (by === "sni" && sni !== "") return hashText(sni.toLowerCase(), 0);
+    const at = row * ROW_WORDS + ROW.address;
+    const w0 = words[at]! >>> 0;
+    const w1 = words[at + 1]! >>> 0;
+    const w2 = words[at + 2]! >>> 0;
+    const w3 = words[at + 3]! >>> 0;
+    const port = by === "client_port" ? words[at + 4]! : 0;
+    const [m0, m1, m2, m3] = this.#masks;
+    if (isIPv4(w0, w1, w2)) hashWords(UNKEYED, port, w0, w1, w2, w3 & this.#maskIPv4, hashed);
+    else hashWords(UNKEYED, port, w0 & m0, w1 & m1, w2 & m2, w3 & m3, hashed);
+    return hashed[0]! >>> 0;
+  }
+
   /** The pool of the first route that takes the connection, else the listener's. */
   routeFor(connection: Connection, hello: ClientHello | null): Pool | null {
     const { words } = connection.plane;
@@ -148,6 +168,10 @@ export class Listener {
     return chosen < 0 ? this.pool : (this.#pools.get(chosen) ?? null);
   }
 }
+
+/** A client gains nothing by choosing its hash: it chooses its backend only. */
+const UNKEYED = new Int32Array(2);
+const hashed = new Int32Array(2);
 
 /** The `index`th 32-bit word of the mask of a prefix. */
 function prefixMask(bits: number, index: number): number {

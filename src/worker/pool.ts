@@ -1,12 +1,27 @@
-// A pool as one worker sees it: its backends, which of them are up, and the balancer over those. A new state of health or
-// of names replaces the balancer in one step, so no pick ever sees half of a change.
-import type { BackendPlan, PoolPlan, PoolState } from "../messages.ts";
+// A pool as one worker sees it: its backends, the tiers of those that may be picked, and a balancer for each tier. A new state
+// of health or of names replaces them in one step, so no pick ever sees half of a change.
+import type { BackendPlan, PoolPlan, PoolState, PoolTier } from "../messages.ts";
 import { parseAddress, parseEndpoint, type Endpoint } from "../core/address.ts";
-import { createBalancer, eligible, type Balancer, type Candidate } from "../policy/balance.ts";
+import { createBalancer } from "../policy/balance.ts";
+import type { Balancer, Candidate, PickContext, Sources } from "../policy/candidate.ts";
+import { Latency } from "../policy/latency.ts";
 import { claim, claimed, float64At, giveBack, int32At } from "../shared/cells.ts";
-import { BACKEND } from "../shared/counters.ts";
+import { BACKEND, CONNECT_BUCKETS_MS } from "../shared/counters.ts";
 import { sockaddr } from "../platform/sockets.ts";
 import type { TlsClient } from "../platform/tls-client.ts";
+
+/** How an attempt to connect ends: the cell of BACKEND that counts it. `tlsFailed` follows upon a `connected`. */
+export type AttemptOutcome =
+  | typeof BACKEND.connected
+  | typeof BACKEND.refused
+  | typeof BACKEND.timedOut
+  | typeof BACKEND.failed
+  | typeof BACKEND.tlsFailed;
+
+/** A failed attempt counts for least_latency as one that took at least so long: a refusal is fast and not good. */
+const FAILED_LATENCY_MS = 3000;
+
+const SOURCES: Sources = { nowMs: () => performance.now(), random: Math.random };
 
 /** A backend and the cells that go with it. Lives as long as a connection or the pool knows it. */
 export class Backend implements Candidate {
@@ -17,6 +32,10 @@ export class Backend implements Candidate {
   #open: Int32Array | null = null;
   #counters: Float64Array | null = null;
   #sockaddr: Uint8Array | null = null;
+  /** The effective one of its tier. */
+  weight = 0;
+  /** Kept where the pool's algorithm asks for it. */
+  latency: Latency | null = null;
 
   /** `memory` is where the addresses of the plan point to. */
   constructor(plan: BackendPlan, memory: readonly SharedArrayBuffer[], worker: number) {
@@ -40,14 +59,6 @@ export class Backend implements Candidate {
   /** The host name that the config gives, or "". */
   get host(): string {
     return this.#plan.host;
-  }
-
-  get weight(): number {
-    return this.#plan.weight;
-  }
-
-  get backup(): boolean {
-    return this.#plan.backup;
   }
 
   get maxConnections(): number {
@@ -95,6 +106,24 @@ export class Backend implements Candidate {
     return maxConnections > 0 && claimed(this.open) >= maxConnections;
   }
 
+  latencyMs(nowMs: number): number {
+    return this.latency === null ? 0 : this.latency.at(nowMs);
+  }
+
+  /** The one place that hears how each attempt to connect ended, `ms` after its begin. Hot path. */
+  attemptEnded(outcome: AttemptOutcome, ms: number): void {
+    const { counters } = this;
+    counters[outcome]!++;
+    if (outcome === BACKEND.connected) {
+      counters[BACKEND.connectSumMs]! += ms;
+      let bucket = 0;
+      while (bucket < CONNECT_BUCKETS_MS.length && ms > CONNECT_BUCKETS_MS[bucket]!) bucket++;
+      counters[BACKEND.connectBuckets + bucket]!++;
+    }
+    if (this.latency === null) return;
+    this.latency.add(outcome === BACKEND.connected ? ms : Math.max(ms, FAILED_LATENCY_MS), SOURCES.nowMs());
+  }
+
   /** Claims a place; false = at its cap. */
   claim(): boolean {
     return claim(this.open, this.#plan.maxConnections);
@@ -112,9 +141,9 @@ export class Pool {
   #source: Uint8Array | null = null;
   #tls: TlsClient | null = null;
   #backends: Backend[] = [];
-  #up: ReadonlySet<number> = new Set();
-  #balancer: Balancer<Backend> | null = null;
-  #hasCandidate = false;
+  /** Ids of the backends that were down when it was last told. */
+  #down: ReadonlySet<number> = new Set();
+  #tiers: readonly Tier[] = [];
   #version = -1;
 
   constructor(plan: PoolPlan, tls: TlsClient | null, worker: number) {
@@ -150,7 +179,7 @@ export class Pool {
 
   /** Some backend could be picked if none were full: it is up and takes new connections. */
   get hasCandidate(): boolean {
-    return this.#hasCandidate;
+    return this.#tiers.length > 0;
   }
 
   /** A new generation of the config, with the TLS that was made of its plan. */
@@ -165,24 +194,32 @@ export class Pool {
   /** A change of health or names. Returns the ids of the backends that went down with it. */
   update(state: PoolState): number[] {
     if (state.version <= this.#version) return [];
-    const before = this.#up;
+    const before = this.#down;
     this.#become(state, false);
-    return state.down.filter((id) => before.has(id));
+    this.#down = new Set(state.down);
+    return state.down.filter((id) => !before.has(id));
   }
 
-  /** The backend for the next connection, with a place claimed; null = none is up, or all are tried or full. Hot path. */
-  pick(tried: readonly number[] | null): Backend | null {
-    const balancer = this.#balancer;
-    if (balancer === null) return null;
-    for (;;) {
-      const backend = balancer.pick(tried);
-      // Between the pick and the claim another worker may have taken the last place: pick again, it is full now.
-      if (backend === null || backend.claim()) return backend;
+  /**
+   * The backend for the next connection, with a place claimed; null = no backend may be picked, or all are tried or full. A tier
+   * that is full does not overflow into the next one; a connection for which a whole tier has failed goes there. Hot path.
+   */
+  pick(connection: PickContext): Backend | null {
+    for (const { balancer, backends } of this.#tiers) {
+      for (;;) {
+        const backend = balancer.pick(connection);
+        if (backend === null) break;
+        // Between the pick and the claim another worker may have taken the last place: pick again, it is full now.
+        if (backend.claim()) return backend;
+      }
+      const { tried } = connection;
+      if (tried === null || !backends.every(({ id }) => tried.includes(id))) return null;
     }
+    return null;
   }
 
   // `settings`: others than the backends may have changed with it.
-  #become({ backends, memory, up, version }: PoolPlan | PoolState, settings: boolean): void {
+  #become({ backends, memory, tiers, version }: PoolPlan | PoolState, settings: boolean): void {
     if (version < this.#version || (version === this.#version && !settings)) return;
     if (backends !== null) {
       const known = new Map(this.#backends.map((backend) => [backend.id, backend]));
@@ -192,11 +229,32 @@ export class Pool {
       });
     }
     this.#version = version;
-    this.#up = new Set(up);
-    const candidates = eligible(this.#backends, this.#up);
-    this.#hasCandidate = candidates.length > 0;
-    this.#balancer = createBalancer(this.#plan.balance, candidates, this.#balancer, this.#worker);
+    this.#tiers = this.#makeTiers(tiers);
   }
+
+  #makeTiers(plans: readonly PoolTier[]): Tier[] {
+    const { balance } = this.#plan;
+    const byId = new Map(this.#backends.map((backend) => [backend.id, backend]));
+    for (const backend of this.#backends) {
+      if (balance === "least_latency") backend.latency ??= new Latency();
+      else backend.latency = null;
+    }
+    return plans.map(({ entries, table }, i) => {
+      const backends = entries.flatMap(({ id, effectiveWeight }) => {
+        const backend = byId.get(id);
+        if (backend !== undefined) backend.weight = effectiveWeight;
+        return backend ?? [];
+      });
+      const setting = { balance, startAt: this.#worker, sources: SOURCES, table };
+      return { backends, balancer: createBalancer(backends, setting, this.#tiers[i]?.balancer ?? null) };
+    });
+  }
+}
+
+/** Backends that may be picked, and what chooses among them. */
+interface Tier {
+  readonly backends: readonly Backend[];
+  readonly balancer: Balancer<Backend>;
 }
 
 // Each backend has its own plan: the list that came would be kept beside it for nothing.

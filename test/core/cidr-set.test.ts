@@ -47,7 +47,7 @@ describe("a set of CIDRs", () => {
     expect(has(table, "11.0.0.0")).toBe(false);
   });
 
-  test("is built from 100,000 entries, and asked a million times, in well under a second each", () => {
+  test("is built from 100,000 entries and asked a million times without a search from the start", () => {
     const random = new Random(1);
     const cidrs: Cidr[] = Array.from({ length: 100_000 }, (_, i) => {
       const words = [random.word(), random.word(), random.word(), random.word()] as const;
@@ -66,8 +66,8 @@ describe("a set of CIDRs", () => {
     }
     const askMs = performance.now() - started;
     expect(found).toBeGreaterThan(500_000);
-    // About 0.1 s and 0.2 s on a slow core; a list searched from its start would take minutes.
-    expect(buildMs).toBeLessThan(1000);
-    expect(askMs).toBeLessThan(2000);
+    // About 0.1 s and 0.2 s on a slow core, more on a busy one; a list searched from its start would take minutes.
+    expect(buildMs).toBeLessThan(10_000);
+    expect(askMs).toBeLessThan(20_000);
   });
 });

@@ -1,26 +1,12 @@
 import { describe, expect, test } from "vitest";
-import type { Candidate } from "../../src/policy/balance.ts";
-import { createBalancer } from "../../src/policy/balance.ts";
-
-function candidate(id: number, weight: number): Candidate & { checks: number } {
-  return {
-    id,
-    weight,
-    checks: 0,
-    openCount: () => 0,
-    full() {
-      this.checks++;
-      return false;
-    },
-  };
-}
+import { balancerOf, context, FakeBackend } from "../support/picks.ts";
 
 /** The ids of `count` picks as one word. */
 function turns(weights: Record<string, number>, count: number, startAt = 0): string {
   const names = Object.keys(weights);
-  const all = names.map((name, id) => candidate(id, weights[name]!));
-  const balancer = createBalancer("round_robin", all, null, startAt);
-  return Array.from({ length: count }, () => names[balancer.pick(null)!.id]).join("");
+  const all = names.map((name, id) => new FakeBackend(id, weights[name]!));
+  const balancer = balancerOf("round_robin", all, { startAt });
+  return Array.from({ length: count }, () => names[balancer.pick(context())!.id]).join("");
 }
 
 describe("round_robin", () => {
@@ -39,19 +25,19 @@ describe("round_robin", () => {
   });
 
   test("looks at one backend a pick while all have the same weight", () => {
-    const all = Array.from({ length: 1000 }, (_, id) => candidate(id, 1));
-    const balancer = createBalancer("round_robin", all, null, 0);
-    for (let i = 0; i < 5000; i++) balancer.pick(null);
+    const all = Array.from({ length: 1000 }, (_, id) => new FakeBackend(id, 1));
+    const balancer = balancerOf("round_robin", all);
+    for (let i = 0; i < 5000; i++) balancer.pick(context());
     expect(all.reduce((sum, each) => sum + each.checks, 0)).toBe(5000);
   });
 
   test("goes on behind the one that had the last turn when that one goes away, and takes it in again in mid-round", () => {
-    const all = [0, 1, 2, 3].map((id) => candidate(id, 1));
-    const balancer = createBalancer("round_robin", all, null, 0);
-    expect([balancer.pick(null)!.id, balancer.pick(null)!.id]).toEqual([0, 1]);
-    const without1 = createBalancer("round_robin", [all[0]!, all[2]!, all[3]!], balancer, 0);
-    expect([1, 2, 3].map(() => without1.pick(null)!.id)).toEqual([2, 3, 0]);
-    const again = createBalancer("round_robin", all, without1, 0);
-    expect([1, 2, 3, 4].map(() => again.pick(null)!.id)).toEqual([2, 1, 3, 0]);
+    const all = [0, 1, 2, 3].map((id) => new FakeBackend(id, 1));
+    const balancer = balancerOf("round_robin", all);
+    expect([balancer.pick(context())!.id, balancer.pick(context())!.id]).toEqual([0, 1]);
+    const without1 = balancerOf("round_robin", [all[0]!, all[2]!, all[3]!], { previous: balancer });
+    expect([1, 2, 3].map(() => without1.pick(context())!.id)).toEqual([2, 3, 0]);
+    const again = balancerOf("round_robin", all, { previous: without1 });
+    expect([1, 2, 3, 4].map(() => again.pick(context())!.id)).toEqual([2, 1, 3, 0]);
   });
 });

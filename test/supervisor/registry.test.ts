@@ -3,14 +3,8 @@ import { parseAddress, type Address } from "../../src/core/address.ts";
 import type { Config } from "../../src/config/schema.ts";
 import { claim, claimed, giveBack } from "../../src/shared/cells.ts";
 import { BACKEND, LISTENER } from "../../src/shared/counters.ts";
-import {
-  listenerPlan,
-  poolPlan,
-  poolState,
-  readdressedState,
-  Registry,
-  type BackendRecord,
-} from "../../src/supervisor/registry.ts";
+import { listenerPlan, poolPlan, poolState, readdressedState } from "../../src/supervisor/plans.ts";
+import { Registry, type BackendRecord } from "../../src/supervisor/registry.ts";
 import { configOf } from "../support/config.ts";
 
 /** The registry after a reload with this config. `names` are what the resolver knows. */
@@ -335,15 +329,14 @@ describe("plans", () => {
       sourceAddress: "10.9.9.9",
       onDown: "reset",
       keepaliveMs: 0,
-      up: [pool!.backends[1]!.id],
+      hashKey: "client",
+      tiers: [{ entries: [{ id: pool!.backends[1]!.id, effectiveWeight: 5000 }], table: null }],
       version: pool!.version,
     });
     expect(plan.backends[1]).toMatchObject({
       name: "b",
       address: "10.0.0.2:80",
-      weight: 5,
       maxConnections: 6,
-      backup: true,
     });
     expect(plan.backends[0]!.openAt).toBe(pool!.backends[0]!.cells.openAt);
     const [first, second] = pool!.backends;
@@ -351,7 +344,7 @@ describe("plans", () => {
       kind: "pool",
       pool: pool!.id,
       version: pool!.version,
-      up: [second!.id],
+      tiers: [{ entries: [{ id: second!.id, effectiveWeight: 5000 }], table: null }],
       memory: registry.arena.memory,
     };
     expect(poolState(pool!)).toEqual({ ...state, down: [first!.id], backends: null });

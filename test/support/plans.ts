@@ -5,8 +5,10 @@ import {
   type ListenerPlan,
   type Plan,
   type PoolPlan,
+  type PoolTier,
   type WorkerStart,
 } from "../../src/messages.ts";
+import { WEIGHT_UNIT } from "../../src/policy/tiers.ts";
 import { Arena, float64At, int32At } from "../../src/shared/cells.ts";
 import { BACKEND, LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { ledgerMemory } from "../../src/shared/ledger.ts";
@@ -24,8 +26,6 @@ export function backendPlan(given: Partial<BackendPlan> = {}): BackendPlan {
     name: `backend${id}`,
     address: "127.0.0.1:9",
     host: "",
-    weight: 1,
-    backup: false,
     maxConnections: 0,
     maySelfConnect: false,
     openAt: arena.take(4),
@@ -44,6 +44,12 @@ export function countersOf({ countersAt }: BackendPlan): Float64Array {
   return float64At(arena.memory, countersAt, WORKERS * BACKEND.size);
 }
 
+/** One tier of backends of weight 1, or of `weights`. */
+export function tiersWith(ids: readonly number[], weights: readonly number[] = []): PoolTier[] {
+  const entries = ids.map((id, i) => ({ id, effectiveWeight: WEIGHT_UNIT * (weights[i] ?? 1) }));
+  return entries.length === 0 ? [] : [{ entries, table: null }];
+}
+
 /** All the backends are up unless it says otherwise. */
 export function poolPlan(given: Partial<PoolPlan> = {}): PoolPlan {
   const id = given.id ?? ++lastId;
@@ -52,6 +58,7 @@ export function poolPlan(given: Partial<PoolPlan> = {}): PoolPlan {
     id,
     name: `pool${id}`,
     balance: "round_robin",
+    hashKey: "client",
     connectTimeoutMs: 3000,
     retries: 2,
     sourceAddress: "",
@@ -60,7 +67,7 @@ export function poolPlan(given: Partial<PoolPlan> = {}): PoolPlan {
     sendProxy: "off",
     tls: null,
     memory: arena.memory,
-    up: backends.map((backend) => backend.id),
+    tiers: tiersWith(backends.map(({ id }) => id)),
     version: 1,
     ...given,
     backends,
@@ -77,6 +84,7 @@ export function listenerPlan(given: Partial<ListenerPlan> = {}): ListenerPlan {
     trustedProxies: null,
     tls: null,
     routes: [],
+    hashesSni: false,
     allow: null,
     deny: null,
     clientPrefix: { ipv4: 32, ipv6: 64 },

@@ -83,13 +83,14 @@ export function filledSnapshot(): Snapshot {
         name: "app",
         balance: "round_robin",
         unresolved: [],
+        hash_table_fingerprint: 3189987144,
         backends: [
           filledBackend("app.example:80", "10.0.0.1:80"),
           filledBackend("app.example:80", "10.0.0.2:80"),
           { ...filledBackend("big", "unix:/run/app.sock"), up: false },
         ],
       },
-      { name: "empty", balance: "least_connections", unresolved: [], backends: [] },
+      { name: "empty", balance: "least_connections", unresolved: [], hash_table_fingerprint: null, backends: [] },
     ],
   };
 }

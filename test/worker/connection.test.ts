@@ -329,12 +329,12 @@ describe("dialing", () => {
     dial(lost);
     expect(noRoute.ended).toEqual(["no_route lb"]);
 
-    const noBackend = new Stage({ pool: { up: [] } });
+    const noBackend = new Stage({ pool: { tiers: [] } });
     noBackend.dial();
     expect(noBackend.ended).toEqual(["no_backend lb"]);
 
     const capped = backendPlan({ address: `unix:@${SOMEBODY}`, maxConnections: 1 });
-    const full = new Stage({ pool: { backends: [capped], up: [capped.id] } });
+    const full = new Stage({ pool: { backends: [capped] } });
     claim(openOf(capped), 1);
     full.dial();
     expect(full.ended).toEqual(["queue_full lb"]);

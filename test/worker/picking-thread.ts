@@ -21,7 +21,7 @@ serveJob<Job>(({ plan, inside, times, worker }, meet) => {
   };
   meet();
   for (let i = 0; i < times; i++) {
-    const backend = pool.pick(null);
+    const backend = pool.pick({ tried: null, hashKey: () => 0 });
     if (backend === null) {
       result.refused++;
     } else {

@@ -1,8 +1,10 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import type { BackendPlan, PoolPlan, PoolState } from "../../src/messages.ts";
+import type { BackendPlan, PoolPlan, PoolState, PoolTier } from "../../src/messages.ts";
 import { claim, claimed } from "../../src/shared/cells.ts";
+import { BACKEND } from "../../src/shared/counters.ts";
 import { Pool, type Backend } from "../../src/worker/pool.ts";
-import { arena, backendPlan, poolPlan, openOf, countersOf } from "../support/plans.ts";
+import { context, FakeBackend, tableOf } from "../support/picks.ts";
+import { arena, backendPlan, poolPlan, openOf, countersOf, tiersWith } from "../support/plans.ts";
 import { runThreads } from "../support/threads.ts";
 
 let backends: BackendPlan[];
@@ -16,11 +18,16 @@ beforeEach(() => {
   pool = new Pool(given, null, 0);
 });
 
-const state = (version: number, up: number[], changed: BackendPlan[] | null = null): PoolState => ({
+const state = (
+  version: number,
+  up: number[],
+  changed: BackendPlan[] | null = null,
+  tiers: PoolTier[] = tiersWith(up),
+): PoolState => ({
   kind: "pool",
   pool: given.id,
   version,
-  up,
+  tiers,
   down: ids.filter((id) => !up.includes(id)),
   backends: changed,
   memory: arena.memory,
@@ -29,7 +36,7 @@ const state = (version: number, up: number[], changed: BackendPlan[] | null = nu
 /** The names of the next picks; each place is given back at once. */
 function picks(count: number, tried: readonly number[] | null = null): string {
   return Array.from({ length: count }, () => {
-    const backend = pool.pick(tried);
+    const backend = pool.pick(context(tried));
     backend?.giveBack();
     return backend?.name ?? "-";
   }).join("");
@@ -39,7 +46,7 @@ const sorted = (text: string): string => [...text].toSorted().join("");
 
 describe("a pool", () => {
   test("claims a place with each pick, for the whole process to see", () => {
-    const picked = [pool.pick(null), pool.pick(null), pool.pick(null), pool.pick(null)];
+    const picked = [pool.pick(context()), pool.pick(context()), pool.pick(context()), pool.pick(context())];
     expect(backends.reduce((sum, backend) => sum + claimed(openOf(backend)), 0)).toBe(4);
     for (const backend of picked) backend?.giveBack();
     expect(backends.map((backend) => claimed(openOf(backend)))).toEqual([0, 0, 0]);
@@ -55,26 +62,17 @@ describe("a pool", () => {
     expect(pool.hasCandidate).toBe(true);
     pool.update(state(2, []));
     expect(pool.hasCandidate).toBe(false);
-    expect(pool.pick(null)).toBeNull();
-  });
-
-  test("has no candidate where all that are up have weight 0", () => {
-    const weights = backends.map((backend, i) => ({ ...backend, weight: i === 0 ? 0 : 1 }));
-    pool = new Pool(poolPlan({ backends: weights, up: ids }), null, 0);
-    expect(pool.hasCandidate).toBe(true);
-    pool.update({ ...state(2, [ids[0]!]), backends: weights });
-    expect(pool.hasCandidate).toBe(false);
-    expect(pool.pick(null)).toBeNull();
+    expect(pool.pick(context())).toBeNull();
   });
 
   test("begins in another place for each worker, so that several do not march in step", () => {
-    const first = [0, 1, 2].map((worker) => new Pool(given, null, worker).pick(null)!.name);
+    const first = [0, 1, 2].map((worker) => new Pool(given, null, worker).pick(context())!.name);
     expect(sorted(first.join(""))).toBe("abc");
   });
 
   test("gives each worker its own row of a backend's counters", () => {
     const alone = poolPlan({ backends: [backends[0]!] });
-    const [mine, theirs] = [new Pool(alone, null, 0).pick(null)!, new Pool(alone, null, 1).pick(null)!];
+    const [mine, theirs] = [new Pool(alone, null, 0).pick(context())!, new Pool(alone, null, 1).pick(context())!];
     mine.counters.fill(1);
     theirs.counters.fill(2);
     expect(mine.counters.every((cell) => cell === 1)).toBe(true);
@@ -85,7 +83,7 @@ describe("a pool", () => {
     const addresses = ["10.0.0.1:80", "[2001:db8::1]:80", "unix:/run/app.sock", "unix:@app"];
     const various = addresses.map((address) => backendPlan({ address }));
     pool = new Pool(poolPlan({ backends: various }), null, 0);
-    const lengths = addresses.map(() => pool.pick(null)!).map(({ sockaddr }) => sockaddr.length);
+    const lengths = addresses.map(() => pool.pick(context())!).map(({ sockaddr }) => sockaddr.length);
     expect(lengths.toSorted((a, b) => a - b)).toEqual([2 + 4, 16, 2 + 14, 28].toSorted((a, b) => a - b));
   });
 
@@ -113,7 +111,7 @@ describe("a change of health", () => {
   });
 
   test("keeps the connections' counts: the same backend is the same cells", () => {
-    const held = pool.pick(null)!;
+    const held = pool.pick(context())!;
     pool.update(state(2, []));
     pool.update(state(3, ids));
     expect(claimed(held.open)).toBe(1);
@@ -130,26 +128,43 @@ describe("a change of health", () => {
     expect(next).not.toMatch(/cc/);
   });
 
-  test("takes a backup only while no other is up", () => {
-    const [first, second] = [backends[0]!, { ...backends[1]!, backup: true }];
-    pool = new Pool(poolPlan({ backends: [first, second] }), null, 0);
+  test("takes the second tier only while the first one has nobody", () => {
+    const [a, b] = [tiersWith([ids[0]!]), tiersWith([ids[1]!])];
+    pool.update(state(2, ids, null, [...a, ...b]));
     expect(picks(3)).toBe("aaa");
-    pool.update(state(2, [second.id]));
+    pool.update(state(3, [ids[1]!], null, b));
     expect(picks(3)).toBe("bbb");
-    pool.update(state(3, [first.id, second.id]));
+    pool.update(state(4, ids, null, [...a, ...b]));
     expect(picks(3)).toBe("aaa");
+  });
+
+  test("does not overflow from a full tier into the next one, but goes there when every backend of the tier has failed", () => {
+    const capped = { ...backends[0]!, maxConnections: 1 };
+    const tiers = [...tiersWith([ids[0]!]), ...tiersWith([ids[1]!])];
+    pool.update(state(2, ids, [capped, backends[1]!], tiers));
+    expect(picks(1, [ids[0]!])).toBe("b");
+    claim(openOf(capped), 1);
+    expect(pool.pick(context())).toBeNull();
+    expect(picks(1, [ids[0]!])).toBe("b");
+    expect(picks(1, [ids[1]!])).toBe("-");
+  });
+
+  test("resets nothing twice: says only once that a backend went down", () => {
+    expect(pool.update(state(2, [ids[0]!]))).toEqual([ids[1], ids[2]]);
+    expect(pool.update(state(3, [ids[0]!]))).toEqual([]);
+    expect(pool.update(state(4, []))).toEqual([ids[0]]);
   });
 });
 
 describe("a change of names", () => {
   test("brings new backends, keeps the same ones, and says that those left out are down", () => {
-    const held = Array.from({ length: 3 }, () => pool.pick(null)!);
+    const held = Array.from({ length: 3 }, () => pool.pick(context())!);
     const kept = held.find(({ name }) => name === "b")!;
     const fresh = backendPlan({ name: "d" });
     const down = pool.update(state(2, [ids[1]!, fresh.id], [backends[1]!, fresh]));
     expect(down.toSorted((a, b) => a - b)).toEqual([ids[0], ids[2]]);
     expect(sorted(picks(4))).toBe("bbdd");
-    const again = [pool.pick(null)!, pool.pick(null)!].find(({ name }) => name === "b");
+    const again = [pool.pick(context())!, pool.pick(context())!].find(({ name }) => name === "b");
     expect(again).toBe(kept);
   });
 
@@ -166,24 +181,21 @@ describe("a reload", () => {
     const one = backendPlan({ host: "old.example" });
     const pickedWith = (changed: Partial<BackendPlan>): Backend => {
       pool = new Pool(poolPlan({ backends: [one] }), null, 0);
-      const before = pool.pick(null)!;
+      const before = pool.pick(context())!;
       pool.apply({ ...poolPlan({ backends: [{ ...one, ...changed }] }), version: 2 }, null);
-      const after = pool.pick(null)!;
+      const after = pool.pick(context())!;
       expect(after === before).toBe(Object.keys(changed).length === 0);
       return after;
     };
     pickedWith({});
     expect(pickedWith({ host: "new.example" }).host).toBe("new.example");
     expect(pickedWith({ name: "other" }).name).toBe("other");
-    expect(pickedWith({ weight: 7 }).weight).toBe(7);
-    expect(pickedWith({ backup: true }).backup).toBe(true);
     expect(pickedWith({ maxConnections: 100 }).maxConnections).toBe(100);
     expect(pickedWith({ address: "10.9.9.9:80" }).address).toBe("10.9.9.9:80");
   });
 
   test("takes over weights and caps", () => {
-    const heavier = backends.map((backend, i) => ({ ...backend, weight: i === 0 ? 2 : i }));
-    pool.apply({ ...given, backends: heavier, version: 2 }, null);
+    pool.apply({ ...given, tiers: tiersWith(ids, [2, 1, 2]), version: 2 }, null);
     expect(sorted(picks(10))).toBe("aaaabbcccc");
   });
 
@@ -194,14 +206,62 @@ describe("a reload", () => {
   });
 
   test("lets connections of a changed backend give back their places", () => {
-    const held = pool.pick(null)!;
+    const held = pool.pick(context())!;
     const changed = backends.map((backend) => ({ ...backend, maxConnections: 1 }));
     pool.apply({ ...given, backends: changed, version: 2 }, null);
     // The new cap counts what began under the old plan.
-    expect(sorted(Array.from({ length: 2 }, () => pool.pick(null)!.name).join(""))).not.toContain(held.name);
-    expect(pool.pick(null)).toBeNull();
+    expect(sorted(Array.from({ length: 2 }, () => pool.pick(context())!.name).join(""))).not.toContain(held.name);
+    expect(pool.pick(context())).toBeNull();
     held.giveBack();
-    expect(pool.pick(null)?.name).toBe(held.name);
+    expect(pool.pick(context())?.name).toBe(held.name);
+  });
+});
+
+describe("an attempt to connect", () => {
+  test("is counted by its outcome, a connect with its time", () => {
+    const backend = pool.pick(context())!;
+    backend.attemptEnded(BACKEND.connected, 0.4);
+    backend.attemptEnded(BACKEND.connected, 7000);
+    backend.attemptEnded(BACKEND.refused, 0.1);
+    const { counters } = backend;
+    expect([counters[BACKEND.connected], counters[BACKEND.refused], counters[BACKEND.failed]]).toEqual([2, 1, 0]);
+    expect(counters[BACKEND.connectSumMs]).toBeCloseTo(7000.4, 6);
+    const buckets = [...counters.subarray(BACKEND.connectBuckets)];
+    expect(buckets.map((count, i) => (count > 0 ? i : -1)).filter((i) => i >= 0)).toEqual([1, buckets.length - 1]);
+  });
+
+  test("is what least_latency goes by: slow and refusing backends are left alone", () => {
+    pool = new Pool(poolPlan({ backends, balance: "least_latency" }), null, 0);
+    const [a, b, c] = ["a", "b", "c"].map((name) => {
+      for (;;) {
+        const picked = pool.pick(context())!;
+        picked.giveBack();
+        if (picked.name === name) return picked;
+      }
+    });
+    a!.attemptEnded(BACKEND.connected, 5);
+    b!.attemptEnded(BACKEND.connected, 1);
+    c!.attemptEnded(BACKEND.refused, 0.1);
+    const picked = picks(200);
+    // Of two that are drawn the faster one is picked: c never, b in two of three draws.
+    expect(picked).not.toContain("c");
+    expect(picked.replaceAll("a", "").length).toBeGreaterThan(100);
+  });
+});
+
+describe("source_hash", () => {
+  test("sends a client to the same backend, whatever other backends do", () => {
+    const table = tableOf(ids.map((id) => new FakeBackend(id)));
+    const hashing = (up: number[]) => tiersWith(up).map((tier) => ({ ...tier, table }));
+    pool = new Pool(poolPlan({ backends, balance: "source_hash", tiers: hashing(ids) }), null, 0);
+    const clients = Array.from({ length: 60 }, (_, i) => Math.imul(i, 0x9e3779b1) >>> 0);
+    const choices = () => clients.map((hash) => pool.pick(context(null, hash))!.name);
+    const usual = choices();
+    expect(new Set(usual).size).toBe(3);
+    pool.update(state(2, [ids[0]!, ids[2]!], null, hashing([ids[0]!, ids[2]!])));
+    choices().forEach((name, i) => expect(name === usual[i] || usual[i] === "b").toBe(true));
+    pool.update(state(3, ids, null, hashing(ids)));
+    expect(choices()).toEqual(usual);
   });
 });
 
@@ -209,7 +269,7 @@ describe("the cap of a backend", () => {
   test("is never exceeded, and passes over to those who have places", () => {
     backends[0] = { ...backends[0]!, maxConnections: 2 };
     pool = new Pool(poolPlan({ backends }), null, 0);
-    const picked = Array.from({ length: 9 }, () => pool.pick(null)!);
+    const picked = Array.from({ length: 9 }, () => pool.pick(context())!);
     expect(claimed(openOf(backends[0]))).toBe(2);
     expect(picked.filter(({ name }) => name === "a")).toHaveLength(2);
     expect(claimed(openOf(backends[1]!)) + claimed(openOf(backends[2]!))).toBe(7);
@@ -228,13 +288,13 @@ describe("the cap of a backend", () => {
       }
       return claim(backend.open, 1);
     };
-    const one = pool.pick(null)!;
-    const two = pool.pick(null)!;
+    const one = pool.pick(context())!;
+    const two = pool.pick(context())!;
     one.giveBack();
     two.giveBack();
     one.claim = () => steal(one);
     two.claim = () => steal(two);
-    expect(pool.pick(null)).toBeNull();
+    expect(pool.pick(context())).toBeNull();
     expect(claimOf.map(claimed)).toEqual([1, 1]);
   });
 

@@ -1,0 +1,31 @@
+// least_latency: of two backends drawn at random, the one that connects faster, where each open connection counts as so much
+// more latency. Two are compared, and not all, so that a backend that was fast once is not flooded by every worker.
+import type { Balancer, Beginning, Candidate, Sources } from "./candidate.ts";
+import { TwoChoices } from "./two-choices.ts";
+
+/** Stands for a latency that is not known or has decayed: such a backend is tried soon, but not flooded. */
+const LATENCY_MIN_MS = 0.01;
+
+/** See BalancerMaker. */
+export function createLeastLatency<C extends Candidate>(candidates: readonly C[], { sources }: Beginning): Balancer<C> {
+  return new LeastLatency(candidates, sources);
+}
+
+class LeastLatency<C extends Candidate> extends TwoChoices<C> {
+  readonly #meanWeight: number;
+
+  constructor(candidates: readonly C[], sources: Sources) {
+    super(candidates, sources);
+    this.#meanWeight = candidates.reduce((sum, { weight }) => sum + weight, 0) / candidates.length;
+  }
+
+  // The draw is by weight already, so only the connections are put in relation to it.
+  protected prefers(b: C, a: C, nowMs: number): boolean {
+    return this.#costOf(b, nowMs) < this.#costOf(a, nowMs);
+  }
+
+  #costOf(candidate: C, nowMs: number): number {
+    const load = 1 + (candidate.openCount() * this.#meanWeight) / candidate.weight;
+    return Math.max(LATENCY_MIN_MS, candidate.latencyMs(nowMs)) * load;
+  }
+}

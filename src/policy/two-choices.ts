@@ -1,0 +1,74 @@
+// The power of two choices (Mitzenmacher, IEEE TPDS 12(10), 2001): two backends are drawn at random, by weight, and the
+// better one is picked. It needs no memory and no scan, and several workers that see the same state do not all run to one backend.
+import { isFree, NO_DEFICITS, type Balancer, type Candidate, type PickContext, type Sources } from "./candidate.ts";
+
+/** Draws for each of the two, before every candidate is looked at. */
+const DRAWS_MAX = 8;
+
+/** What algorithms that compare two candidates share; `prefers` is what they differ in. */
+export abstract class TwoChoices<C extends Candidate> implements Balancer<C> {
+  readonly #candidates: readonly C[];
+  readonly #sources: Sources;
+  /** Sums of the weights up to and with each candidate. */
+  readonly #sums: Float64Array;
+
+  constructor(candidates: readonly C[], sources: Sources) {
+    this.#candidates = candidates.filter(({ weight }) => weight > 0);
+    this.#sources = sources;
+    let sum = 0;
+    this.#sums = Float64Array.from(this.#candidates, ({ weight }) => (sum += weight));
+  }
+
+  /** Whether `b` is better than `a`, which was drawn first, for the next connection. */
+  protected abstract prefers(b: C, a: C, nowMs: number): boolean;
+
+  pick({ tried }: PickContext): C | null {
+    const a = this.#draw(tried, -1);
+    if (a < 0) return this.#best(tried);
+    const b = this.#draw(tried, a);
+    const first = this.#candidates[a] as C;
+    const second = this.#candidates[b];
+    return second !== undefined && this.prefers(second, first, this.#sources.nowMs()) ? second : first;
+  }
+
+  deficits(): ReadonlyMap<number, number> {
+    return NO_DEFICITS;
+  }
+
+  // The index of a free candidate, drawn by weight among those other than index `not`; -1 where chance finds none.
+  #draw(tried: readonly number[] | null, not: number): number {
+    const sums = this.#sums;
+    const excludedFrom = not < 0 ? Infinity : not === 0 ? 0 : (sums[not - 1] as number);
+    const excluded = not < 0 ? 0 : (sums[not] as number) - excludedFrom;
+    const total = sums.length === 0 ? 0 : (sums[sums.length - 1] as number) - excluded;
+    if (total <= 0) return -1;
+    for (let draw = 0; draw < DRAWS_MAX; draw++) {
+      const value = this.#sources.random() * total;
+      const index = indexOf(sums, value < excludedFrom ? value : value + excluded);
+      if (isFree(this.#candidates[index] as C, tried)) return index;
+    }
+    return -1;
+  }
+
+  // Nearly everything is full or tried, or has hardly any weight: look at each.
+  #best(tried: readonly number[] | null): C | null {
+    const nowMs = this.#sources.nowMs();
+    let best: C | null = null;
+    for (const candidate of this.#candidates) {
+      if (isFree(candidate, tried) && (best === null || this.prefers(candidate, best, nowMs))) best = candidate;
+    }
+    return best;
+  }
+}
+
+// The first index whose sum is above `value`, by halving.
+function indexOf(sums: Float64Array, value: number): number {
+  let low = 0;
+  let high = sums.length - 1;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((sums[middle] as number) > value) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}

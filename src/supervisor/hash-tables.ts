@@ -1,0 +1,42 @@
+// The Maglev tables of a pool that hashes, in shared memory. A table covers all backends of its tier, whether they are up or not, so
+// it is made anew only when names or weights change, and here, away from the event loops of the workers.
+import type { HashTable } from "../policy/candidate.ts";
+import { maglevFingerprint, maglevTable } from "../policy/maglev.ts";
+
+export interface HashMember {
+  readonly id: number;
+  readonly name: string;
+  /** Above 0. */
+  readonly weight: number;
+}
+
+export interface MadeTable {
+  readonly table: HashTable;
+  /** Equal on machines whose tables are equal. */
+  readonly fingerprint: number;
+}
+
+export class HashTables {
+  /** By the priority of the tier, with the members that each was made of. */
+  readonly #made = new Map<number, MadeTable & { readonly members: readonly HashMember[] }>();
+
+  /** The table of a tier: the one that is there, or a new one. */
+  of(priority: number, members: readonly HashMember[]): MadeTable {
+    const before = this.#made.get(priority);
+    if (before !== undefined && isSame(before.members, members)) return before;
+    const slots = maglevTable(members);
+    const shared = new Uint32Array(new SharedArrayBuffer(slots.byteLength));
+    shared.set(slots);
+    const table = { ids: members.map(({ id }) => id), slots: shared };
+    const made = { members, table, fingerprint: maglevFingerprint(members, slots) };
+    this.#made.set(priority, made);
+    return made;
+  }
+}
+
+function isSame(a: readonly HashMember[], b: readonly HashMember[]): boolean {
+  return (
+    a.length === b.length &&
+    a.every(({ id, name, weight }, i) => id === b[i]!.id && name === b[i]!.name && weight === b[i]!.weight)
+  );
+}

@@ -1,0 +1,156 @@
+// What workers are told of the records in the registry: plans of listeners and pools, and the state of a pool after a change.
+import { cidrTable } from "../core/cidr-set.ts";
+import { parseEndpoint } from "../core/address.ts";
+import type { ListenerTlsConfig, PoolTlsConfig } from "../config/schema.ts";
+import type { BackendPlan, ListenerPlan, PoolPlan, PoolState, PoolTier, TlsServerPlan } from "../messages.ts";
+import { maySelfConnect } from "../platform/own-addresses.ts";
+import type { TlsClientPlan } from "../platform/tls-client.ts";
+import { tiersOf } from "../policy/tiers.ts";
+import type { MadeTable } from "./hash-tables.ts";
+import type { BackendRecord, ListenerRecord, PoolRecord } from "./registry.ts";
+
+export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[]): ListenerPlan {
+  const { config } = record;
+  return {
+    id: record.id,
+    name: record.name,
+    pool: pools.find(({ name }) => name === config.pool)?.id ?? -1,
+    proxyProtocol: config.proxy_protocol,
+    trustedProxies: cidrTable(config.trusted_proxies),
+    tls: config.tls && serverTlsPlan(config.tls),
+    routes: config.routes.map(({ sni, alpn, clients, pool }) => ({
+      sni,
+      alpn,
+      clients: cidrTable(clients),
+      pool: pools.find(({ name }) => name === pool)?.id ?? -1,
+    })),
+    hashesSni: [config.pool, ...config.routes.map(({ pool }) => pool)].some((name) => hashesSni(pools, name)),
+    allow: cidrTable(config.allow),
+    deny: cidrTable(config.deny),
+    clientPrefix: config.client_prefix,
+    maxConnections: config.max_connections,
+    maxConnectionsPerClient: config.max_connections_per_client,
+    rateLimit: config.rate_limit,
+    overLimit: config.over_limit,
+    onAbort: config.on_abort,
+    bandwidth: { upload: config.bandwidth.upload, download: config.bandwidth.download },
+    timeoutsMs: {
+      handshake: config.timeouts.handshake,
+      idle: config.timeouts.idle,
+      halfClose: config.timeouts.half_close,
+      lifetime: config.timeouts.lifetime,
+    },
+    open: record.cells.open,
+    counters: record.cells.counters,
+    clients: record.clients,
+  };
+}
+
+function hashesSni(pools: readonly PoolRecord[], name: string | null): boolean {
+  const config = pools.find((pool) => pool.name === name)?.config;
+  return config?.balance === "source_hash" && config.hash_key === "sni";
+}
+
+function serverTlsPlan(tls: ListenerTlsConfig): TlsServerPlan {
+  return {
+    certificates: tls.certificates.map(({ cert_pem, key_pem, names }) => ({ cert: cert_pem, key: key_pem, names })),
+    unknownSni: tls.unknown_sni,
+    minVersion: tls.min_version,
+    ciphers: tls.ciphers,
+    alpn: tls.alpn,
+    clientAuth: tls.client_auth,
+    clientCa: tls.client_ca_pem,
+    clientCrl: tls.client_crl_pem,
+  };
+}
+
+/** TLS towards the backends of a pool, for the workers and the health checks. */
+export function clientTlsPlan(tls: PoolTlsConfig): TlsClientPlan {
+  return {
+    verify: tls.verify,
+    ca: tls.ca_pem,
+    serverName: tls.server_name,
+    alpn: tls.alpn,
+    minVersion: tls.min_version,
+    cert: tls.cert_pem,
+    key: tls.key_pem,
+  };
+}
+
+export function poolPlan(record: PoolRecord): PoolPlan {
+  const { config } = record;
+  return {
+    id: record.id,
+    name: record.name,
+    balance: config.balance,
+    hashKey: config.hash_key,
+    connectTimeoutMs: config.connect_timeout,
+    retries: config.retries,
+    sourceAddress: config.source_address,
+    onDown: config.on_down,
+    keepaliveMs: config.keepalive,
+    sendProxy: config.send_proxy,
+    tls: config.tls && clientTlsPlan(config.tls),
+    backends: record.backends.map(backendPlan),
+    memory: record.memory,
+    tiers: poolTiers(record),
+    version: record.version,
+  };
+}
+
+/** The whole state of a pool for the workers after a change of health. */
+export function poolState(record: PoolRecord): PoolState {
+  const down = record.backends.filter(({ up }) => !up).map(({ id }) => id);
+  return {
+    kind: "pool",
+    pool: record.id,
+    version: record.version,
+    tiers: poolTiers(record),
+    down,
+    backends: null,
+    memory: record.memory,
+  };
+}
+
+/** The same after its names were looked up; `removed` are the ids of the backends that are gone. */
+export function readdressedState(record: PoolRecord, removed: readonly number[]): PoolState {
+  const state = poolState(record);
+  return { ...state, down: [...state.down, ...removed], backends: record.backends.map(backendPlan) };
+}
+
+function backendPlan(record: BackendRecord): BackendPlan {
+  const { id, name, address, config, cells } = record;
+  return {
+    id,
+    name,
+    address,
+    host: hostOf(record),
+    maxConnections: config.max_connections,
+    maySelfConnect: maySelfConnect(parseEndpoint(address)),
+    openAt: cells.openAt,
+    countersAt: cells.countersAt,
+  };
+}
+
+/** The host name that the config gives for a backend, "" where it gives an IP address or a socket. */
+export function hostOf({ config: { endpoint } }: BackendRecord): string {
+  return endpoint.kind === "name" ? endpoint.host : "";
+}
+
+// All that is known of the backends comes together here.
+function poolTiers(pool: PoolRecord): PoolTier[] {
+  const inputs = pool.backends.map(({ id, up, config: { weight, backup } }) => ({ id, up, weight, backup }));
+  return tiersOf(inputs).map(({ priority, entries }) => ({
+    entries,
+    table: hashTable(pool, priority)?.table ?? null,
+  }));
+}
+
+/** The Maglev table over the primaries (priority 0) or the backups (1) of a pool; null where it does not hash. */
+export function hashTable({ config, backends, hashTables }: PoolRecord, priority: number): MadeTable | null {
+  if (config.balance !== "source_hash") return null;
+  const members = backends
+    .filter(({ config: { weight, backup } }) => weight > 0 && Number(backup) === priority)
+    .map(({ id, name, config: { weight } }) => ({ id, name, weight }));
+  return hashTables.of(priority, members);
+}
