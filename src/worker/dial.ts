@@ -9,7 +9,6 @@ import { faultOf } from "../platform/tls-client.ts";
 import { BACKEND } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_FLOAT, ROW_WORDS } from "../shared/ledger.ts";
 import { Ciphertext } from "./ciphertext.ts";
-import { LATE_MS } from "./clock.ts";
 import type { Connection } from "./connection.ts";
 import { giveBackBackend } from "./ending.ts";
 import type { AttemptOutcome, Backend, Pool } from "./pool.ts";
@@ -46,7 +45,9 @@ function dialBackend(connection: Connection, backend: Backend, pool: Pool): void
     attemptFailed(connection, error);
     return;
   }
-  connection.plane.wheel.schedule(connection, connection.plane.wheel.now + LATE_MS + pool.plan.connectTimeoutMs);
+  // The wheel's clock is behind by more than a tick while the thread waits for a processor; the deadline must not be.
+  const { wheel } = connection.plane;
+  wheel.schedule(connection, Math.max(wheel.now, connection.dialStartedMs) + pool.plan.connectTimeoutMs);
 }
 
 /** The attempt has failed for this reason (an errno's name, or TLS_FAILED and what was wrong): another backend if there is one, else the end. */

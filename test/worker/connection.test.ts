@@ -311,6 +311,15 @@ describe("dialing", () => {
     },
   );
 
+  test("has its whole time where the thread has waited for a processor and the clock is behind", () => {
+    const stage = new Stage({ pool: { connectTimeoutMs: 2 * TICK_MS } });
+    Bun.sleepSync(6 * TICK_MS);
+    stage.dial();
+    stage.plane.wheel.advance(performance.now());
+    expect(stage.connection.phase).toBe("dialing");
+    expect(stage.ended).toEqual([]);
+  });
+
   test("takes its time, never less, and then says connect_timeout", () => {
     const stage = new Stage({ pool: { connectTimeoutMs: 1000 } });
     stage.dial();
