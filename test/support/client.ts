@@ -12,12 +12,16 @@ export interface ConnectOptions {
   host?: string;
   /** Local address, such as another one of 127.0.0.0/8. */
   from?: string;
+  /** Local port, with `from`; any free one if left out. */
+  fromPort?: number;
 }
 
 export class Client {
   #socket: Socket<Client> | null = null;
   port = 0;
   host = "";
+  /** The port that it has connected to. */
+  readonly to: number;
   #text = "";
   #end: ClientEnd | null = null;
   /** The FIN or RST of the peer; a FIN leaves this side open. */
@@ -26,7 +30,8 @@ export class Client {
   #wake = Promise.withResolvers<void>();
 
   /** Use `connect`. */
-  constructor() {
+  constructor(to: number) {
+    this.to = to;
     const { promise, resolve } = Promise.withResolvers<ClientEnd>();
     this.ended = promise;
     this.#ended = resolve;
@@ -124,12 +129,15 @@ export class Client {
  * Resolves when the TCP connection stands; rejects with the errno's name when none comes about. A reset that follows at once
  * is a reset, as `ended` says.
  */
-export async function connect(port: number, { host = "127.0.0.1", from }: ConnectOptions = {}): Promise<Client> {
+export async function connect(
+  port: number,
+  { host = "127.0.0.1", from, fromPort = 0 }: ConnectOptions = {},
+): Promise<Client> {
   const { promise, resolve, reject } = Promise.withResolvers<Client>();
   // Bun.connect by itself says ECONNREFUSED whatever has happened; an adopted descriptor knows the errno.
-  const fd = beginConnect(addressOf(host, port), from === undefined ? null : addressOf(from, 0));
+  const fd = beginConnect(addressOf(host, port), from === undefined ? null : addressOf(from, fromPort));
   if (fd < 0) throw new Error(errnoName(-fd));
-  const client = new Client();
+  const client = new Client(port);
   const stands = (): void => resolve(client);
   adoptConnecting(fd, client, {
     binaryType: "uint8array",

@@ -124,6 +124,8 @@ export class Lb {
   readonly #access: AccessEntry[] = [];
   readonly #log: LogEntry[] = [];
   readonly #listeners = new Set<() => void>();
+  /** The listeners of every config so far, by their ports. */
+  readonly #ports = new Map<number, string>();
   #exit: { code: number | null; signal: NodeJS.Signals | null } | null = null;
   /** The process is gone and all its output was read. */
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
@@ -194,9 +196,17 @@ export class Lb {
     return this.#access.find(predicate)!;
   }
 
-  /** The line of one client's connection; where only the address is known that it came `from`, the first one from there. */
-  lineOf(client: { address: string } | { from: string }): Promise<AccessEntry> {
-    if ("address" in client) return this.waitLine((line) => line.client === client.address);
+  /**
+   * The line of one client's connection; where only the address is known that it came `from`, the first one from there. The
+   * kernel gives a client the port of another that has connected to another listener, even while that one is open, so the
+   * port that it has connected to tells them apart.
+   */
+  lineOf(client: { address: string; to?: number } | { from: string }): Promise<AccessEntry> {
+    if ("address" in client) {
+      const { address, to = 0 } = client;
+      const listener = this.#ports.get(to);
+      return this.waitLine((line) => line.client === address && (listener === undefined || line.listener === listener));
+    }
     return this.waitLine((line) => line.client.startsWith(`${client.from}:`));
   }
 
@@ -294,7 +304,25 @@ export class Lb {
 
   /** Writes the config in place, and does not wait for what comes of it. */
   async write(toml: string): Promise<void> {
-    await writeFile(this.file, this.configText(toml));
+    const text = this.configText(toml);
+    this.#noteListeners(text);
+    await writeFile(this.file, text);
+  }
+
+  #noteListeners(toml: string): void {
+    let config;
+    try {
+      config = Bun.TOML.parse(toml) as { listeners?: { [name: string]: { bind?: unknown } } };
+    } catch {
+      // A test may want a config that cannot be read.
+      return;
+    }
+    for (const [name, { bind }] of Object.entries(config.listeners ?? {})) {
+      for (const address of [bind].flat()) {
+        const port = /:(\d+)$/.exec(String(address))?.[1];
+        if (port !== undefined) this.#ports.set(Number(port), name);
+      }
+    }
   }
 
   /** The text that the process gets to see: with [admin] and [log] where they are missing. */

@@ -141,7 +141,7 @@ export class Python {
         ...rest,
       },
     );
-    return new PythonPeer(this, answer.connection, answer);
+    return new PythonPeer(this, answer.connection, { ...answer, to: port });
   }
 
   async serve(options: ServeOptions = {}): Promise<PythonServer> {
@@ -162,6 +162,8 @@ export class PythonPeer {
   readonly #connection: number;
   /** "127.0.0.1:1234", its own. */
   readonly address: string;
+  /** Of a client: the port that it has connected to. */
+  readonly to: number;
   /** Why there was no connection, or no handshake. */
   readonly error: string | null;
   readonly tls: TlsKnown | null;
@@ -170,11 +172,12 @@ export class PythonPeer {
   constructor(
     python: Python,
     connection: number,
-    known: { address?: string; error?: string | null; tls?: TlsKnown | null; header?: PythonHeader },
+    known: { address?: string; to?: number; error?: string | null; tls?: TlsKnown | null; header?: PythonHeader },
   ) {
     this.#python = python;
     this.#connection = connection;
     this.address = known.address ?? "";
+    this.to = known.to ?? 0;
     this.error = known.error ?? null;
     this.tls = known.tls ?? null;
     this.header = known.header ?? null;
