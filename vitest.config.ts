@@ -20,6 +20,7 @@ const ALONE = [
   "reload",
   "short-connections",
   "shutdown",
+  "soak",
   "workers",
 ].map((name) => `test/e2e/${name}.test.ts`);
 
