@@ -158,10 +158,10 @@ export function duplicate(fd: number): number | SocketError {
 }
 
 /**
- * Puts an unconnected socket in the place of a listening one under the same descriptor. Whoever goes on accepting there
- * gets EINVAL; the listening socket and its queue live on under its other descriptors.
+ * Replaces a listening socket by an unconnected one under the same descriptor. A thread that still accepts on the descriptor
+ * gets EINVAL. The listening socket and its queue stay open through their other descriptors.
  */
-export function unplugListening(fd: number): void {
+export function replaceListeningFd(fd: number): void {
   const c = libc();
   const unconnected = c.socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (unconnected < 0) return;
@@ -194,7 +194,7 @@ export function setKeepalive(fd: number, idleMs: number): void {
   setInt(fd, SOL_TCP, TCP_KEEPCNT, 3);
 }
 
-/** Whatever closes this descriptor, the peer sees a reset and not an end (socket(7), SO_LINGER of zero). */
+/** When this descriptor is closed, by whomever, the peer sees RST and not FIN (socket(7), SO_LINGER of zero). */
 export function resetOnClose(fd: number): void {
   libc().setsockopt(fd, SOL_SOCKET, SO_LINGER, new Int32Array([1, 0]), 8);
 }
@@ -273,11 +273,12 @@ export function setAffinity(fd: number, by: "connection" | "client", workers: nu
 }
 
 /**
- * A listening TCP socket takes no new connection from now on, yet goes on with handshakes already begun, so that its queue
- * can be emptied before it is closed: segments with SYN and without ACK are dropped. To close a socket with connections in
- * its queue resets them. A client that comes meanwhile tries its SYN again a second later and is then refused.
+ * Makes a listening TCP socket drop new connections while handshakes that have begun are completed, so that its accept queue can
+ * be emptied before it is closed: closing a socket resets the connections in its queue. A socket filter drops segments with
+ * SYN and without ACK. A client that connects meanwhile sends its SYN again a second later and is then refused. The filter
+ * belongs to the socket, not to the descriptor: whoever else holds the socket is cut off too.
  */
-export function refuseNewcomers(fd: number): void {
+export function dropNewConnections(fd: number): void {
   // The kernel runs a socket filter over the TCP header (tcp_filter in net/ipv4/tcp_ipv4.c): byte 13 holds the flags.
   attach(fd, SO_ATTACH_FILTER, [
     [LD_B_ABS, 13],
@@ -288,7 +289,7 @@ export function refuseNewcomers(fd: number): void {
   ]);
 }
 
-// ---------------------------------------------------------------------- the way of a connection
+// ---------------------------------------------------------------------- connected sockets
 
 const name = new Uint8Array(28);
 const nameView = new DataView(name.buffer);
@@ -331,10 +332,10 @@ const tcpInfo = new BigUint64Array(32);
 const tcpInfoLength = new Uint32Array(1);
 
 /**
- * Whether a TCP peer has sent its FIN and not a byte before it, whoever has read what came. False also where the kernel cannot
- * say: on a unix socket, or before Linux 4.1. By tcpi_bytes_received (linux/tcp.h), in which the FIN counts as one.
+ * Whether a TCP peer has sent its FIN and no byte before it, even if the bytes were read already. False also where the kernel
+ * cannot tell: on a unix socket, or before Linux 4.1. Reads tcpi_bytes_received (linux/tcp.h), in which the FIN counts as one.
  */
-export function endedUnheard(fd: number): boolean {
+export function hasOnlySentFin(fd: number): boolean {
   const c = openLibc();
   if (c === null) return false;
   tcpInfoLength[0] = tcpInfo.byteLength;
@@ -396,16 +397,16 @@ function abandoned(c: Libc, fd: number): number {
 
 const oneByte = new Uint8Array(1);
 
-/** What comes next of a peer: bytes or nothing yet, its FIN, or its reset. */
+/** What peekNext found: data or nothing yet, a FIN, or a reset. */
 export const NO_END = 0;
 export const FIN_NEXT = 1;
 export const RESET_NEXT = 2;
 
 /**
- * What is to be read next from a connected socket. RESET_NEXT is told once: whoever reads after that finds a socket without an
- * error, as at a FIN (sock_error in net/core/sock.h takes the error away). Hot path.
+ * Peeks at what a read of a connected socket would return next. RESET_NEXT is returned once: a later read finds no error and
+ * looks like a FIN (sock_error in net/core/sock.h clears the error). Hot path.
  */
-export function nextOf(fd: number): typeof NO_END | typeof FIN_NEXT | typeof RESET_NEXT {
+export function peekNext(fd: number): typeof NO_END | typeof FIN_NEXT | typeof RESET_NEXT {
   const c = libc();
   const bytes = Number(c.recv(fd, oneByte, 1, MSG_PEEK | MSG_DONTWAIT));
   if (bytes > 0) return NO_END;
@@ -414,8 +415,8 @@ export function nextOf(fd: number): typeof NO_END | typeof FIN_NEXT | typeof RES
 }
 
 /**
- * Holds back what is written to a TCP socket until it fills a segment (tcp(7), TCP_CORK), or lets it go. A shutdown sends what
- * is held back and the FIN in one. Nothing happens on a unix socket. Hot path.
+ * Sets or clears TCP_CORK (tcp(7)): while it is set, the kernel sends full segments only. A shutdown sends the rest and the FIN
+ * in one segment. No effect on a unix socket. Hot path.
  */
 export function cork(fd: number, held: boolean): void {
   setInt(fd, SOL_TCP, TCP_CORK, held ? 1 : 0);

@@ -5,7 +5,7 @@ import type { FromWorker, Plan, PoolState, ToWorker } from "../messages.ts";
 import { LISTENING_MAX } from "../messages.ts";
 import { clientText, type AccessLine } from "../observe/access-line.ts";
 import { monotonicMs } from "../platform/clock.ts";
-import { hasDescriptors, resetOnClose, unplugListening } from "../platform/sockets.ts";
+import { hasDescriptors, resetOnClose, replaceListeningFd } from "../platform/sockets.ts";
 import { giveBack } from "../shared/cells.ts";
 import { ClientTable } from "../shared/clients.ts";
 import { BACKEND, LISTENER, WORKER } from "../shared/counters.ts";
@@ -52,7 +52,7 @@ export interface FleetOptions {
 type Answer = { ok: true } | { ok: false; reason: string };
 
 /** One worker thread after another in the same place: same index, same rows of counters. */
-export class WorkerSeat {
+export class WorkerSlot {
   /** Its number in logs and metrics, and of its rows of counters. */
   readonly index: number;
   /** Its place among the workers that accept. */
@@ -197,7 +197,7 @@ export class WorkerSeat {
   #terminate(worker: Worker): void {
     // Bun's loop goes on accepting until the thread is gone, with nobody there to serve what it takes from the queue.
     for (const fd of this.#listening) {
-      if (fd > 0) unplugListening(fd);
+      if (fd > 0) replaceListeningFd(fd);
     }
     this.#listening.fill(0);
     for (const row of this.#ledger.rowsInUse()) {
@@ -391,9 +391,9 @@ export class WorkerSeat {
 /** All the workers. */
 export class Fleet {
   readonly #options: FleetOptions;
-  seats: WorkerSeat[] = [];
-  /** Seats that serve no socket any more, while their connections last. */
-  retiring: WorkerSeat[] = [];
+  slots: WorkerSlot[] = [];
+  /** Slots that serve no socket any more, while their connections last. */
+  retiring: WorkerSlot[] = [];
 
   constructor(options: FleetOptions) {
     this.#options = options;
@@ -401,59 +401,59 @@ export class Fleet {
 
   /** Starts further workers up to `count`. The error of the first that cannot serve, or null. */
   async growTo(count: number): Promise<string | null> {
-    const missing = count - this.seats.length;
+    const missing = count - this.slots.length;
     if (missing > 0) {
-      const each = THREAD_START + PER_WORKER + this.#options.planFor(this.seats.length).sockets.length;
+      const each = THREAD_START + PER_WORKER + this.#options.planFor(this.slots.length).sockets.length;
       if (!hasDescriptors(missing * each)) {
         return `${missing} more workers need ${missing * each} descriptors: ${NO_DESCRIPTORS}`;
       }
     }
-    const fresh: WorkerSeat[] = [];
-    while (this.seats.length < count) {
-      const seat = new WorkerSeat(this.#freeIndex(), this.seats.length, this.#options);
-      this.seats.push(seat);
-      fresh.push(seat);
+    const fresh: WorkerSlot[] = [];
+    while (this.slots.length < count) {
+      const slot = new WorkerSlot(this.#freeIndex(), this.slots.length, this.#options);
+      this.slots.push(slot);
+      fresh.push(slot);
     }
     for (const { index } of fresh) this.#options.registry.makeRoom(index + 1);
-    const answers = await Promise.all(fresh.map((seat) => seat.start()));
+    const answers = await Promise.all(fresh.map((slot) => slot.start()));
     return firstRefusal(answers);
   }
 
   /** Every worker takes the plan in force; the reason of the first that does not, or null. */
   async applyAll(): Promise<string | null> {
-    const answers = await Promise.all(this.seats.map((seat) => seat.apply(this.#options.planFor(seat.position))));
+    const answers = await Promise.all(this.slots.map((slot) => slot.apply(this.#options.planFor(slot.position))));
     return firstRefusal(answers);
   }
 
   /** Retires the workers from `count` on. The others must serve their sockets already. */
   shrinkTo(count: number): void {
-    for (const seat of this.seats.splice(count)) {
-      this.retiring.push(seat);
-      void seat.stop(Infinity, Infinity).then(() => {
-        this.retiring = this.retiring.filter((other) => other !== seat);
+    for (const slot of this.slots.splice(count)) {
+      this.retiring.push(slot);
+      void slot.stop(Infinity, Infinity).then(() => {
+        this.retiring = this.retiring.filter((other) => other !== slot);
       });
     }
   }
 
   /** Tells all workers the whole new state of one pool. */
   tell(state: PoolState): void {
-    for (const seat of [...this.seats, ...this.retiring]) seat.tell(state);
+    for (const slot of [...this.slots, ...this.retiring]) slot.tell(state);
   }
 
   /** A worker that has stayed behind the plan and the pools in force is given the plan again. Call it every second or so. */
   compare(generation: number): void {
     const { poolVersions } = this.#options.registry;
-    for (const seat of this.seats) seat.compare(generation, poolVersions);
+    for (const slot of this.slots) slot.compare(generation, poolVersions);
   }
 
   /** All workers end; resolves when the last is gone. */
   async stopAll(spreadFromMs: number, deadlineMs: number): Promise<void> {
-    await Promise.all([...this.seats, ...this.retiring].map((seat) => seat.stop(spreadFromMs, deadlineMs)));
+    await Promise.all([...this.slots, ...this.retiring].map((slot) => slot.stop(spreadFromMs, deadlineMs)));
   }
 
   // A retired worker that is still busy keeps its index: two writers of one row would lose counts.
   #freeIndex(): number {
-    const taken = new Set([...this.seats, ...this.retiring].map((seat) => seat.index));
+    const taken = new Set([...this.slots, ...this.retiring].map((slot) => slot.index));
     let index = 0;
     while (taken.has(index)) index++;
     return index;

@@ -8,7 +8,7 @@ import { Output } from "./output.ts";
 export type Level = Config["log"]["level"];
 export type Fields = Record<string, string | number | boolean>;
 
-const GRAVITY: Record<Level, number> = { debug: 0, info: 1, warn: 2, error: 3 };
+const SEVERITY: Record<Level, number> = { debug: 0, info: 1, warn: 2, error: 3 };
 
 /** Bytes of the process log that may wait to be written. */
 const LOG_BYTES_MAX = 1024 * 1024;
@@ -60,7 +60,7 @@ export class Log {
   }
 
   #write(level: Level, event: string, fields: Fields): void {
-    if (GRAVITY[level] < GRAVITY[this.#level]) return;
+    if (SEVERITY[level] < SEVERITY[this.#level]) return;
     const time = new Date().toISOString();
     const line = this.#format === "json" ? asJson(time, level, event, fields) : asText(time, level, event, fields);
     const bytes = Buffer.from(`${line}\n`);

@@ -8,7 +8,7 @@ import type { Config } from "../config/schema.ts";
 import type { Admin } from "./admin.ts";
 import { tooFewFiles } from "./budget.ts";
 import type { Fleet } from "./fleet.ts";
-import { needsOf, workerCount, type InForce } from "./in-force.ts";
+import { needsOf, workerCount, type ActiveConfig } from "./active-config.ts";
 import type { AccessSink, Log } from "./log.ts";
 import type { Resolver } from "./resolve.ts";
 import type { ListeningSockets } from "./sockets.ts";
@@ -27,7 +27,7 @@ function stampOf(path: string): string {
 
 export interface ReloadOptions {
   file: string;
-  inForce: InForce;
+  active: ActiveConfig;
   sockets: ListeningSockets;
   resolver: Resolver;
   fleet: Fleet;
@@ -87,7 +87,7 @@ export class Reloads {
 
   // Watches the files, or does so no more, as the config in force has it.
   #watchAsAsked(): void {
-    if (!this.#options.inForce.config.watch) {
+    if (!this.#options.active.config.watch) {
       this.#watch?.stop();
       this.#watch = null;
       return;
@@ -95,7 +95,7 @@ export class Reloads {
     this.#watch ??= watchFiles(
       () => this.#files,
       () => void this.reload(FILE_CHANGED),
-      { inForce: (path) => this.#contents.get(path) },
+      { loadedContent: (path) => this.#contents.get(path) },
     );
   }
 
@@ -106,7 +106,7 @@ export class Reloads {
   }
 
   async #reload(cause: string): Promise<Reloaded> {
-    const { isRunning, inForce, log } = this.#options;
+    const { isRunning, active, log } = this.#options;
     if (!isRunning()) return { ok: false, message: "the process is not running yet, or is stopping" };
     const error = await this.#tryReload(cause);
     this.#watch?.refresh();
@@ -115,7 +115,7 @@ export class Reloads {
     this.lastError = error;
     if (error === null) {
       this.success++;
-      return { ok: true, message: `generation ${inForce.generation} is in force` };
+      return { ok: true, message: `generation ${active.generation} is in force` };
     }
     this.failure++;
     log.error("reload failed, the old config stays in force", { cause, reason: error });
@@ -123,7 +123,7 @@ export class Reloads {
   }
 
   async #tryReload(cause: string): Promise<string | null> {
-    const { file, inForce, sockets, resolver, log } = this.#options;
+    const { file, active, sockets, resolver, log } = this.#options;
     // The watch has seen to it already.
     const unfinished = cause === FILE_CHANGED ? null : await this.#awaitWriters();
     if (unfinished !== null) return unfinished;
@@ -132,7 +132,7 @@ export class Reloads {
     // What the new file names is watched too, even when it is bad: the cure may be in any of its files.
     this.#files = [...new Set([...loaded.files, ...(loaded.ok ? [] : this.#files)])];
     if (!loaded.ok) return loaded.problems.map(formatProblem).join("\n");
-    const old = inForce.config;
+    const old = active.config;
     const config = loaded.config;
     const tooFew = tooFewFiles(needsOf(config));
     if (tooFew !== null) return tooFew;
@@ -147,11 +147,11 @@ export class Reloads {
     const refused = await this.#takeOver(config);
     if (refused !== null) {
       sockets.undo(bound);
-      if (admin !== null && admin !== inForce.admin) admin.stop();
+      if (admin !== null && admin !== active.admin) admin.stop();
       return refused;
     }
-    if (admin !== inForce.admin) inForce.admin?.stop();
-    inForce.admin = admin;
+    if (admin !== active.admin) active.admin?.stop();
+    active.admin = admin;
     admin?.setToken(config.admin.token);
     log.configure(config.log);
     this.#watchAsAsked();
@@ -183,45 +183,45 @@ export class Reloads {
   // Every worker gets the new generation, or all get the old one again. Sockets that are gone and workers that are too
   // many go last: until then somebody serves every socket.
   async #takeOver(config: Config): Promise<string | null> {
-    const { inForce, sockets, fleet, access, onTaken } = this.#options;
-    const old = inForce.config;
+    const { active, sockets, fleet, access, onTaken } = this.#options;
+    const old = active.config;
     const trouble = access.configure(config.log.access);
     if (trouble !== null) return trouble;
-    const takeBack = inForce.put(config);
+    const takeBack = active.put(config);
     const count = workerCount(config);
-    const oldCount = fleet.seats.length;
+    const oldCount = fleet.slots.length;
     const refused = (await fleet.applyAll()) ?? (await fleet.growTo(count));
     if (refused !== null) {
       takeBack();
       access.configure(old.log.access);
       await fleet.applyAll();
       fleet.shrinkTo(oldCount);
-      inForce.settle();
+      active.settle();
       return refused;
     }
     fleet.shrinkTo(count);
     sockets.settle(config, count);
-    inForce.loadedAtMs = Date.now();
-    inForce.settle();
+    active.loadedAtMs = Date.now();
+    active.settle();
     onTaken();
     return null;
   }
 
   #nextAdmin(old: Config, config: Config): Admin | { error: string } | null {
-    const { inForce, startAdmin } = this.#options;
+    const { active, startAdmin } = this.#options;
     const same = JSON.stringify(old.admin) === JSON.stringify(config.admin);
-    if (same) return inForce.admin;
+    if (same) return active.admin;
     if (!config.admin.enabled) return null;
     // The same address with another token: that one changes when the reload is decided.
     const isThere = JSON.stringify(old.admin.bind) === JSON.stringify(config.admin.bind);
-    if (inForce.admin !== null && isThere) return inForce.admin;
+    if (active.admin !== null && isThere) return active.admin;
     return startAdmin(config);
   }
 
   #sayReloaded(cause: string, old: Config, config: Config): void {
-    const { inForce, log } = this.#options;
+    const { active, log } = this.#options;
     const changes = summarize(old, config);
-    log.info("reloaded", { cause, generation: inForce.generation, changes: changes.length });
+    log.info("reloaded", { cause, generation: active.generation, changes: changes.length });
     for (const change of changes) log.info("changed", { what: change });
   }
 }

@@ -11,7 +11,7 @@ import {
   closeDescriptor,
   listenOn,
   ownSockets,
-  refuseNewcomers,
+  dropNewConnections,
   setBacklog,
   setKeepalive,
   setAffinity,
@@ -176,7 +176,7 @@ export class ListeningSockets {
     removeFile(group.endpoint);
     for (const fd of group.fds) {
       this.#retired.add(inodeOf(fd));
-      if (!isUnix(group.endpoint)) refuseNewcomers(fd);
+      if (!isUnix(group.endpoint)) dropNewConnections(fd);
       closeDescriptor(fd);
     }
   }

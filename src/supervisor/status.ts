@@ -22,7 +22,7 @@ import {
   TLS_FAILURES,
   WORKER,
 } from "../shared/counters.ts";
-import type { Fleet, WorkerSeat } from "./fleet.ts";
+import type { Fleet, WorkerSlot } from "./fleet.ts";
 import type { HealthChecks } from "./health.ts";
 import { listenerReadiness, processNotReady, type Phase, type Unresolved } from "./readiness.ts";
 import { hashTable } from "./plans.ts";
@@ -48,7 +48,7 @@ export interface StatusSources {
 
 export function takeSnapshot(sources: StatusSources): Snapshot {
   const { registry, fleet, health, unresolved, reloads } = sources;
-  const notReady = processNotReady(sources.phase, fleet.seats);
+  const notReady = processNotReady(sources.phase, fleet.slots);
   return {
     version: sources.version,
     pid: process.pid,
@@ -67,13 +67,13 @@ export function takeSnapshot(sources: StatusSources): Snapshot {
     connections: { open: sources.open, max: sources.maxConnections, open_files_limit: openFilesLimit() },
     process: processFigures(),
     access_log_lines_lost: sources.logLinesLost,
-    workers: [...fleet.seats, ...fleet.retiring].map(workerStatus),
+    workers: [...fleet.slots, ...fleet.retiring].map(workerStatus),
     listeners: registry.listeners.map((listener) => listenerStatus(listener, registry.pools, unresolved)),
     pools: registry.pools.map((pool) => poolStatus(pool, health, unresolved(pool.config))),
   };
 }
 
-function workerStatus({ index, state, restarts, counters }: WorkerSeat): WorkerStatus {
+function workerStatus({ index, state, restarts, counters }: WorkerSlot): WorkerStatus {
   const accepted = counters[WORKER.accepted]!;
   const tickDueMs = state === "running" ? counters[WORKER.tickDueMs]! : 0;
   return {

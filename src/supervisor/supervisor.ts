@@ -12,7 +12,7 @@ import { startAdmin, type Admin } from "./admin.ts";
 import { ledgerRows, shares, tooFewFiles } from "./budget.ts";
 import { Fleet } from "./fleet.ts";
 import { HealthChecks } from "./health.ts";
-import { InForce, needsOf, workerCount } from "./in-force.ts";
+import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
 import { AccessSink, Log } from "./log.ts";
 import type { Phase } from "./readiness.ts";
 import { poolState, readdressedState } from "./plans.ts";
@@ -77,7 +77,7 @@ export class Supervisor {
   readonly #health: HealthChecks;
   readonly #fleet: Fleet;
   readonly #open: Int32Array<SharedArrayBuffer>;
-  readonly #inForce: InForce;
+  readonly #active: ActiveConfig;
   readonly #reloads: Reloads;
   #housekeeping: ReturnType<typeof setInterval> | null = null;
   readonly #startedAtMs = Date.now();
@@ -103,7 +103,7 @@ export class Supervisor {
     });
     this.#open = this.#registry.arena.int32(1);
     const [registry, sockets, access] = [this.#registry, this.#sockets, this.#access];
-    this.#inForce = new InForce(config, { registry, sockets, addresses: this.#resolver.addresses, log });
+    this.#active = new ActiveConfig(config, { registry, sockets, addresses: this.#resolver.addresses, log });
     this.#fleet = new Fleet({
       spawn: options.spawn,
       registry,
@@ -111,17 +111,17 @@ export class Supervisor {
       open: this.#open,
       ids: this.#registry.arena.int32(1),
       ledgerRows: ledgerRows(),
-      planFor: (position) => this.#inForce.planFor(position),
+      planFor: (position) => this.#active.planFor(position),
       onAccess: (text, lines, pending) => access.write(text, lines, (characters) => add(pending, -characters)),
       onLost: (line) => {
-        const config = this.#inForce.config.log;
+        const config = this.#active.config.log;
         if (config.access !== "off") access.write(`${formatAccess(config.format, line)}\n`, 1, () => undefined);
       },
       onOverBudget: () => this.#sayOverBudget(),
     });
     this.#reloads = new Reloads(loaded, {
       file: options.file,
-      inForce: this.#inForce,
+      active: this.#active,
       sockets,
       resolver: this.#resolver,
       fleet: this.#fleet,
@@ -142,7 +142,7 @@ export class Supervisor {
     const error = await this.#bringUp();
     if (error !== null) {
       this.#sockets.closeAll();
-      this.#inForce.admin?.stop();
+      this.#active.admin?.stop();
       this.#health.stop();
       return error;
     }
@@ -154,7 +154,7 @@ export class Supervisor {
   }
 
   async #bringUp(): Promise<string | null> {
-    const { config } = this.#inForce;
+    const { config } = this.#active;
     const count = workerCount(config);
     const tooFew = tooFewFiles(needsOf(config));
     if (tooFew !== null) return tooFew;
@@ -165,12 +165,12 @@ export class Supervisor {
     if (config.admin.enabled) {
       const admin = this.#startAdmin(config);
       if ("error" in admin) return admin.error;
-      this.#inForce.admin = admin;
+      this.#active.admin = admin;
     }
     await this.#resolver.learn(config.pools);
-    this.#inForce.put(config);
-    this.#inForce.settle();
-    this.#inForce.loadedAtMs = Date.now();
+    this.#active.put(config);
+    this.#active.settle();
+    this.#active.loadedAtMs = Date.now();
     this.#sockets.settle(config, count);
     const refused = await this.#fleet.growTo(count);
     if (refused !== null) return refused;
@@ -184,7 +184,7 @@ export class Supervisor {
       token: config.admin.token,
       snapshot: () => this.snapshot(),
       reload: () => this.#reloads.reload("admin"),
-      restartWorker: (index) => this.#fleet.seats.find((seat) => seat.index === index)?.restart() ?? false,
+      restartWorker: (index) => this.#fleet.slots.find((slot) => slot.index === index)?.restart() ?? false,
       failed: (error) => this.#log.error("admin endpoint failed", { reason: String(error) }),
     });
   }
@@ -193,7 +193,7 @@ export class Supervisor {
 
   #follow(): void {
     this.#health.follow(this.#registry.pools);
-    this.#resolver.follow(this.#inForce.config.pools, (pool) => this.#namesAnswered(pool));
+    this.#resolver.follow(this.#active.config.pools, (pool) => this.#namesAnswered(pool));
   }
 
   // Every worker goes by a new config.
@@ -240,22 +240,22 @@ export class Supervisor {
     if (this.#overBudget) return;
     this.#overBudget = true;
     this.#log.warn("at max_connections, new connections are refused", {
-      max_connections: this.#inForce.maxConnections,
+      max_connections: this.#active.maxConnections,
     });
   }
 
   #keepHouse(): void {
     this.#registry.sweep();
     this.#sayExpiring();
-    this.#fleet.compare(this.#inForce.generation);
-    if (!this.#overBudget || claimed(this.#open) >= this.#inForce.maxConnections * RECOVERED_BELOW) return;
+    this.#fleet.compare(this.#active.generation);
+    if (!this.#overBudget || claimed(this.#open) >= this.#active.maxConnections * RECOVERED_BELOW) return;
     this.#overBudget = false;
     this.#log.info("below max_connections again", { open: claimed(this.#open) });
   }
 
   // The load of the config has said it for the first day.
   #sayExpiring(): void {
-    if (Date.now() < this.#inForce.loadedAtMs + this.#daysSaid * DAY_MS + DAY_MS) return;
+    if (Date.now() < this.#active.loadedAtMs + this.#daysSaid * DAY_MS + DAY_MS) return;
     this.#daysSaid++;
     for (const { name, config } of this.#registry.listeners) {
       for (const { cert, not_after } of config.tls?.certificates ?? []) {
@@ -289,7 +289,7 @@ export class Supervisor {
   async stop(cause: string): Promise<void> {
     this.#phase = "leaving";
     await this.#reloads.stop();
-    const { shutdown_delay: delayMs, shutdown_timeout: timeoutMs } = this.#inForce.config;
+    const { shutdown_delay: delayMs, shutdown_timeout: timeoutMs } = this.#active.config;
     const times = { shutdown_delay_ms: delayMs, shutdown_timeout_ms: timeoutMs };
     this.#log.info("stopping", { cause, open: claimed(this.#open), ...times });
     await Bun.sleep(delayMs);
@@ -300,7 +300,7 @@ export class Supervisor {
     const deadlineMs = monotonicMs() + timeoutMs;
     await this.#fleet.stopAll(deadlineMs - timeoutMs * SPREAD_PART, deadlineMs);
     if (this.#housekeeping !== null) clearInterval(this.#housekeeping);
-    this.#inForce.admin?.stop();
+    this.#active.admin?.stop();
     this.#log.info("stopped");
     await Promise.all([this.#access.flush(LAST_LINES_MS), this.#log.flush(LAST_LINES_MS)]);
     this.#finish(0);
@@ -315,7 +315,7 @@ export class Supervisor {
     this.#sockets.closeAll();
     const nowMs = monotonicMs();
     await this.#fleet.stopAll(nowMs, nowMs);
-    this.#inForce.admin?.stop();
+    this.#active.admin?.stop();
     await Promise.all([this.#access.flush(AT_ONCE_MS), this.#log.flush(AT_ONCE_MS)]);
     process.exit(0);
   }
@@ -327,12 +327,12 @@ export class Supervisor {
       version: this.#options.version,
       file: this.#options.file,
       startedAtMs: this.#startedAtMs,
-      loadedAtMs: this.#inForce.loadedAtMs,
-      generation: this.#inForce.generation,
+      loadedAtMs: this.#active.loadedAtMs,
+      generation: this.#active.generation,
       reloads: this.#reloads,
       phase: this.#phase,
       open: claimed(this.#open),
-      maxConnections: this.#inForce.maxConnections,
+      maxConnections: this.#active.maxConnections,
       logLinesLost: this.#access.linesLost,
       registry: this.#registry,
       fleet: this.#fleet,
@@ -348,9 +348,9 @@ export class Supervisor {
     }
     this.#log.info("started", {
       version: this.#options.version,
-      workers: this.#fleet.seats.length,
-      max_connections: this.#inForce.maxConnections,
-      admin: this.#inForce.admin?.address ?? "off",
+      workers: this.#fleet.slots.length,
+      max_connections: this.#active.maxConnections,
+      admin: this.#active.admin?.address ?? "off",
     });
   }
 }

@@ -20,7 +20,7 @@ export interface WatchOptions {
    * What is in force of a file, asked for when the watch begins and at each refresh: what differs from it is a change. Left
    * undefined: as it is now, or as was known before.
    */
-  inForce?: (path: string) => Content | undefined;
+  loadedContent?: (path: string) => Content | undefined;
   /** A change counts when the content has been the same for so long. */
   debounceMs?: number;
   /** The files are also looked at so often: not every file system tells of changes (NFS, some overlays). */
@@ -52,7 +52,7 @@ const COARSE_TIME_MS = 2000;
  * a change, for it may be about to be made again; nor is an empty one, for it may be about to be written.
  */
 export function watchFiles(files: () => readonly string[], onChange: () => void, options: WatchOptions = {}): Watch {
-  const { debounceMs = 150, pollMs = 1000, settleMs = SETTLE_MS, openMs = OPEN_MS, inForce } = options;
+  const { debounceMs = 150, pollMs = 1000, settleMs = SETTLE_MS, openMs = OPEN_MS, loadedContent } = options;
   const readers = new Map<string, FileReader>();
   /** What is in force, or what onChange was last called with. */
   const known = new Map<string, Known>();
@@ -144,7 +144,7 @@ export function watchFiles(files: () => readonly string[], onChange: () => void,
       const reader = readers.get(path) ?? new FileReader(path);
       const isNew = !readers.has(path);
       readers.set(path, reader);
-      const content = inForce?.(path);
+      const content = loadedContent?.(path);
       if (content !== undefined) known.set(path, { content, inode: reader.read() === content ? reader.inode : "" });
       else if (isNew) known.set(path, { content: reader.read(), inode: reader.inode });
     }

@@ -3,7 +3,7 @@
 // the ClientHello chose.
 import type { Socket } from "bun";
 import { isConnectionFault, upgradeToServer, type TlsFacts, type TlsHandler } from "../platform/bun.ts";
-import { endedUnheard } from "../platform/sockets.ts";
+import { hasOnlySentFin } from "../platform/sockets.ts";
 import type { TlsFailure } from "../shared/counters.ts";
 import { HANDSHAKE_BUCKETS_MS, LISTENER, TLS_FAILURES } from "../shared/counters.ts";
 import { ROW, ROW_FLOAT, ROW_WORDS } from "../shared/ledger.ts";
@@ -81,7 +81,7 @@ function handshakeDone(connection: Connection, socket: Socket<Connection>, done:
 /** The client has sent its FIN before the handshake was done, or before it has said anything at all, as probes do. */
 export function handshakeCut(connection: Connection): void {
   const fd = connection.plane.words[connection.row * ROW_WORDS + ROW.clientFd]!;
-  if (endedUnheard(fd)) return connection.finish("eof", "client");
+  if (hasOnlySentFin(fd)) return connection.finish("eof", "client");
   countFailure(connection, "closed");
   connection.finish("handshake_failed", "client", "closed");
 }

@@ -1,7 +1,7 @@
 // A reply that came whole in the first read, with the backend's FIN behind it, as with `Connection: close` in HTTP. Its bytes and
 // the FIN, and close_notify between them, go to the client in one segment, which spares both ends the handling of another: a
 // short connection costs 8 % less. Longer replies, and those whose FIN is still to come, are not looked at twice.
-import { cork, FIN_NEXT, NO_END, nextOf, ownSockets, type RESET_NEXT } from "../platform/sockets.ts";
+import { cork, FIN_NEXT, NO_END, peekNext, ownSockets, type RESET_NEXT } from "../platform/sockets.ts";
 import { ROW, ROW_WORDS } from "../shared/ledger.ts";
 import type { Connection } from "./connection.ts";
 
@@ -19,7 +19,7 @@ export function holdForFin(connection: Connection): typeof NO_END | typeof FIN_N
   const client = plane.words[row * ROW_WORDS + ROW.clientFd]!;
   const backend = plane.words[row * ROW_WORDS + ROW.backendFd]!;
   if (client < 0 || backend < 0) return NO_END;
-  const next = nextOf(backend);
+  const next = peekNext(backend);
   if (next === FIN_NEXT) cork(client, true);
   return next;
 }

@@ -14,12 +14,12 @@ import {
   FIN_NEXT,
   isConnectedToItself,
   listenOn,
-  nextOf,
+  peekNext,
   NO_END,
   openFilesLimit,
   ownSockets,
   peerAddress,
-  refuseNewcomers,
+  dropNewConnections,
   RESET_NEXT,
   resetOnClose,
   setBacklog,
@@ -331,7 +331,7 @@ describe("worker affinity", () => {
   });
 });
 
-describe("refuseNewcomers", () => {
+describe("dropNewConnections", () => {
   test("lets the queue be emptied while a new SYN is left unanswered, until the socket is closed", async () => {
     const port = await freePort();
     const fd = listenOn(endpoint(`127.0.0.1:${port}`), 16) as number;
@@ -342,7 +342,7 @@ describe("refuseNewcomers", () => {
     // On loopback the kernel has handled the SYN when connect(2) returns.
     const before = beginConnect(sockaddrOf, null);
     expect(tcpInfo(before).state).toBe(ESTABLISHED);
-    refuseNewcomers(fd);
+    dropNewConnections(fd);
     const after = beginConnect(sockaddrOf, null);
     expect(tcpInfo(after).state).toBe(SYN_SENT);
     atEnd.push(() => [before, after].forEach((client) => closeDescriptor(client)));
@@ -404,7 +404,7 @@ describe("peerAddress", () => {
   });
 });
 
-describe("nextOf", () => {
+describe("peekNext", () => {
   /** A descriptor from which nobody reads, connected to a peer of another make. */
   async function connected(): Promise<{ fd: number; peer: Peer }> {
     const server = createServer();
@@ -423,20 +423,20 @@ describe("nextOf", () => {
 
   test("is a FIN only when every byte before it has been read", async () => {
     const { fd, peer } = await connected();
-    expect(nextOf(fd)).toBe(NO_END);
+    expect(peekNext(fd)).toBe(NO_END);
     peer.end("x");
     await once(peer, "finish");
     await eventually("the FIN is there", () => tcpInfo(fd).state === CLOSE_WAIT);
-    expect(nextOf(fd)).toBe(NO_END);
+    expect(peekNext(fd)).toBe(NO_END);
     expect(readByte(fd)).toBe(1);
-    expect([nextOf(fd), nextOf(fd)]).toEqual([FIN_NEXT, FIN_NEXT]);
+    expect([peekNext(fd), peekNext(fd)]).toEqual([FIN_NEXT, FIN_NEXT]);
   });
 
   test("is a reset, once, and then looks like a FIN", async () => {
     const { fd, peer } = await connected();
     peer.resetAndDestroy();
     await eventually("the reset is there", () => tcpInfo(fd).state === CLOSED);
-    expect([nextOf(fd), nextOf(fd)]).toEqual([RESET_NEXT, FIN_NEXT]);
+    expect([peekNext(fd), peekNext(fd)]).toEqual([RESET_NEXT, FIN_NEXT]);
   });
 });
 

@@ -19,7 +19,7 @@ import {
   type TlsContext,
   type TlsFacts,
 } from "../../src/platform/bun.ts";
-import { beginConnect, duplicate, endedUnheard, localAddress, sockaddr } from "../../src/platform/sockets.ts";
+import { beginConnect, duplicate, hasOnlySentFin, localAddress, sockaddr } from "../../src/platform/sockets.ts";
 import { peersMissing } from "../support/certificates.ts";
 import { endpoint, listenAt } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
@@ -90,7 +90,7 @@ const tlsEvents = {
   handshake: (socket: Socket<Heard>, done: boolean, error: Error | null) => {
     socket.data.seen.push("handshake");
     socket.data.handshake = { done, code: (error as { code?: string } | null)?.code ?? null };
-    socket.data.unheard = endedUnheard(descriptorOf(socket));
+    socket.data.unheard = hasOnlySentFin(descriptorOf(socket));
   },
   data: (socket: Socket<Heard>, chunk: Uint8Array) => {
     socket.data.seen.push("data");

@@ -2,8 +2,8 @@
 import { expect, test } from "vitest";
 import { claimed } from "../../src/shared/cells.ts";
 import { WORKER } from "../../src/shared/counters.ts";
-import { Fleet, type WorkerSeat } from "../../src/supervisor/fleet.ts";
-import { InForce } from "../../src/supervisor/in-force.ts";
+import { Fleet, type WorkerSlot } from "../../src/supervisor/fleet.ts";
+import { ActiveConfig } from "../../src/supervisor/active-config.ts";
 import { poolState } from "../../src/supervisor/plans.ts";
 import { Registry } from "../../src/supervisor/registry.ts";
 import { ListeningSockets } from "../../src/supervisor/sockets.ts";
@@ -32,9 +32,9 @@ test("a pool that changes while a thread boots is as it is now when the thread s
   const { log } = recordingLog();
   const registry = new Registry();
   const sockets = new ListeningSockets();
-  const inForce = new InForce(config, { registry, sockets, addresses: () => [], log });
+  const active = new ActiveConfig(config, { registry, sockets, addresses: () => [], log });
   expect(await sockets.bind(config, WORKERS)).not.toHaveProperty("error");
-  inForce.put(config);
+  active.put(config);
   const open = registry.arena.int32(1);
   const fleet = new Fleet({
     spawn: () => {
@@ -44,7 +44,7 @@ test("a pool that changes while a thread boots is as it is now when the thread s
     },
     registry,
     log,
-    planFor: (position) => inForce.planFor(position),
+    planFor: (position) => active.planFor(position),
     ledgerRows: 64,
     open,
     ids: registry.arena.int32(1),
@@ -59,7 +59,7 @@ test("a pool that changes while a thread boots is as it is now when the thread s
     pool!.version++;
     fleet.tell(poolState(pool!));
   };
-  const knowsPools = ({ counters }: WorkerSeat): boolean => counters[WORKER.poolVersions] === registry.poolVersions;
+  const knowsPools = ({ counters }: WorkerSlot): boolean => counters[WORKER.poolVersions] === registry.poolVersions;
   // Every connection to come is served, whichever worker takes it.
   const served = async (): Promise<void> => {
     for (let i = 0; i < 20; i++) {
@@ -74,11 +74,11 @@ test("a pool that changes while a thread boots is as it is now when the thread s
   await served();
   for (let round = 0; round < 5; round++) {
     become(false);
-    const seat = fleet.seats[round % WORKERS]!;
-    const { restarts } = seat;
-    seat.restart();
-    await eventually("it serves again", () => seat.restarts > restarts && seat.state === "running");
-    await eventually("all know the pool", () => fleet.seats.every(knowsPools));
+    const slot = fleet.slots[round % WORKERS]!;
+    const { restarts } = slot;
+    slot.restart();
+    await eventually("it serves again", () => slot.restarts > restarts && slot.state === "running");
+    await eventually("all know the pool", () => fleet.slots.every(knowsPools));
     await served();
   }
   sockets.closeAll();

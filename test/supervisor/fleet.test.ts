@@ -92,7 +92,7 @@ describe("workers", () => {
   test("are started with the plan of their place and serve when they say so", async () => {
     const { fleet, workers } = fleetOf();
     expect(await fleet.growTo(3)).toBeNull();
-    expect(fleet.seats.map(({ index, position, state }) => ({ index, position, state }))).toEqual([
+    expect(fleet.slots.map(({ index, position, state }) => ({ index, position, state }))).toEqual([
       { index: 0, position: 0, state: "running" },
       { index: 1, position: 1, state: "running" },
       { index: 2, position: 2, state: "running" },
@@ -123,19 +123,19 @@ describe("workers", () => {
     expect(said.map(({ event }) => event)).toContain("worker does not answer");
     await pass(100);
     expect(workers.length).toBe(2);
-    expect(fleet.seats[0]).toMatchObject({ state: "running", restarts: 1 });
+    expect(fleet.slots[0]).toMatchObject({ state: "running", restarts: 1 });
   });
 
   test("know for how long they have not served", async () => {
     const { fleet, workers, state } = fleetOf();
     await fleet.growTo(1);
-    expect(fleet.seats[0]!.downMs).toBe(-Infinity);
+    expect(fleet.slots[0]!.downMs).toBe(-Infinity);
     state.willing = false;
     workers[0]!.die();
     await pass(1500);
-    expect(fleet.seats[0]!.downMs).toBeGreaterThanOrEqual(1500);
+    expect(fleet.slots[0]!.downMs).toBeGreaterThanOrEqual(1500);
     workers[1]!.say({ kind: "applied", generation: 1 });
-    expect(fleet.seats[0]!.downMs).toBe(-Infinity);
+    expect(fleet.slots[0]!.downMs).toBe(-Infinity);
   });
 
   test("a plan that comes while a worker is only starting does not end it later", async () => {
@@ -157,7 +157,7 @@ describe("workers", () => {
     await pass(60_000);
     expect(again!.terminated).toBe(false);
     expect(workers.length).toBe(2);
-    expect(fleet.seats[0]!.state).toBe("running");
+    expect(fleet.slots[0]!.state).toBe("running");
     expect(said.map(({ event }) => event)).toEqual(["worker died", "worker started again"]);
   });
 });
@@ -206,7 +206,7 @@ describe("a worker that dies", () => {
     for (let i = 1; i < pauses.length; i++) expect(pauses[i]!).toBeGreaterThanOrEqual(pauses[i - 1]! - 1);
     expect(pauses.at(-1)).toBeGreaterThan(4000);
     expect(pauses.at(-1)).toBeLessThan(6000);
-    expect(fleet.seats[0]!.restarts).toBe(12);
+    expect(fleet.slots[0]!.restarts).toBe(12);
     expect(said.filter(({ event }) => event === "worker died").length).toBe(12);
     expect(said.filter(({ event }) => event === "worker started again").length).toBe(12);
     // Having lived for a while, it is forgiven.
@@ -313,7 +313,7 @@ describe("a worker that dies", () => {
     const { fleet, workers } = fleetOf();
     await fleet.growTo(1);
     workers[0]!.willing = false;
-    expect(fleet.seats[0]!.restart()).toBe(true);
+    expect(fleet.slots[0]!.restart()).toBe(true);
     await pass(0);
     expect(workers[0]!.terminated).toBe(false);
     await pass(1000);
@@ -330,7 +330,7 @@ describe("a restart on request", () => {
     const { fleet, workers, said } = fleetOf();
     await fleet.growTo(1);
     for (let round = 1; round <= 12; round++) {
-      expect(fleet.seats[0]!.restart()).toBe(true);
+      expect(fleet.slots[0]!.restart()).toBe(true);
       await pass(20);
       expect(workers.length).toBe(round + 1);
     }
@@ -345,7 +345,7 @@ describe("a restart on request", () => {
     const { fleet, workers, said } = fleetOf();
     await fleet.growTo(1);
     workers[0]!.willing = false;
-    fleet.seats[0]!.restart();
+    fleet.slots[0]!.restart();
     workers[0]!.say({ kind: "crashed", reason: "a bug" });
     workers[0]!.die();
     expect(said.map(({ event }) => event)).toEqual(["worker crashed", "worker died"]);
@@ -357,7 +357,7 @@ describe("fewer workers", () => {
     const { fleet, workers } = fleetOf();
     await fleet.growTo(3);
     fleet.shrinkTo(1);
-    expect(fleet.seats.map(({ index }) => index)).toEqual([0]);
+    expect(fleet.slots.map(({ index }) => index)).toEqual([0]);
     expect(fleet.retiring.map(({ index, state }) => ({ index, state }))).toEqual([
       { index: 1, state: "retiring" },
       { index: 2, state: "retiring" },
@@ -377,7 +377,7 @@ describe("fewer workers", () => {
     await fleet.growTo(3);
     fleet.shrinkTo(1);
     await fleet.growTo(3);
-    expect(fleet.seats.map(({ index, position }) => ({ index, position }))).toEqual([
+    expect(fleet.slots.map(({ index, position }) => ({ index, position }))).toEqual([
       { index: 0, position: 0 },
       { index: 3, position: 1 },
       { index: 4, position: 2 },
@@ -386,7 +386,7 @@ describe("fewer workers", () => {
     workers[2]!.say({ kind: "stopped" });
     await pass(0);
     await fleet.growTo(4);
-    expect(fleet.seats[3]).toMatchObject({ index: 1, position: 3 });
+    expect(fleet.slots[3]).toMatchObject({ index: 1, position: 3 });
   });
 
   test("a retiring worker that dies is not started again", async () => {

@@ -234,13 +234,13 @@ describe("a file that may be half written", () => {
 describe("what is in force", () => {
   test("is compared with: a change before the watch began is heard, and so is one before a refresh", async () => {
     const file = join(folder, "lb.toml");
-    let inForce = contentOf(Buffer.from("one"));
+    let loaded = contentOf(Buffer.from("one"));
     writeFileSync(file, "two");
-    start(() => [file], { debounceMs: 20, pollMs: 60_000, inForce: () => inForce });
+    start(() => [file], { debounceMs: 20, pollMs: 60_000, loadedContent: () => loaded });
     await hears("two");
     watch?.refresh();
     await eventually("it is heard again, since the other one stayed in force", () => heard.length === 2);
-    inForce = contentOf(Buffer.from("two"));
+    loaded = contentOf(Buffer.from("two"));
     watch?.refresh();
     await another(file);
     expect(heard).toEqual(["two", "two", "another"]);

@@ -12,15 +12,15 @@ import { listenerPlan, poolPlan } from "./plans.ts";
 import type { Addresses, Registry } from "./registry.ts";
 import type { ListeningSockets } from "./sockets.ts";
 
-export interface InForceOptions {
+export interface ActiveConfigOptions {
   registry: Registry;
   sockets: ListeningSockets;
   addresses: Addresses;
   log: Log;
 }
 
-export class InForce {
-  readonly #options: InForceOptions;
+export class ActiveConfig {
+  readonly #options: ActiveConfigOptions;
   #config: Config;
   #generation = 0;
   #maxConnections = 0;
@@ -29,7 +29,7 @@ export class InForce {
   admin: Admin | null = null;
 
   /** `config` is the first to be put in force, and is not yet. */
-  constructor(config: Config, options: InForceOptions) {
+  constructor(config: Config, options: ActiveConfigOptions) {
     this.#config = config;
     this.#options = options;
   }
