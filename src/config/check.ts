@@ -2,6 +2,7 @@
 // configs with faults too, so that every problem is told at once; it then looks only at what is sound.
 import { formatCidr, formatEndpoint, isIPv4, parseAddress, UNIX_NAME_BYTES_MAX } from "../core/address.ts";
 import type { Address, Endpoint } from "../core/address.ts";
+import { checkHealth } from "./check-health.ts";
 import { quote } from "./wording.ts";
 import { absoluteEndpoint } from "./paths.ts";
 import { formatPath } from "./problem.ts";
@@ -43,6 +44,7 @@ export function check(subject: Subject): Finding[] {
   checkListeners(subject, report);
   checkProxyProtocol(subject, report);
   checkPools(subject, report);
+  if (subject.isWhole(["pools"])) checkHealth(subject, report);
   return findings;
 }
 

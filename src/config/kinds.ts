@@ -3,6 +3,7 @@
 import * as v from "valibot";
 import { parseAddress, parseCidr, parseEndpoint } from "../core/address.ts";
 import type { Cidr, Endpoint } from "../core/address.ts";
+import { parseStatusRanges } from "../core/http-status.ts";
 import { dnsName } from "./names.ts";
 import type { DnsName } from "./names.ts";
 import { closest } from "./suggest.ts";
@@ -174,6 +175,88 @@ export function serverName(): Kind<string, string> {
 export function protocolName(): Kind<string, string> {
   const message = expected('a protocol such as "h2" or "http/1.1", of 1 to 255 ASCII characters');
   return withWords(v.pipe(v.string(message), v.regex(/^[\x21-\x7e]{1,255}$/, message)), "protocol");
+}
+
+/** Status codes of HTTP: "200-399", "200,204". */
+export function statusCodes(): Kind<string, string> {
+  const message = expected('HTTP status codes such as "200-399" or "200,204"');
+  const isStatus = (given: string) => parseStatusRanges(given) !== null;
+  return withWords(v.pipe(v.string(message), v.check(isStatus, message)), "status codes");
+}
+
+/** The target of an HTTP request: it goes out as it is given. */
+export function httpPath(): Kind<string, string> {
+  const message = expected('a path such as "/health", in ASCII without spaces');
+  return withWords(v.pipe(v.string(message), v.regex(/^\/[\x21-\x7e]*$/, message)), "path");
+}
+
+/** A Host field of HTTP, or "". */
+export function httpHost(): Kind<string, string> {
+  const message = expected('a host such as "www.example.com" or "www.example.com:8080", or ""');
+  return withWords(v.pipe(v.string(message), v.regex(/^[A-Za-z0-9._:[\]-]*$/, message)), "host");
+}
+
+/** Text without NUL bytes: protocols end a name with one. */
+export function userName(): Kind<string, string> {
+  const message = expected('a user\'s name of at most 128 characters, or ""');
+  return withWords(v.pipe(v.string(message), v.regex(/^[^\0]{0,128}$/, message)), "user's name");
+}
+
+/** Bytes: two hexadecimal digits each, with spaces between them or none. */
+export function hex(): Kind<string, string> {
+  const message = expected('bytes in hexadecimal such as "0a1b" or "0a 1b"');
+  return withWords(v.pipe(v.string(message), v.regex(/^(?:[0-9a-fA-F]{2} *)*$/, message)), "hexadecimal");
+}
+
+/** A regular expression of JavaScript that what a backend says is matched with. */
+export function pattern(): Kind<string, string> {
+  const wanted = 'a regular expression such as "role:(master|primary)"';
+  const schema = v.pipe(
+    v.string(expected(wanted)),
+    v.rawCheck(({ dataset, addIssue }) => {
+      if (!dataset.typed) return;
+      const why = patternFault(dataset.value);
+      if (why !== null) addIssue({ message: `${expectedFound(wanted, dataset.value)}: ${why}` });
+    }),
+  );
+  return withWords(schema, "regular expression");
+}
+
+/** The expression of an `expect_regex`; ^ and $ match at each line. */
+export function healthPattern(given: string): RegExp {
+  return new RegExp(given, "m");
+}
+
+function patternFault(given: string): string | null {
+  try {
+    healthPattern(given);
+  } catch (error) {
+    return error instanceof Error ? error.message.replace(/^Invalid regular expression: /, "") : "it is not valid";
+  }
+  // The time that such an expression takes can double with each byte of the answer, and checks share a thread with all else.
+  return hasNestedRepeat(given)
+    ? "a repeated group with a repetition or alternatives in it can take unlimited time"
+    : null;
+}
+
+const REPEATED = /^(?:[*+]|\{\d+,\d*\})/;
+
+/** Whether a group that is repeated without limit holds a repetition without limit, or alternatives: (a+)+, (a|b)*. */
+function hasNestedRepeat(pattern: string): boolean {
+  // Escapes and classes hold no groups.
+  const plain = pattern.replaceAll(/\\./gs, "x").replaceAll(/\[[^\]]*\]/g, "x");
+  const open: boolean[] = [];
+  for (const [index, char] of [...plain].entries()) {
+    const repeats = char === "|" || REPEATED.test(plain.slice(index));
+    if (char === "(") open.push(false);
+    else if (repeats && open.length > 0) open[open.length - 1] = true;
+    else if (char === ")") {
+      const inner = open.pop() ?? false;
+      if (inner && REPEATED.test(plain.slice(index + 1))) return true;
+      if (inner && open.length > 0) open[open.length - 1] = true;
+    }
+  }
+  return false;
 }
 
 /** An IP address without a port, or "". */

@@ -12,12 +12,17 @@ import {
   dialAddress,
   duration,
   flag,
+  hex,
+  httpHost,
+  httpPath,
   nameText,
+  pattern,
   protocolName,
   rate,
   reserving,
   serverName,
   sniPattern,
+  statusCodes,
   text,
   whole,
 } from "./kinds.ts";
@@ -283,18 +288,26 @@ const backend = section({
 });
 
 const step = section({
-  send: row(text("text"), "", "Sends the text as UTF-8."),
-  send_hex: row(text("text"), "", "Sends bytes."),
-  expect: row(text("text"), "", "The answer must contain the text."),
-  expect_hex: row(text("text"), "", "The answer must contain the bytes."),
-  expect_regex: row(text("text"), "", "The answer must match the regular expression."),
+  send: row(text("text"), "", "Sends the text as UTF-8, before anything is expected."),
+  send_hex: row(hex(), "", "Sends the bytes, in place of `send`."),
+  expect: row(
+    text("text"),
+    "",
+    "Waits until the answer contains the text, in UTF-8. The answer is what has come since the last step that sent something, up to 64 KiB.",
+  ),
+  expect_hex: row(hex(), "", "Waits until the answer contains the bytes, in place of `expect`."),
+  expect_regex: row(
+    pattern(),
+    "",
+    "Waits until the first 4 KiB of the answer match the regular expression (JavaScript syntax; `^` and `$` match at each line), in place of `expect`.",
+  ),
 });
 
 const health = section({
   type: row(
-    choice(["tcp", "tls", "off"], ["http", "exchange", "redis", "postgres", "mysql", "smtp", "ssh"]),
+    choice(["tcp", "tls", "http", "exchange", "off"], ["redis", "postgres", "mysql", "smtp", "ssh"]),
     "tcp",
-    "How backends are checked. tcp: a TCP connect, which is reset before the backend's program sees it, unless the pool has send_proxy. tls: a TCP connect and a TLS handshake, with the pool's tls settings; without those, any certificate is accepted.",
+    "How backends are checked. tcp: a TCP connect, which is reset before the backend's program sees it, unless the pool has send_proxy. tls: a TCP connect and a TLS handshake, with the pool's tls settings; without those, any certificate is accepted. http: a request and its response. exchange: what `steps` send and expect. All but tcp speak TLS where the pool has tls settings and `port` is 0.",
   ),
   interval: row(
     duration({ least: 10 }),
@@ -310,15 +323,23 @@ const health = section({
   rise: row(whole(1, 1000), 2, "Consecutive successes after which a backend is up."),
   fall: row(whole(1, 1000), 3, "Consecutive failures after which a backend is down."),
   port: row(whole(0, 65535), 0, "Port to check; 0 = the backend's own port. Ignored for Unix sockets."),
-  method: later(row(choice(["GET", "HEAD"]), "GET", "http: request method.")),
-  path: later(row(text("text", 1), "/", "http: request path.")),
-  host: later(row(text("text"), "", "http: Host header.")),
-  status: later(row(text("text", 1), "200-399", "http: status codes that count as success.")),
-  body: later(row(text("text"), "", "http: text that the first 64 KiB of the body must contain.")),
-  tls: later(row(flag(), false, "http: use HTTPS.")),
-  steps: later(row(list(step), [], "exchange: steps, each of which sends or expects something.")),
-  send: later(row(text("text"), "", "exchange: bytes to send.")),
-  expect: later(row(text("text"), "", "exchange: text that the answer must contain.")),
+  method: row(choice(["GET", "HEAD"]), "GET", "http: request method."),
+  path: row(httpPath(), "/", "http: request path."),
+  host: row(
+    httpHost(),
+    "",
+    `http: Host header, and with TLS the server name unless the pool's tls settings have one; "" = the backend's host and port.`,
+  ),
+  status: row(statusCodes(), "200-399", "http: status codes that count as success."),
+  body: row(text("text"), "", "http: text that the first 64 KiB of the body must contain."),
+  tls: row(
+    flag(),
+    false,
+    "http, exchange: speak TLS, with the pool's tls settings; without those, any certificate is accepted.",
+  ),
+  steps: row(list(step), [], "exchange: steps, each of which sends or expects something, in their order."),
+  send: row(text("text"), "", "exchange: text to send; with `expect` the only step, in place of `steps`."),
+  expect: row(text("text"), "", "exchange: text that the answer must contain."),
   role: later(row(choice(["", "master", "replica"]), "", 'redis: the role that counts as success; "" = any.')),
   user: later(row(text("text"), "", "mysql, postgres: user of a login without a password.")),
   initial: row(
@@ -474,6 +495,8 @@ export interface Config extends Omit<FileConfig, "admin" | "log" | "listeners" |
   pools: PoolConfig[];
 }
 
+/** One step of a health check: at most one of its two ways to send, and of its three to expect, is used. */
+export type HealthStep = FilePool["health"]["steps"][number];
 export type FileListener = FileConfig["listeners"][number];
 export type FileListenerTls = NonNullable<FileListener["tls"]>;
 export type FilePool = FileConfig["pools"][number];

@@ -1,14 +1,14 @@
 // Active health checks of every backend, from the supervisor alone: which backends are checked and when, when one goes up or down,
 // and what the status shows of each. One check stands in probe.ts, whose turn it is in policy/check-queue.ts.
 import { PlanCache } from "../core/plan-cache.ts";
-import { parseAddress, parseEndpoint } from "../core/address.ts";
+import { formatHostPort, parseAddress, parseEndpoint, type Endpoint } from "../core/address.ts";
 import type { PoolConfig } from "../config/schema.ts";
 import { ownSockets, sockaddr } from "../platform/sockets.ts";
 import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
 import { CheckQueue, type Queued } from "../policy/check-queue.ts";
 import { isChanging, record, startRiseFall, type RiseFall } from "../policy/rise-fall.ts";
-import { connectOnly } from "../wire/exchange.ts";
 import { proxyHeaderV1, proxyHeaderV2 } from "../wire/proxy-protocol.ts";
+import { exchangeOf, speaksTls } from "./check-exchange.ts";
 import { Probe, type Outcome, type ProbeOwner, type ProbeSpec } from "./probe.ts";
 import { clientTlsPlan, hostOf } from "./plans.ts";
 import type { BackendRecord, PoolRecord } from "./registry.ts";
@@ -228,10 +228,13 @@ const UNVERIFIED: TlsClientPlan = {
   key: null,
 };
 
-// The pool's TLS serves its checks; a check by TLS of a pool without it does a handshake and verifies nothing.
+// The pool's TLS serves its checks; a check by TLS of a pool without it verifies nothing.
 function tlsPlan(config: PoolConfig): TlsClientPlan | null {
-  if (config.health.type !== "tls") return null;
-  return config.tls === null ? UNVERIFIED : clientTlsPlan(config.tls);
+  if (!speaksTls(config)) return null;
+  const plan = config.tls === null ? UNVERIFIED : clientTlsPlan(config.tls);
+  if (config.health.type !== "http") return plan;
+  const serverName = plan.serverName || config.health.host.replace(/:\d+$/, "");
+  return { ...plan, serverName, alpn: ["http/1.1"] };
 }
 
 function probeSpec(backend: BackendRecord, { record: { config }, tls }: Checked): ProbeSpec {
@@ -241,16 +244,25 @@ function probeSpec(backend: BackendRecord, { record: { config }, tls }: Checked)
   const to = endpoint.kind === "ip" && health.port > 0 ? { ...endpoint, port: health.port } : endpoint;
   const source = source_address === "" ? null : parseAddress(source_address);
   const header = proxyHeader(config.send_proxy);
+  const exchange = exchangeOf(config, urlHost(backend, to, speaksTls(config) ? 443 : 80));
   return {
     to: { endpoint: to, sockaddr: sockaddr(to) },
     source: source === null ? null : sockaddr({ kind: "ip", address: source, port: 0 }),
     timeoutMs: health.timeout,
     // A reset that comes after the handshake would look worse than an end.
-    visibility: tls === null && header.length === 0 && ownSockets() ? "unseen" : "visible",
+    visibility: health.type === "tcp" && header.length === 0 && ownSockets() ? "unseen" : "visible",
     header,
-    tls: tls && { client: tls, host: hostOf(backend), address: backend.address },
-    exchange: connectOnly,
+    tls: tls && { client: tls, host: hostOf(backend), address: backend.address, when: "first" },
+    exchange,
   };
+}
+
+/** Host and port as in a URL, where the port of the scheme is left out. */
+function urlHost(backend: BackendRecord, to: Endpoint, schemePort: number): string {
+  if (to.kind !== "ip") return "localhost";
+  const name = hostOf(backend);
+  const full = name === "" ? formatHostPort(to.address, to.port) : `${name}:${to.port}`;
+  return to.port === schemePort ? full.slice(0, full.lastIndexOf(":")) : full;
 }
 
 const NO_HEADER = new Uint8Array(0);

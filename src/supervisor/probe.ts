@@ -7,7 +7,7 @@ import { errnoName, LOCAL_ERRORS } from "../platform/libc.ts";
 import type { Visibility } from "../platform/sockets.ts";
 import type { TlsClient } from "../platform/tls-client.ts";
 import type { CheckResult } from "../policy/rise-fall.ts";
-import type { Exchange, Step } from "../wire/exchange.ts";
+import { connectOnly, type Exchange, type Step, type Verdict } from "../wire/exchange.ts";
 
 /** What one check does. */
 export interface ProbeSpec {
@@ -19,8 +19,8 @@ export interface ProbeSpec {
   visibility: Visibility;
   /** Sent first: a PROXY header that says that the connection is our own; empty = none. */
   header: Uint8Array;
-  /** TLS with the backend that has this name and address, or null. */
-  tls: { client: TlsClient; host: string; address: string } | null;
+  /** TLS with the backend that has this name and address, or null; `when`: first of all, or where the exchange asks for it. */
+  tls: { client: TlsClient; host: string; address: string; when: "first" | "asked" } | null;
   exchange: Exchange;
 }
 
@@ -38,13 +38,10 @@ export interface ProbeOwner {
   probeClosed(): void;
 }
 
-const TIMED_OUT = {
-  connecting: "connect timed out",
-  handshake: "TLS handshake timed out",
-  exchange: "no answer in time",
-} as const;
+type Phase = "connecting" | "handshake" | "exchange" | "leaving" | "closed";
 
-type Phase = keyof typeof TIMED_OUT | "leaving" | "closed";
+/** What a backend may still say when its check is over; one that says more is reset. */
+const LEAVING_BYTES_MAX = 256 * 1024;
 
 /** What the handlers of a probe's sockets call. */
 interface SocketUser {
@@ -62,6 +59,9 @@ export class Probe implements SocketUser {
   readonly #timer: ReturnType<typeof setTimeout>;
   #phase: Phase = "connecting";
   #socket: Socket<SocketUser> | null = null;
+  /** What the exchange wants behind the TLS handshake; null = to begin. */
+  #secured: Step | null = null;
+  #leavingBytes = 0;
 
   /** Begins at once. */
   constructor(spec: ProbeSpec, owner: ProbeOwner) {
@@ -97,10 +97,8 @@ export class Probe implements SocketUser {
     }
     // The buffer of a socket that has just been connected is larger than any header.
     if (header.length > 0) socket.write(header);
-    if (tls === null) return this.#beginExchange(socket);
-    this.#phase = "handshake";
-    const options = tls.client.options(tls.host, tls.address);
-    upgradeToClient(socket, { tls: options, data: this, twin: nobody, handlers: tlsEvents });
+    if (tls?.when === "first") this.#beginTls(socket);
+    else this.#beginExchange(socket);
   }
 
   handshaken(socket: Socket<SocketUser>, done: boolean, error: Error | null): void {
@@ -113,12 +111,16 @@ export class Probe implements SocketUser {
 
   received(socket: Socket<SocketUser>, bytes: Uint8Array): void {
     this.connected(socket);
-    if (this.#phase === "exchange") this.#take(socket, this.#spec.exchange.push(bytes));
+    if (this.#phase === "exchange") return this.#take(socket, this.#spec.exchange.push(bytes));
+    if (this.#phase !== "leaving") return;
+    this.#leavingBytes += bytes.length;
+    if (this.#leavingBytes > LEAVING_BYTES_MAX) this.#closeNow();
   }
 
   peerEnded(socket: Socket<SocketUser>): void {
     this.connected(socket);
-    if (this.#phase === "handshake" || this.#phase === "exchange") this.closed(null);
+    if (this.#phase === "exchange") this.#take(socket, this.#spec.exchange.end("closed"));
+    else if (this.#phase === "handshake") this.closed(null);
   }
 
   closed(error: Error | null | undefined): void {
@@ -139,21 +141,39 @@ export class Probe implements SocketUser {
 
   // ---------------------------------------------------------------- the exchange
 
+  #beginTls(socket: Socket<SocketUser>): void {
+    const { tls } = this.#spec;
+    if (tls === null) throw new Error("a check that speaks TLS has no context for it");
+    this.#phase = "handshake";
+    const options = tls.client.options(tls.host, tls.address);
+    upgradeToClient(socket, { tls: options, data: this, twin: nobody, handlers: tlsEvents });
+  }
+
   #beginExchange(socket: Socket<SocketUser>): void {
     this.#phase = "exchange";
-    this.#take(socket, this.#spec.exchange.begin());
+    const step = this.#secured ?? this.#spec.exchange.begin();
+    this.#secured = null;
+    this.#take(socket, step);
   }
 
   #take(socket: Socket<SocketUser>, step: Step): void {
-    if (step.is === "bad") return this.#fail({ result: "failure", why: step.why, silent: false });
+    if (step.is === "tls") {
+      this.#secured = step.then;
+      return this.#beginTls(socket);
+    }
     if (step.send !== null && socket.write(step.send) !== step.send.length) {
       return this.#fail({ result: "failure", why: "the backend does not read", silent: false });
     }
-    if (step.is === "more") return;
+    if (step.is !== "more") this.#leave(socket, outcomeOf(step, false));
+  }
+
+  // FIN, and then the backend's: to close with an answer unread would be a reset, which some servers log as an error. With TLS the
+  // descriptor lives until the backend's close_notify. Both end at the timeout.
+  #leave(socket: Socket<SocketUser>, outcome: Outcome): void {
     this.#phase = "leaving";
-    this.#tell({ result: "success", why: null, silent: false });
-    // With TLS the descriptor lives until the backend's close_notify, or until the timeout.
-    socket.end();
+    this.#tell(outcome);
+    if (this.#spec.exchange === connectOnly) socket.end();
+    else socket.shutdown();
   }
 
   // ---------------------------------------------------------------- the end
@@ -161,9 +181,11 @@ export class Probe implements SocketUser {
   #timedOut(): void {
     if (this.#phase === "leaving") return this.#closeNow();
     if (this.#phase === "closed") return;
-    this.#fail({ result: "failure", why: TIMED_OUT[this.#phase], silent: true });
+    if (this.#phase === "exchange") this.#fail(outcomeOf(this.#spec.exchange.end("timeout"), true));
+    else this.#fail({ result: "failure", why: TIMED_OUT[this.#phase], silent: true });
   }
 
+  /** Ends it at once, with a reset. */
   #fail(outcome: Outcome): void {
     if (this.#phase === "leaving" || this.#phase === "closed") return;
     this.#tell(outcome);
@@ -188,6 +210,13 @@ export class Probe implements SocketUser {
     this.#socket = null;
     socket?.terminate();
   }
+}
+
+const TIMED_OUT = { connecting: "connect timed out", handshake: "TLS handshake timed out" } as const;
+
+function outcomeOf(verdict: Verdict, silent: boolean): Outcome {
+  if (verdict.is === "ok") return { result: "success", why: null, silent };
+  return { result: "failure", why: verdict.why, silent };
 }
 
 function connectFailure(code: string, { endpoint }: Destination): Outcome {

@@ -4,29 +4,29 @@ import { describe, expect, test } from "vitest";
 import { sockaddr, type Visibility } from "../../src/platform/sockets.ts";
 import { TlsClient } from "../../src/platform/tls-client.ts";
 import { Probe, type Outcome, type ProbeSpec } from "../../src/supervisor/probe.ts";
-import { connectOnly, type Exchange, type Step } from "../../src/wire/exchange.ts";
+import { bad, connectOnly, cutShort, more, ok, type Exchange } from "../../src/wire/exchange.ts";
 import { echo, refusing, silent, tagged } from "../support/backends.ts";
 import { Authority, peersMissing } from "../support/certificates.ts";
 import { endpoint } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
 
-const more = (text: string): Step => ({ is: "more", send: text === "" ? null : Buffer.from(text) });
-const OK: Step = { is: "ok", send: null };
+const end: Exchange["end"] = (cut) => cutShort(cut, new Uint8Array(0));
 
 /** Says `sends` one after the other, each when the text before has come back. */
 function conversation(...sends: string[]): Exchange {
   let at = 0;
   let heard = "";
   return {
-    begin: () => more(sends[0]!),
+    begin: () => more(Buffer.from(sends[0]!)),
     push: (bytes) => {
       heard += Buffer.from(bytes).toString();
-      if (!sends[at]!.startsWith(heard)) return { is: "bad", why: `heard ${heard}` };
-      if (heard.length < sends[at]!.length) return more("");
+      if (!sends[at]!.startsWith(heard)) return bad(`heard ${heard}`);
+      if (heard.length < sends[at]!.length) return more();
       heard = "";
       at++;
-      return at < sends.length ? more(sends[at]!) : OK;
+      return at < sends.length ? more(Buffer.from(sends[at]!)) : ok();
     },
+    end,
   };
 }
 
@@ -75,7 +75,7 @@ describe("an exchange", () => {
   test("comes behind the PROXY header", async () => {
     using backend = await echo();
     const header = Buffer.from("PROXY UNKNOWN\r\n");
-    const exchange: Exchange = { begin: () => more(""), push: (bytes) => (bytes[0] === 80 ? OK : more("")) };
+    const exchange: Exchange = { begin: () => more(), push: (bytes) => (bytes[0] === 80 ? ok() : more()), end };
     expect(await probe(backend.address, { header, exchange }).outcome).toEqual(SUCCESS);
     expect(backend.bytesIn).toBe(header.length);
   });
@@ -97,6 +97,69 @@ describe("an exchange", () => {
     await eventually("nothing is left", () => backend.open.size === 0);
   });
 
+  test("leaves with a FIN and takes what the backend still says, so that the backend sees no reset", async () => {
+    const ends: (string | undefined)[] = [];
+    const server = Bun.listen<undefined>({
+      hostname: "127.0.0.1",
+      port: 0,
+      allowHalfOpen: true,
+      socket: {
+        data: (socket, bytes) => void socket.write(bytes),
+        // Says more only now, and would be told by a reset that nobody has read it.
+        end: (socket) => {
+          socket.write("goodbye");
+          setTimeout(() => socket.end(), 50);
+        },
+        close: (_, error) => void ends.push((error as { code?: string } | undefined)?.code),
+      },
+    });
+    const fails: Exchange = { begin: () => more(Buffer.from("x")), push: () => bad("no", Buffer.from("QUIT")), end };
+    for (const exchange of [conversation("x"), fails]) {
+      const { outcome, closed } = probe(`127.0.0.1:${server.port}`, { exchange });
+      expect(await outcome).toMatchObject({ why: exchange === fails ? "no" : null });
+      await closed;
+    }
+    await eventually("both are over", () => ends.length === 2);
+    expect(ends).toEqual([undefined, undefined]);
+    server.stop(true);
+  });
+
+  test("may end well with the backend's FIN, or at the timeout", async () => {
+    const willing: Exchange = { begin: () => more(), push: () => more(), end: () => ok() };
+    using mute = await silent();
+    expect(await probe(mute.address, { exchange: willing, timeoutMs: 50 }).outcome).toMatchObject({ why: null });
+    const server = Bun.listen({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: { open: (socket) => void socket.end("a"), data: () => undefined },
+    });
+    expect(await probe(`127.0.0.1:${server.port}`, { exchange: willing }).outcome).toEqual(SUCCESS);
+    server.stop(true);
+  });
+
+  test("that is over resets a backend that does not stop talking", async () => {
+    const chunk = Buffer.alloc(65536);
+    let open = 0;
+    const server = Bun.listen({
+      hostname: "127.0.0.1",
+      port: 0,
+      allowHalfOpen: true,
+      socket: {
+        open: (socket) => (open++, void socket.write(chunk)),
+        data: () => undefined,
+        drain: (socket) => void socket.write(chunk),
+        close: () => void open--,
+      },
+    });
+    const exchange: Exchange = { begin: () => more(), push: () => ok(), end };
+    const began = performance.now();
+    const { closed } = probe(`127.0.0.1:${server.port}`, { exchange, timeoutMs: 30_000 });
+    await closed;
+    await eventually("the backend has noticed", () => open === 0);
+    expect(performance.now() - began).toBeLessThan(20_000);
+    server.stop(true);
+  });
+
   test("that is cut short has failed", async () => {
     const server = Bun.listen({
       hostname: "127.0.0.1",
@@ -104,12 +167,12 @@ describe("an exchange", () => {
       socket: { data: (socket) => void socket.end("PI") },
     });
     const { outcome } = probe(`127.0.0.1:${server.port}`, { exchange: conversation("PING\r\n") });
-    expect(await outcome).toMatchObject({ result: "failure", why: "closed before the answer: end" });
+    expect(await outcome).toMatchObject({ result: "failure", why: "closed before the answer" });
     server.stop(true);
   });
 
   test("is not begun where nobody listens", async () => {
-    const exchange: Exchange = { begin: () => expect.unreachable(), push: () => expect.unreachable() };
+    const exchange: Exchange = { begin: () => expect.unreachable(), push: () => expect.unreachable(), end };
     const { outcome } = probe(await refusing(), { exchange });
     expect(await outcome).toEqual({ result: "failure", why: "connection refused", silent: false });
   });
@@ -133,7 +196,7 @@ describe.skipIf(peersMissing !== null)("TLS", () => {
       },
     });
     const address = `127.0.0.1:${server.port}`;
-    const tls = { client: new TlsClient({ ...UNVERIFIED, alpn: [] }), host: "", address };
+    const tls = { client: new TlsClient({ ...UNVERIFIED, alpn: [] }), host: "", address, when: "first" } as const;
     const { outcome, closed } = probe(address, { tls, exchange: conversation("PING\r\n", "x"), timeoutMs: 2000 });
     expect(await outcome).toEqual(SUCCESS);
     expect(open).toBe(1);

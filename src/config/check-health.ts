@@ -1,0 +1,67 @@
+// Health checks whose options do not go together, or do nothing.
+import { quote } from "./wording.ts";
+import type { Finding, Subject } from "./check.ts";
+import type { KeyPath } from "./problem.ts";
+import type { FilePool, HealthStep } from "./schema.ts";
+
+type Health = FilePool["health"];
+type Type = Health["type"];
+type Report = (finding: Finding) => void;
+
+/** Options of some types only; `role` is told elsewhere. */
+const TYPES_OF: readonly (readonly [key: keyof Health, types: readonly Type[], unset: unknown])[] = [
+  ["method", ["http"], "GET"],
+  ["path", ["http"], "/"],
+  ["host", ["http"], ""],
+  ["status", ["http"], "200-399"],
+  ["body", ["http"], ""],
+  ["tls", ["http", "exchange"], false],
+  ["send", ["exchange"], ""],
+  ["expect", ["exchange"], ""],
+];
+
+export function checkHealth({ config, isSound }: Subject, report: Report): void {
+  for (const { name, health } of config.pools) {
+    const path = ["pools", name, "health"];
+    if (!isSound(path)) continue;
+    for (const [key, types, unset] of TYPES_OF) {
+      if (types.includes(health.type) || health[key] === unset) continue;
+      report({ path: [...path, key], message: `has no effect: type is ${quote(health.type)}`, warning: true });
+    }
+    if (health.steps.length > 0 && health.type !== "exchange") {
+      report({ path: [...path, "steps"], message: `has no effect: type is ${quote(health.type)}`, warning: true });
+    }
+    if (health.type === "exchange") checkSteps(health, path, report);
+    if (health.type === "http" && health.method === "HEAD" && health.body !== "") {
+      report({ path: [...path, "body"], message: 'cannot be found: the response to method = "HEAD" has no body' });
+    }
+  }
+}
+
+function checkSteps({ steps, send, expect }: Health, path: KeyPath, report: Report): void {
+  if (steps.length === 0 && send === "" && expect === "") {
+    report({ path, message: 'type = "exchange" needs steps, or send and expect' });
+  }
+  if (steps.length > 0 && (send !== "" || expect !== "")) {
+    const key = send === "" ? "expect" : "send";
+    report({ path: [...path, key], message: "cannot be used together with steps: make it a step" });
+  }
+  for (const [index, step] of steps.entries()) {
+    const at = [...path, "steps", index];
+    const { sends, expects } = usedIn(step);
+    for (const both of [sends, expects]) {
+      if (both.length > 1)
+        report({ path: at, message: `has ${both.join(" and ")}, and only one can be used: make it two steps` });
+    }
+    if (sends.length + expects.length === 0) report({ path: at, message: "neither sends nor expects anything" });
+  }
+  if (expect === "" && steps.every((step) => usedIn(step).expects.length === 0)) {
+    report({ path, message: "expects no answer, so every backend that can be connected to is up", warning: true });
+  }
+}
+
+function usedIn(step: HealthStep): { sends: string[]; expects: string[] } {
+  const sends = (["send", "send_hex"] as const).filter((key) => step[key] !== "");
+  const expects = (["expect", "expect_hex", "expect_regex"] as const).filter((key) => step[key] !== "");
+  return { sends, expects };
+}

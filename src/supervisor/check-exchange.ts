@@ -1,0 +1,52 @@
+// What a health check of a config says and wants to hear: the exchange of a pool's checks, and whether it runs over TLS.
+import { healthPattern } from "../config/kinds.ts";
+import type { HealthStep, PoolConfig } from "../config/schema.ts";
+import { parseStatusRanges } from "../core/http-status.ts";
+import { connectOnly, type Exchange } from "../wire/exchange.ts";
+import { HttpCheck } from "../wire/http-check.ts";
+import { StepExchange, type Expectation, type ExchangeStep } from "../wire/step-exchange.ts";
+
+/** Whether checks do a TLS handshake. A check of the port that connections go to speaks TLS as they do. */
+export function speaksTls({ tls, health }: PoolConfig): boolean {
+  const { type, port } = health;
+  if (type === "off" || type === "tcp") return false;
+  return type === "tls" || health.tls || (tls !== null && port === 0);
+}
+
+/** A new exchange for one check. `host` is the backend's host and port, as a URL has them. */
+export function exchangeOf(config: PoolConfig, host: string): Exchange {
+  const { health } = config;
+  switch (health.type) {
+    case "off":
+    case "tcp":
+    case "tls":
+      return connectOnly;
+    case "http":
+      return new HttpCheck({ ...health, host: health.host || host, status: parseStatusRanges(health.status) ?? [] });
+    case "exchange":
+      return new StepExchange(stepsOf(health));
+  }
+}
+
+function stepsOf({ steps, send, expect }: PoolConfig["health"]): ExchangeStep[] {
+  if (steps.length === 0) return [{ send: textOf(send), expect: bytesExpected(textOf(expect), expect) }];
+  return steps.map((step) => ({ send: textOf(step.send) ?? bytesOfHex(step.send_hex), expect: expectationOf(step) }));
+}
+
+function expectationOf({ expect, expect_hex, expect_regex }: HealthStep): Expectation | null {
+  if (expect_regex !== "")
+    return { is: "pattern", pattern: healthPattern(expect_regex), refused: null, words: `/${expect_regex}/` };
+  return bytesExpected(textOf(expect), expect) ?? bytesExpected(bytesOfHex(expect_hex), expect_hex);
+}
+
+function bytesExpected(bytes: Uint8Array | null, words: string): Expectation | null {
+  return bytes && { is: "bytes", bytes, words: JSON.stringify(words) };
+}
+
+function textOf(text: string): Uint8Array | null {
+  return text === "" ? null : new TextEncoder().encode(text);
+}
+
+function bytesOfHex(hex: string): Uint8Array | null {
+  return hex === "" ? null : Uint8Array.fromHex(hex.replaceAll(" ", ""));
+}

@@ -1,0 +1,110 @@
+// An exchange made of steps, each of which sends bytes, expects something in the answer, or both: what a config says in
+// `type = "exchange"`, and the protocols of which a few lines of text say enough.
+import { Answer, indexOfBytes } from "./answer.ts";
+import { bad, cutShort, excerpt, more, ok, type Cut, type Exchange, type Step, type Verdict } from "./exchange.ts";
+
+/** Of the answer to one step. */
+export const ANSWER_BYTES_MAX = 64 * 1024;
+
+/** Of the answer, as far as regular expressions look at it: what they cost can grow with the square of it. */
+export const PATTERN_BYTES_MAX = 4096;
+
+/** What an answer must hold. `words` names it in messages. */
+export type Expectation =
+  | { readonly is: "bytes"; readonly bytes: Uint8Array; readonly words: string }
+  /** `refused` matches an answer that will not become a good one; it is tried first. */
+  | { readonly is: "pattern"; readonly pattern: RegExp; readonly refused: RegExp | null; readonly words: string };
+
+/** `send` comes first. An expectation looks at all that has come since something was sent last. */
+export interface ExchangeStep {
+  readonly send: Uint8Array | null;
+  readonly expect: Expectation | null;
+}
+
+const NOTHING = new Uint8Array(0);
+
+export class StepExchange implements Exchange {
+  readonly #steps: readonly ExchangeStep[];
+  readonly #goodbye: Uint8Array | null;
+  readonly #answer = new Answer(ANSWER_BYTES_MAX);
+  #at = 0;
+  #isSent = false;
+  /** Where the search for bytes goes on. */
+  #searched = 0;
+
+  /** `goodbye` is sent at the end, whatever the backend has said; its answer is not waited for. */
+  constructor(steps: readonly ExchangeStep[], goodbye: Uint8Array | null = null) {
+    this.#steps = steps;
+    this.#goodbye = goodbye;
+  }
+
+  begin(): Step {
+    return this.#go();
+  }
+
+  push(bytes: Uint8Array): Step {
+    this.#answer.push(bytes);
+    return this.#go();
+  }
+
+  end(cut: Cut): Verdict {
+    const expected = this.#steps[this.#at]?.expect ?? null;
+    if (expected === null || this.#answer.length === 0) return cutShort(cut, NOTHING);
+    return this.#missing(expected, cut === "timeout" ? " in time" : " before the end");
+  }
+
+  /** Takes every step that can be taken now. */
+  #go(): Step {
+    let send: Uint8Array = NOTHING;
+    for (; this.#at < this.#steps.length; this.#at++) {
+      const step = this.#steps[this.#at];
+      if (step === undefined) break;
+      if (!this.#isSent && step.send !== null) {
+        send = concat(send, step.send);
+        this.#answer.clear();
+      }
+      this.#isSent = true;
+      if (step.expect !== null) {
+        const verdict = this.#look(step.expect);
+        if (verdict === "more") return more(send.length === 0 ? null : send);
+        if (verdict !== "found") return verdict;
+      }
+      this.#isSent = false;
+      this.#searched = 0;
+    }
+    const last = concat(send, this.#goodbye ?? NOTHING);
+    return ok(last.length === 0 ? null : last);
+  }
+
+  #look(expected: Expectation): "found" | "more" | Verdict {
+    const { bytes, isFull } = this.#answer;
+    if (expected.is === "bytes") {
+      if (indexOfBytes(bytes, expected.bytes, this.#searched) >= 0) return "found";
+      this.#searched = Math.max(0, bytes.length - expected.bytes.length + 1);
+      return isFull ? this.#missing(expected, " in the first 64 KiB") : "more";
+    }
+    const text = decoder.decode(bytes.subarray(0, PATTERN_BYTES_MAX));
+    const [refused] = expected.refused?.exec(text) ?? [];
+    if (refused !== undefined) return bad(`expected ${expected.words}, found ${quoted(refused)}`, this.#goodbye);
+    if (expected.pattern.test(text)) return "found";
+    return bytes.length >= PATTERN_BYTES_MAX ? this.#missing(expected, " in the first 4 KiB") : "more";
+  }
+
+  #missing(expected: Expectation, where: string): Verdict {
+    return bad(`no ${expected.words}${where}: found ${excerpt(this.#answer.bytes)}`, this.#goodbye);
+  }
+}
+
+const decoder = new TextDecoder();
+
+function quoted(text: string): string {
+  return JSON.stringify(text.trim().slice(0, 80));
+}
+
+function concat(a: Uint8Array, b: Uint8Array): Uint8Array {
+  if (a.length === 0) return b;
+  const both = new Uint8Array(a.length + b.length);
+  both.set(a);
+  both.set(b, a.length);
+  return both;
+}
