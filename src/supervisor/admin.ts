@@ -2,13 +2,15 @@
 // answers comes from outside. https://www.rfc-editor.org/rfc/rfc9110 (HTTP), rfc6750 (bearer tokens)
 import { createHash, timingSafeEqual } from "node:crypto";
 import { chmodSync, lstatSync, unlinkSync } from "node:fs";
-import type { Server } from "bun";
+import type { ListenOptions } from "node:net";
 import type { BindEndpoint } from "../config/kinds.ts";
 import { formatAddress, formatEndpoint, formatHostPort, parseAddress } from "../core/address.ts";
 import { PROMETHEUS_CONTENT_TYPE, prometheusText } from "../observe/prometheus.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 import { stateOfSocketFile } from "../platform/in-use.ts";
 import { ownSockets } from "../platform/sockets.ts";
+import { shares } from "./budget.ts";
+import { serveHttp, type HttpOptions, type HttpServer } from "./http-server.ts";
 
 export interface AdminOptions {
   bind: BindEndpoint;
@@ -18,6 +20,8 @@ export interface AdminOptions {
   reload: () => Promise<{ ok: boolean; message: string }>;
   /** Ends a worker as if it had crashed; false = there is none of that index. */
   restartWorker: (index: number) => boolean;
+  /** Connections at once; left out = their share of the descriptors. */
+  connectionsMax?: number;
   /** Hears what a handler threw: a fault of this program. */
   failed?: (error: unknown) => void;
 }
@@ -34,27 +38,22 @@ export interface Admin {
 /** No request has a body that means anything. */
 const BODY_BYTES_MAX = 4096;
 /** Of a connection that says nothing; longer than usual scrape intervals, so that they keep theirs. */
-const IDLE_SECONDS = 75;
+const IDLE_MS = 75_000;
 
 /** Listens and answers. `error` is one line for people, with the cure. */
-export function startAdmin(options: AdminOptions): Admin | { error: string } {
+export async function startAdmin(options: AdminOptions): Promise<Admin | { error: string }> {
   const { bind, failed } = options;
   let token = options.token;
-  const started = listen(bind, {
-    development: false,
-    // Bun 1.4.5 sets SO_REUSEPORT by itself where `development` is off: a second process would take half of the requests.
-    reusePort: false,
-    idleTimeout: IDLE_SECONDS,
-    maxRequestBodySize: BODY_BYTES_MAX,
-    fetch: async (request: Request, server: Server<undefined>): Promise<Response> => {
-      const response = await answer({ request, server, token, options });
-      for (const [name, value] of Object.entries(HEADERS)) response.headers.set(name, value);
-      return response;
-    },
-    // Says nothing of what went wrong: an error's text could hold anything.
-    error: (error: unknown): Response => {
-      failed?.(error);
-      const response = problem(500, "internal error, see the log");
+  const started = await listen(bind, {
+    connectionsMax: options.connectionsMax ?? shares().admin,
+    bodyBytesMax: BODY_BYTES_MAX,
+    idleMs: IDLE_MS,
+    answer: async (request) => {
+      const response = await answer({ request, token, options }).catch((error: unknown) => {
+        failed?.(error);
+        // Says nothing of what went wrong: an error's text could hold anything.
+        return problem(500, "internal error, see the log");
+      });
       for (const [name, value] of Object.entries(HEADERS)) response.headers.set(name, value);
       return response;
     },
@@ -65,7 +64,7 @@ export function startAdmin(options: AdminOptions): Admin | { error: string } {
     setToken: (next) => {
       token = next;
     },
-    stop: () => void started.stop(false),
+    stop: () => started.stop(),
   };
 }
 
@@ -83,7 +82,6 @@ const HEADERS = {
 
 interface Asked {
   request: Request;
-  server: Server<undefined>;
   token: string | null;
   options: AdminOptions;
 }
@@ -115,7 +113,7 @@ const ROUTES: readonly Route[] = [
   },
 ];
 
-async function answer({ request, server, token, options }: Asked): Promise<Response> {
+async function answer({ request, token, options }: Asked): Promise<Response> {
   const path = pathOf(request.url);
   const found = ROUTES.map((route) => ({ route, match: route.path.exec(path) })).find(({ match }) => match !== null);
   if (found?.route.open !== true) {
@@ -124,13 +122,11 @@ async function answer({ request, server, token, options }: Asked): Promise<Respo
   }
   if (found === undefined || found.match === null) return problem(404, NOT_FOUND);
   const { method } = found.route;
-  // RFC 9110 section 9.3.2: HEAD is GET without the content, which Bun leaves out.
+  // RFC 9110 section 9.3.2: HEAD is GET without the content, which the server leaves out.
   if (request.method !== method && !(method === "GET" && request.method === "HEAD")) {
     const allow = method === "GET" ? "GET, HEAD" : method;
     return problem(405, `only ${allow} is allowed here`, { Allow: allow });
   }
-  // A reload takes as long as it takes.
-  if (method === "POST") server.timeout(request, 0);
   return found.route.answer(options, found.match);
 }
 
@@ -243,23 +239,19 @@ function json(status: number, value: unknown): Response {
 
 // ---------------------------------------------------------------------- listening
 
-type Serving = Omit<Bun.Serve.HostnamePortServeOptions<undefined>, "hostname" | "port" | "routes"> & {
-  fetch: (request: Request, server: Server<undefined>) => Promise<Response>;
-};
-
 /** The server, or which address could not be had and why. */
-function listen(bind: BindEndpoint, serving: Serving): Server<undefined> | string {
+async function listen(bind: BindEndpoint, options: HttpOptions): Promise<HttpServer | string> {
   const name = formatEndpoint(bind);
-  if (bind.kind === "unix") return listenAtPath(bind.path, serving);
+  if (bind.kind === "unix") return listenAtPath(bind.path, options);
   if (bind.kind === "abstract") {
-    const started = attempt(() => Bun.serve({ ...serving, unix: `\0${bind.name}` } as never));
+    const started = await serveHttp({ path: `\0${bind.name}` }, options);
     return typeof started === "string" ? `${name}: ${reason(started)}` : started;
   }
   // "::" is dual-stack; without IPv6 there is only IPv4.
-  const hostnames = bind.kind === "any" ? ["::", "0.0.0.0"] : [formatAddress(...bind.address)];
+  const hosts = bind.kind === "any" ? ["::", "0.0.0.0"] : [formatAddress(...bind.address)];
   let code = "";
-  for (const hostname of hostnames) {
-    const started = attempt(() => Bun.serve({ ...serving, hostname, port: bind.port }));
+  for (const host of hosts) {
+    const started = await serveHttp({ host, port: bind.port }, options);
     if (typeof started !== "string") return started;
     code = started;
     if (code === "EADDRINUSE" || code === "EACCES") break;
@@ -268,12 +260,12 @@ function listen(bind: BindEndpoint, serving: Serving): Server<undefined> | strin
   return `${name}: ${reason(code)}${cure}`;
 }
 
-function listenAtPath(path: string, serving: Serving): Server<undefined> | string {
-  const serve = () => privately(path, () => Bun.serve({ ...serving, unix: path } as never));
-  let started = attempt(serve);
+async function listenAtPath(path: string, options: HttpOptions): Promise<HttpServer | string> {
+  const serve = (): Promise<HttpServer | string> => privately(path, { path }, options);
+  let started = await serve();
   if (started === "EADDRINUSE" && isLeftover(path)) {
     const removed = attempt(() => unlinkSync(path));
-    started = typeof removed === "string" ? removed : attempt(serve);
+    started = typeof removed === "string" ? removed : await serve();
   }
   if (typeof started !== "string") return started;
   const exists = started === "EADDRINUSE" && !isSocket(path);
@@ -281,16 +273,15 @@ function listenAtPath(path: string, serving: Serving): Server<undefined> | strin
 }
 
 /** Makes a socket file that only this user may connect to, from its first moment. */
-function privately(path: string, make: () => Server<undefined>): Server<undefined> {
+async function privately(path: string, where: ListenOptions, options: HttpOptions): Promise<HttpServer | string> {
   // A thread other than the main one has no umask of its own to set; there, the mode comes a moment later.
   const before = attempt(() => process.umask(0o177));
-  try {
-    const server = make();
-    chmodSync(path, 0o600);
-    return server;
-  } finally {
-    if (typeof before === "number") process.umask(before);
-  }
+  // The file is made before this returns.
+  const started = serveHttp(where, options);
+  if (typeof before === "number") process.umask(before);
+  const server = await started;
+  if (typeof server !== "string") chmodSync(path, 0o600);
+  return server;
 }
 
 /** Whether a socket file belongs to no one any more. */
@@ -324,8 +315,7 @@ function attempt<T>(work: () => T): T | string {
   }
 }
 
-function addressOf(bind: BindEndpoint, server: Server<undefined>): string {
-  const port = server.port ?? 0;
+function addressOf(bind: BindEndpoint, { port }: HttpServer): string {
   if (bind.kind === "ip") return formatHostPort(bind.address, port);
   return formatEndpoint(bind.kind === "any" ? { kind: "any", port } : bind);
 }

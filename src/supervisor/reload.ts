@@ -35,7 +35,7 @@ export interface ReloadOptions {
   log: Log;
   /** False while the process starts and when it stops: there is no reload then. */
   isRunning: () => boolean;
-  startAdmin: (config: Config) => Admin | { error: string };
+  startAdmin: (config: Config) => Promise<Admin | { error: string }>;
   /** Every worker goes by the new config. */
   onTaken: () => void;
 }
@@ -138,7 +138,7 @@ export class Reloads {
     if (tooFew !== null) return tooFew;
     const bound = await sockets.bind(config, workerCount(config));
     if ("error" in bound) return bound.error;
-    const admin = this.#nextAdmin(old, config);
+    const admin = await this.#nextAdmin(old, config);
     if (admin !== null && "error" in admin) {
       sockets.undo(bound);
       return admin.error;
@@ -207,7 +207,7 @@ export class Reloads {
     return null;
   }
 
-  #nextAdmin(old: Config, config: Config): Admin | { error: string } | null {
+  async #nextAdmin(old: Config, config: Config): Promise<Admin | { error: string } | null> {
     const { active, startAdmin } = this.#options;
     const same = JSON.stringify(old.admin) === JSON.stringify(config.admin);
     if (same) return active.admin;

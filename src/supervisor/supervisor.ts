@@ -163,7 +163,7 @@ export class Supervisor {
     const trouble = this.#access.configure(config.log.access);
     if (trouble !== null) return trouble;
     if (config.admin.enabled) {
-      const admin = this.#startAdmin(config);
+      const admin = await this.#startAdmin(config);
       if ("error" in admin) return admin.error;
       this.#active.admin = admin;
     }
@@ -178,7 +178,7 @@ export class Supervisor {
     return null;
   }
 
-  #startAdmin(config: Config): Admin | { error: string } {
+  #startAdmin(config: Config): Promise<Admin | { error: string }> {
     return startAdmin({
       bind: config.admin.bind,
       token: config.admin.token,

@@ -2,11 +2,13 @@
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
-import { connect as connectTcp } from "node:net";
+import { connect as connectTcp, type Socket } from "node:net";
 import { expect, test } from "vitest";
 import { echo } from "../support/backends.ts";
-import { connect } from "../support/client.ts";
-import { freePort, startLb, type Lb } from "../support/lb.ts";
+import { connect, connectMany } from "../support/client.ts";
+import { eventually } from "../support/eventually.ts";
+import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
+import { descriptors } from "../support/proc.ts";
 
 const config = (port: number, workers: number, backend: string): string => `
   workers = ${workers}
@@ -73,3 +75,79 @@ test("a worker that dies while no descriptor is free is started again when there
   admin.destroy();
   expect((await lb.status()).workers.every(({ state }) => state === "running")).toBe(true);
 }, 60_000);
+
+/** Connects to the admin endpoint and begins a request that it never ends. */
+function stalledRequests(lb: Lb, count: number): Socket[] {
+  const port = Number(new URL(lb.adminUrl).port);
+  return Array.from({ length: count }, () => {
+    const socket = connectTcp(port, "127.0.0.1");
+    socket.on("error", () => undefined);
+    socket.on("connect", () => socket.write("GET /metrics HTTP/1.1\r\nHost: localhost\r\n"));
+    return socket;
+  });
+}
+
+test("connections to the admin endpoint have a cap, and it answers beyond it", async () => {
+  using backend = await echo();
+  const port = await freePort();
+  await using lb = await startLb(config(port, 2, backend.address), { ulimit: 256 });
+  const rest = descriptors(lb.pid);
+  const flood = stalledRequests(lb, 300);
+  try {
+    await eventually("most of them are closed", () => flood.filter(({ closed }) => closed).length > 250);
+    expect((await lb.fetch("/live")).status).toBe(200);
+    expect((await lb.status()).pools[0]!.backends[0]!.up).toBe(true);
+    // The share of this limit, and what is asked for meanwhile.
+    expect(descriptors(lb.pid)).toBeLessThanOrEqual(rest + 12);
+    using client = await connect(port);
+    expect(await client.echoes()).toBe(true);
+  } finally {
+    for (const socket of flood) socket.destroy();
+  }
+});
+
+test("neither refused clients nor an admin flood take descriptors from live connections or health checks", async () => {
+  using backend = await echo();
+  const [port, closed] = await freePorts(2);
+  await using lb = await startLb(
+    `
+    workers = 2
+    [listeners.web]
+    bind = "127.0.0.1:${port}"
+    pool = "app"
+    [listeners.closed]
+    bind = "127.0.0.1:${closed}"
+    pool = "app"
+    deny = ["127.0.0.0/8"]
+    over_limit = "close"
+    [pools.app]
+    backends = ["${backend.address}"]
+    on_down = "reset"
+    health = { interval = "100ms", timeout = "1s", fall = 1 }
+  `,
+    { ulimit: 1024 },
+  );
+  const alive = await connectMany(port, 432);
+  const admin = stalledRequests(lb, 400);
+  const denied: Socket[] = [];
+  for (let i = 0; i < 1365; i++) {
+    const socket = connectTcp(closed, "127.0.0.1");
+    socket.on("error", () => undefined);
+    denied.push(socket);
+  }
+  try {
+    await lb.waitLines(1365, ({ end }) => end === "denied", 60_000);
+    expect((await lb.fetch("/live")).status).toBe(200);
+    // A few checks more, while the refused ones still linger.
+    const { success } = (await lb.status()).pools[0]!.backends[0]!.health.checks;
+    const { pools } = await lb.waitStatus(
+      (status) => status.pools[0]!.backends[0]!.health.checks.success > success + 3,
+    );
+    expect(pools[0]!.backends[0]!.health.checks.failure).toBe(0);
+    expect(lb.log().filter(({ event }) => event === "backend down")).toEqual([]);
+    for (const client of alive) expect(await client.echoes("still here")).toBe(true);
+  } finally {
+    for (const socket of [...denied, ...admin]) socket.destroy();
+    for (const client of alive) client.reset();
+  }
+}, 120_000);

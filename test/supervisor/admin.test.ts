@@ -51,15 +51,15 @@ function options(bind: string, token: string | null): AdminOptions {
   };
 }
 
-function started(bind = "127.0.0.1:0", token: string | null = null): Admin {
-  const admin = startAdmin(options(bind, token));
+async function started(bind = "127.0.0.1:0", token: string | null = null): Promise<Admin> {
+  const admin = await startAdmin(options(bind, token));
   if ("error" in admin) throw new Error(admin.error);
   admins.push(admin);
   return admin;
 }
 
-function refusedStart(bind: string): string {
-  const admin = startAdmin(options(bind, null));
+async function refusedStart(bind: string): Promise<string> {
+  const admin = await startAdmin(options(bind, null));
   if ("error" in admin) return admin.error;
   admins.push(admin);
   return "";
@@ -120,11 +120,11 @@ function problemOf(answer: { headers: Map<string, string>; body: string }): unkn
 describe("the admin endpoint", () => {
   test("is alive while it can answer, ready or not", async () => {
     snapshot.ready = false;
-    expect(await ask(started(), "GET /live")).toMatchObject({ status: 200, body: "ok\n" });
+    expect(await ask(await started(), "GET /live")).toMatchObject({ status: 200, body: "ok\n" });
   });
 
   test("is ready when the snapshot is, and says why not", async () => {
-    const admin = started();
+    const admin = await started();
     expect(await ask(admin, "GET /ready")).toMatchObject({ status: 200, body: "ready\n" });
     snapshot.ready = false;
     snapshot.not_ready = ["no backend of the pool app is up", "shutting down"];
@@ -135,7 +135,7 @@ describe("the admin endpoint", () => {
   });
 
   test("says of each listener whether it is ready, with the pools that have no backend up", async () => {
-    const admin = started();
+    const admin = await started();
     const [web] = snapshot.listeners;
     expect(await ask(admin, "GET /ready/web")).toMatchObject({ status: 200, body: "ready\n" });
     expect(await ask(admin, "GET /ready/w%65b")).toMatchObject({ status: 200, body: "ready\n" });
@@ -161,20 +161,20 @@ describe("the admin endpoint", () => {
   });
 
   test("gives the metrics in Prometheus' format, with its content type", async () => {
-    const answer = await ask(started(), "GET /metrics");
+    const answer = await ask(await started(), "GET /metrics");
     expect(answer.status).toBe(200);
     expect(answer.headers.get("content-type")).toBe("text/plain; version=0.0.4; charset=utf-8");
     expect(answer.body).toContain('lb_build_info{version="1.2.3"} 1\n');
   });
 
   test("gives the snapshot as JSON", async () => {
-    const answer = await ask(started(), "GET /api/status?pretty");
+    const answer = await ask(await started(), "GET /api/status?pretty");
     expect(answer.headers.get("content-type")).toBe("application/json; charset=utf-8");
     expect(JSON.parse(answer.body)).toEqual(snapshot);
   });
 
   test("answers HEAD as GET, without the content", async () => {
-    const admin = started();
+    const admin = await started();
     for (const path of ["/live", "/ready", "/metrics", "/api/status"]) {
       const get = await ask(admin, `GET ${path}`);
       const head = await ask(admin, `HEAD ${path}`);
@@ -185,7 +185,7 @@ describe("the admin endpoint", () => {
   });
 
   test("refuses other methods and names those that are allowed", async () => {
-    const admin = started();
+    const admin = await started();
     const headers = { "X-Lb-Admin": "1" };
     for (const [line, allow] of [
       ["POST /live", "GET, HEAD"],
@@ -201,14 +201,14 @@ describe("the admin endpoint", () => {
   });
 
   test("does not know other paths", async () => {
-    const admin = started();
+    const admin = await started();
     for (const path of ["/", "/live/", "/LIVE", "//live", "/metrics2", "/api", "/api/workers/x/restart", "/%6cive"]) {
       expect([path, (await ask(admin, `GET ${path}`)).status]).toEqual([path, 404]);
     }
   });
 
   test("keeps browsers from guessing, framing and storing, whatever it answers", async () => {
-    const admin = started();
+    const admin = await started();
     for (const path of ["/live", "/metrics", "/api/status", "/nothing"]) {
       const { headers } = await ask(admin, `GET ${path}`);
       expect(headers.get("x-content-type-options")).toBe("nosniff");
@@ -219,7 +219,7 @@ describe("the admin endpoint", () => {
   });
 
   test("reloads, and gives the result", async () => {
-    const admin = started();
+    const admin = await started();
     const order = { headers: { "X-Lb-Admin": "1" } };
     const good = await ask(admin, "POST /api/reload", order);
     expect([good.status, JSON.parse(good.body)]).toEqual([200, { ok: true, message: "generation 4 is in force" }]);
@@ -229,7 +229,7 @@ describe("the admin endpoint", () => {
   });
 
   test("ends the worker that is named, and no other", async () => {
-    const admin = started();
+    const admin = await started();
     const order = { headers: { "X-Lb-Admin": "1" } };
     expect((await ask(admin, "POST /api/workers/1/restart", order)).status).toBe(200);
     expect((await ask(admin, "POST /api/workers/7/restart", order)).status).toBe(404);
@@ -237,7 +237,7 @@ describe("the admin endpoint", () => {
   });
 
   test("says what is wrong with a request as application/problem+json", async () => {
-    const admin = started();
+    const admin = await started();
     const problems: Record<string, object> = {
       "GET /nothing": { status: 404, title: "Not Found" },
       "GET /ready/none": { status: 404, detail: 'there is no listener "none"' },
@@ -251,12 +251,12 @@ describe("the admin endpoint", () => {
       status: 404,
       detail: "there is no worker 7",
     });
-    const guarded = started("127.0.0.1:0", TOKEN);
+    const guarded = await started("127.0.0.1:0", TOKEN);
     expect(problemOf(await ask(guarded, "GET /metrics"))).toMatchObject({ status: 401, title: "Unauthorized" });
   });
 
   test("keeps what went wrong inside to the log", async () => {
-    const admin = started();
+    const admin = await started();
     reload = () => Promise.reject(new Error(`secret ${TOKEN}`));
     const answer = await ask(admin, "POST /api/reload", { headers: { "X-Lb-Admin": "1" } });
     expect(problemOf(answer)).toEqual({
@@ -274,18 +274,18 @@ describe("the admin endpoint", () => {
   });
 
   test("takes no large body", async () => {
-    const admin = started();
+    const admin = await started();
     const large = "x".repeat(10_000);
     const announced = { "X-Lb-Admin": "1", "Content-Length": "10000" };
     expect((await ask(admin, "POST /api/reload", { headers: announced, body: large })).status).toBe(413);
   });
 
   test("stops answering at stop, and its port is free at once", async () => {
-    const admin = started();
+    const admin = await started();
     expect((await ask(admin, "GET /live")).status).toBe(200);
     admin.stop();
     await expect(ask(admin, "GET /live")).rejects.toThrow();
-    expect(refusedStart(admin.address)).toBe("");
+    expect(await refusedStart(admin.address)).toBe("");
   });
 });
 
@@ -305,22 +305,22 @@ describe("without a token", () => {
     ["127.0.0.1, evil.example", 403],
     ["[::1].evil.example", 403],
   ])("a request with Host %s is answered with %i", async (host, status) => {
-    expect((await ask(started(), "GET /api/status", { host })).status).toBe(status);
+    expect((await ask(await started(), "GET /api/status", { host })).status).toBe(status);
   });
 
   test("a request without Host is answered, for no browser sends it", async () => {
-    expect((await ask(started(), "GET /metrics", { host: null })).status).toBe(200);
+    expect((await ask(await started(), "GET /metrics", { host: null })).status).toBe(200);
   });
 
   test("the probes are answered whatever Host says", async () => {
-    const admin = started();
+    const admin = await started();
     for (const path of ["/live", "/ready", "/ready/web"]) {
       expect((await ask(admin, `GET ${path}`, { host: "lb.internal:9900" })).status).toBe(200);
     }
   });
 
   test("an order needs a header that no form can send", async () => {
-    const admin = started();
+    const admin = await started();
     let reloads = 0;
     reload = () => Promise.resolve({ ok: true, message: String(++reloads) });
     const form = { "Content-Type": "application/x-www-form-urlencoded", Origin: "http://evil.example" };
@@ -337,7 +337,7 @@ describe("with a token", () => {
   const PATHS = ["GET /metrics", "GET /api/status", "POST /api/reload", "POST /api/workers/0/restart", "GET /nothing"];
 
   test("nothing but the probes is answered to who does not bear it", async () => {
-    const admin = started("127.0.0.1:0", TOKEN);
+    const admin = await started("127.0.0.1:0", TOKEN);
     for (const given of [null, "", "Bearer", "Bearer ", "Bearer wrong", `Basic ${TOKEN}`, `Bearer ${TOKEN}x`, TOKEN]) {
       const headers = { "X-Lb-Admin": "1", ...(given !== null && { Authorization: given }) };
       for (const line of PATHS) {
@@ -353,7 +353,7 @@ describe("with a token", () => {
   });
 
   test("everything is answered to who bears it, by any name", async () => {
-    const admin = started("127.0.0.1:0", TOKEN);
+    const admin = await started("127.0.0.1:0", TOKEN);
     for (const scheme of ["Bearer", "bearer"]) {
       const asked = { host: "lb.example:9900", headers: { Authorization: `${scheme} ${TOKEN}` } };
       const statuses = [];
@@ -363,7 +363,7 @@ describe("with a token", () => {
   });
 
   test("another one is in force as soon as it is set", async () => {
-    const admin = started("127.0.0.1:0", TOKEN);
+    const admin = await started("127.0.0.1:0", TOKEN);
     admin.setToken("another");
     expect((await ask(admin, "GET /metrics", { headers: { Authorization: `Bearer ${TOKEN}` } })).status).toBe(401);
     expect((await ask(admin, "GET /metrics", { headers: { Authorization: "Bearer another" } })).status).toBe(200);
@@ -371,34 +371,34 @@ describe("with a token", () => {
 });
 
 describe("a bind", () => {
-  test("to a TCP port gives the real one as its address", () => {
-    expect(started("127.0.0.1:0").address).toMatch(/^127\.0\.0\.1:[1-9]\d+$/);
-    expect(started(":0").address).toMatch(/^:[1-9]\d+$/);
+  test("to a TCP port gives the real one as its address", async () => {
+    expect((await started("127.0.0.1:0")).address).toMatch(/^127\.0\.0\.1:[1-9]\d+$/);
+    expect((await started(":0")).address).toMatch(/^:[1-9]\d+$/);
   });
 
   test("to every address answers over IPv4 and, where there is IPv6, over that", async () => {
-    const admin = started(":0");
+    const admin = await started(":0");
     expect((await ask(admin, "GET /live")).status).toBe(200);
     if (!existsSync("/proc/net/if_inet6") || readFileSync("/proc/net/if_inet6", "utf8") === "") return;
     expect((await ask(admin, "GET /live", { to: `[::1]${admin.address}` })).status).toBe(200);
   });
 
-  test("to an address in use says so, and how to find who has it", () => {
-    const { address } = started();
+  test("to an address in use says so, and how to find who has it", async () => {
+    const { address } = await started();
     const port = address.split(":")[1];
-    expect(refusedStart(address)).toBe(
+    expect(await refusedStart(address)).toBe(
       `the admin endpoint cannot listen on ${address}: the address is in use, perhaps by another lb: ` +
         `stop that one, or change admin.bind; who has it tells: ss -ltnp 'sport = :${port}'`,
     );
   });
 
-  test("to an address that the machine does not have says so", () => {
-    expect(refusedStart("203.0.113.1:9900")).toMatch(/203\.0\.113\.1:9900: this machine has no such address/);
+  test("to an address that the machine does not have says so", async () => {
+    expect(await refusedStart("203.0.113.1:9900")).toMatch(/203\.0\.113\.1:9900: this machine has no such address/);
   });
 
   test("to a unix socket gives a file for this user alone, and removes it at stop", async () => {
     const path = join(folder, "admin.sock");
-    const admin = started(`unix:${path}`);
+    const admin = await started(`unix:${path}`);
     expect(admin.address).toBe(`unix:${path}`);
     expect(statSync(path).mode & 0o777).toBe(0o600);
     expect((await ask(admin, "GET /metrics", { host: "any.name" })).status).toBe(200);
@@ -406,7 +406,7 @@ describe("a bind", () => {
     await eventually("the file's end", () => !existsSync(path));
   });
 
-  test("to a unix socket never leaves a moment for others, and leaves the umask as it was", () => {
+  test("to a unix socket never leaves a moment for others, and leaves the umask as it was", async () => {
     const path = join(folder, "umask.sock");
     // Only the main thread of a process has a umask to set: here a process of its own, whose chmod is out of order.
     const source = `
@@ -415,7 +415,7 @@ describe("a bind", () => {
       mock.module("node:fs", () => ({ ...fs, chmodSync: () => {} }));
       process.umask(0o002);
       const { startAdmin } = await import(${JSON.stringify(join(import.meta.dirname, "../../src/supervisor/admin.ts"))});
-      const admin = startAdmin({ bind: { kind: "unix", path: ${JSON.stringify(path)} }, token: null });
+      const admin = await startAdmin({ bind: { kind: "unix", path: ${JSON.stringify(path)} }, token: null });
       console.log((fs.statSync(${JSON.stringify(path)}).mode & 0o777).toString(8), process.umask().toString(8));
       admin.stop();`;
     const child = Bun.spawnSync([process.execPath, "-e", source]);
@@ -428,33 +428,33 @@ describe("a bind", () => {
     const source = `Bun.listen({ unix: ${JSON.stringify(path)}, socket: { data() {} } }); process.kill(process.pid, 9)`;
     Bun.spawnSync([process.execPath, "-e", source]);
     expect(existsSync(path)).toBe(true);
-    expect((await ask(started(`unix:${path}`), "GET /live")).status).toBe(200);
+    expect((await ask(await started(`unix:${path}`), "GET /live")).status).toBe(200);
   });
 
   test("to the file of a living process leaves it alone", async () => {
     const path = join(folder, "live.sock");
     const server = createServer((socket) => socket.on("error", () => {}).end("still here"));
     await new Promise<void>((resolve) => server.listen(path, resolve));
-    expect(refusedStart(`unix:${path}`)).toMatch(/live\.sock: the address is in use/);
+    expect(await refusedStart(`unix:${path}`)).toMatch(/live\.sock: the address is in use/);
     const text = await new Promise((resolve) => connect({ path }).once("data", (data) => resolve(String(data))));
     expect(text).toBe("still here");
     server.close();
   });
 
-  test("to a file that is no socket leaves it alone", () => {
+  test("to a file that is no socket leaves it alone", async () => {
     const path = join(folder, "precious");
     writeFileSync(path, "data");
-    expect(refusedStart(`unix:${path}`)).toMatch(/precious: a file that is no socket is in its place/);
+    expect(await refusedStart(`unix:${path}`)).toMatch(/precious: a file that is no socket is in its place/);
     expect(readFileSync(path, "utf8")).toBe("data");
   });
 
-  test("to a path without a folder says so", () => {
-    expect(refusedStart(`unix:${join(folder, "nowhere", "a.sock")}`)).toMatch(/a\.sock: there is no such folder/);
+  test("to a path without a folder says so", async () => {
+    expect(await refusedStart(`unix:${join(folder, "nowhere", "a.sock")}`)).toMatch(/a\.sock: there is no such folder/);
   });
 
   test("to an abstract name is answered there", async () => {
-    const admin = started(`unix:@lb-admin-test-${process.pid}`);
+    const admin = await started(`unix:@lb-admin-test-${process.pid}`);
     expect((await ask(admin, "GET /live")).status).toBe(200);
-    expect(refusedStart(admin.address)).toMatch(/the address is in use/);
+    expect(await refusedStart(admin.address)).toMatch(/the address is in use/);
   });
 });
