@@ -45,6 +45,16 @@ export function formatAddress(w0: number, w1: number, w2: number, w3: number): s
   return formatGroups([w0 >>> 16, w0 & 0xffff, w1 >>> 16, w1 & 0xffff, w2 >>> 16, w2 & 0xffff, w3 >>> 16, w3 & 0xffff]);
 }
 
+/** The address in four cells from `at`, as the ledger keeps it: Int32, while the words of an Address are unsigned. */
+export function addressAt(words: Int32Array, at: number): Address {
+  return [words[at]! >>> 0, words[at + 1]! >>> 0, words[at + 2]! >>> 0, words[at + 3]! >>> 0];
+}
+
+/** Whether the five cells of an address and its port say that the peer has none: its socket is a Unix one. */
+export function isUnixPeerAt(words: Int32Array, at: number): boolean {
+  return (words[at]! | words[at + 1]! | words[at + 2]! | words[at + 3]! | words[at + 4]!) === 0;
+}
+
 /** "10.0.0.1:80" or "[2001:db8::1]:80". */
 export function formatHostPort(address: Address, port: number): string {
   const host = formatAddress(...address);

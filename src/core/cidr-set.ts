@@ -29,6 +29,11 @@ export function cidrHas(table: CidrTable, w0: number, w1: number, w2: number, w3
   return isIPv4(w0, w1, w2) ? has4(table.v4, w3) : has6(table.v6, w0, w1, w2, w3);
 }
 
+/** The same for the address in four Int32 cells from `at`. */
+export function cidrHasAt(table: CidrTable, words: Int32Array, at: number): boolean {
+  return cidrHas(table, words[at]! >>> 0, words[at + 1]! >>> 0, words[at + 2]! >>> 0, words[at + 3]! >>> 0);
+}
+
 function has4(ranges: Uint32Array, word: number): boolean {
   let low = 0;
   let high = ranges.length >> 1;

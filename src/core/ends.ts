@@ -5,6 +5,9 @@
 export const ENDED_BY = ["client", "backend", "lb"] as const;
 export type EndedBy = (typeof ENDED_BY)[number];
 
+/** EndedBy → its number, for counters' cells and for the hot path. */
+export const ENDED_BY_CODES = Object.fromEntries(ENDED_BY.map((by, code) => [by, code])) as Record<EndedBy, number>;
+
 /** Every end with the sentence that documents it. The order is the order of the counters' cells. */
 export const ENDS = {
   eof: "both sides have sent their FIN and every byte was passed on; end_by names who sent the first",

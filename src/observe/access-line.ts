@@ -1,6 +1,8 @@
 // One line of the access log, as text (logfmt) or JSON. The keys and their order are the contract of CONFIG's access log.
-import { formatAddress, isIPv4 } from "../core/address.ts";
+import { addressAt, formatHostPort, isUnixPeerAt } from "../core/address.ts";
 import type { End, EndedBy } from "../core/ends.ts";
+import { monotonicMs } from "../platform/clock.ts";
+import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS, type Ledger } from "../shared/ledger.ts";
 
 /** Strings that are empty and numbers that are negative are left out. */
 export interface AccessLine {
@@ -30,6 +32,33 @@ export interface AccessLine {
   endBy: EndedBy;
   /** The reason behind the end where it has a name, such as the errno's. */
   error: string;
+}
+
+/** What a line says and the ledger does not know. */
+export type BesideLedger = Omit<
+  AccessLine,
+  "timeMs" | "id" | "client" | "peer" | "durationMs" | "bytesIn" | "bytesOut" | "retries"
+>;
+
+/** The line of the connection in a row of the ledger, which ends now. */
+export function lineOfRow(
+  { words, floats }: Pick<Ledger, "words" | "floats">,
+  row: number,
+  beside: BesideLedger,
+): AccessLine {
+  const at = row * ROW_WORDS;
+  const floatsAt = row * ROW_FLOATS;
+  return {
+    timeMs: Date.now(),
+    id: floats[floatsAt + ROW_FLOAT.id]!,
+    client: clientText(words, at + ROW.address),
+    peer: words[at + ROW.proxied] === 1 ? clientText(words, at + ROW.peer) : "",
+    durationMs: monotonicMs() - floats[floatsAt + ROW_FLOAT.startedMs]!,
+    bytesIn: floats[floatsAt + ROW_FLOAT.bytesIn]!,
+    bytesOut: floats[floatsAt + ROW_FLOAT.bytesOut]!,
+    retries: words[at + ROW.retries]!,
+    ...beside,
+  };
 }
 
 /** A line without its line feed. Names from the config are safe in both forms; everything is escaped all the same. */
@@ -106,12 +135,5 @@ export function printableName(name: string): string {
 
 /** A client's address as the log shows it; `at` is where its five words begin. All zeros is a unix socket's. */
 export function clientText(words: Int32Array, at: number): string {
-  const w0 = words[at]! >>> 0;
-  const w1 = words[at + 1]! >>> 0;
-  const w2 = words[at + 2]! >>> 0;
-  const w3 = words[at + 3]! >>> 0;
-  const port = words[at + 4]!;
-  if (port === 0 && (w0 | w1 | w2 | w3) === 0) return "unix";
-  const address = formatAddress(w0, w1, w2, w3);
-  return isIPv4(w0, w1, w2) ? `${address}:${port}` : `[${address}]:${port}`;
+  return isUnixPeerAt(words, at) ? "unix" : formatHostPort(addressAt(words, at), words[at + 4]!);
 }

@@ -1,6 +1,6 @@
 // The layout of the counters' rows. A row belongs to one worker, who alone writes it with plain stores; whoever wants a
 // number adds the rows up. Rows lie in shared memory, as Float64, so that a dead worker's counts are not lost.
-import { END_NAMES, ENDED_BY } from "../core/ends.ts";
+import { END_CODES, END_NAMES, ENDED_BY, ENDED_BY_CODES, type End, type EndedBy } from "../core/ends.ts";
 
 /** Upper bounds, in milliseconds, of the buckets of the connect-time histogram; one more bucket counts what is above. */
 export const CONNECT_BUCKETS_MS = [0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000] as const;
@@ -51,6 +51,16 @@ export const LISTENER = {
   size: TLS_REST + TLS_FAILURES.length + HANDSHAKE_BUCKETS_MS.length + 1,
 } as const;
 
+/** The cell of a listener's row that counts this end. */
+export function endCell(end: End, by: EndedBy): number {
+  return LISTENER.ends + END_CODES[end] * ENDED_BY.length + ENDED_BY_CODES[by];
+}
+
+/** The cell of a listener's row that counts this failure. */
+export function tlsFailureCell(failure: TlsFailure): number {
+  return LISTENER.tlsFailures + TLS_FAILURES.indexOf(failure);
+}
+
 /** Cells of a backend's row. `connectBuckets` is a block of CONNECT_BUCKETS_MS.length + 1 cells. */
 export const BACKEND = {
   dials: 0,
@@ -89,3 +99,43 @@ export const WORKER = {
   loopDelayBuckets: 9,
   size: 9 + LOOP_BUCKETS_MS.length + 1,
 } as const;
+
+/** A histogram in a row: the cell of the sum, the first cell of the buckets, and the upper bounds of all buckets but the last. */
+export interface Histogram {
+  readonly sumMs: number;
+  readonly buckets: number;
+  readonly boundsMs: readonly number[];
+}
+
+/** In a backend's row, a listener's and a worker's. */
+export const CONNECT_TIMES: Histogram = {
+  sumMs: BACKEND.connectSumMs,
+  buckets: BACKEND.connectBuckets,
+  boundsMs: CONNECT_BUCKETS_MS,
+};
+export const HANDSHAKE_TIMES: Histogram = {
+  sumMs: LISTENER.handshakeSumMs,
+  buckets: LISTENER.handshakeBuckets,
+  boundsMs: HANDSHAKE_BUCKETS_MS,
+};
+export const LOOP_DELAYS: Histogram = {
+  sumMs: WORKER.loopDelaySumMs,
+  buckets: WORKER.loopDelayBuckets,
+  boundsMs: LOOP_BUCKETS_MS,
+};
+
+/** Counts one time. Hot path. */
+export function countTime(row: Float64Array, { sumMs, buckets, boundsMs }: Histogram, ms: number): void {
+  row[sumMs]! += ms;
+  let bucket = 0;
+  while (bucket < boundsMs.length && ms > boundsMs[bucket]!) bucket++;
+  row[buckets + bucket]!++;
+}
+
+/** A histogram as the status shows it; `cell` gives the number in a cell. */
+export function readTimes(
+  { sumMs, buckets, boundsMs }: Histogram,
+  cell: (at: number) => number,
+): { sum: number; buckets: number[] } {
+  return { sum: cell(sumMs), buckets: Array.from({ length: boundsMs.length + 1 }, (_, i) => cell(buckets + i)) };
+}

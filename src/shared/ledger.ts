@@ -20,13 +20,27 @@ export const ROW = {
   port: 12,
   proxied: 13,
   peer: 14,
+  phase: 19,
+  sniLength: 20,
 } as const;
 
 /** Float64 cells of a row; they lie behind the words. `startedMs` is on platform's monotonicMs(). */
-export const ROW_FLOAT = { startedMs: 10, bytesIn: 11, bytesOut: 12, id: 13 } as const;
+export const ROW_FLOAT = { startedMs: 11, bytesIn: 12, bytesOut: 13, id: 14 } as const;
 
-export const ROW_WORDS = 28;
+export const ROW_WORDS = 30;
 export const ROW_FLOATS = ROW_WORDS / 2;
+
+/**
+ * The phases of a connection in the order of its life; `phase` of a row is the number here. `reading`: the PROXY header or the
+ * ClientHello. `handshaking`: TLS with the client. `dialing`: connecting to a backend, TLS with it included.
+ */
+export const PHASES = ["accepted", "reading", "handshaking", "dialing", "relaying", "closed"] as const;
+export type PhaseName = (typeof PHASES)[number];
+
+/** The longest server name that a ClientHello can carry and a ledger holds (RFC 1035 section 2.3.4). */
+export const SNI_BYTES_MAX = 255;
+/** Names lie behind all rows, so that connections without one need no memory for it. */
+const SNI_BYTES = 256;
 
 /** Bits of ROW.claims: what is to be given back. A row without `row` is free. */
 export const CLAIM = { row: 1, process: 2, listener: 4, client: 8, backend: 16 } as const;
@@ -36,21 +50,24 @@ const HEADER_ROWS = 1;
 
 /** Memory for the ledger of one worker. Untouched rows cost nothing. */
 export function ledgerMemory(rows: number): SharedArrayBuffer {
-  return new SharedArrayBuffer((rows + HEADER_ROWS) * ROW_WORDS * 4);
+  return new SharedArrayBuffer((rows + HEADER_ROWS) * (ROW_WORDS * 4 + SNI_BYTES));
 }
 
 /** A ledger's rows by number. `words[row * ROW_WORDS + ROW.x]` and `floats[row * ROW_FLOATS + ROW_FLOAT.x]` are the cells. */
 export class Ledger {
   readonly words: Int32Array;
   readonly floats: Float64Array;
+  readonly #sni: Uint8Array;
   readonly #lastRow: number;
   #fresh = HEADER_ROWS;
   readonly #free: number[] = [];
 
   constructor(memory: SharedArrayBuffer) {
-    this.words = new Int32Array(memory);
-    this.floats = new Float64Array(memory);
-    this.#lastRow = this.words.length / ROW_WORDS - 1;
+    const rows = memory.byteLength / (ROW_WORDS * 4 + SNI_BYTES);
+    this.words = new Int32Array(memory, 0, rows * ROW_WORDS);
+    this.floats = new Float64Array(memory, 0, rows * ROW_FLOATS);
+    this.#sni = new Uint8Array(memory, rows * ROW_WORDS * 4);
+    this.#lastRow = rows - 1;
   }
 
   /**
@@ -72,6 +89,8 @@ export class Ledger {
     words[at + ROW.backendFd] = -1;
     words[at + ROW.retries] = 0;
     words[at + ROW.proxied] = 0;
+    words[at + ROW.phase] = 0;
+    words[at + ROW.sniLength] = 0;
     const floatsAt = row * ROW_FLOATS;
     floats[floatsAt + ROW_FLOAT.bytesIn] = 0;
     floats[floatsAt + ROW_FLOAT.bytesOut] = 0;
@@ -82,6 +101,24 @@ export class Ledger {
   release(row: number): void {
     this.words[row * ROW_WORDS] = 0;
     this.#free.push(row);
+  }
+
+  /** Notes the server name that the client asks for: ASCII; what is longer than SNI_BYTES_MAX is cut off. */
+  noteSni(row: number, name: string): void {
+    const length = Math.min(name.length, SNI_BYTES_MAX);
+    const at = row * SNI_BYTES;
+    for (let i = 0; i < length; i++) this.#sni[at + i] = name.charCodeAt(i);
+    this.words[row * ROW_WORDS + ROW.sniLength] = length;
+  }
+
+  /** The server name of a row, "" = none. */
+  sni(row: number): string {
+    const length = this.words[row * ROW_WORDS + ROW.sniLength]!;
+    return String.fromCharCode(...this.#sni.subarray(row * SNI_BYTES, row * SNI_BYTES + length));
+  }
+
+  phase(row: number): PhaseName {
+    return PHASES[this.words[row * ROW_WORDS + ROW.phase]!] ?? "accepted";
   }
 
   /** Rows in use, for the reader of another thread: the supervisor after the worker's death, or the status. */

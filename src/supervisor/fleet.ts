@@ -1,15 +1,14 @@
 // The worker threads: started, given plans, started again when they die, retired when there are to be fewer. What a dead
 // worker held in shared memory is given back here, from its ledger.
-import { END_CODES, ENDED_BY } from "../core/ends.ts";
 import type { FromWorker, Plan, PoolState, ToWorker } from "../messages.ts";
 import { LISTENING_MAX } from "../messages.ts";
-import { clientText, type AccessLine } from "../observe/access-line.ts";
+import { lineOfRow, type AccessLine } from "../observe/access-line.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { hasDescriptors, resetOnClose, replaceListeningFd } from "../platform/sockets.ts";
 import { giveBack } from "../shared/cells.ts";
 import { ClientTable } from "../shared/clients.ts";
-import { BACKEND, LISTENER, WORKER } from "../shared/counters.ts";
-import { CLAIM, Ledger, ledgerMemory, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import { BACKEND, endCell, LISTENER, WORKER } from "../shared/counters.ts";
+import { CLAIM, Ledger, ledgerMemory, ROW, ROW_WORDS } from "../shared/ledger.ts";
 import { PER_WORKER, THREAD_START } from "./budget.ts";
 import type { Log } from "./log.ts";
 import type { Registry } from "./registry.ts";
@@ -274,7 +273,7 @@ export class WorkerSlot {
   #died(worker: Worker): void {
     if (worker !== this.#worker) return;
     this.#worker = null;
-    const lost = this.#harvest();
+    const lost = this.#reclaimAll();
     if (this.state === "retiring" || this.state === "gone") {
       this.state = "gone";
       for (const resolve of this.#onGone) resolve();
@@ -321,7 +320,7 @@ export class WorkerSlot {
   }
 
   // Gives back what the dead worker's connections claimed, and writes their lines. Nobody else touches its rows now.
-  #harvest(): number {
+  #reclaimAll(): number {
     const { words } = this.#ledger;
     let lost = 0;
     for (const row of this.#ledger.rowsInUse()) {
@@ -346,7 +345,7 @@ export class WorkerSlot {
 
   #lose(row: number, at: number): void {
     const { registry, open, onLost } = this.#options;
-    const { words, floats } = this.#ledger;
+    const { words } = this.#ledger;
     const claims = words[at]!;
     const listener = registry.listenerById.get(words[at + ROW.listener]!);
     const backend = registry.backendById.get(words[at + ROW.backend]!);
@@ -356,35 +355,28 @@ export class WorkerSlot {
       const { clients } = listener;
       if (claims & CLAIM.client && clients)
         this.#reclaim(() => new ClientTable(clients).release(words[at + ROW.clientEntry]!));
-      const ends = this.index * LISTENER.size + LISTENER.ends;
-      listener.cells.counters[ends + END_CODES[this.#lostEnd] * ENDED_BY.length + ENDED_BY.indexOf("lb")]!++;
+      listener.cells.counters[this.index * LISTENER.size + endCell(this.#lostEnd, "lb")]!++;
     }
     if (backend !== undefined) {
       if (claims & CLAIM.backend) this.#reclaim(() => giveBack(backend.cells.open));
       backend.cells.counters[this.index * BACKEND.size + BACKEND.ended]!++;
     }
     this.counters[WORKER.ended]!++;
-    onLost({
-      timeMs: Date.now(),
-      id: floats[row * ROW_FLOATS + ROW_FLOAT.id]!,
-      listener: listener?.name ?? "",
-      client: clientText(words, at + ROW.address),
-      peer: words[at + ROW.proxied] === 1 ? clientText(words, at + ROW.peer) : "",
-      sni: "",
-      tls: "",
-      clientCert: "",
-      pool: registry.poolById.get(words[at + ROW.pool]!)?.name ?? "",
-      backend: backend?.name ?? "",
-      connectMs: -1,
-      durationMs: monotonicMs() - floats[row * ROW_FLOATS + ROW_FLOAT.startedMs]!,
-      bytesIn: floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn]!,
-      bytesOut: floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut]!,
-      retries: words[at + ROW.retries]!,
-      worker: this.index,
-      end: this.#lostEnd,
-      endBy: "lb",
-      error: "",
-    });
+    onLost(
+      lineOfRow(this.#ledger, row, {
+        listener: listener?.name ?? "",
+        sni: this.#ledger.sni(row),
+        tls: "",
+        clientCert: "",
+        pool: registry.poolById.get(words[at + ROW.pool]!)?.name ?? "",
+        backend: backend?.name ?? "",
+        connectMs: -1,
+        worker: this.index,
+        end: this.#lostEnd,
+        endBy: "lb",
+        error: "",
+      }),
+    );
   }
 }
 

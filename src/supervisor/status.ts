@@ -15,11 +15,14 @@ import { openFilesLimit } from "../platform/sockets.ts";
 import { claimed } from "../shared/cells.ts";
 import {
   BACKEND,
-  CONNECT_BUCKETS_MS,
-  HANDSHAKE_BUCKETS_MS,
+  CONNECT_TIMES,
+  endCell,
+  HANDSHAKE_TIMES,
   LISTENER,
-  LOOP_BUCKETS_MS,
+  LOOP_DELAYS,
+  readTimes,
   TLS_FAILURES,
+  tlsFailureCell,
   WORKER,
 } from "../shared/counters.ts";
 import type { Fleet, WorkerSlot } from "./fleet.ts";
@@ -86,10 +89,7 @@ function workerStatus({ index, state, restarts, counters }: WorkerSlot): WorkerS
     bytes_out: counters[WORKER.bytesOut]!,
     log_lines_lost: counters[WORKER.logLinesLost]!,
     loop_blocked_ms: tickDueMs === 0 ? 0 : Math.max(0, performance.timeOrigin + performance.now() - tickDueMs),
-    loop_delay_ms: {
-      sum: counters[WORKER.loopDelaySumMs]!,
-      buckets: Array.from({ length: LOOP_BUCKETS_MS.length + 1 }, (_, i) => counters[WORKER.loopDelayBuckets + i]!),
-    },
+    loop_delay_ms: readTimes(LOOP_DELAYS, (cell) => counters[cell]!),
   };
 }
 
@@ -101,8 +101,8 @@ function listenerStatus(
   const { name, config, cells } = listener;
   const totals = cells.totals();
   const sum = (cell: number): number => totals[cell]!;
-  const ends = END_NAMES.flatMap((end, code) =>
-    ENDED_BY.map((end_by, by) => ({ end, end_by, count: sum(LISTENER.ends + code * ENDED_BY.length + by) })),
+  const ends = END_NAMES.flatMap((end) =>
+    ENDED_BY.map((end_by) => ({ end, end_by, count: sum(endCell(end, end_by)) })),
   );
   return {
     name,
@@ -133,12 +133,9 @@ function tlsStatus(tls: ListenerTlsConfig, sum: (cell: number) => number): TlsSt
       { version: "TLSv1.3", resumed: false, count: sum(LISTENER.tls13) },
       { version: "TLSv1.3", resumed: true, count: sum(LISTENER.tls13Resumed) },
     ],
-    failures: TLS_FAILURES.map((reason, i) => ({ reason, count: sum(LISTENER.tlsFailures + i) })),
+    failures: TLS_FAILURES.map((reason) => ({ reason, count: sum(tlsFailureCell(reason)) })),
     truncated: sum(LISTENER.tlsTruncated),
-    handshake_ms: {
-      sum: sum(LISTENER.handshakeSumMs),
-      buckets: Array.from({ length: HANDSHAKE_BUCKETS_MS.length + 1 }, (_, i) => sum(LISTENER.handshakeBuckets + i)),
-    },
+    handshake_ms: readTimes(HANDSHAKE_TIMES, sum),
   };
 }
 
@@ -179,10 +176,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: HealthC
       tls_failed: sum(BACKEND.tlsFailed),
       retried_away: sum(BACKEND.retriedAway),
     },
-    connect_ms: {
-      sum: sum(BACKEND.connectSumMs),
-      buckets: Array.from({ length: CONNECT_BUCKETS_MS.length + 1 }, (_, i) => sum(BACKEND.connectBuckets + i)),
-    },
+    connect_ms: readTimes(CONNECT_TIMES, sum),
     bytes_in: sum(BACKEND.bytesIn),
     bytes_out: sum(BACKEND.bytesOut),
     ended: sum(BACKEND.ended),

@@ -1,11 +1,10 @@
 // The access log as a worker sees it: one line a connection, formatted here and sent to the supervisor in batches. What
 // is on its way is bounded: when the supervisor cannot keep up, lines are lost and counted, and no client waits.
 import type { End, EndedBy } from "../core/ends.ts";
-import { clientText, formatAccess, printableName } from "../observe/access-line.ts";
-import { monotonicMs } from "../platform/clock.ts";
+import { formatAccess, lineOfRow, printableName } from "../observe/access-line.ts";
 import { add, claimed } from "../shared/cells.ts";
 import { WORKER } from "../shared/counters.ts";
-import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import { ROW_FLOAT, ROW_FLOATS } from "../shared/ledger.ts";
 import type { Connection } from "./connection.ts";
 import type { DataPlane } from "./plane.ts";
 
@@ -39,34 +38,26 @@ export class AccessLog {
   write(connection: Connection, end: End, endBy: EndedBy, connectMs: number, error: string): void {
     if (this.format === "off") return;
     const plane = this.#plane;
-    const at = connection.row * ROW_WORDS;
     const floatsAt = connection.row * ROW_FLOATS;
-    const { words, floats } = plane;
+    const { floats } = plane;
     const bytesIn = floats[floatsAt + ROW_FLOAT.bytesIn]!;
     const bytesOut = floats[floatsAt + ROW_FLOAT.bytesOut]!;
     // The probes of a balancer in front of us connect and say nothing: they would fill the log.
     if (bytesIn + bytesOut === 0 && !this.debug && (end === "eof" || (end === "reset" && endBy === "client"))) return;
-    const text = formatAccess(this.format, {
-      timeMs: Date.now(),
-      id: floats[floatsAt + ROW_FLOAT.id]!,
+    const line = lineOfRow(plane, connection.row, {
       listener: connection.listener.plan.name,
-      client: clientText(words, at + ROW.address),
-      peer: words[at + ROW.proxied] === 1 ? clientText(words, at + ROW.peer) : "",
       sni: connection.sni,
       tls: connection.tlsVersion,
       clientCert: connection.clientCertificate === null ? "" : printableName(connection.clientCertificate.name),
       pool: connection.pool?.plan.name ?? "",
       backend: connection.backend?.name ?? "",
       connectMs,
-      durationMs: monotonicMs() - floats[floatsAt + ROW_FLOAT.startedMs]!,
-      bytesIn,
-      bytesOut,
-      retries: words[at + ROW.retries]!,
       worker: plane.index,
       end,
       endBy,
       error,
     });
+    const text = formatAccess(this.format, line);
     this.#batch += `${text}\n`;
     this.#lines++;
     if (this.#batch.length >= BATCH_CHARACTERS) this.flush();

@@ -1,12 +1,10 @@
 // How a connection ends: counters, claims, the line of the access log, and which of FIN and RST each peer sees.
 import type { Socket } from "bun";
-import { END_CODES, ENDED_BY, type End, type EndedBy } from "../core/ends.ts";
+import type { End, EndedBy } from "../core/ends.ts";
 import { giveBack } from "../shared/cells.ts";
-import { BACKEND, LISTENER, WORKER } from "../shared/counters.ts";
+import { BACKEND, endCell, WORKER } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_WORDS } from "../shared/ledger.ts";
 import type { Connection } from "./connection.ts";
-
-const BY_CODE = { client: 0, backend: 1, lb: 2 } as const satisfies Record<EndedBy, number>;
 
 /** With `on_abort = "close"` a connection is closed with FIN where nothing waits and nothing has moved for this long. */
 const QUIET_MS = 1000;
@@ -65,7 +63,7 @@ function closesOnAbort(connection: Connection, end: End): boolean {
 
 function count(connection: Connection, end: End, by: EndedBy): void {
   const { plane, listener, backend } = connection;
-  listener.counters[LISTENER.ends + END_CODES[end] * ENDED_BY.length + BY_CODE[by]]!++;
+  listener.counters[endCell(end, by)]!++;
   plane.counters[WORKER.ended]!++;
   if (backend !== null) backend.counters[BACKEND.ended]!++;
 }

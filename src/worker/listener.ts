@@ -1,8 +1,8 @@
 // Where clients come in: accepts, and turns away whom the listener's lists, caps and limits do not admit. What is admitted
 // becomes a Connection.
 import type { Socket, SocketHandler } from "bun";
-import { cidrHas } from "../core/cidr-set.ts";
-import { isIPv4 } from "../core/address.ts";
+import { cidrHasAt } from "../core/cidr-set.ts";
+import { addressAt, isIPv4, isUnixPeerAt, maskWord, type Address } from "../core/address.ts";
 import type { HashKeyName } from "../core/balance.ts";
 import type { End } from "../core/ends.ts";
 import { hashText, hashWords } from "../core/hash.ts";
@@ -42,8 +42,8 @@ export class Listener {
   readonly #pools: ReadonlyMap<number, Pool>;
   readonly #readsHello: boolean;
   readonly #limits: ClientLimits;
-  readonly #maskIPv4: number;
-  readonly #masks: readonly [number, number, number, number];
+  readonly #masksIPv4: Address;
+  readonly #masksIPv6: Address;
 
   /** Throws where the runtime refuses what the listener's TLS asks for. */
   constructor(plan: ListenerPlan, pools: ReadonlyMap<number, Pool>, tls: TlsServer | null, worker: number) {
@@ -62,9 +62,8 @@ export class Listener {
       intervalNs: plan.rateLimit === null ? 0n : tokenIntervalNs(plan.rateLimit.rate),
       burst: plan.rateLimit?.burst ?? 1,
     };
-    this.#maskIPv4 = prefixMask(plan.clientPrefix.ipv4, 0);
-    const bits = plan.clientPrefix.ipv6;
-    this.#masks = [prefixMask(bits, 0), prefixMask(bits, 1), prefixMask(bits, 2), prefixMask(bits, 3)];
+    this.#masksIPv4 = masksOf(96 + plan.clientPrefix.ipv4);
+    this.#masksIPv6 = masksOf(plan.clientPrefix.ipv6);
   }
 
   /** Whether anything of the client must be read before the route is known. */
@@ -77,13 +76,9 @@ export class Listener {
     const { proxyProtocol, trustedProxies } = this.plan;
     if (proxyProtocol === "off") return "no";
     const at = row * ROW_WORDS + ROW.address;
-    const w0 = words[at]! >>> 0;
-    const w1 = words[at + 1]! >>> 0;
-    const w2 = words[at + 2]! >>> 0;
-    const w3 = words[at + 3]! >>> 0;
     // Who may connect to a unix socket is decided by the file's mode: such a peer is trusted.
-    const unix = (w0 | w1 | w2 | w3) === 0 && words[at + 4] === 0;
-    if (unix || (trustedProxies !== null && cidrHas(trustedProxies, w0, w1, w2, w3))) return proxyProtocol;
+    const trusted = isUnixPeerAt(words, at) || (trustedProxies !== null && cidrHasAt(trustedProxies, words, at));
+    if (trusted) return proxyProtocol;
     return proxyProtocol === "required" ? "untrusted" : "no";
   }
 
@@ -93,12 +88,8 @@ export class Listener {
     if (allow === null && deny === null) return null;
     const { words } = plane;
     const at = row * ROW_WORDS + ROW.address;
-    const w0 = words[at]! >>> 0;
-    const w1 = words[at + 1]! >>> 0;
-    const w2 = words[at + 2]! >>> 0;
-    const w3 = words[at + 3]! >>> 0;
-    if (deny !== null && cidrHas(deny, w0, w1, w2, w3)) return "denied";
-    return allow !== null && !cidrHas(allow, w0, w1, w2, w3) ? "denied" : null;
+    if (deny !== null && cidrHasAt(deny, words, at)) return "denied";
+    return allow !== null && !cidrHasAt(allow, words, at) ? "denied" : null;
   }
 
   /** Claims a place of the process and one of the listener, noted in the row. Null = both are had. Hot path. */
@@ -121,14 +112,8 @@ export class Listener {
     if (clients === null) return null;
     const { words } = plane;
     const at = row * ROW_WORDS;
-    const w0 = words[at + ROW.address]! >>> 0;
-    const w1 = words[at + ROW.address + 1]! >>> 0;
-    const w2 = words[at + ROW.address + 2]! >>> 0;
-    const w3 = words[at + ROW.address + 3]! >>> 0;
-    const [m0, m1, m2, m3] = this.#masks;
-    const entry = isIPv4(w0, w1, w2)
-      ? clients.claim(w0, w1, w2, w3 & this.#maskIPv4, this.#limits, monotonicNs())
-      : clients.claim(w0 & m0, w1 & m1, w2 & m2, w3 & m3, this.#limits, monotonicNs());
+    const client = this.clientPrefix(words, at + ROW.address);
+    const entry = clients.claim(client.w0, client.w1, client.w2, client.w3, this.#limits, monotonicNs());
     if (entry < 0) return entry === CLIENT_OVER_RATE ? "rate_limited" : "client_full";
     words[at + ROW.clientEntry] = entry;
     if (this.#limits.maxOpen > 0) words[at]! |= CLAIM.client;
@@ -142,28 +127,33 @@ export class Listener {
   hashOf(words: Int32Array, row: number, by: HashKeyName, sni: string): number {
     if (by === "sni" && sni !== "") return hashText(sni.toLowerCase(), 0);
     const at = row * ROW_WORDS + ROW.address;
-    const w0 = words[at]! >>> 0;
-    const w1 = words[at + 1]! >>> 0;
-    const w2 = words[at + 2]! >>> 0;
-    const w3 = words[at + 3]! >>> 0;
     const port = by === "client_port" ? words[at + 4]! : 0;
-    const [m0, m1, m2, m3] = this.#masks;
-    if (isIPv4(w0, w1, w2)) hashWords(UNKEYED, port, w0, w1, w2, w3 & this.#maskIPv4, hashed);
-    else hashWords(UNKEYED, port, w0 & m0, w1 & m1, w2 & m2, w3 & m3, hashed);
+    const client = this.clientPrefix(words, at);
+    hashWords(UNKEYED, port, client.w0, client.w1, client.w2, client.w3, hashed);
     return hashed[0]! >>> 0;
+  }
+
+  /** The client's address in the cells from `at`, of which only the bits of `client_prefix` are left. Good until the next call. */
+  clientPrefix(words: Int32Array, at: number): typeof prefix {
+    const masks = isIPv4(words[at]!, words[at + 1]!, words[at + 2]!) ? this.#masksIPv4 : this.#masksIPv6;
+    prefix.w0 = words[at]! & masks[0];
+    prefix.w1 = words[at + 1]! & masks[1];
+    prefix.w2 = words[at + 2]! & masks[2];
+    prefix.w3 = words[at + 3]! & masks[3];
+    return prefix;
   }
 
   /** The pool of the first route that takes the connection, else the listener's. */
   routeFor(connection: Connection, hello: ClientHello | null): Pool | null {
     const { words } = connection.plane;
-    const at = connection.row * ROW_WORDS + ROW.address;
+    const [w0, w1, w2, w3] = addressAt(words, connection.row * ROW_WORDS + ROW.address);
     const chosen = chooseRoute(this.routes, {
       sni: connection.sni === "" ? null : connection.sni,
       alpn: hello?.alpn ?? (connection.alpn === "" ? [] : [connection.alpn]),
-      w0: words[at]! >>> 0,
-      w1: words[at + 1]! >>> 0,
-      w2: words[at + 2]! >>> 0,
-      w3: words[at + 3]! >>> 0,
+      w0,
+      w1,
+      w2,
+      w3,
     });
     return chosen < 0 ? this.pool : (this.#pools.get(chosen) ?? null);
   }
@@ -173,10 +163,12 @@ export class Listener {
 const UNKEYED = new Int32Array(2);
 const hashed = new Int32Array(2);
 
-/** The `index`th 32-bit word of the mask of a prefix. */
-function prefixMask(bits: number, index: number): number {
-  const inWord = Math.min(32, Math.max(0, bits - 32 * index));
-  return inWord === 0 ? 0 : -1 << (32 - inWord);
+/** The masked words of a client's address, for one call at a time. */
+const prefix = { w0: 0, w1: 0, w2: 0, w3: 0 };
+
+/** The four words of the mask of a prefix. */
+function masksOf(bits: number): Address {
+  return [maskWord(-1, bits), maskWord(-1, bits - 32), maskWord(-1, bits - 64), maskWord(-1, bits - 96)];
 }
 
 /** What Bun hands to a freshly accepted socket: the way to its listener, which a reload may change. */

@@ -1,7 +1,7 @@
 // How late the event loop of this worker runs: measured by the ticks of its clock, so it costs no timer of its own, and told
 // in the worker's row of counters. The time of the next tick stands there too: a loop that is blocked cannot say so itself,
 // but whoever reads the row sees that this time has passed.
-import { LOOP_BUCKETS_MS, WORKER } from "../shared/counters.ts";
+import { countTime, LOOP_DELAYS, WORKER } from "../shared/counters.ts";
 import { TICK_MS } from "./clock.ts";
 
 const { timeOrigin } = performance;
@@ -25,10 +25,7 @@ export class LoopDelay {
   tick(nowMs: number): void {
     // Bun's timers make up for a late tick by an early next one.
     const lateMs = Math.max(0, nowMs - this.#dueMs);
-    let bucket = 0;
-    while (bucket < LOOP_BUCKETS_MS.length && lateMs > LOOP_BUCKETS_MS[bucket]!) bucket++;
-    this.#counters[WORKER.loopDelayBuckets + bucket]!++;
-    this.#counters[WORKER.loopDelaySumMs]! += lateMs;
+    countTime(this.#counters, LOOP_DELAYS, lateMs);
     this.start(nowMs);
   }
 

@@ -6,7 +6,7 @@ import { createBalancer } from "../policy/balance.ts";
 import type { Balancer, Candidate, PickContext, Sources } from "../policy/candidate.ts";
 import { Latency } from "../policy/latency.ts";
 import { claim, claimed, float64At, giveBack, int32At } from "../shared/cells.ts";
-import { BACKEND, CONNECT_BUCKETS_MS } from "../shared/counters.ts";
+import { BACKEND, CONNECT_TIMES, countTime } from "../shared/counters.ts";
 import { sockaddr } from "../platform/sockets.ts";
 import type { TlsClient } from "../platform/tls-client.ts";
 
@@ -114,12 +114,7 @@ export class Backend implements Candidate {
   attemptEnded(outcome: AttemptOutcome, ms: number): void {
     const { counters } = this;
     counters[outcome]!++;
-    if (outcome === BACKEND.connected) {
-      counters[BACKEND.connectSumMs]! += ms;
-      let bucket = 0;
-      while (bucket < CONNECT_BUCKETS_MS.length && ms > CONNECT_BUCKETS_MS[bucket]!) bucket++;
-      counters[BACKEND.connectBuckets + bucket]!++;
-    }
+    if (outcome === BACKEND.connected) countTime(counters, CONNECT_TIMES, ms);
     if (this.latency === null) return;
     this.latency.add(outcome === BACKEND.connected ? ms : Math.max(ms, FAILED_LATENCY_MS), SOURCES.nowMs());
   }

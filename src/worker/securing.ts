@@ -5,7 +5,7 @@ import type { Socket } from "bun";
 import { isConnectionFault, upgradeToServer, type TlsFacts, type TlsHandler } from "../platform/bun.ts";
 import { hasOnlySentFin } from "../platform/sockets.ts";
 import type { TlsFailure } from "../shared/counters.ts";
-import { HANDSHAKE_BUCKETS_MS, LISTENER, TLS_FAILURES } from "../shared/counters.ts";
+import { countTime, HANDSHAKE_TIMES, LISTENER, tlsFailureCell } from "../shared/counters.ts";
 import { ROW, ROW_FLOAT, ROW_WORDS } from "../shared/ledger.ts";
 import { hostNameOf, type ClientHello } from "../wire/client-hello.ts";
 import { ALERTS, fatalAlert } from "../wire/tls-records.ts";
@@ -74,7 +74,7 @@ function handshakeDone(connection: Connection, socket: Socket<Connection>, done:
   connection.alpn = typeof socket.alpnProtocol === "string" ? socket.alpnProtocol : "";
   const resumed = socket.isSessionReused() ? 1 : 0;
   counters[(connection.tlsVersion === "TLSv1.3" ? LISTENER.tls13 : LISTENER.tls12) + resumed]!++;
-  countHandshake(counters, performance.now() - connection.startedAtMs);
+  countTime(counters, HANDSHAKE_TIMES, performance.now() - connection.startedAtMs);
   route(connection, null);
 }
 
@@ -132,12 +132,5 @@ function tlsFailed(connection: Connection, error: Error): void {
 }
 
 export function countFailure(connection: Connection, failure: TlsFailure): void {
-  connection.listener.counters[LISTENER.tlsFailures + TLS_FAILURES.indexOf(failure)]!++;
-}
-
-function countHandshake(counters: Float64Array, ms: number): void {
-  counters[LISTENER.handshakeSumMs]! += ms;
-  let bucket = 0;
-  while (bucket < HANDSHAKE_BUCKETS_MS.length && ms > HANDSHAKE_BUCKETS_MS[bucket]!) bucket++;
-  counters[LISTENER.handshakeBuckets + bucket]!++;
+  connection.listener.counters[tlsFailureCell(failure)]!++;
 }

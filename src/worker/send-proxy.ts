@@ -1,6 +1,6 @@
 // The PROXY header that a backend gets before the first byte: who the client is, whom it addressed, and what is known of
 // its TLS.
-import type { Address } from "../core/address.ts";
+import { addressAt, isUnixPeerAt } from "../core/address.ts";
 import { localAddress } from "../platform/sockets.ts";
 import { ROW, ROW_WORDS } from "../shared/ledger.ts";
 import { proxyHeaderV1, proxyHeaderV2, type ProxyEnd } from "../wire/proxy-protocol.ts";
@@ -32,7 +32,5 @@ function addressedBy(fd: number): ProxyEnd | null {
 }
 
 function endAt(words: Int32Array, at: number): ProxyEnd | null {
-  const address: Address = [words[at]! >>> 0, words[at + 1]! >>> 0, words[at + 2]! >>> 0, words[at + 3]! >>> 0];
-  const port = words[at + 4]!;
-  return port === 0 && address.every((word) => word === 0) ? null : { address, port };
+  return isUnixPeerAt(words, at) ? null : { address: addressAt(words, at), port: words[at + 4]! };
 }

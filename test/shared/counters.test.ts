@@ -1,6 +1,15 @@
 import { describe, expect, test } from "vitest";
-import { END_CODES, END_NAMES, ENDED_BY } from "../../src/core/ends.ts";
-import { BACKEND, CONNECT_BUCKETS_MS, LISTENER, WORKER } from "../../src/shared/counters.ts";
+import { END_NAMES, ENDED_BY } from "../../src/core/ends.ts";
+import {
+  BACKEND,
+  CONNECT_BUCKETS_MS,
+  CONNECT_TIMES,
+  countTime,
+  endCell,
+  LISTENER,
+  readTimes,
+  WORKER,
+} from "../../src/shared/counters.ts";
 
 describe("the counters' rows", () => {
   test("have a cell of its own for each single counter", () => {
@@ -15,7 +24,7 @@ describe("the counters' rows", () => {
   test("have a cell of its own for each end and who ended it", () => {
     const cells = new Set<number>();
     for (const end of END_NAMES) {
-      ENDED_BY.forEach((_by, i) => cells.add(LISTENER.ends + END_CODES[end] * ENDED_BY.length + i));
+      for (const by of ENDED_BY) cells.add(endCell(end, by));
     }
     expect(cells.size).toBe(END_NAMES.length * ENDED_BY.length);
     expect(Math.max(...cells)).toBeLessThan(LISTENER.size);
@@ -27,5 +36,14 @@ describe("the counters' rows", () => {
   test("have a cell for each bucket of connect times, and one for what is slower than all", () => {
     expect(BACKEND.connectBuckets + CONNECT_BUCKETS_MS.length).toBe(BACKEND.size - 1);
     expect(CONNECT_BUCKETS_MS.toSorted((a, b) => a - b)).toEqual([...CONNECT_BUCKETS_MS]);
+  });
+
+  test("count a time in the first bucket whose bound it does not exceed, and add it to the sum", () => {
+    const row = new Float64Array(BACKEND.size);
+    for (const ms of [0, 0.25, 0.3, 5000, 5001]) countTime(row, CONNECT_TIMES, ms);
+    const { sum, buckets } = readTimes(CONNECT_TIMES, (cell) => row[cell]!);
+    expect(sum).toBe(10_001.55);
+    expect(buckets).toEqual([2, 1, ...Array<number>(CONNECT_BUCKETS_MS.length - 3).fill(0), 1, 1]);
+    expect(row.reduce((all, cell) => all + cell, 0)).toBe(sum + 5);
   });
 });

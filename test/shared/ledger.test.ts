@@ -1,5 +1,15 @@
 import { describe, expect, test } from "vitest";
-import { CLAIM, Ledger, ledgerMemory, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
+import {
+  CLAIM,
+  Ledger,
+  ledgerMemory,
+  PHASES,
+  ROW,
+  ROW_FLOAT,
+  ROW_FLOATS,
+  ROW_WORDS,
+  SNI_BYTES_MAX,
+} from "../../src/shared/ledger.ts";
 
 const ADDRESS_WORDS = 4;
 
@@ -73,6 +83,24 @@ describe("Ledger", () => {
     ledger.release(first);
     ledger.release(third);
     expect([...seen.rowsInUse()]).toEqual([]);
+  });
+
+  test("keeps the phase and the server name of each row for another thread to see, and forgets both with the row", () => {
+    const memory = ledgerMemory(3);
+    const ledger = new Ledger(memory);
+    const rows = [ledger.take(), ledger.take(), ledger.take()];
+    const longest = "a".repeat(SNI_BYTES_MAX);
+    ledger.noteSni(rows[0]!, "one.example");
+    ledger.noteSni(rows[1]!, longest);
+    ledger.noteSni(rows[2]!, `${longest}b`);
+    ledger.words[rows[1]! * ROW_WORDS + ROW.phase] = PHASES.indexOf("relaying");
+    const seen = new Ledger(memory);
+    expect(rows.map((row) => seen.sni(row))).toEqual(["one.example", longest, longest]);
+    expect(rows.map((row) => seen.phase(row))).toEqual(["accepted", "relaying", "accepted"]);
+    for (const row of rows) ledger.release(row);
+    const again = rows.map(() => ledger.take());
+    expect(again.map((row) => seen.sni(row))).toEqual(["", "", ""]);
+    expect(again.map((row) => seen.phase(row))).toEqual(["accepted", "accepted", "accepted"]);
   });
 
   test("has a bit of its own for each claim", () => {

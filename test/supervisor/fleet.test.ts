@@ -3,9 +3,8 @@ import type { FromWorker, Plan, ToWorker, WorkerStart } from "../../src/messages
 import type { AccessLine } from "../../src/observe/access-line.ts";
 import { Arena, claim, claimed } from "../../src/shared/cells.ts";
 import { ClientTable } from "../../src/shared/clients.ts";
-import { BACKEND, LISTENER, WORKER } from "../../src/shared/counters.ts";
+import { BACKEND, endCell, WORKER } from "../../src/shared/counters.ts";
 import { CLAIM, Ledger, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
-import { END_CODES, ENDED_BY } from "../../src/core/ends.ts";
 import { monotonicMs } from "../../src/platform/clock.ts";
 import { Fleet } from "../../src/supervisor/fleet.ts";
 import { Registry } from "../../src/supervisor/registry.ts";
@@ -249,6 +248,7 @@ describe("a worker that dies", () => {
       ledger.words[at + ROW.pool] = registry.pools[0]!.id;
       ledger.words[at + ROW.clientFd] = -1;
       ledger.words[at + ROW.retries] = 2;
+      ledger.noteSni(row, "www.example.com");
       [0, 0, 0xffff, 0x0a000007, 4711].forEach((word, i) => (ledger.words[at + ROW.address + i] = word));
       ledger.floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = monotonicMs();
       ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn] = 100;
@@ -284,6 +284,7 @@ describe("a worker that dies", () => {
       client: "10.0.0.7:4711",
       pool: "app",
       backend: "one",
+      sni: "www.example.com",
       bytesIn: 100,
       bytesOut: 200,
       retries: 2,
@@ -292,8 +293,7 @@ describe("a worker that dies", () => {
       endBy: "lb",
     });
     expect(lost[3]).toMatchObject({ backend: "" });
-    const ends = LISTENER.ends + END_CODES.worker_lost * ENDED_BY.length + ENDED_BY.indexOf("lb");
-    expect(listener!.cells.counters[ends]).toBe(4);
+    expect(listener!.cells.counters[endCell("worker_lost", "lb")]).toBe(4);
     expect(start.counters[WORKER.ended]).toBe(4);
     expect(backend!.cells.counters[BACKEND.ended]).toBe(2);
     expect([...ledger.rowsInUse()]).toEqual([]);

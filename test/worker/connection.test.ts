@@ -5,7 +5,7 @@ import type { FromWorker, ListenerPlan, PoolPlan } from "../../src/messages.ts";
 import { END_CODES, ENDED_BY, type End, type EndedBy } from "../../src/core/ends.ts";
 import { closeDescriptor, listenOn } from "../../src/platform/sockets.ts";
 import { claim, claimed } from "../../src/shared/cells.ts";
-import { BACKEND, LISTENER, WORKER } from "../../src/shared/counters.ts";
+import { BACKEND, endCell, LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { CLAIM, ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { TICK_MS } from "../../src/worker/clock.ts";
 import { Connection } from "../../src/worker/connection.ts";
@@ -100,7 +100,7 @@ class Stage {
   }
 
   ends(end: End, by: EndedBy): number {
-    return this.listenerPlan.counters[LISTENER.ends + END_CODES[end] * ENDED_BY.length + ENDED_BY.indexOf(by)]!;
+    return this.listenerPlan.counters[endCell(end, by)]!;
   }
 
   /** How it has ended: "eof client", for example. */

@@ -8,12 +8,12 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parseCidr } from "../../src/core/address.ts";
 import { cidrTable, type CidrTable } from "../../src/core/cidr-set.ts";
-import { END_CODES, ENDED_BY, type End } from "../../src/core/ends.ts";
+import type { End, EndedBy } from "../../src/core/ends.ts";
 import type { FromWorker, ListenerPlan, Plan } from "../../src/messages.ts";
 import { closeDescriptor } from "../../src/platform/sockets.ts";
 import { claim, claimed, giveBack } from "../../src/shared/cells.ts";
 import { clientMemory } from "../../src/shared/clients.ts";
-import { LISTENER, WORKER } from "../../src/shared/counters.ts";
+import { endCell, LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { DataPlane } from "../../src/worker/plane.ts";
 import { echo } from "../support/backends.ts";
 import { connect, type Client } from "../support/client.ts";
@@ -55,9 +55,8 @@ class Stage {
     });
   }
 
-  ends(end: End, by: (typeof ENDED_BY)[number] = "lb"): number {
-    const cell = LISTENER.ends + END_CODES[end] * ENDED_BY.length + ENDED_BY.indexOf(by);
-    return this.plan.counters[cell]!;
+  ends(end: End, by: EndedBy = "lb"): number {
+    return this.plan.counters[endCell(end, by)]!;
   }
 
   /** Connects from an address of the loopback network. */
