@@ -31,3 +31,19 @@ test("the README names every command that the help names", () => {
   expect(commands.length).toBeGreaterThan(3);
   for (const command of commands) expect(readme).toContain(`lb ${command.name()}`);
 });
+
+test("the examples of docs/health-checks.md are fine, without a warning", () => {
+  const page = readFileSync(join(import.meta.dirname, "../docs/health-checks.md"), "utf8");
+  const blocks = [...page.matchAll(/^```toml\n(.*?)^```$/gms)].map((match) => match[1]!);
+  expect(blocks.length).toBeGreaterThan(8);
+  for (const block of blocks) {
+    const pools = new Set([...block.matchAll(/^\[pools\.(\w+)/gm)].map((match) => match[1]!));
+    if (pools.size === 0) pools.add("app");
+    const routes = [...pools].map((pool) => `{ pool = "${pool}", sni = ["${pool}.example"] }`);
+    const listener = `[listeners.web]\nbind = ":8080"\nroutes = [${routes.join(", ")}]\n`;
+    const isWhole = /^backends/m.test(block);
+    const missing = isWhole ? "" : `[pools.${[...pools][0]}]\nbackends = ["10.0.0.1:1"]\n`;
+    const parsed = parseConfig(listener + missing + block, { file: "lb.toml", env: { REDIS_PASSWORD: "x" } });
+    expect(parsed, block).toMatchObject({ ok: true, warnings: [] });
+  }
+});

@@ -15,9 +15,10 @@ const TYPES_OF: readonly (readonly [key: keyof Health, types: readonly Type[], u
   ["host", ["http"], ""],
   ["status", ["http"], "200-399"],
   ["body", ["http"], ""],
-  ["tls", ["http", "exchange"], false],
+  ["tls", ["http", "exchange", "redis", "smtp"], false],
   ["send", ["exchange"], ""],
   ["expect", ["exchange"], ""],
+  ["user", ["postgres", "mysql"], ""],
 ];
 
 export function checkHealth({ config, isSound }: Subject, report: Report): void {
@@ -30,6 +31,17 @@ export function checkHealth({ config, isSound }: Subject, report: Report): void 
     }
     if (health.steps.length > 0 && health.type !== "exchange") {
       report({ path: [...path, "steps"], message: `has no effect: type is ${quote(health.type)}`, warning: true });
+    }
+    if (health.role !== "" && health.type !== "redis") {
+      // Not a warning: writes would go to replicas.
+      const message = `only type = "redis" knows roles, found type = ${quote(health.type)}`;
+      const hint = 'for PostgreSQL with Patroni: type = "http", port = 8008, path = "/primary" or "/replica"';
+      report({ path: [...path, "role"], message, ...(health.type === "postgres" && { hint }) });
+    }
+    if (health.type === "mysql" && health.user === "") {
+      const message = "without user each check is logged by the server as an aborted connection";
+      const hint = 'user = "lb", after CREATE USER lb, which needs neither a password nor a privilege';
+      report({ path: [...path, "type"], message, hint, warning: true });
     }
     if (health.type === "exchange") checkSteps(health, path, report);
     if (health.type === "http" && health.method === "HEAD" && health.body !== "") {

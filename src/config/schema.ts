@@ -24,6 +24,7 @@ import {
   sniPattern,
   statusCodes,
   text,
+  userName,
   whole,
 } from "./kinds.ts";
 import type { DialEndpoint } from "./kinds.ts";
@@ -305,9 +306,9 @@ const step = section({
 
 const health = section({
   type: row(
-    choice(["tcp", "tls", "http", "exchange", "off"], ["redis", "postgres", "mysql", "smtp", "ssh"]),
+    choice(["tcp", "tls", "http", "exchange", "redis", "postgres", "mysql", "smtp", "ssh", "off"]),
     "tcp",
-    "How backends are checked. tcp: a TCP connect, which is reset before the backend's program sees it, unless the pool has send_proxy. tls: a TCP connect and a TLS handshake, with the pool's tls settings; without those, any certificate is accepted. http: a request and its response. exchange: what `steps` send and expect. All but tcp speak TLS where the pool has tls settings and `port` is 0.",
+    "How backends are checked. tcp: a TCP connect, which is reset before the backend's program sees it, unless the pool has send_proxy. tls: a TCP connect and a TLS handshake, with the pool's tls settings; without those, any certificate is accepted. http: a request and its response. exchange: what `steps` send and expect. redis, postgres, mysql, smtp, ssh: as much of these protocols as shows that the server serves. All but tcp speak TLS where the pool has tls settings and `port` is 0.",
   ),
   interval: row(
     duration({ least: 10 }),
@@ -335,13 +336,21 @@ const health = section({
   tls: row(
     flag(),
     false,
-    "http, exchange: speak TLS, with the pool's tls settings; without those, any certificate is accepted.",
+    "http, exchange, redis, smtp: speak TLS, with the pool's tls settings; without those, any certificate is accepted.",
   ),
   steps: row(list(step), [], "exchange: steps, each of which sends or expects something, in their order."),
   send: row(text("text"), "", "exchange: text to send; with `expect` the only step, in place of `steps`."),
   expect: row(text("text"), "", "exchange: text that the answer must contain."),
-  role: later(row(choice(["", "master", "replica"]), "", 'redis: the role that counts as success; "" = any.')),
-  user: later(row(text("text"), "", "mysql, postgres: user of a login without a password.")),
+  role: row(
+    choice(["", "master", "replica"]),
+    "",
+    'redis: the role that counts as success; "" = any. For the roles of PostgreSQL use http and the REST API of Patroni.',
+  ),
+  user: row(
+    userName(),
+    "",
+    `mysql: logs in as this user, without a password, and quits; "" = quits after the greeting, which the server logs as a warning. postgres: begins to log in as this user, and a request for a password is success; "" = ends before.`,
+  ),
   initial: row(
     choice(["up", "down"]),
     "up",

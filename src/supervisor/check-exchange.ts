@@ -4,13 +4,20 @@ import type { HealthStep, PoolConfig } from "../config/schema.ts";
 import { parseStatusRanges } from "../core/http-status.ts";
 import { connectOnly, type Exchange } from "../wire/exchange.ts";
 import { HttpCheck } from "../wire/http-check.ts";
+import { MysqlCheck } from "../wire/mysql-check.ts";
+import { redisExchange, smtpExchange, sshExchange } from "../wire/named-exchanges.ts";
+import { PostgresCheck } from "../wire/postgres-check.ts";
 import { StepExchange, type Expectation, type ExchangeStep } from "../wire/step-exchange.ts";
 
-/** Whether checks do a TLS handshake. A check of the port that connections go to speaks TLS as they do. */
-export function speaksTls({ tls, health }: PoolConfig): boolean {
+/**
+ * When a check does a TLS handshake: "first" of all, where its exchange asks for it ("asked"), or never. A check of the port that
+ * connections go to speaks TLS as they do.
+ */
+export function tlsOfChecks({ tls, health }: PoolConfig): "first" | "asked" | "never" {
   const { type, port } = health;
-  if (type === "off" || type === "tcp") return false;
-  return type === "tls" || health.tls || (tls !== null && port === 0);
+  if (type === "off" || type === "tcp") return "never";
+  if (type === "tls" || health.tls || (tls !== null && port === 0)) return "first";
+  return type === "postgres" ? "asked" : "never";
 }
 
 /** A new exchange for one check. `host` is the backend's host and port, as a URL has them. */
@@ -25,6 +32,16 @@ export function exchangeOf(config: PoolConfig, host: string): Exchange {
       return new HttpCheck({ ...health, host: health.host || host, status: parseStatusRanges(health.status) ?? [] });
     case "exchange":
       return new StepExchange(stepsOf(health));
+    case "redis":
+      return redisExchange(health.role);
+    case "smtp":
+      return smtpExchange();
+    case "ssh":
+      return sshExchange();
+    case "postgres":
+      return new PostgresCheck({ user: health.user, isSecured: tlsOfChecks(config) === "first" });
+    case "mysql":
+      return new MysqlCheck(health.user);
   }
 }
 

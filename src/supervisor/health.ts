@@ -8,7 +8,7 @@ import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
 import { CheckQueue, type Queued } from "../policy/check-queue.ts";
 import { isChanging, record, startRiseFall, type RiseFall } from "../policy/rise-fall.ts";
 import { proxyHeaderV1, proxyHeaderV2 } from "../wire/proxy-protocol.ts";
-import { exchangeOf, speaksTls } from "./check-exchange.ts";
+import { exchangeOf, tlsOfChecks } from "./check-exchange.ts";
 import { Probe, type Outcome, type ProbeOwner, type ProbeSpec } from "./probe.ts";
 import { clientTlsPlan, hostOf } from "./plans.ts";
 import type { BackendRecord, PoolRecord } from "./registry.ts";
@@ -230,8 +230,9 @@ const UNVERIFIED: TlsClientPlan = {
 
 // The pool's TLS serves its checks; a check by TLS of a pool without it verifies nothing.
 function tlsPlan(config: PoolConfig): TlsClientPlan | null {
-  if (!speaksTls(config)) return null;
-  const plan = config.tls === null ? UNVERIFIED : clientTlsPlan(config.tls);
+  const when = tlsOfChecks(config);
+  if (when === "never") return null;
+  const plan = config.tls === null || when === "asked" ? UNVERIFIED : clientTlsPlan(config.tls);
   if (config.health.type !== "http") return plan;
   const serverName = plan.serverName || config.health.host.replace(/:\d+$/, "");
   return { ...plan, serverName, alpn: ["http/1.1"] };
@@ -244,7 +245,8 @@ function probeSpec(backend: BackendRecord, { record: { config }, tls }: Checked)
   const to = endpoint.kind === "ip" && health.port > 0 ? { ...endpoint, port: health.port } : endpoint;
   const source = source_address === "" ? null : parseAddress(source_address);
   const header = proxyHeader(config.send_proxy);
-  const exchange = exchangeOf(config, urlHost(backend, to, speaksTls(config) ? 443 : 80));
+  const when = tlsOfChecks(config);
+  const exchange = exchangeOf(config, urlHost(backend, to, when === "first" ? 443 : 80));
   return {
     to: { endpoint: to, sockaddr: sockaddr(to) },
     source: source === null ? null : sockaddr({ kind: "ip", address: source, port: 0 }),
@@ -252,7 +254,8 @@ function probeSpec(backend: BackendRecord, { record: { config }, tls }: Checked)
     // A reset that comes after the handshake would look worse than an end.
     visibility: health.type === "tcp" && header.length === 0 && ownSockets() ? "unseen" : "visible",
     header,
-    tls: tls && { client: tls, host: hostOf(backend), address: backend.address, when: "first" },
+    tls:
+      when === "never" || tls === null ? null : { client: tls, host: hostOf(backend), address: backend.address, when },
     exchange,
   };
 }

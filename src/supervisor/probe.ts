@@ -158,7 +158,7 @@ export class Probe implements SocketUser {
 
   #take(socket: Socket<SocketUser>, step: Step): void {
     if (step.is === "tls") {
-      this.#secured = step.then;
+      this.#secured = step.next;
       return this.#beginTls(socket);
     }
     if (step.send !== null && socket.write(step.send) !== step.send.length) {

@@ -4,8 +4,8 @@ import { latin1 } from "./latin1.ts";
 /** What an exchange wants next. `send` is written first; null = nothing. */
 export type Step =
   | { readonly is: "more"; readonly send: Uint8Array | null }
-  /** Do a TLS handshake, and then `then`. */
-  | { readonly is: "tls"; readonly then: Step }
+  /** Do a TLS handshake, and then `next`. */
+  | { readonly is: "tls"; readonly next: Step }
   | Verdict;
 
 /** How an exchange ends. `send` is a goodbye. */

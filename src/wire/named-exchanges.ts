@@ -1,0 +1,47 @@
+// The exchanges that have a name: servers of which a line or two say whether they serve. In patterns (?:^|\n) is the begin of a
+// line, because ^ with the flag m would also match between CR and LF.
+import type { Exchange } from "./exchange.ts";
+import { StepExchange, type Expectation } from "./step-exchange.ts";
+
+const text = (given: string): Uint8Array => new TextEncoder().encode(given);
+
+const pattern = (words: string, wanted: RegExp, refused: RegExp): Expectation => {
+  return { is: "pattern", words, pattern: wanted, refused };
+};
+
+/**
+ * Redis. A server that asks for a password is alive, and what else it may say is behind that password. The role is asked together
+ * with PING, because a master that still loads its data says "role:master" already.
+ */
+export function redisExchange(role: "" | "master" | "replica"): Exchange {
+  if (role === "") {
+    const pong = pattern("+PONG", /^(?:\+PONG\r|-NOAUTH[^\n]*)\n/, /^(?!\+PONG|-NOAUTH)[^\n]*\n/);
+    return new StepExchange([{ send: text("PING\r\n"), expect: pong }]);
+  }
+  const word = role === "master" ? "master" : "slave";
+  const wanted = new RegExp(`\\nrole:${word}\\r\\n`);
+  const refused = new RegExp(`^(?!\\+PONG)[^\\n]*\\n|\\n-[^\\n]*\\n|\\nrole:(?!${word}\\r)[^\\n]*\\n`);
+  return new StepExchange([
+    { send: text("PING\r\nINFO replication\r\n"), expect: pattern(`role:${word}`, wanted, refused) },
+  ]);
+}
+
+/** SMTP (RFC 5321): greeting, EHLO, QUIT. */
+export function smtpExchange(): Exchange {
+  const reply = (code: string): Expectation =>
+    pattern(code, new RegExp(`(?:^|\\n)${code}(?: [^\\n]*|\\r)?\\n`), new RegExp(`(?:^|\\n)(?!${code})[^\\n]*\\n`));
+  return new StepExchange(
+    [
+      { send: null, expect: reply("220") },
+      { send: text("EHLO localhost\r\n"), expect: reply("250") },
+    ],
+    text("QUIT\r\n"),
+  );
+}
+
+/** SSH: both sides say their version (RFC 4253 section 4.2), the server perhaps after other lines. */
+export function sshExchange(): Exchange {
+  const wanted = /(?:^|\n)SSH-(?:2\.0|1\.99)-[^\n]*\n/;
+  const refused = /(?:^|\n)SSH-(?!2\.0-|1\.99-)[^\n]*\n/;
+  return new StepExchange([{ send: text("SSH-2.0-lb\r\n"), expect: pattern("SSH-2.0", wanted, refused) }]);
+}
