@@ -194,9 +194,24 @@ export function setKeepalive(fd: number, idleMs: number): void {
   setInt(fd, SOL_TCP, TCP_KEEPCNT, 3);
 }
 
-/** When this descriptor is closed, by whomever, the peer sees RST and not FIN (socket(7), SO_LINGER of zero). */
+// struct linger: l_onoff, l_linger.
+const LINGER_ZERO = new Int32Array([1, 0]);
+const NO_LINGER = new Int32Array([0, 0]);
+
+/**
+ * When this descriptor is closed, by whomever, the end of the process included, the peer of the TCP socket sees RST and not FIN
+ * (socket(7), SO_LINGER of zero). What a listening socket accepts inherits this.
+ */
 export function resetOnClose(fd: number): void {
-  libc().setsockopt(fd, SOL_SOCKET, SO_LINGER, new Int32Array([1, 0]), 8);
+  libc().setsockopt(fd, SOL_SOCKET, SO_LINGER, LINGER_ZERO, 8);
+}
+
+/**
+ * A close sends FIN again. Call it before a shutdown or a close that is to send FIN: a close with SO_LINGER of zero
+ * discards what was written before it (tcp_disconnect in net/ipv4/tcp.c). Hot path.
+ */
+export function finOnClose(fd: number): void {
+  openLibc()?.setsockopt(fd, SOL_SOCKET, SO_LINGER, NO_LINGER, 8);
 }
 
 // ---------------------------------------------------------------------- classic BPF (linux/filter.h, bpf_common.h)

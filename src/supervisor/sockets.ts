@@ -12,6 +12,7 @@ import {
   listenOn,
   ownSockets,
   dropNewConnections,
+  resetOnClose,
   setBacklog,
   setKeepalive,
   setAffinity,
@@ -67,6 +68,8 @@ export class ListeningSockets {
           this.undo(bound);
           return { error: `listeners.${listener.name}: cannot listen on ${key}: ${explain(fd)}` };
         }
+        // For the sockets that it accepts: a client must not take a killed process for the end of an answer.
+        if (!isUnix(endpoint)) resetOnClose(fd);
         this.#add(key, endpoint, fd, listener.backlog);
         bound.made.push({ key, fd });
       }

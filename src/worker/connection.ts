@@ -23,6 +23,7 @@ import { Pace } from "./pace.ts";
 import type { DataPlane } from "./plane.ts";
 import type { Backend, Pool } from "./pool.ts";
 import { holdForFin, letGo } from "./short-reply.ts";
+import { allowBackendFin, allowClientFin, RESET_BACKEND_AFTER_MS, resetBackendOnClose } from "./reset-on-close.ts";
 import { splice, SPLICE_FROM_BYTES } from "./splicing.ts";
 import { dueEnd, nextDueMs } from "./timeouts.ts";
 
@@ -93,6 +94,8 @@ export class Connection implements TimerNode, PickContext {
   connectMs = -1;
   /** Who has cut TLS short, for the log; "" = nobody. */
   truncated = "";
+  /** A close of the backend's socket is a reset, whoever closes it. */
+  resetsBackend = false;
   /** Descriptors that wait for the peers' FINs after the end. */
   lingering = 0;
   #firstEnd: EndedBy | null = null;
@@ -314,12 +317,14 @@ export class Connection implements TimerNode, PickContext {
     if (up.state === "ending" && up.drained) {
       if (down.state === "done" || (down.state === "ending" && down.drained)) return this.#finishEof();
       up.state = "done";
+      allowBackendFin(this);
       this.backendSocket?.shutdown();
       this.#scheduleRelay();
     }
     if (down.state === "ending" && down.drained) {
       if (up.state === "done") return this.#finishEof();
       down.state = "done";
+      allowClientFin(this);
       this.client?.shutdown();
       this.#scheduleRelay();
     }
@@ -377,6 +382,7 @@ export class Connection implements TimerNode, PickContext {
       return;
     }
     this.#startKeepalive(nowMs);
+    if (nowMs >= this.startedMs + RESET_BACKEND_AFTER_MS) resetBackendOnClose(this);
     this.#scheduleRelay();
   }
 
@@ -391,6 +397,7 @@ export class Connection implements TimerNode, PickContext {
 
   #scheduleRelay(): void {
     let at = nextDueMs(this, this.listener.plan.timeoutsMs);
+    if (!this.resetsBackend && this.up.state !== "done") at = Math.min(at, this.startedMs + RESET_BACKEND_AFTER_MS);
     if (this.#keepaliveMs > 0) at = Math.min(at, this.startedMs + this.#keepaliveMs / 2);
     if (at !== Infinity) this.plane.wheel.schedule(this, at);
   }

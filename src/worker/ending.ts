@@ -5,6 +5,7 @@ import { giveBack } from "../shared/cells.ts";
 import { BACKEND, endCell, WORKER } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_WORDS } from "../shared/ledger.ts";
 import type { Connection } from "./connection.ts";
+import { allowBackendFin, allowClientFin } from "./reset-on-close.ts";
 
 /** With `on_abort = "close"` a connection is closed with FIN where nothing waits and nothing has moved for this long. */
 const QUIET_MS = 1000;
@@ -33,13 +34,15 @@ export function conclude(connection: Connection, { end, by, error }: { end: End;
   const { client, backendSocket } = connection;
   // A TLS socket that we end waits for the peer's close_notify, ten seconds long (Bun 1.4.5).
   if (orderly && connection.speaksTls) return linger(connection);
-  connection.backendSocket = null;
   if (end === "eof" || orderly) {
+    allowFins(connection);
     connection.client = null;
+    connection.backendSocket = null;
     closeOrderly(client, connection.speaksTls);
     closeOrderly(backendSocket, connection.speaksTls);
     return;
   }
+  connection.backendSocket = null;
   backendSocket?.terminate();
   // An alert must reach the client; a reset could overtake it.
   const told = end === "handshake_failed" && by !== "backend";
@@ -111,6 +114,7 @@ function linger(connection: Connection): void {
     return;
   }
   connection.lingering = descriptors;
+  allowFins(connection);
   client?.shutdown();
   backendSocket?.shutdown();
   connection.plane.startClock();
@@ -124,6 +128,12 @@ export function stopLingering(connection: Connection): void {
   connection.lingering = 0;
   connection.plane.wheel.cancel(connection);
   connection.plane.lingered(lingering);
+}
+
+// The FIN of a side may have been sent before, and then this is done.
+function allowFins(connection: Connection): void {
+  if (connection.client !== null && connection.down.state !== "done") allowClientFin(connection);
+  if (connection.backendSocket !== null) allowBackendFin(connection);
 }
 
 // `close` spares `end`'s flush of a buffer that there is none of; only `end` sends a close_notify.
