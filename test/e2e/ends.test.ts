@@ -298,7 +298,7 @@ describe("where there is nowhere to go", () => {
     ["weightless", { end: "no_backend", end_by: "lb", pool: "weightless" }],
     ["refused", { end: "connect_refused", end_by: "backend", error: "ECONNREFUSED", pool: "refused" }],
     ["timeout", { end: "connect_timeout", end_by: "backend", error: "ETIMEDOUT", pool: "timeout" }],
-    ["failed", { end: "connect_failed", end_by: "backend", error: "EADDRNOTAVAIL", pool: "failed" }],
+    ["failed", { end: "connect_failed", end_by: "lb", error: "EADDRNOTAVAIL", pool: "failed" }],
   ])("%s", async (listener, expected) => {
     using client = await visit(listener);
     expect(await client.ended).toBe("reset");

@@ -1,29 +1,13 @@
 // Metrics of the running binary that only the system or another thread can know.
-import { spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
-import { join } from "node:path";
+import { spawnSync } from "node:child_process";
 import { expect, test } from "vitest";
 import { echo, refusing } from "../support/backends.ts";
 import { connect, connectMany } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
+import { holdThread, workerThreads } from "../support/held-thread.ts";
 import { freePort, startLb } from "../support/lb.ts";
 import { cpuSeconds, descriptors, residentBytes } from "../support/proc.ts";
 import { pythonMissing, TcpPeers } from "../support/tcp-peer.ts";
-
-/** Stops the worker threads of a process, and nothing else of it, until it is disposed of. Null = not permitted here. */
-async function holdWorkers(pid: number): Promise<AsyncDisposable | null> {
-  const program = join(import.meta.dirname, "../support/hold_thread.py");
-  const child = spawn("python3", [program, String(pid), "Worker"], { stdio: ["pipe", "pipe", "ignore"] });
-  const exited = once(child, "exit");
-  const held = await Promise.race([once(child.stdout, "data"), exited.then(() => null)]);
-  if (held === null) return null;
-  return {
-    async [Symbol.asyncDispose]() {
-      child.stdin.end();
-      await exited;
-    },
-  };
-}
 
 function config(port: number, backend: string): string {
   return `
@@ -126,7 +110,7 @@ test("a worker that is blocked shows while it is, and has been late afterwards",
   };
   const before = await longer();
   {
-    await using held = await holdWorkers(lb.pid);
+    using held = await holdThread(workerThreads(lb.pid)[0]!);
     if (held === null) context.skip("this process may not trace another");
     await eventually("the block is seen", async () => (await blocked()) > 1.5);
     expect((await lb.fetch("/live")).status).toBe(200);

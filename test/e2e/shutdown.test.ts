@@ -135,7 +135,8 @@ describe("with live connections", () => {
     for (const client of clients) expect(await client.line()).toBe("half an ans");
     const { workers } = await lb.status();
     expect(Math.min(...workers.map(({ open }) => open))).toBeGreaterThan(0);
-    using _ = await holdThread(workerThreads(lb.pid)[0]!);
+    using held = await holdThread(workerThreads(lb.pid)[0]!);
+    if (held === null) context.skip("this process may not trace another");
     lb.signal("SIGTERM");
     await lb.waitLog(({ event }) => event === "stopping");
     const began = performance.now();

@@ -1,5 +1,6 @@
 // A thread that hangs: one of another process's, held still from outside.
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -11,17 +12,12 @@ export function workerThreads(pid: number): number[] {
     .toSorted((a, b) => a - b);
 }
 
-/** Holds the thread still until the process ends or the answer is disposed of. */
-export async function holdThread(tid: number): Promise<Disposable> {
+/** Holds the thread still until the process ends or the answer is disposed of. Null = not permitted here. */
+export async function holdThread(tid: number): Promise<Disposable | null> {
   const child = spawn("python3", [join(import.meta.dirname, "held_thread.py"), String(tid)], {
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: ["ignore", "pipe", "ignore"],
   });
-  let errors = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (errors += text));
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  child.stdout.once("data", () => resolve());
-  child.once("error", reject);
-  child.once("close", () => reject(new Error(`the thread is not held: ${errors}`)));
-  await promise;
+  const exited = Promise.race([once(child, "exit"), once(child, "error")]).then(() => null);
+  if ((await Promise.race([once(child.stdout, "data"), exited])) === null) return null;
   return { [Symbol.dispose]: () => void child.kill("SIGKILL") };
 }
