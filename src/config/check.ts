@@ -74,7 +74,9 @@ interface Bound {
 
 function checkBinds(subject: Subject, report: Report): void {
   const { config, isSound, folder } = subject;
-  const bounds = [...listenerBinds(subject)];
+  const bounds = subject.isWhole(["listeners"])
+    ? config.listeners.flatMap((listener) => [...listenerBinds(subject, listener)])
+    : [];
   if (isSound(["admin", "enabled"]) && isSound(["admin", "bind"]) && config.admin.enabled) {
     // First, so that a listener is told of the admin endpoint, which may not stand in the file.
     bounds.unshift({ path: ["admin", "bind"], endpoint: absoluteEndpoint(folder, config.admin.bind) });
@@ -97,15 +99,14 @@ function checkBinds(subject: Subject, report: Report): void {
   checkAdminOverlap(bounds, report);
 }
 
-function* listenerBinds({ config, isSound, isWhole, isArray, folder }: Subject): Generator<Bound> {
-  if (!isWhole(["listeners"])) return;
-  for (const { name, bind } of config.listeners) {
-    const path = ["listeners", name, "bind"];
-    if (!isWhole(path)) continue;
-    for (const [index, endpoint] of bind.entries()) {
-      const at = isArray(path) ? [...path, index] : path;
-      if (isSound(at)) yield { path: at, endpoint: absoluteEndpoint(folder, endpoint) };
-    }
+/** The sound addresses of one listener. */
+export function* listenerBinds(subject: Subject, { name, bind }: FileListener): Generator<Bound> {
+  const { isSound, isWhole, isArray, folder } = subject;
+  const path = ["listeners", name, "bind"];
+  if (!isWhole(path)) return;
+  for (const [index, endpoint] of bind.entries()) {
+    const at = isArray(path) ? [...path, index] : path;
+    if (isSound(at)) yield { path: at, endpoint: absoluteEndpoint(folder, endpoint) };
   }
 }
 

@@ -1,7 +1,6 @@
 // `${NAME}` in the strings of a config: what the environment says. Values from there are never shown in an error, because
 // they may be secrets; what the file says is shown instead.
 import { quote } from "./wording.ts";
-import { closest } from "./suggest.ts";
 import type { KeyPath } from "./problem.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -16,7 +15,7 @@ export interface Expansion {
 
 export interface Expanded {
   expansions: Expansion[];
-  problems: { path: KeyPath; message: string; hint?: string }[];
+  problems: { path: KeyPath; message: string }[];
 }
 
 /** Replaces every `${NAME}` in the strings of `document`, in place. `$${` becomes `${`. A string with an unset name stays. */
@@ -55,9 +54,9 @@ function walk(node: unknown, path: KeyPath, change: (text: string, path: KeyPath
 function expandText(source: string, path: KeyPath, env: Environment, done: Expanded): string {
   const parts: Expansion["parts"] = [];
   let failed = false;
-  const fail = (message: string, meant: string | null = null) => {
+  const fail = (message: string) => {
     failed = true;
-    done.problems.push({ path, message, ...(meant !== null && { hint: `did you mean "${meant}"?` }) });
+    done.problems.push({ path, message });
   };
   const value = source.replace(/\$\$\{|\$\{([^}]*)(\}?)/g, (all: string, name: string | undefined, end: string) => {
     if (name === undefined) return "${";
@@ -67,7 +66,7 @@ function expandText(source: string, path: KeyPath, env: Environment, done: Expan
     }
     const found = Object.hasOwn(env, name) ? env[name] : undefined;
     if (found === undefined) {
-      fail(`the environment variable ${name} is not set`, closest(name, Object.keys(env)));
+      fail(`the environment variable ${name} is not set`);
       return all;
     }
     parts.push({ name, value: found });

@@ -20,13 +20,14 @@ import {
   withMeant,
   withWords,
 } from "./wording.ts";
-import type { Kind, Run } from "./wording.ts";
+import type { Kind, Message, Run } from "./wording.ts";
 
 /** Any text, or with `least` 1 any text but the empty one. */
 export function text(words: string, least = 0): Kind<string, string> {
-  const message = expected(withArticle(words));
+  const example = textExamples[words];
+  const message: Message = (issue) => expectedFound(withArticle(words), issue.input, example);
   const schema = least > 0 ? v.pipe(v.string(message), v.minLength(least, message)) : v.string(message);
-  return withWords(schema, words);
+  return withWords(schema, words, example);
 }
 
 /** A kind with a few words that are refused until their feature exists. */
@@ -38,6 +39,12 @@ export function reserving<In, Out>(words: readonly string[], kind: Kind<In, Out>
   };
   return replaceRun(kind, run);
 }
+
+const textExamples: Readonly<Record<string, string>> = {
+  file: '"certs/site.pem"',
+  "pool's name": '"app"',
+  URL: '"http://127.0.0.1:4318"',
+};
 
 export function flag(): Kind<boolean, boolean> {
   return withWords(v.boolean(expected("true or false")), "boolean");
@@ -69,7 +76,7 @@ export function choice<const Now extends string>(
     return schema["~run"](dataset, config);
   };
   const words = all.map((word) => (reserved.includes(word) ? `"${word}" (not supported yet)` : `"${word}"`)).join(", ");
-  return withWords(replaceRun(schema, run), words) as unknown as Kind<Now, Now>;
+  return withWords(replaceRun(schema, run), words, JSON.stringify(now[0])) as unknown as Kind<Now, Now>;
 }
 
 /** A duration in milliseconds within [least, most]. `zero` says what "0s" means; without it "0s" is refused. */
@@ -93,7 +100,7 @@ export function bandwidth(): Kind<string, number> {
   const schema = quantity('a bandwidth such as "10MB/s"', patterns.bandwidth, parseBandwidth, (bytes) =>
     bytes < 1 ? "it must be at least 1B/s; leave it out for no limit" : null,
   );
-  return withWords(schema, "bandwidth");
+  return withWords(schema, "bandwidth", '"10MB/s"');
 }
 
 /** A rate in connections per second, at most a million. */
@@ -102,7 +109,7 @@ export function rate(): Kind<string, number> {
     if (perSecond <= 0) return "it must be more than 0; leave rate_limit out for no limit";
     return perSecond > 1e6 ? "the highest is 1000000/s" : null;
   });
-  return withWords(schema, "rate");
+  return withWords(schema, "rate", '"100/s"');
 }
 
 /** An address to listen on: a name or port 0 is refused. */
@@ -123,10 +130,11 @@ export function bindAddress(): Kind<string, BindEndpoint> {
 /** An address to connect to: it must name one host, and no port 0. */
 export function dialAddress(): Kind<string, DialEndpoint> {
   const wanted = 'an address to connect to such as "10.0.0.11:80", "name.example:80" or "unix:/run/app.sock"';
-  return endpoint(wanted, "address to connect to", (found, given) => {
+  const kind = endpoint(wanted, "address to connect to", (found, given) => {
     if (found.kind !== "any") return null;
     return withMeant(`${JSON.stringify(given)} names no host`, `127.0.0.1:${found.port}`);
   }) as Kind<string, DialEndpoint>;
+  return Object.assign(kind, { example: '"10.0.0.11:80"' });
 }
 
 export type BindEndpoint = Exclude<Endpoint, { kind: "name" }>;
@@ -145,7 +153,7 @@ export function cidr(): Kind<string, Cidr> {
       return NEVER;
     }),
   );
-  return withWords(schema, "CIDR");
+  return withWords(schema, "CIDR", '"10.0.0.0/8"');
 }
 export const nameForm = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/;
 export const nameWords =
@@ -159,9 +167,11 @@ export function nameText(): Kind<string, string> {
 
 /** What routes match a client's server name with: "www.example.com", or "*.example.com" for any one label there. */
 export function sniPattern(): Kind<string, string> {
-  return dnsText('a name such as "www.example.com" or "*.example.com"', "DNS name or wildcard", true, (given) =>
+  const wanted = 'a name such as "www.example.com" or "*.example.com"';
+  const kind = dnsText(wanted, "DNS name or wildcard", true, (given) =>
     given === "*" ? 'leave sni out to take every name, or write "*.example.com"' : null,
   );
+  return Object.assign(kind, { example: '"www.example.com"' });
 }
 
 /** The name of a TLS server, or "". */
@@ -174,7 +184,7 @@ export function serverName(): Kind<string, string> {
 /** An ALPN protocol's name: 1 to 255 bytes (RFC 7301 section 3.1). All registered ones that a client offers are ASCII. */
 export function protocolName(): Kind<string, string> {
   const message = expected('a protocol such as "h2" or "http/1.1", of 1 to 255 ASCII characters');
-  return withWords(v.pipe(v.string(message), v.regex(/^[\x21-\x7e]{1,255}$/, message)), "protocol");
+  return withWords(v.pipe(v.string(message), v.regex(/^[\x21-\x7e]{1,255}$/, message)), "protocol", '"h2"');
 }
 
 /** Status codes of HTTP: "200-399", "200,204". */

@@ -18,6 +18,7 @@ import type { Config, FileConfig } from "./schema.ts";
 import { readTls } from "./tls.ts";
 import type { TlsMaterial } from "./tls.ts";
 import { readToml } from "./toml.ts";
+import { warnings } from "./warnings.ts";
 
 /** `files` are the absolute paths of the config and of every file it names: what a watcher watches. */
 export type LoadResult =
@@ -108,10 +109,9 @@ function parseAll(text: string, options: ParseOptions, folder: string, named: Na
   const token = readToken(config, soundness(findings), named);
   if (token.finding !== null) findings.push(token.finding);
   const tls = readTls({ config, ...soundness(findings), files: named, env, now });
-  findings.push(
-    ...tls.findings,
-    ...check({ config, ...soundness(findings), folder, isArray: (path) => Array.isArray(valueAt(tree, path)) }),
-  );
+  const isArray = (path: KeyPath) => Array.isArray(valueAt(tree, path));
+  const subject = { config, ...soundness(findings), folder, isArray };
+  findings.push(...tls.findings, ...check(subject), ...warnings(subject));
 
   const problems = findings.filter((finding) => finding.warning !== true);
   const place =

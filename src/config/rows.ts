@@ -3,7 +3,6 @@ import * as v from "valibot";
 import { nameForm, nameWords } from "./kinds.ts";
 import { closest } from "./suggest.ts";
 import {
-  expected,
   expectedFound,
   isTable,
   notSupportedYet,
@@ -73,9 +72,11 @@ export function later<In, Out>(option: Row<In, Out>): Row<In, Out> {
 
 /** An array, with at least so many items. `none` says what to do about one with fewer. */
 export function list<In, Out>(item: Kind<In, Out>, least = 0, none = ""): Kind<In[], Out[]> {
-  const array = v.array(item, expected(`an array of ${plural(item.words)}`));
+  const example = item.example && `[${item.example}]`;
+  const words = `array of ${plural(item.words)}`;
+  const array = v.array(item, (issue) => expectedFound(withArticle(words), issue.input, example));
   const schema = least > 0 ? v.pipe(array, v.minLength(least, none)) : array;
-  return Object.assign(withWords(schema, `array of ${plural(item.words)}`), { item });
+  return Object.assign(withWords(schema, words, example), { item });
 }
 
 /** One value, or an array of at least one; always an array in the parsed config. */
@@ -87,7 +88,7 @@ export function oneOrMore<In, Out>(item: Kind<In, Out>): Kind<In | In[], Out[]> 
     return one.typed ? { ...one, value: [one.value] } : one;
   };
   const schema = replaceRun(v.union([item, many]), run);
-  return withWords(schema, `${item.words}, or an array of them`) as unknown as Kind<In | In[], Out[]>;
+  return withWords(schema, `${item.words}, or an array of them`, item.example) as unknown as Kind<In | In[], Out[]>;
 }
 
 /** Either of two kinds: the second where the value's type is `typeOfSecond`. */
@@ -101,19 +102,20 @@ export function either<A, B, C, D>(first: Kind<A, B>, second: Kind<C, D>, typeOf
   return withWords(replaceRun(v.union([first, second]), run), `${first.words} or a ${second.words}`) as never;
 }
 
-/** A table whose keys are options. Every unknown key is a problem of its own. `renamed`: former names and the present ones. */
+/** A table whose keys are options. Every unknown key is a problem of its own. `example` is in TOML. `renamed`: former names and the present ones. */
 export function section<const R extends Rows>(
+  example: string,
   rows: R,
   renamed: Readonly<Record<string, keyof R & string>> = {},
 ): Kind<SectionInput<R>, SectionOutput<R>> {
   const schema = v.object(rows, (issue) => {
     const missing = rows[issue.path?.[0]?.key as string];
-    return expectedFound(withArticle(missing?.row.kind.words ?? "value"), undefined);
+    return expectedFound(withArticle(missing?.row.kind.words ?? "value"), undefined, missing?.row.kind.example);
   });
   const keys = Object.keys(rows);
   const run: Run = (dataset, config) => {
     const input = dataset.value;
-    if (!isTable(input)) return problem(dataset, config, expectedFound("a table", input));
+    if (!isTable(input)) return problem(dataset, config, expectedFound("a table", input, example));
     const result: Dataset = schema["~run"](dataset, config);
     for (const key of Object.keys(input)) {
       if (Object.hasOwn(rows, key)) continue;
@@ -123,23 +125,28 @@ export function section<const R extends Rows>(
     }
     return result;
   };
-  return withWords(replaceRun(schema, run), "table") as Kind<never, never>;
+  return withWords(replaceRun(schema, run), "table", example) as Kind<never, never>;
 }
 
 type SectionInput<R extends Rows> = { [K in keyof R]?: v.InferInput<R[K]> };
 type SectionOutput<R extends Rows> = { [K in keyof R]: v.InferOutput<R[K]> };
 
-/** A section that may be written as one string, which is then the value of its option `key`. */
-export function shorthand<In, Out>(key: string, full: Kind<In, Out>, words: string): Kind<string | In, Out> {
+/** A section that may be written as one string, which is then the value of its option `key`; `example` is one. */
+export function shorthand<In, Out>(
+  key: string,
+  full: Kind<In, Out>,
+  words: string,
+  example: string,
+): Kind<string | In, Out> {
   const run: Run = (dataset, config) => {
     const { value } = dataset;
     if (isTable(value)) return full["~run"](dataset, config);
-    if (typeof value !== "string") return problem(dataset, config, expectedFound(withArticle(words), value));
+    if (typeof value !== "string") return problem(dataset, config, expectedFound(withArticle(words), value, example));
     const result = full["~run"]({ value: { [key]: value } } as never, config);
     for (const issue of result.issues ?? []) issue.path?.shift();
     return result;
   };
-  return withWords(replaceRun(v.union([v.string(), full]), run), words) as unknown as Kind<string | In, Out>;
+  return withWords(replaceRun(v.union([v.string(), full]), run), words, example) as unknown as Kind<string | In, Out>;
 }
 
 /** Tables under names of the user's choice, as an array in the order of the file with `name` added to each. */
@@ -149,7 +156,8 @@ export function named<In, Out>(
 ): Kind<Record<string, In>, (Out & { name: string })[]> {
   const run: Run = (dataset, config) => {
     const input = dataset.value;
-    if (!isTable(input)) return problem(dataset, config, expectedFound(`a table of ${noun}s`, input));
+    if (!isTable(input))
+      return problem(dataset, config, `${expectedFound(`a table of ${noun}s`, input)}: write [${noun}s.NAME]`);
     const value: unknown[] = [];
     const result: Dataset = { typed: true, value };
     for (const [name, given] of Object.entries(input)) {

@@ -37,7 +37,7 @@ const keepalive = () => duration({ least: 1000, most: 32_767_000, zero: "off" })
 
 // ------------------------------------------------------------------ the process
 
-const admin = section({
+const admin = section('{ bind = "127.0.0.1:9900" }', {
   enabled: row(flag(), true, "Serve /metrics, /live, /ready and the JSON API."),
   bind: row(bindAddress(), "127.0.0.1:9900", "Address to listen on. A Unix socket is created with mode 0600."),
   token_file: row(
@@ -50,7 +50,7 @@ const admin = section({
   ),
   tls: later(
     row(
-      section({
+      section('{ cert = "certs/site.pem", key = "certs/site.key" }', {
         cert: row(text("file"), "", "Certificate followed by its chain, PEM."),
         key: row(text("file"), "", "Private key of the certificate, PEM, not encrypted."),
       }),
@@ -60,7 +60,7 @@ const admin = section({
   ),
 });
 
-const log = section({
+const log = section('{ level = "info" }', {
   level: row(choice(["debug", "info", "warn", "error"]), "info", "Minimum severity of logged messages."),
   format: row(choice(["text", "json"]), "text", "Format of the lines of the log and of the access log."),
   access: row(
@@ -71,15 +71,15 @@ const log = section({
   syslog: later(row(text("address", 1), "unix:/dev/log", `Where access = "syslog" sends its lines, RFC 5424.`)),
 });
 
-const otel = section({
+const otel = section('{ endpoint = "http://127.0.0.1:4318" }', {
   endpoint: required(text("URL", 1), "Destination of metrics and access lines: OTLP over HTTP."),
   interval: row(duration(), "10s", "Time between exports."),
-  headers: row(section({}), {}, "Headers of each request."),
+  headers: row(section("{}", {}), {}, "Headers of each request."),
 });
 
 // ------------------------------------------------------------------ where clients come in
 
-const listenerTimeouts = section({
+const listenerTimeouts = section('{ idle = "10m", half_close = "1m" }', {
   handshake: row(duration(), "10s", "Time from accept until PROXY header, ClientHello and TLS handshake are complete."),
   idle: row(
     duration({ zero: "never" }),
@@ -98,7 +98,7 @@ const listenerTimeouts = section({
   ),
 });
 
-const certificate = section({
+const certificate = section('{ cert = "certs/site.pem", key = "certs/site.key" }', {
   cert: required(
     text("file", 1),
     "Certificate followed by its chain, PEM. It must be valid now. A chain in the wrong order is a warning.",
@@ -139,9 +139,13 @@ const listenerTlsRows = {
   client_crl: row(text("file"), "", "Revoked client certificates: one or more X509 CRLs, PEM."),
 };
 
-const listenerTls = section(listenerTlsRows, { unknown_name: "unknown_sni" });
+const listenerTls = section(
+  '{ certificates = [{ cert = "certs/site.pem", key = "certs/site.key" }] }',
+  listenerTlsRows,
+  { unknown_name: "unknown_sni" },
+);
 
-const route = section({
+const route = section('{ sni = ["www.example.com"], pool = "app" }', {
   sni: row(
     list(sniPattern()),
     [],
@@ -164,7 +168,7 @@ const laterOfListeners = {
   ),
   datagram_rate_limit: later(
     absent(
-      section({
+      section('{ rate = "1000/s", burst = 2000 }', {
         rate: required(rate(), "Sustained rate of datagrams."),
         burst: absent(whole(1, 1_000_000), null, "Number of datagrams that may exceed the rate at once."),
       }),
@@ -208,7 +212,7 @@ const listenerRows = {
     "Addresses whose PROXY header is trusted. For other peers, required refuses the connection and optional treats the bytes as data of the client. Peers on a Unix socket are always trusted, so a listener that has only Unix sockets needs no trusted_proxies.",
   ),
   client_prefix: row(
-    section({
+    section("{ ipv4 = 32, ipv6 = 64 }", {
       ipv4: row(whole(1, 32), 32, "Prefix length for IPv4 addresses."),
       ipv6: row(whole(1, 128), 64, "Prefix length for IPv6 addresses."),
     }),
@@ -226,7 +230,7 @@ const listenerRows = {
     "Maximum number of concurrent connections per client; 0 = no limit.",
   ),
   rate_limit: absent(
-    section({
+    section('{ rate = "100/s", burst = 200 }', {
       rate: required(rate(), "Sustained rate of new connections per client."),
       burst: absent(
         whole(1, 1_000_000),
@@ -255,7 +259,7 @@ const listenerRows = {
     ),
   ),
   bandwidth: row(
-    section({
+    section('{ upload = "10MB/s", download = "10MB/s" }', {
       upload: absent(bandwidth(), 0, "From the client to the backend. Left out = no limit."),
       download: absent(bandwidth(), 0, "From the backend to the client. Left out = no limit."),
       per: row(choice(["connection"], ["client", "listener"]), "connection", "Scope of the limit."),
@@ -273,11 +277,11 @@ const listenerRows = {
   ...laterOfListeners,
 };
 
-const listener = section(listenerRows, { steer: "worker_affinity" });
+const listener = section('{ bind = ":8080", pool = "app" }', listenerRows, { steer: "worker_affinity" });
 
 // ------------------------------------------------------------------ where connections go
 
-const backend = section({
+const backend = section('{ address = "10.0.0.11:80", weight = 3 }', {
   address: required(
     dialAddress(),
     "Address to connect to. A name that resolves to several addresses becomes several backends.",
@@ -288,7 +292,7 @@ const backend = section({
   backup: row(flag(), false, "Use this backend only when no other is up."),
 });
 
-const step = section({
+const step = section('{ send = "PING" }', {
   send: row(text("text"), "", "Sends the text as UTF-8, before anything is expected."),
   send_hex: row(hex(), "", "Sends the bytes, in place of `send`."),
   expect: row(
@@ -304,7 +308,7 @@ const step = section({
   ),
 });
 
-const health = section({
+const health = section('{ type = "tcp", interval = "2s" }', {
   type: row(
     choice(["tcp", "tls", "http", "exchange", "redis", "postgres", "mysql", "smtp", "ssh", "off"]),
     "tcp",
@@ -361,7 +365,7 @@ const health = section({
   ),
 });
 
-const passive = section({
+const passive = section('{ failures = 5, window = "10s" }', {
   failures: row(whole(1, 1_000_000), 5, "Number of failed connects within `window` after which a backend is ejected."),
   count: row(
     list(choice(["connect", "early_reset"])),
@@ -373,7 +377,7 @@ const passive = section({
   max_ejected: row(whole(0, 100), 50, "Maximum percentage of the pool that may be ejected."),
 });
 
-const poolTls = section({
+const poolTls = section('{ ca = "certs/ca.pem", server_name = "db.example.com" }', {
   verify: row(flag(), true, "Verify the backend's certificate and its name."),
   ca: row(
     text("file"),
@@ -391,12 +395,12 @@ const poolTls = section({
   key: row(text("file"), "", "Private key of the client certificate, PEM, not encrypted. Needs `cert`."),
 });
 
-const queue = section({
+const queue = section('{ timeout = "5s" }', {
   size: later(row(whole(0, connectionsMax), 0, "Maximum number of waiting connections; 0 = no queue.")),
   timeout: later(row(duration(), "5s", "Maximum time in the queue.")),
 });
 
-const pool = section({
+const pool = section('{ backends = ["127.0.0.1:3000"] }', {
   balance: row(
     choice(BALANCES),
     "round_robin",
@@ -409,7 +413,7 @@ const pool = section({
   ),
   backends: required(
     list(
-      shorthand("address", backend, "address to connect to or table"),
+      shorthand("address", backend, "address to connect to or table", '"10.0.0.11:80"'),
       1,
       `expected at least one backend, found an empty array; write backends = ["127.0.0.1:3000"], or remove the pool`,
     ),
@@ -456,7 +460,7 @@ const pool = section({
 
 // ------------------------------------------------------------------ the file
 
-export const file = section({
+export const file = section("{}", {
   workers: row(
     either(choice(["auto"]), whole(1, 256), "number"),
     "auto",

@@ -2,8 +2,8 @@
 // have a second line, which is a hint.
 import * as v from "valibot";
 
-/** A valibot schema, and how the reference names its values. */
-export type Kind<In, Out> = v.GenericSchema<In, Out> & { words: string };
+/** A valibot schema, how the reference names its values, and an example of one as it is written in TOML. */
+export type Kind<In, Out> = v.GenericSchema<In, Out> & { words: string; example?: string };
 
 export type Given = v.UnknownDataset;
 export type Dataset = v.OutputDataset<unknown, v.BaseIssue<unknown>>;
@@ -19,11 +19,12 @@ export function expected(words: string): Message {
   return (issue) => expectedFound(words, issue.input);
 }
 
-/** "expected a whole number from 0 to 256, found 300". */
-export function expectedFound(words: string, value: unknown): string {
+/** "expected a whole number from 0 to 256, found 300", with "such as" where there is an example. */
+export function expectedFound(words: string, value: unknown, example?: string): string {
+  const wanted = example === undefined ? words : `${words}, such as ${example}`;
   return value === undefined
-    ? `required, but not given: expected ${words}`
-    : `expected ${words}, found ${found(value, words)}`;
+    ? `required, but not given: expected ${wanted}`
+    : `expected ${wanted}, found ${found(value, words)}`;
 }
 
 function found(value: unknown, words: string): string {
@@ -61,8 +62,9 @@ export function replaceRun<S extends object>(schema: S, run: Run): S {
   return { ...schema, "~run": run } as S;
 }
 
-export function withWords<In, Out>(schema: v.GenericSchema<In, Out>, words: string): Kind<In, Out> {
-  return { ...schema, words };
+/** `example` as it is written in TOML. */
+export function withWords<In, Out>(schema: v.GenericSchema<In, Out>, words: string, example?: string): Kind<In, Out> {
+  return { ...schema, words, ...(example !== undefined && { example }) };
 }
 
 /** Adds a problem at the value, or at its key `key`, or at `rest` below that key. */

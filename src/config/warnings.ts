@@ -1,0 +1,104 @@
+// Configs that work and are probably a mistake: what check.ts does not refuse, and no option can know by itself.
+import { formatEndpoint, isIPv4 } from "../core/address.ts";
+import type { Address, Endpoint } from "../core/address.ts";
+import { listenerBinds } from "./check.ts";
+import type { Finding, Subject } from "./check.ts";
+import { absoluteEndpoint } from "./paths.ts";
+import { formatPath } from "./problem.ts";
+import type { KeyPath } from "./problem.ts";
+import type { FileListener, FilePool } from "./schema.ts";
+import { formatDuration } from "./units.ts";
+
+type Report = (path: KeyPath, message: string) => void;
+
+/** Everything doubtful in the sound parts of a config. */
+export function warnings(subject: Subject): Finding[] {
+  const { config, isWhole } = subject;
+  const findings: Finding[] = [];
+  const report: Report = (path, message) => findings.push({ path, message, warning: true });
+  if (!isWhole(["pools"])) return findings;
+  for (const pool of config.pools) warnOfHealth(subject, pool, report);
+  if (!isWhole(["listeners"])) return findings;
+  const pools = new Map(config.pools.map((pool) => [pool.name, pool]));
+  for (const listener of config.listeners) {
+    warnOfCircle(subject, listener, pools, report);
+    warnOfAlpn(subject, listener, pools, report);
+  }
+  return findings;
+}
+
+function warnOfHealth({ isSound }: Subject, { name, health }: FilePool, report: Report): void {
+  const path = ["pools", name, "health"];
+  if (!isSound(path) || health.type === "off" || health.timeout <= health.interval) return;
+  const [timeout, interval] = [formatDuration(health.timeout), formatDuration(health.interval)];
+  report(
+    [...path, "timeout"],
+    `${timeout} is longer than the interval of ${interval}: slow backends are checked less often`,
+  );
+}
+
+/** A listener whose pool has the listener itself as a backend: each connection would make another, without end. */
+function warnOfCircle(subject: Subject, listener: FileListener, pools: Map<string, FilePool>, report: Report): void {
+  const binds = [...listenerBinds(subject, listener)].map(({ endpoint }) => endpoint);
+  for (const name of poolNames(subject, listener)) {
+    const path = ["pools", name, "backends"];
+    if (!subject.isWhole(path)) continue;
+    for (const [index, { address }] of (pools.get(name)?.backends ?? []).entries()) {
+      if (!subject.isSound([...path, index])) continue;
+      const backend = absoluteEndpoint(subject.folder, address);
+      if (!binds.some((bind) => reaches(backend, bind))) continue;
+      const what = `${formatEndpoint(address)} is ${formatPath(["listeners", listener.name])} itself, which uses this pool`;
+      report([...path, index], `${what}: its connections go in a circle`);
+    }
+  }
+}
+
+/** A client that has agreed on h2 with lb speaks it, whatever the backend agreed on with lb. */
+function warnOfAlpn(subject: Subject, listener: FileListener, pools: Map<string, FilePool>, report: Report): void {
+  const path = ["listeners", listener.name, "tls", "alpn"];
+  if (!subject.isSound(path) || listener.tls === null || !listener.tls.alpn.includes("h2")) return;
+  for (const name of poolNames(subject, listener, "h2")) {
+    const tls = ["pools", name, "tls"];
+    const alpn = subject.isSound([...tls, "alpn"]) && subject.isWhole(tls) ? (pools.get(name)?.tls?.alpn ?? []) : [];
+    if (alpn.length === 0 || alpn.includes("h2")) continue;
+    report(path, `has "h2", and ${formatPath([...tls, "alpn"])} has not: clients speak h2 to backends that may not`);
+  }
+}
+
+/** The pools that a listener can route to; with `alpn` only those for connections that may have agreed on it. */
+function poolNames({ isWhole }: Subject, listener: FileListener, alpn?: string): Set<string> {
+  const { name, pool, routes } = listener;
+  const names = new Set<string>();
+  if (isWhole(["listeners", name, "pool"]) && pool !== null) names.add(pool);
+  if (!isWhole(["listeners", name, "routes"])) return names;
+  for (const [index, route] of routes.entries()) {
+    if (!isWhole(["listeners", name, "routes", index, "pool"])) continue;
+    if (alpn === undefined || route.alpn.length === 0 || route.alpn.includes(alpn)) names.add(route.pool);
+  }
+  return names;
+}
+
+/** Whether a connect to `to` arrives at what listens on `bind`, as far as this machine's addresses are known: its loopback. */
+function reaches(to: Endpoint, bind: Endpoint): boolean {
+  if (!("port" in to) || !("port" in bind)) return formatEndpoint(to) === formatEndpoint(bind);
+  if (to.port !== bind.port) return false;
+  if (to.kind === "name")
+    return to.host === "localhost" && (bind.kind === "any" || isWildcard(bind) || isLoopback(bind));
+  if (bind.kind === "any") return isLoopback(to);
+  if (to.kind !== "ip" || bind.kind !== "ip" || isV4(to.address) !== isV4(bind.address)) return false;
+  return isWildcard(bind) ? isLoopback(to) : formatEndpoint(to) === formatEndpoint(bind);
+}
+
+function isLoopback(endpoint: Endpoint): boolean {
+  if (endpoint.kind !== "ip") return false;
+  const [w0, w1, w2, w3] = endpoint.address;
+  return isV4(endpoint.address) ? w3 >>> 24 === 127 : w0 === 0 && w1 === 0 && w2 === 0 && w3 === 1;
+}
+
+function isWildcard(endpoint: Endpoint): boolean {
+  return endpoint.kind === "ip" && endpoint.address[0] === 0 && endpoint.address[1] === 0 && endpoint.address[3] === 0;
+}
+
+function isV4(address: Address): boolean {
+  return isIPv4(address[0], address[1], address[2]);
+}
