@@ -16,7 +16,7 @@ import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
 import { AccessSink, Log } from "./log.ts";
 import type { Phase } from "./readiness.ts";
 import { poolState, readdressedState } from "./plans.ts";
-import { Registry } from "./registry.ts";
+import { Registry, type PoolRecord } from "./registry.ts";
 import { Reloads } from "./reload.ts";
 import { Resolver } from "./resolve.ts";
 import { ListeningSockets } from "./sockets.ts";
@@ -25,6 +25,8 @@ import { daysLeft, takeSnapshot } from "./status.ts";
 /** The last part of shutdown_timeout, over which the connections that are left are ended. */
 const SPREAD_PART = 1 / 5;
 const HOUSEKEEPING_MS = 1000;
+/** Backends of a pool for each millisecond by which the workers hear later of a change of health. */
+const TOLD_AT_ONCE = 20;
 /** How long the last lines of the log may take at the end. */
 const LAST_LINES_MS = 2000;
 /** The same, when the process is told twice. */
@@ -81,6 +83,8 @@ export class Supervisor {
   readonly #reloads: Reloads;
   #housekeeping: ReturnType<typeof setInterval> | null = null;
   readonly #startedAtMs = Date.now();
+  /** Pools of which the workers do not know the health yet, by id. */
+  readonly #untold = new Set<number>();
   #overBudget = false;
   #exiting = false;
   /** Days since the load of the config on which certificates that expire have been told of. */
@@ -208,11 +212,26 @@ export class Supervisor {
     if (backend === undefined || pool === undefined) return;
     backend.up = up;
     pool.version++;
-    this.#fleet.tell(poolState(pool));
+    this.#tellHealth(pool);
     const left = pool.backends.filter((other) => other.up).length;
     const fields = { pool: pool.name, backend: backend.name, backends_up: left, backends: pool.backends.length };
     if (up) this.#log.info("backend up", fields);
     else this.#log.warn("backend down", { ...fields, reason });
+  }
+
+  // The state of a pool costs as much as the pool is large, for each thread. When ten thousand backends go down at once, the
+  // changes of a few milliseconds are one.
+  #tellHealth({ id, backends }: PoolRecord): void {
+    const delayMs = Math.floor(backends.length / TOLD_AT_ONCE);
+    const tell = (): void => {
+      this.#untold.delete(id);
+      const pool = this.#registry.pools.find((pool) => pool.id === id);
+      if (pool !== undefined) this.#fleet.tell(poolState(pool));
+    };
+    if (delayMs === 0) return tell();
+    if (this.#untold.has(id)) return;
+    this.#untold.add(id);
+    setTimeout(tell, delayMs);
   }
 
   #healthUnknown(backendId: number, reason: string): void {
