@@ -1,7 +1,7 @@
 // `lb check FILE`: every problem of a config, or one line that it is fine.
 import type { Environment } from "../config/env.ts";
 import { loadConfig } from "../config/load.ts";
-import { formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
+import { countedProblems, formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
 
 /** Prints problems and warnings on stderr, the good news on stdout. Answers the exit code: 0, or 2 for a bad config. */
@@ -17,7 +17,10 @@ export function checked(file: string, env: Environment): { errors: string[]; lin
   const result = loadConfig(file, env, { once: true });
   if (!result.ok) {
     return {
-      errors: [...result.problems.map(formatProblemWithExcerpt), counted(result.problems.length, "problem")],
+      errors: [
+        ...result.problems.map(formatProblemWithExcerpt),
+        countedProblems(result.problems.length, result.omitted),
+      ],
       lines: [],
       code: 2,
     };
@@ -25,6 +28,7 @@ export function checked(file: string, env: Environment): { errors: string[]; lin
   const warnings = result.warnings.map((warning) =>
     formatProblem({ ...warning, message: `warning: ${warning.message}` }),
   );
+  if (result.omitted > 0) warnings.push(`${counted(result.omitted, "more warning")} not shown`);
   return { errors: warnings, lines: [`${file}: fine (${sizeOf(result.config)})`], code: 0 };
 }
 

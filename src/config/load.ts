@@ -1,6 +1,7 @@
 // A config file → a Config, or every problem it has. Reads the file and those it names; never throws.
 import { dirname, resolve } from "node:path";
 import { safeParse } from "valibot";
+import type { BaseIssue } from "valibot";
 import { formatEndpoint } from "../core/address.ts";
 import { check } from "./check.ts";
 import type { Finding } from "./check.ts";
@@ -9,9 +10,9 @@ import type { Environment } from "./env.ts";
 import { contentOf, decode, disk, NamedFiles, readBytes, readOnce, reasonOf } from "./files.ts";
 import type { Content, Disk } from "./files.ts";
 import { quote } from "./wording.ts";
-import { locator } from "./locate.ts";
+import { placesOf } from "./locate.ts";
 import { absoluteEndpoint, absolutePath } from "./paths.ts";
-import { excerpt, formatPath, sortProblems } from "./problem.ts";
+import { excerpt, formatPath, PROBLEMS_MAX, sortProblems } from "./problem.ts";
 import type { KeyPath, Problem } from "./problem.ts";
 import { file as fileSchema } from "./schema.ts";
 import type { Config, FileConfig } from "./schema.ts";
@@ -20,10 +21,21 @@ import type { TlsMaterial } from "./tls.ts";
 import { readToml } from "./toml.ts";
 import { warnings } from "./warnings.ts";
 
-/** `files` are the absolute paths of the config and of every file it names: what a watcher watches. */
+/**
+ * `files` are the absolute paths of the config and of every file it names: what a watcher watches. `omitted` counts the problems
+ * or warnings above PROBLEMS_MAX.
+ */
 export type LoadResult =
-  | { ok: true; config: Config; warnings: Problem[]; files: string[]; contents: FileContents; text: string }
-  | { ok: false; problems: Problem[]; files: string[]; contents: FileContents };
+  | {
+      ok: true;
+      config: Config;
+      warnings: Problem[];
+      omitted: number;
+      files: string[];
+      contents: FileContents;
+      text: string;
+    }
+  | { ok: false; problems: Problem[]; omitted: number; files: string[]; contents: FileContents };
 
 /** What was read of those files. Left out: what was too large to be read whole, and a config that was given as a text. */
 export type FileContents = ReadonlyMap<string, Content>;
@@ -49,7 +61,7 @@ export function loadConfig(path: string, env: Environment, { once = false } = {}
   const contents = new Map<string, Content>();
   const refuse = (message: string, line = 1): LoadResult => {
     const problems = [{ file: path, line, column: 1, path: "", message }];
-    return { ok: false, problems, files: [absolute], contents };
+    return { ok: false, problems, omitted: 0, files: [absolute], contents };
   };
   let bytes: Uint8Array;
   try {
@@ -76,7 +88,7 @@ export function parseConfig(text: string, options: ParseOptions): LoadResult {
   } catch (error) {
     // A fault of this program: still an answer, because a reload must not bring the process down.
     const message = `could not be checked: ${error instanceof Error ? error.name : "unknown error"}`;
-    return { ok: false, problems: [{ file, line: 1, column: 1, path: "", message }], ...readBy(named) };
+    return { ok: false, problems: [{ file, line: 1, column: 1, path: "", message }], omitted: 0, ...readBy(named) };
   }
 }
 
@@ -90,20 +102,17 @@ function parseAll(text: string, options: ParseOptions, folder: string, named: Na
   if (document.is === "bad") {
     const { at, related, message } = document;
     const lines = excerpt(text, related === undefined ? [at] : [related, at]);
-    return { ok: false, problems: [{ file, ...at, path: "", message, excerpt: lines }], ...readBy(named) };
+    return { ok: false, problems: [{ file, ...at, path: "", message, excerpt: lines }], omitted: 0, ...readBy(named) };
   }
   const { tree } = document;
 
   const { expansions, problems: unset } = expand(tree, env);
+  const place = placer({ text, tree, file }, (message, path) => conceal(message, path, expansions));
   const result = safeParse(fileSchema, tree);
-  const broken = new Set(unset.map(({ path }) => JSON.stringify(path)));
-  const findings: Finding[] = [...unset];
-  for (const issue of result.issues ?? []) {
-    const path = (issue.path ?? []).map((item) => item.key as string | number);
-    const [message = "", hint] = issue.message.split("\n");
-    // Where the variable is not set, whatever else is wrong with the string means nothing.
-    if (!broken.has(JSON.stringify(path))) findings.push({ path, message, ...(hint !== undefined && { hint }) });
-  }
+  const findings: Finding[] = [...unset, ...findingsOf(result.issues ?? [], unset)];
+  const found = unset.length + (result.issues?.length ?? 0);
+  // Nobody reads so many problems, and what the options mean together is not worth a look yet.
+  if (found > PROBLEMS_MAX) return { ok: false, ...place(findings, found), ...readBy(named) };
 
   const config = result.output as FileConfig;
   const token = readToken(config, soundness(findings), named);
@@ -114,32 +123,60 @@ function parseAll(text: string, options: ParseOptions, folder: string, named: Na
   findings.push(...tls.findings, ...check(subject), ...warnings(subject));
 
   const problems = findings.filter((finding) => finding.warning !== true);
-  const place =
-    findings.length > 0 ? placer(text, file, (message, path) => conceal(message, path, expansions)) : () => [];
-  if (problems.length > 0) return { ok: false, problems: place(problems), ...readBy(named) };
+  if (problems.length > 0) return { ok: false, ...place(problems), ...readBy(named) };
+  const { problems: warnings, omitted } = place(findings);
   return {
     ok: true,
     config: finish(config, folder, { token: token.value, tls }),
-    warnings: place(findings),
+    warnings,
+    omitted,
     ...readBy(named),
     text,
   };
 }
 
-/** Findings → problems with their places, in the order of the file, none of them twice. */
-function placer(text: string, file: string, tell: (message: string, path: KeyPath) => string) {
-  const locate = locator(text);
-  return (findings: readonly Finding[]): Problem[] => {
+/** The schema's issues, at most one more than are shown. */
+function findingsOf(issues: readonly BaseIssue<unknown>[], unset: readonly Finding[]): Finding[] {
+  const broken = new Set(unset.map(({ path }) => JSON.stringify(path)));
+  const findings: Finding[] = [];
+  for (const issue of issues.slice(0, PROBLEMS_MAX + 1)) {
+    const path = (issue.path ?? []).map((item) => item.key as string | number);
+    const [message = "", hint] = issue.message.split("\n");
+    // Where the variable is not set, other problems with the string mean nothing.
+    if (!broken.has(JSON.stringify(path))) findings.push({ path, message, ...(hint !== undefined && { hint }) });
+  }
+  return findings;
+}
+
+interface Document {
+  text: string;
+  tree: unknown;
+  file: string;
+}
+
+/**
+ * Findings → problems with their places, in the order of the file, each once. At most PROBLEMS_MAX of them; `total` is the number
+ * of findings where these are not all.
+ */
+function placer({ text, tree, file }: Document, tell: (message: string, path: KeyPath) => string) {
+  return (findings: readonly Finding[], total = findings.length): { problems: Problem[]; omitted: number } => {
+    if (findings.length === 0) return { problems: [], omitted: 0 };
     const problems = new Map<string, Problem>();
-    for (const { path, message, hint } of findings) {
+    const shown = findings.slice(0, PROBLEMS_MAX);
+    const places = placesOf(
+      shown.map(({ path }) => path),
+      text,
+      tree,
+    );
+    for (const [index, { path, message, hint }] of shown.entries()) {
       const told = {
         path: formatPath(path),
         message: tell(message, path),
         ...(hint !== undefined && { hint: tell(hint, path) }),
       };
-      problems.set(`${told.path}\n${told.message}`, { file, ...locate(path), ...told });
+      problems.set(`${told.path}\n${told.message}`, { file, ...places[index]!, ...told });
     }
-    return sortProblems([...problems.values()]);
+    return { problems: sortProblems([...problems.values()]), omitted: total - shown.length };
   };
 }
 

@@ -17,6 +17,43 @@ export interface Located {
   children: Map<string | number, Located> | null;
 }
 
+/** In a longer text, keys are first looked for in its first part, in characters: a tree of 16 MiB takes 4 GB. */
+export const FIRST_PART = 1024 * 1024;
+
+/** The places of some key paths of a text, whose values are `tree`; as locator finds them. */
+export function placesOf(paths: readonly KeyPath[], text: string, tree: unknown): Place[] {
+  const end = text.length > FIRST_PART ? text.lastIndexOf("\n", FIRST_PART) : -1;
+  const places = end > 0 ? placesIn(text.slice(0, end), paths, tree) : null;
+  return places ?? paths.map(locator(text));
+}
+
+/** Null where the text ends within a value, or where one of the paths is not in it but in the tree. */
+function placesIn(part: string, paths: readonly KeyPath[], tree: unknown): Place[] | null {
+  let root: Located;
+  try {
+    root = locate(part);
+  } catch {
+    return null;
+  }
+  const places: Place[] = [];
+  for (const path of paths) {
+    const { node, depth } = nearest(root, path);
+    if (depth < depthIn(tree, path)) return null;
+    places.push(node.at);
+  }
+  return places;
+}
+
+/** How many parts of the path are in the tree. */
+function depthIn(tree: unknown, path: KeyPath): number {
+  let value = tree;
+  for (const [depth, part] of path.entries()) {
+    if (typeof value !== "object" || value === null || !Object.hasOwn(value, part)) return depth;
+    value = (value as Record<string | number, unknown>)[part];
+  }
+  return path.length;
+}
+
 /**
  * Finds the place of a key path in valid TOML 1.0. A key's place is the key itself, also where its value is what is wrong: in
  * `[pools.web]` the place of pools.web is `web`. An array element's place is the element. What is not in the text (a
@@ -24,15 +61,18 @@ export interface Located {
  */
 export function locator(text: string): (path: KeyPath) => Place {
   const root = locate(text);
-  return (path) => {
-    let node = root;
-    for (const part of path) {
-      const below = node.children?.get(part);
-      if (below === undefined) break;
-      node = below;
-    }
-    return node.at;
-  };
+  return (path) => nearest(root, path).node.at;
+}
+
+/** What the path names, or the nearest thing above it that there is; `depth` parts of the path lead to it. */
+function nearest(root: Located, path: KeyPath): { node: Located; depth: number } {
+  let node = root;
+  for (const [depth, part] of path.entries()) {
+    const below = node.children?.get(part);
+    if (below === undefined) return { node, depth };
+    node = below;
+  }
+  return { node, depth: path.length };
 }
 
 /** The syntax tree of TOML 1.0; throws the parser's ParseError for any other text. */

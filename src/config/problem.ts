@@ -16,6 +16,9 @@ export interface Problem {
   excerpt?: string[];
 }
 
+/** Problems of one file that are located and printed; the others are only counted. */
+export const PROBLEMS_MAX = 100;
+
 /** Keys of tables and indices of arrays, from the root of the file. */
 export type KeyPath = readonly (string | number)[];
 
@@ -39,6 +42,13 @@ export function formatProblem(problem: Problem): string {
 /** The same, followed by the excerpt of the file: for a terminal. */
 export function formatProblemWithExcerpt(problem: Problem): string {
   return [formatProblem(problem), ...(problem.excerpt ?? [])].join("\n");
+}
+
+/** The last line of a list of problems: how many there are, and how many of them are not shown. */
+export function countedProblems(shown: number, omitted: number): string {
+  const total = shown + omitted;
+  const count = `${total} problem${total === 1 ? "" : "s"}`;
+  return omitted === 0 ? count : `${count}, of which the first ${shown} are shown`;
 }
 
 /** `  12 | pool = "app` and a line with a caret below the column, for each place. Long lines are cut. */

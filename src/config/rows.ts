@@ -1,6 +1,7 @@
 // The rows and sections of which schema.ts consists, and values made of others.
 import * as v from "valibot";
 import { nameForm, nameWords } from "./kinds.ts";
+import { PROBLEMS_MAX } from "./problem.ts";
 import { closest } from "./suggest.ts";
 import {
   expectedFound,
@@ -117,11 +118,16 @@ export function section<const R extends Rows>(
     const input = dataset.value;
     if (!isTable(input)) return problem(dataset, config, expectedFound("a table", input, example));
     const result: Dataset = schema["~run"](dataset, config);
+    let unknown = 0;
     for (const key of Object.keys(input)) {
       if (Object.hasOwn(rows, key)) continue;
       const present = Object.hasOwn(renamed, key) ? renamed[key] : undefined;
       if (present !== undefined) problem(result, config, `has a new name: write ${present}`, key);
-      else problem(result, config, withMeant("there is no such option", closest(key, keys)), key);
+      else if (++unknown <= PROBLEMS_MAX) {
+        problem(result, config, withMeant("there is no such option", closest(key, keys)), key);
+      }
+      // Not shown, only counted: the last one stands for it.
+      else result.issues?.push(result.issues.at(-1)!);
     }
     return result;
   };

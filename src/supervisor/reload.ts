@@ -3,7 +3,7 @@
 import { statSync } from "node:fs";
 import { summarize } from "../config/diff.ts";
 import { loadConfig, type FileContents } from "../config/load.ts";
-import { formatProblem } from "../config/problem.ts";
+import { countedProblems, formatProblem } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
 import type { Admin } from "./admin.ts";
 import { tooFewFiles } from "./budget.ts";
@@ -131,7 +131,11 @@ export class Reloads {
     this.#contents = loaded.contents;
     // What the new file names is watched too, even when it is bad: the cure may be in any of its files.
     this.#files = [...new Set([...loaded.files, ...(loaded.ok ? [] : this.#files)])];
-    if (!loaded.ok) return loaded.problems.map(formatProblem).join("\n");
+    if (!loaded.ok) {
+      const lines = loaded.problems.map(formatProblem);
+      if (loaded.omitted > 0) lines.push(countedProblems(loaded.problems.length, loaded.omitted));
+      return lines.join("\n");
+    }
     const old = active.config;
     const config = loaded.config;
     const tooFew = tooFewFiles(needsOf(config));

@@ -1,7 +1,7 @@
 // The control plane of one process: loads the config, brings everything up, takes signals, passes on what is heard of the
 // backends, and brings everything down. Each part has its own file; this one is the order in which they are called.
 import { loadConfig, type LoadResult } from "../config/load.ts";
-import { formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
+import { countedProblems, formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
 import { formatEndpoint } from "../core/address.ts";
 import { monotonicMs } from "../platform/clock.ts";
@@ -53,6 +53,7 @@ export async function run(options: RunOptions): Promise<number> {
   const loaded = loadConfig(options.file, process.env, { once: true });
   if (!loaded.ok) {
     for (const problem of loaded.problems) console.error(formatProblemWithExcerpt(problem));
+    if (loaded.omitted > 0) console.error(countedProblems(loaded.problems.length, loaded.omitted));
     return 2;
   }
   const log = new Log(loaded.config.log);

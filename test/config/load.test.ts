@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loadConfig, parseConfig } from "../../src/config/load.ts";
 import type { LoadResult } from "../../src/config/load.ts";
+import { PROBLEMS_MAX } from "../../src/config/problem.ts";
 import type { Config } from "../../src/config/schema.ts";
 
 const minimal =
@@ -395,4 +396,32 @@ it("takes time in proportion to the number of backends", () => {
   const best = (count: number): number => Math.min(...Array.from({ length: 4 }, () => measure(count)));
   // Ten times as many; in quadratic time it would be a hundred times as long.
   expect(best(10_000) / best(1000)).toBeLessThan(40);
+});
+
+describe("more problems than are shown", () => {
+  const unknown = (count: number) => Array.from({ length: count }, (_, i) => `unknown_${i} = 1\n`).join("");
+  const parse = (text: string) => parseConfig(text, { file: "lb.toml", env: {} });
+
+  it("are counted: the first PROBLEMS_MAX are located, in the order of the file", () => {
+    const result = parse(unknown(PROBLEMS_MAX + 50) + minimal);
+    if (result.ok) throw new Error("no problem was found");
+    expect([result.problems.length, result.omitted]).toEqual([PROBLEMS_MAX, 50]);
+    expect(result.problems.map(({ line }) => line)).toEqual(Array.from({ length: PROBLEMS_MAX }, (_, i) => i + 1));
+  });
+
+  it("are all shown up to the limit", () => {
+    const result = parse(unknown(PROBLEMS_MAX) + minimal);
+    if (result.ok) throw new Error("no problem was found");
+    expect([result.problems.length, result.omitted]).toEqual([PROBLEMS_MAX, 0]);
+  });
+
+  it("are counted where they are found after the types, and where they are warnings", () => {
+    const listener = (i: number) => `[listeners.l${i}]\nbind = ":${i + 1}"\npool = "nowhere"\n`;
+    const references = parse(Array.from({ length: PROBLEMS_MAX + 7 }, (_, i) => listener(i)).join("") + minimal);
+    expect(references).toMatchObject({ ok: false, omitted: 7 });
+    const unused = Array.from({ length: PROBLEMS_MAX + 7 }, (_, i) => `[pools.p${i}]\nbackends = ["127.0.0.1:1"]\n`);
+    const warned = parse(minimal + unused.join(""));
+    if (!warned.ok) throw new Error(JSON.stringify(warned.problems));
+    expect([warned.warnings.length, warned.omitted]).toEqual([PROBLEMS_MAX, 7]);
+  });
 });

@@ -1,6 +1,6 @@
 import { parse } from "smol-toml";
 import { describe, expect, it } from "vitest";
-import { locator } from "../../src/config/locate.ts";
+import { FIRST_PART, locator, placesOf } from "../../src/config/locate.ts";
 import type { KeyPath } from "../../src/config/problem.ts";
 
 /** "line:column" of each path. */
@@ -77,4 +77,25 @@ it("takes time in proportion to the text", () => {
   const started = performance.now();
   expect(locator(text)(["t19999", "k", 1, "x"])).toEqual({ line: 60_000, column: 15 });
   expect(performance.now() - started).toBeLessThan(15_000);
+});
+
+describe("the places in a long text", () => {
+  const filler = "# a comment that fills the text\n".repeat(Math.ceil(FIRST_PART / 32));
+  const text = `a = 1\n[t]\nb = 2\n${filler}[u]\nc = 3\n`;
+  const lines = (paths: KeyPath[], whole = text) => placesOf(paths, whole, parse(whole)).map(({ line }) => line);
+
+  it("are those of the whole text, for keys in its first part and for missing ones", () => {
+    const paths = [["a"], ["t", "b"], ["t", "missing"]];
+    expect(lines(paths)).toEqual(paths.map((path) => locator(text)(path).line));
+    expect(lines(paths)).toEqual([1, 3, 2]);
+  });
+
+  it("are those of the whole text, for keys behind it", () => {
+    expect(lines([["u", "c"], ["a"]])).toEqual([text.split("\n").length - 1, 1]);
+  });
+
+  it("are those of the whole text where the first part ends within a value", () => {
+    const cut = `a = 1\nb = [\n${"  1,\n".repeat(FIRST_PART / 4)}]\nc = 1\n`;
+    expect(lines([["a"], ["c"]], cut)).toEqual([1, cut.split("\n").length - 1]);
+  });
 });
