@@ -1,46 +1,43 @@
-// The admin endpoint: probes, metrics, status and the few things that one may order. Knows HTTP and who may ask; what it
-// answers comes from outside. https://www.rfc-editor.org/rfc/rfc9110 (HTTP), rfc6750 (bearer tokens)
+// The admin endpoint: HTTP and access control around the operations of a running lb (operations.ts). Routes translate requests to
+// operations, and results to responses. https://www.rfc-editor.org/rfc/rfc9110 (HTTP), rfc6750 (bearer tokens)
 import { createHash, timingSafeEqual } from "node:crypto";
 import { chmodSync, lstatSync, unlinkSync } from "node:fs";
 import type { ListenOptions } from "node:net";
 import type { BindEndpoint } from "../config/kinds.ts";
 import { formatAddress, formatEndpoint, formatHostPort, parseAddress } from "../core/address.ts";
 import { PROMETHEUS_CONTENT_TYPE, prometheusText } from "../observe/prometheus.ts";
-import type { Snapshot } from "../observe/snapshot.ts";
 import { stateOfSocketFile } from "../platform/in-use.ts";
 import { ownSockets } from "../platform/sockets.ts";
 import { shares } from "./budget.ts";
 import { serveHttp, type HttpOptions, type HttpServer } from "./http-server.ts";
+import type { OperationErrorName, Operations, Readiness, Result } from "./operations.ts";
 
 export interface AdminOptions {
   bind: BindEndpoint;
-  /** The bearer token; null = whoever can connect may ask. */
+  /** The bearer token; null = everyone who can connect has access. */
   token: string | null;
-  snapshot: () => Snapshot;
-  reload: () => Promise<{ ok: boolean; message: string }>;
-  /** Ends a worker as if it had crashed; false = there is none of that index. */
-  restartWorker: (index: number) => boolean;
+  operations: Operations;
   /** Connections at once; left out = their share of the descriptors. */
   connectionsMax?: number;
-  /** Hears what a handler threw: a fault of this program. */
+  /** Called with what a handler threw: a fault of this program. */
   failed?: (error: unknown) => void;
 }
 
 export interface Admin {
   /** As in the config, with the real port: "127.0.0.1:9900", "unix:/run/lb/admin.sock". */
   readonly address: string;
-  /** The token in force from the next request on. */
+  /** Requests need this token from now on. */
   setToken(token: string | null): void;
-  /** Accepts no more; answers under way are finished, and a unix socket's file is removed. */
+  /** Stops accepting. Responses under way are finished; the file of a unix socket is removed. */
   stop(): void;
 }
 
-/** No request has a body that means anything. */
+/** No request needs a body. */
 const BODY_BYTES_MAX = 4096;
-/** Of a connection that says nothing; longer than usual scrape intervals, so that they keep theirs. */
+/** Idle timeout of a connection; longer than usual scrape intervals, so that scrapers can reuse theirs. */
 const IDLE_MS = 75_000;
 
-/** Listens and answers. `error` is one line for people, with the cure. */
+/** Starts listening. `error` is one line with the reason and the cure. */
 export async function startAdmin(options: AdminOptions): Promise<Admin | { error: string }> {
   const { bind, failed } = options;
   let token = options.token;
@@ -51,7 +48,7 @@ export async function startAdmin(options: AdminOptions): Promise<Admin | { error
     answer: async (request) => {
       const response = await answer({ request, token, options }).catch((error: unknown) => {
         failed?.(error);
-        // Says nothing of what went wrong: an error's text could hold anything.
+        // The response does not contain the error's text, which could hold a secret.
         return problem(500, "internal error, see the log");
       });
       for (const [name, value] of Object.entries(HEADERS)) response.headers.set(name, value);
@@ -80,7 +77,7 @@ const HEADERS = {
 
 // ---------------------------------------------------------------------- requests
 
-interface Asked {
+interface RequestContext {
   request: Request;
   token: string | null;
   options: AdminOptions;
@@ -89,31 +86,31 @@ interface Asked {
 interface Route {
   method: "GET" | "POST";
   path: RegExp;
-  /** Answered to everyone, token or not: for probes, which carry none. */
+  /** Needs no token: for probes, which have none. */
   open?: true;
-  answer: (options: AdminOptions, path: RegExpExecArray) => Response | Promise<Response>;
+  answer: (operations: Operations, path: RegExpExecArray) => Response | Promise<Response>;
 }
 
 const ROUTES: readonly Route[] = [
   { method: "GET", path: /^\/live$/, open: true, answer: () => plain(200, "ok") },
-  { method: "GET", path: /^\/ready$/, open: true, answer: ({ snapshot }) => ready(snapshot()) },
+  { method: "GET", path: /^\/ready$/, open: true, answer: (operations) => ready(operations.readiness(null)) },
   {
     method: "GET",
     path: /^\/ready\/([^/]+)$/,
     open: true,
-    answer: ({ snapshot }, path) => listenerReady(snapshot(), decoded(path[1] ?? "")),
+    answer: (operations, path) => ready(operations.readiness(decoded(path[1] ?? ""))),
   },
-  { method: "GET", path: /^\/metrics$/, answer: ({ snapshot }) => metrics(snapshot()) },
-  { method: "GET", path: /^\/api\/status$/, answer: ({ snapshot }) => json(200, snapshot()) },
-  { method: "POST", path: /^\/api\/reload$/, answer: ({ reload }) => reloaded(reload) },
+  { method: "GET", path: /^\/metrics$/, answer: metrics },
+  { method: "GET", path: /^\/api\/status$/, answer: (operations) => json(200, operations.status()) },
+  { method: "POST", path: /^\/api\/reload$/, answer: async (operations) => done(await operations.reload()) },
   {
     method: "POST",
     path: /^\/api\/workers\/(\d{1,4})\/restart$/,
-    answer: ({ restartWorker }, path) => restarted(restartWorker, Number(path[1])),
+    answer: (operations, path) => done(operations.restartWorker(Number(path[1]))),
   },
 ];
 
-async function answer({ request, token, options }: Asked): Promise<Response> {
+async function answer({ request, token, options }: RequestContext): Promise<Response> {
   const path = pathOf(request.url);
   const found = ROUTES.map((route) => ({ route, match: route.path.exec(path) })).find(({ match }) => match !== null);
   if (found?.route.open !== true) {
@@ -127,30 +124,30 @@ async function answer({ request, token, options }: Asked): Promise<Response> {
     const allow = method === "GET" ? "GET, HEAD" : method;
     return problem(405, `only ${allow} is allowed here`, { Allow: allow });
   }
-  return found.route.answer(options, found.match);
+  return found.route.answer(options.operations, found.match);
 }
 
 const NOT_FOUND =
   "there is GET /live, /ready, /ready/LISTENER, /metrics and /api/status, and POST /api/reload and /api/workers/N/restart";
 
-/** Why the one who asks gets no answer, or null if he gets one. */
+/** The response to a request without access, or null if it has access. */
 function refusal(request: Request, token: string | null, bind: BindEndpoint): Response | null {
   if (token !== null) {
-    if (bears(request, token)) return null;
+    if (hasToken(request, token)) return null;
     return problem(401, "a bearer token is required", { "WWW-Authenticate": 'Bearer realm="lb"' });
   }
-  // Without a token it is the browser of somebody on this machine that a foreign page could send here. A name that it made
-  // to mean 127.0.0.1 (DNS rebinding) shows in Host; and a form or a simple fetch cannot set a header of its own (CSRF).
+  // Without a token, a web page could make a browser on this machine send requests here. DNS rebinding, where the page's own name
+  // resolves to 127.0.0.1, shows in Host. A form or a simple fetch cannot set a custom header (CSRF).
   const host = request.headers.get("host");
-  if (!isOwnHost(host, bind)) return problem(403, "this Host is not answered: ask by IP address or localhost");
+  if (!isOwnHost(host, bind)) return problem(403, "the Host header must be an IP address or localhost");
   if (request.method !== "GET" && request.method !== "HEAD" && request.headers.get("x-lb-admin") !== "1") {
     return problem(403, "the header X-Lb-Admin: 1 is required");
   }
   return null;
 }
 
-/** In constant time: hashes are compared, which are of one length and which nobody can steer. */
-function bears(request: Request, token: string): boolean {
+/** Compares hashes, so the time depends neither on the length nor on the content of the token. */
+function hasToken(request: Request, token: string): boolean {
   const given = /^bearer +(\S+) *$/i.exec(request.headers.get("authorization") ?? "")?.[1];
   const matches = timingSafeEqual(digest(given ?? ""), digest(token));
   return matches && given !== undefined;
@@ -160,16 +157,16 @@ function digest(text: string): Uint8Array {
   return createHash("sha256").update(text).digest();
 }
 
-/** Whether a Host header is an IP address, localhost, or none at all (HTTP/1.0, which no browser speaks). */
+/** Whether the Host header is an IP address or localhost, or is missing (HTTP/1.0, which no browser sends). */
 function isOwnHost(host: string | null, bind: BindEndpoint): boolean {
-  // No page can make a browser speak to a unix socket.
+  // A browser cannot connect to a unix socket.
   if (host === null || bind.kind === "unix" || bind.kind === "abstract") return true;
   const name = /^(\[[0-9a-fA-F:.]+\]|[^:[\]]+)(:\d{1,5})?$/.exec(host)?.[1]?.toLowerCase();
   if (name === undefined) return false;
   return name === "localhost" || parseAddress(name.replace(/^\[|\]$/g, "")) !== null;
 }
 
-/** Bun gives the URL whole where Host is well-formed, and only the path where it is not or is missing. */
+/** Bun gives an absolute URL where Host is well-formed, and only the path where it is malformed or missing. */
 function pathOf(url: string): string {
   const path = url.startsWith("/") ? url : url.replace(/^[a-z]+:\/\/[^/?#]*/i, "");
   return path.replace(/[?#].*$/s, "");
@@ -177,20 +174,13 @@ function pathOf(url: string): string {
 
 // ---------------------------------------------------------------------- answers
 
-function ready(snapshot: Snapshot): Response {
-  return snapshot.ready ? plain(200, "ready") : plain(503, ["not ready", ...snapshot.not_ready].join("\n"));
+function ready(result: Result<Readiness>): Response {
+  if (!result.ok) return failed(result);
+  const { ready: isReady, reasons } = result.value;
+  return plain(isReady ? 200 : 503, [isReady ? "ready" : "not ready", ...reasons].join("\n"));
 }
 
-// The process speaks for all its listeners: one that stops is ready on none of them.
-function listenerReady(snapshot: Snapshot, name: string): Response {
-  const listener = snapshot.listeners.find((one) => one.name === name);
-  if (listener === undefined) return problem(404, `there is no listener ${JSON.stringify(name)}`);
-  const reasons = [...snapshot.not_ready, ...listener.not_ready];
-  if (snapshot.ready && listener.ready) return plain(200, ["ready", ...reasons].join("\n"));
-  return plain(503, ["not ready", ...reasons].join("\n"));
-}
-
-/** A name in a path; one with a broken escape stays as it is, and nothing has that name. */
+/** A name in a path. One with a malformed escape stays as it is: nothing has that name. */
 function decoded(text: string): string {
   try {
     return decodeURIComponent(text);
@@ -199,23 +189,39 @@ function decoded(text: string): string {
   }
 }
 
-function metrics(snapshot: Snapshot): Response {
-  return new Response(prometheusText(snapshot), { headers: { "Content-Type": PROMETHEUS_CONTENT_TYPE } });
+function metrics(operations: Operations): Response {
+  return new Response(prometheusText(operations.status()), { headers: { "Content-Type": PROMETHEUS_CONTENT_TYPE } });
 }
 
-async function reloaded(reload: AdminOptions["reload"]): Promise<Response> {
-  const result = await reload();
-  return json(result.ok ? 200 : 422, result);
+/** The response to an order. */
+function done(result: Result<string>): Response {
+  return result.ok ? json(200, { ok: true, message: result.value }) : failed(result);
 }
 
-function restarted(restartWorker: AdminOptions["restartWorker"], index: number): Response {
-  if (!restartWorker(index)) return problem(404, `there is no worker ${index}`);
-  return json(200, { ok: true, message: `worker ${index} was ended and is started again` });
+function failed({ error }: { error: { name: OperationErrorName; detail: string; cure: string } }): Response {
+  const { name, detail, cure } = error;
+  return problem(STATUSES[name], detail, {}, { error: name, cure, ok: false, message: detail });
 }
 
-/** An error as RFC 9457 has it: `title` is that of the status, `detail` says what was wrong with this request. */
-function problem(status: number, detail: string, headers: Record<string, string> = {}): Response {
-  const body = `${JSON.stringify({ type: "about:blank", title: TITLES[status], status, detail }, null, 2)}\n`;
+const STATUSES: Record<OperationErrorName, number> = {
+  no_such_listener: 404,
+  no_such_worker: 404,
+  worker_not_running: 409,
+  not_running: 409,
+  reload_failed: 422,
+};
+
+/**
+ * An error in the form of RFC 9457: `title` is that of the status, `detail` says what is wrong with this request. `more` are
+ * extension members (section 3.2).
+ */
+function problem(
+  status: number,
+  detail: string,
+  headers: Record<string, string> = {},
+  more: Record<string, unknown> = {},
+): Response {
+  const body = `${JSON.stringify({ type: "about:blank", title: TITLES[status], status, detail, ...more }, null, 2)}\n`;
   return new Response(body, { status, headers: { "Content-Type": "application/problem+json", ...headers } });
 }
 
@@ -225,6 +231,8 @@ const TITLES: Record<number, string> = {
   403: "Forbidden",
   404: "Not Found",
   405: "Method Not Allowed",
+  409: "Conflict",
+  422: "Unprocessable Content",
   500: "Internal Server Error",
 };
 
@@ -239,7 +247,7 @@ function json(status: number, value: unknown): Response {
 
 // ---------------------------------------------------------------------- listening
 
-/** The server, or which address could not be had and why. */
+/** The server, or the address and why it cannot listen there. */
 async function listen(bind: BindEndpoint, options: HttpOptions): Promise<HttpServer | string> {
   const name = formatEndpoint(bind);
   if (bind.kind === "unix") return listenAtPath(bind.path, options);
@@ -256,7 +264,7 @@ async function listen(bind: BindEndpoint, options: HttpOptions): Promise<HttpSer
     code = started;
     if (code === "EADDRINUSE" || code === "EACCES") break;
   }
-  const cure = code === "EADDRINUSE" ? `; who has it tells: ss -ltnp 'sport = :${bind.port}'` : "";
+  const cure = code === "EADDRINUSE" ? `; to see who has it: ss -ltnp 'sport = :${bind.port}'` : "";
   return `${name}: ${reason(code)}${cure}`;
 }
 

@@ -14,6 +14,7 @@ import { Fleet } from "./fleet.ts";
 import { HealthChecks } from "./health.ts";
 import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
 import { AccessSink, Log } from "./log.ts";
+import { failure, readinessOf, type Operations } from "./operations.ts";
 import type { Phase } from "./readiness.ts";
 import { poolState, readdressedState } from "./plans.ts";
 import { Registry, type PoolRecord } from "./registry.ts";
@@ -36,6 +37,10 @@ const DAY_MS = 86_400_000;
 const EXPIRY_WARNING_DAYS = 14;
 /** Below this part of the cap the process counts as recovered. */
 const RECOVERED_BELOW = 0.9;
+
+const NOT_RUNNING = ["lb is starting or stopping", "try again when /ready answers 200"] as const;
+const RELOAD_CURE = "correct what `detail` names and reload again; `lb check FILE` checks the file without a reload";
+const WORKER_CURE = "`workers` of GET /api/status lists the workers by index";
 
 export interface RunOptions {
   file: string;
@@ -187,12 +192,30 @@ export class Supervisor {
     return startAdmin({
       bind: config.admin.bind,
       token: config.admin.token,
-      snapshot: () => this.snapshot(),
-      reload: () => this.#reloads.reload("admin"),
-      restartWorker: (index) => this.#fleet.slots.find((slot) => slot.index === index)?.restart() ?? false,
+      operations: this.#operations,
       failed: (error) => this.#log.error("admin endpoint failed", { reason: String(error) }),
     });
   }
+
+  readonly #operations: Operations = {
+    status: () => this.snapshot(),
+    readiness: (listener) => readinessOf(this.snapshot(), listener),
+    reload: async () => {
+      if (this.#phase !== "running") return failure("not_running", ...NOT_RUNNING);
+      const { ok, message } = await this.#reloads.reload("admin");
+      return ok ? { ok, value: message } : failure("reload_failed", message, RELOAD_CURE);
+    },
+    restartWorker: (index) => {
+      const slot = this.#fleet.slots.find((one) => one.index === index);
+      if (slot === undefined) return failure("no_such_worker", `there is no worker ${index}`, WORKER_CURE);
+      if (slot.restart()) return { ok: true, value: `worker ${index} was ended and is started again` };
+      return failure(
+        "worker_not_running",
+        `worker ${index} is being started again already`,
+        "try again in a few seconds",
+      );
+    },
+  };
 
   // ---------------------------------------------------------------- the backends
 

@@ -7,6 +7,7 @@ import type { BindEndpoint } from "../../src/config/kinds.ts";
 import { parseEndpoint } from "../../src/core/address.ts";
 import type { Snapshot } from "../../src/observe/snapshot.ts";
 import { startAdmin, type Admin, type AdminOptions } from "../../src/supervisor/admin.ts";
+import { failure, readinessOf, type Result } from "../../src/supervisor/operations.ts";
 import { eventually } from "../support/eventually.ts";
 import { filledSnapshot } from "../support/snapshot.ts";
 
@@ -14,7 +15,7 @@ const TOKEN = "s3cret-Token/+=";
 
 let folder: string;
 let snapshot: Snapshot;
-let reload: () => Promise<{ ok: boolean; message: string }>;
+let reload: () => Promise<Result<string>>;
 let restarted: number[];
 let failures: unknown[];
 const admins: Admin[] = [];
@@ -27,7 +28,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 beforeEach(() => {
   snapshot = filledSnapshot();
-  reload = () => Promise.resolve({ ok: true, message: "generation 4 is in force" });
+  reload = () => Promise.resolve({ ok: true, value: "generation 4 is in force" });
   restarted = [];
   failures = [];
 });
@@ -44,9 +45,16 @@ function options(bind: string, token: string | null): AdminOptions {
   return {
     bind: endpoint(bind),
     token,
-    snapshot: () => snapshot,
-    reload: () => reload(),
-    restartWorker: (index) => index < 2 && restarted.push(index) > 0,
+    operations: {
+      status: () => snapshot,
+      readiness: (listener) => readinessOf(snapshot, listener),
+      reload: () => reload(),
+      restartWorker: (index) => {
+        if (index > 1) return failure("no_such_worker", `there is no worker ${index}`, "see /api/status");
+        restarted.push(index);
+        return { ok: true, value: "restarted" };
+      },
+    },
     failed: (error) => failures.push(error),
   };
 }
@@ -223,9 +231,18 @@ describe("the admin endpoint", () => {
     const order = { headers: { "X-Lb-Admin": "1" } };
     const good = await ask(admin, "POST /api/reload", order);
     expect([good.status, JSON.parse(good.body)]).toEqual([200, { ok: true, message: "generation 4 is in force" }]);
-    reload = () => Promise.resolve({ ok: false, message: "lb.toml:3:1: no" });
+    reload = () => Promise.resolve(failure("reload_failed", "lb.toml:3:1: no", "correct it"));
     const bad = await ask(admin, "POST /api/reload", order);
-    expect([bad.status, JSON.parse(bad.body)]).toEqual([422, { ok: false, message: "lb.toml:3:1: no" }]);
+    expect(problemOf(bad)).toEqual({
+      type: "about:blank",
+      title: "Unprocessable Content",
+      status: 422,
+      detail: "lb.toml:3:1: no",
+      error: "reload_failed",
+      cure: "correct it",
+      ok: false,
+      message: "lb.toml:3:1: no",
+    });
   });
 
   test("ends the worker that is named, and no other", async () => {
@@ -240,7 +257,12 @@ describe("the admin endpoint", () => {
     const admin = await started();
     const problems: Record<string, object> = {
       "GET /nothing": { status: 404, title: "Not Found" },
-      "GET /ready/none": { status: 404, detail: 'there is no listener "none"' },
+      "GET /ready/none": {
+        status: 404,
+        detail: 'there is no listener "none"',
+        error: "no_such_listener",
+        cure: expect.stringMatching(/^the listeners are \w+/),
+      },
       "POST /live": { status: 405, detail: "only GET, HEAD is allowed here" },
       "POST /api/reload": { status: 403, detail: "the header X-Lb-Admin: 1 is required" },
     };
@@ -322,7 +344,7 @@ describe("without a token", () => {
   test("an order needs a header that no form can send", async () => {
     const admin = await started();
     let reloads = 0;
-    reload = () => Promise.resolve({ ok: true, message: String(++reloads) });
+    reload = () => Promise.resolve({ ok: true, value: String(++reloads) });
     const form = { "Content-Type": "application/x-www-form-urlencoded", Origin: "http://evil.example" };
     expect((await ask(admin, "POST /api/reload", { headers: form })).status).toBe(403);
     expect((await ask(admin, "POST /api/reload", { headers: { "X-Lb-Admin": "0" } })).status).toBe(403);
@@ -388,7 +410,7 @@ describe("a bind", () => {
     const port = address.split(":")[1];
     expect(await refusedStart(address)).toBe(
       `the admin endpoint cannot listen on ${address}: the address is in use, perhaps by another lb: ` +
-        `stop that one, or change admin.bind; who has it tells: ss -ltnp 'sport = :${port}'`,
+        `stop that one, or change admin.bind; to see who has it: ss -ltnp 'sport = :${port}'`,
     );
   });
 

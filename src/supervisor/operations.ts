@@ -1,0 +1,49 @@
+// What a running lb can be asked and told to do. The admin endpoint is the caller: it adds HTTP and access control, and does not
+// know how an operation works. A new operation (drain, weights, connections) is a method here and a row of its routes.
+import type { Snapshot } from "../observe/snapshot.ts";
+
+export interface Operations {
+  status(): Snapshot;
+  /** Whether clients should be sent here; with a listener's name, whether to that listener. */
+  readiness(listener: string | null): Result<Readiness>;
+  /** Loads the config file again. The value is a sentence about the new generation. */
+  reload(): Promise<Result<string>>;
+  /** Ends a worker and starts it again; its connections are reset. */
+  restartWorker(index: number): Result<string>;
+}
+
+export interface Readiness {
+  ready: boolean;
+  /** One sentence each. There may be some even when ready. */
+  reasons: string[];
+}
+
+/** What became of an operation. It never throws where the caller or the network is at fault. */
+export type Result<T> = { ok: true; value: T } | { ok: false; error: OperationError };
+
+export type OperationErrorName =
+  "no_such_listener" | "no_such_worker" | "worker_not_running" | "not_running" | "reload_failed";
+
+export interface OperationError {
+  /** For programs. */
+  name: OperationErrorName;
+  /** What is wrong, and how to put it right: one sentence each, for people. */
+  detail: string;
+  cure: string;
+}
+
+export function failure(name: OperationErrorName, detail: string, cure: string): { ok: false; error: OperationError } {
+  return { ok: false, error: { name, detail, cure } };
+}
+
+/** The answer to `readiness` from a snapshot. The process speaks for all its listeners: one that stops is ready on none. */
+export function readinessOf(snapshot: Snapshot, name: string | null): Result<Readiness> {
+  if (name === null) return { ok: true, value: { ready: snapshot.ready, reasons: snapshot.not_ready } };
+  const listener = snapshot.listeners.find((one) => one.name === name);
+  if (listener === undefined) {
+    const names = snapshot.listeners.map((one) => one.name).join(", ");
+    return failure("no_such_listener", `there is no listener ${JSON.stringify(name)}`, `the listeners are ${names}`);
+  }
+  const reasons = [...snapshot.not_ready, ...listener.not_ready];
+  return { ok: true, value: { ready: snapshot.ready && listener.ready, reasons } };
+}
