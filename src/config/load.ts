@@ -124,12 +124,12 @@ function parseAll(text: string, options: ParseOptions, folder: string, named: Na
 
   const problems = findings.filter((finding) => finding.warning !== true);
   if (problems.length > 0) return { ok: false, ...place(problems), ...readBy(named) };
-  const { problems: warnings, omitted } = place(findings);
+  const warned = place(findings);
   return {
     ok: true,
     config: finish(config, folder, { token: token.value, tls }),
-    warnings,
-    omitted,
+    warnings: warned.problems,
+    omitted: warned.omitted,
     ...readBy(named),
     text,
   };
