@@ -114,7 +114,7 @@ function parseAll(text: string, options: ParseOptions, folder: string, named: Na
   // Nobody reads so many problems, and what the options mean together is not worth a look yet.
   if (found > PROBLEMS_MAX) return { ok: false, ...place(findings, found), ...readBy(named) };
 
-  const config = result.output as FileConfig;
+  const config = limitHealthTimeouts(result.output as FileConfig, tree, soundness(findings));
   const token = readToken(config, soundness(findings), named);
   if (token.finding !== null) findings.push(token.finding);
   const tls = readTls({ config, ...soundness(findings), files: named, env, now });
@@ -133,6 +133,18 @@ function parseAll(text: string, options: ParseOptions, folder: string, named: Na
     ...readBy(named),
     text,
   };
+}
+
+/** Where no timeout is given, a health check may take no longer than its interval, as in HAProxy. */
+function limitHealthTimeouts(config: FileConfig, tree: unknown, { isSound, isWhole }: Soundness): FileConfig {
+  if (!isWhole(["pools"])) return config;
+  const pools = config.pools.map((pool) => {
+    const path = ["pools", pool.name, "health"];
+    if (!isSound(path) || valueAt(tree, [...path, "timeout"]) !== undefined) return pool;
+    const { health } = pool;
+    return { ...pool, health: { ...health, timeout: Math.min(health.timeout, health.interval) } };
+  });
+  return { ...config, pools };
 }
 
 /** The schema's issues, at most one more than are shown. */

@@ -324,7 +324,7 @@ const health = section('{ type = "tcp", interval = "2s" }', {
     "0s",
     "Time between checks while the state is changing: from the first result that contradicts it until it has changed, or a result confirms it.",
   ),
-  timeout: row(duration(), "1s", "Timeout of one check."),
+  timeout: row(duration(), "1s", "Timeout of one check. If it is left out, `interval` limits it too."),
   rise: row(whole(1, 1000), 2, "Consecutive successes after which a backend is up."),
   fall: row(whole(1, 1000), 3, "Consecutive failures after which a backend is down."),
   port: row(whole(0, 65535), 0, "Port to check; 0 = the backend's own port. Ignored for Unix sockets."),

@@ -398,6 +398,22 @@ it("takes time in proportion to the number of backends", () => {
   expect(best(10_000) / best(1000)).toBeLessThan(40);
 });
 
+describe("the timeout of a health check", () => {
+  const loaded = (health: string) => parseConfig(`${minimal}health = ${health}\n`, { file: "lb.toml", env: {} });
+
+  it.each([
+    ["is the default", "{}", 1000],
+    ["is the interval where that is shorter than the default", '{ interval = "200ms" }', 200],
+    ["is the default where the interval is longer", '{ interval = "5s" }', 1000],
+    ["is what the config gives", '{ interval = "200ms", timeout = "300ms" }', 300],
+  ])("%s", (_what, health, timeout) => {
+    const result = loaded(health);
+    if (!result.ok) throw new Error(JSON.stringify(result.problems));
+    expect(result.config.pools[0]!.health.timeout).toBe(timeout);
+    expect(result.warnings.map(({ path }) => path)).toEqual(timeout === 300 ? ["pools.app.health.timeout"] : []);
+  });
+});
+
 describe("more problems than are shown", () => {
   const unknown = (count: number) => Array.from({ length: count }, (_, i) => `unknown_${i} = 1\n`).join("");
   const parse = (text: string) => parseConfig(text, { file: "lb.toml", env: {} });
