@@ -155,7 +155,7 @@ function keyAt(text: string, offset: number): string {
 /** Where a key of more than `most` parts begins a line or a header. */
 export function deepKey(text: string, most: number): Place | null {
   const parts = `${keyPart}(?:[ \\t]*\\.[ \\t]*${keyPart}){${most}}`;
-  const found = new RegExp(`^[ \\t]*\\[{0,2}[ \\t]*(?=${parts})`, "m").exec(text);
+  const found = new RegExp(`^[ \\t]*(?:\\[{1,2}[ \\t]*)?(?=${parts})`, "m").exec(text);
   if (found === null) return null;
   return { line: text.slice(0, found.index).split("\n").length, column: found[0].length + 1 };
 }

@@ -48,8 +48,12 @@ export function mayBeNewer(text: string): boolean {
   if (/\\|"""|'''|,\s*\}/.test(text)) return true;
   const bare = text.replace(/"[^"\n]*"|'[^'\n]*'|#[^\n]*/g, "");
   if (/\d:\d/.test(bare)) return true;
-  for (const [line] of bare.matchAll(/[^\n]*[{}][^\n]*/g)) {
-    if (line.split("{").length !== line.split("}").length) return true;
-  }
-  return false;
+  // Lines one by one: a pattern over them all would take a time that grows with the square of the longest line.
+  return bare.split("\n").some((line) => count(line, "{") !== count(line, "}"));
+}
+
+function count(line: string, brace: string): number {
+  let found = 0;
+  for (let at = line.indexOf(brace); at >= 0; at = line.indexOf(brace, at + 1)) found++;
+  return found;
 }

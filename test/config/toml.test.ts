@@ -67,6 +67,14 @@ describe("a duplicate key", () => {
   });
 });
 
+describe("a line of some megabytes", () => {
+  // Both took a time that grows with the square of the line: minutes, where it is parts of a second now.
+  it("is read in a time that grows with its length", () => {
+    expect(told(`deny = [${'"10.0.0.1", '.repeat(300_000)}]`)).toBe("fine");
+    expect(told(`${" ".repeat(3_000_000)}a${" ".repeat(3_000_000)}= 1`)).toBe("fine");
+  });
+});
+
 describe("the depth", () => {
   const words = `is not valid TOML: tables and arrays are nested more than ${depthMax} levels deep`;
   const dotted = (parts: number) => Array.from({ length: parts }, () => "a").join(".");
