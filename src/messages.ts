@@ -103,6 +103,8 @@ export interface ListenerPlan {
   rateLimit: { rate: number; burst: number } | null;
   overLimit: "reset" | "close";
   onAbort: "reset" | "close";
+  /** Bytes held for a receiver that does not keep up, each way. */
+  buffer: number;
   /** Bytes per second for each connection; 0 = unlimited. */
   bandwidth: { upload: number; download: number };
   timeoutsMs: { handshake: number; idle: number; halfClose: number; lifetime: number };

@@ -7,7 +7,7 @@ import { parseStatusRanges } from "../core/http-status.ts";
 import { dnsName } from "./names.ts";
 import type { DnsName } from "./names.ts";
 import { closest } from "./suggest.ts";
-import { formatDuration, parseBandwidth, parseDuration, parseRate, patterns } from "./units.ts";
+import { formatDuration, parseBandwidth, parseDuration, parseRate, parseSize, patterns } from "./units.ts";
 import type { Quantity } from "./units.ts";
 import {
   expected,
@@ -94,6 +94,18 @@ export function duration(limits: { least?: number; most?: number; zero?: string 
 
 /** The longest that a 32-bit timer can count, in whole days. */
 export const longestDuration = 24 * 86_400_000;
+
+/** A size in bytes, from 4 KiB to 1 GiB. */
+export function size(): Kind<string, number> {
+  const schema = quantity('a size such as "64KiB"', patterns.size, parseSize, (bytes) => {
+    if (bytes < SIZE_MIN) return "the smallest is 4KiB";
+    return bytes > SIZE_MAX ? "the largest is 1GiB" : null;
+  });
+  return withWords(schema, "size");
+}
+
+const SIZE_MIN = 4096;
+const SIZE_MAX = 2 ** 30;
 
 /** A bandwidth in bytes per second. */
 export function bandwidth(): Kind<string, number> {

@@ -21,6 +21,7 @@ import {
   rate,
   reserving,
   serverName,
+  size,
   sniPattern,
   statusCodes,
   text,
@@ -250,6 +251,11 @@ const listenerRows = {
     choice(["reset", "close"]),
     "reset",
     "How lb ends a connection that it relays: at a timeout, a lifetime or a shutdown. reset: RST on both sides, without close_notify, at an idle timeout too, because lb cannot know whether an answer is complete. close: FIN, with close_notify on TLS, but still RST while bytes wait for a receiver and, at a lifetime or a shutdown, while bytes have moved within the last second.",
+  ),
+  buffer: row(
+    size(),
+    "64KiB",
+    "Bytes held in memory for a receiver that does not keep up, each way. The rest waits in the kernel, which slows the sender.",
   ),
   dry_run: later(
     row(

@@ -23,6 +23,9 @@ const BLOCK_BYTES_MAX = 16384;
 /** The memory of smaller buffers can wait for the collector. */
 export const RELEASE_FROM_BYTES = 16384;
 
+/** A chunk that is put into the queue may leave this much of its buffer unused. */
+const WASTE_BYTES_MAX = 4096;
+
 /** Emptied places at the head of the list are given back once there are this many, and as many as filled ones. */
 const COMPACT_FROM = 64;
 
@@ -47,7 +50,7 @@ export class ByteQueue {
     this.bytes += length;
     if (length > SMALL_BYTES) {
       this.#sealBlock();
-      this.#chunks.push(compact(chunk));
+      this.#chunks.push(fit(chunk));
       return;
     }
     let block = this.#block;
@@ -152,12 +155,20 @@ export class ByteQueue {
   }
 }
 
+/** The same bytes, in a buffer of little more than their size: most of a large read may have gone already. */
+function fit(chunk: Uint8Array): Uint8Array {
+  return chunk.buffer.byteLength - chunk.byteLength > WASTE_BYTES_MAX ? copied(chunk) : compact(chunk);
+}
+
 /**
  * The same bytes, in a buffer at most twice their size. A chunk that shrinks by partial writes is copied at each
  * halving, which adds up to less than one copy of the whole.
  */
 function compact(chunk: Uint8Array): Uint8Array {
-  if (chunk.byteLength * 2 >= chunk.buffer.byteLength) return chunk;
+  return chunk.byteLength * 2 >= chunk.buffer.byteLength ? chunk : copied(chunk);
+}
+
+function copied(chunk: Uint8Array): Uint8Array {
   const copy = new Uint8Array(chunk);
   release(chunk);
   return copy;

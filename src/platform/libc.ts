@@ -14,6 +14,7 @@ const symbols = {
   getsockopt: { args: [i32, i32, i32, ptr, ptr], returns: i32 },
   getpeername: { args: [i32, ptr, ptr], returns: i32 },
   getsockname: { args: [i32, ptr, ptr], returns: i32 },
+  ioctl: { args: [i32, u64_fast, ptr], returns: i32 },
   fcntl: { args: [i32, i32, i32], returns: i32 },
   dup3: { args: [i32, i32, i32], returns: i32 },
   close: { args: [i32], returns: i32 },

@@ -13,15 +13,28 @@ const SPLICE_F_NONBLOCK = 2;
 const CANNOT: readonly number[] = [EINVAL, ENOSYS, EPERM];
 
 /** What fits into the pipe between two sockets: as much as the runtime reads at once. A smaller pipe serves as well. */
-const PIPE_BYTES = 512 * 1024;
+export const PIPE_BYTES = 512 * 1024;
 
-/** Why a move is over: nothing more to be had or the receiver is full; the sender or the receiver failed; it cannot be done. */
+/**
+ * What became of a move: bytes went, and more may be there; the sender has none now; it has none and has sent its FIN; the receiver
+ * is full, and `rest` is what it did not take; the sender or the receiver failed; it cannot be done.
+ */
 export const MOVED = 0;
-export const SENDER_FAILED = 1;
-export const RECEIVER_FAILED = 2;
-export const UNABLE = 3;
+export const EMPTY = 1;
+export const ENDED = 2;
+export const FULL = 3;
+export const SENDER_FAILED = 4;
+export const RECEIVER_FAILED = 5;
+export const UNABLE = 6;
 
-export type Moved = typeof MOVED | typeof SENDER_FAILED | typeof RECEIVER_FAILED | typeof UNABLE;
+export type Moved =
+  | typeof MOVED
+  | typeof EMPTY
+  | typeof ENDED
+  | typeof FULL
+  | typeof SENDER_FAILED
+  | typeof RECEIVER_FAILED
+  | typeof UNABLE;
 
 /** A pipe of one thread's own, which is empty between two moves. */
 export class Splice {
@@ -49,34 +62,30 @@ export class Splice {
   }
 
   /**
-   * Moves what the socket `from` has, up to about `maxBytes`, to the socket `to`. At the sender's FIN there is nothing more to
-   * be had: whoever reads next will see it. Neither socket may have bytes of this direction waiting in this process.
+   * Moves at most `maxBytes`, and at most a pipe full, from the socket `from` to the socket `to`. Neither may have bytes of this
+   * direction waiting in this process. After ENDED whoever reads next sees the FIN.
    */
   move(from: number, to: number, maxBytes: number): Moved {
     const c = this.#libc;
     const flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
     this.moved = 0;
     this.rest = null;
-    while (this.moved < maxBytes) {
-      const came = Number(c.splice(from, null, this.#writes, null, PIPE_BYTES, flags));
-      if (came === 0) return MOVED;
-      if (came < 0) {
-        const error = errno(c);
-        if (error === EAGAIN) return MOVED;
-        return CANNOT.includes(error) ? UNABLE : SENDER_FAILED;
+    const came = Number(c.splice(from, null, this.#writes, null, Math.min(PIPE_BYTES, maxBytes), flags));
+    if (came === 0) return ENDED;
+    if (came < 0) {
+      const error = errno(c);
+      if (error === EAGAIN) return EMPTY;
+      return CANNOT.includes(error) ? UNABLE : SENDER_FAILED;
+    }
+    while (this.moved < came) {
+      const went = Number(c.splice(this.#reads, null, to, null, came - this.moved, flags));
+      if (went <= 0) {
+        const error = went < 0 ? errno(c) : EAGAIN;
+        this.#takeBack(came - this.moved);
+        if (error === EAGAIN) return FULL;
+        return CANNOT.includes(error) ? UNABLE : RECEIVER_FAILED;
       }
-      let left = came;
-      while (left > 0) {
-        const went = Number(c.splice(this.#reads, null, to, null, left, flags));
-        if (went <= 0) {
-          const error = went < 0 ? errno(c) : EAGAIN;
-          this.#takeBack(left);
-          if (error === EAGAIN) return MOVED;
-          return CANNOT.includes(error) ? UNABLE : RECEIVER_FAILED;
-        }
-        left -= went;
-        this.moved += went;
-      }
+      this.moved += went;
     }
     return MOVED;
   }

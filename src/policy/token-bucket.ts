@@ -4,8 +4,17 @@
 /** No token: the answer of `takeToken` instead of a time. */
 export const NO_TOKEN = -1n;
 
-/** A connection saves up no more bandwidth than this much time is worth, so after a pause it does not burst. */
+/** After a pause, a bandwidth limit allows a burst of at most what this much time is worth. */
 export const SAVED_MS_MAX = 100;
+/** The same above FAST_BYTES_PER_SECOND: a burst of 100 ms would overflow the buffers of a fast network. */
+export const SAVED_MS_MAX_FAST = 10;
+/** 100 Mbit/s. */
+export const FAST_BYTES_PER_SECOND = 12_500_000;
+
+/** How many milliseconds' worth of bandwidth is saved at most, at `rate` bytes per second. */
+export function savedMsMax(rate: number): number {
+  return rate > FAST_BYTES_PER_SECOND ? SAVED_MS_MAX_FAST : SAVED_MS_MAX;
+}
 
 /** The time that one token of `perSecond` (above 0) takes to come, in whole nanoseconds, at least 1. */
 export function tokenIntervalNs(perSecond: number): bigint {
@@ -21,13 +30,4 @@ export function tokenIntervalNs(perSecond: number): bigint {
 export function takeToken(fullAtNs: bigint, nowNs: bigint, intervalNs: bigint, burst: number): bigint {
   const next = (fullAtNs > nowNs ? fullAtNs : nowNs) + intervalNs;
   return next - nowNs <= intervalNs * BigInt(burst) ? next : NO_TOKEN;
-}
-
-/**
- * A bandwidth allowance after `elapsedMs` more at `rate` bytes per second. Whole bytes of it may go now, and what went is
- * subtracted by the caller; below 0 it is a debt. What is saved stays within SAVED_MS_MAX (but one byte at the least, so
- * that the slowest rate moves): call it at least that often while bytes wait.
- */
-export function refillBytes(allowance: number, rate: number, elapsedMs: number): number {
-  return Math.min(allowance + (rate * elapsedMs) / 1000, Math.max(1, (rate * SAVED_MS_MAX) / 1000));
 }

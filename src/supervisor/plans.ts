@@ -33,6 +33,7 @@ export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[
     rateLimit: config.rate_limit,
     overLimit: config.over_limit,
     onAbort: config.on_abort,
+    buffer: config.buffer,
     bandwidth: { upload: config.bandwidth.upload, download: config.bandwidth.download },
     timeoutsMs: {
       handshake: config.timeouts.handshake,

@@ -22,9 +22,9 @@ import { clientGone, handshakeTimedOut, readHead } from "./opening.ts";
 import { Pace } from "./pace.ts";
 import type { DataPlane } from "./plane.ts";
 import type { Backend, Pool } from "./pool.ts";
+import { follow, pump, PUMP_FROM_BYTES } from "./pump.ts";
 import { holdForFin, letGo } from "./short-reply.ts";
 import { allowBackendFin, allowClientFin, RESET_BACKEND_AFTER_MS, resetBackendOnClose } from "./reset-on-close.ts";
-import { splice, SPLICE_FROM_BYTES } from "./splicing.ts";
 import { dueEnd, nextDueMs } from "./timeouts.ts";
 
 /**
@@ -115,8 +115,8 @@ export class Connection implements TimerNode, PickContext {
     // Within the last tenth at random, so that connections opened together do not all come back together.
     this.lifetimeEndsMs = lifetime === 0 ? Infinity : this.startedMs + lifetime * (0.9 + 0.1 * Math.random());
     const { upload, download } = listener.plan.bandwidth;
-    if (upload > 0) this.up.pace = new Pace(upload);
-    if (download > 0) this.down.pace = new Pace(download);
+    if (upload > 0) this.up.pace = new Pace(upload, this.startedAtMs);
+    if (download > 0) this.down.pace = new Pace(download, this.startedAtMs);
   }
 
   /** See PickContext. */
@@ -146,7 +146,7 @@ export class Connection implements TimerNode, PickContext {
     const { length } = chunk;
     this.countIn(length);
     if (!this.up.forward(chunk)) this.finish("reset", "backend");
-    else if (length >= SPLICE_FROM_BYTES) splice(this, this.up);
+    else if (length >= PUMP_FROM_BYTES || this.up.pace !== null) follow(this, this.up, length);
   }
 
   countIn(bytes: number): void {
@@ -154,13 +154,11 @@ export class Connection implements TimerNode, PickContext {
     this.listener.counters[LISTENER.bytesIn]! += bytes;
     this.plane.counters[WORKER.bytesIn]! += bytes;
     if (this.#backendCounters !== null) this.#backendCounters[BACKEND.bytesIn]! += bytes;
-    this.activeMs = this.plane.wheel.now + LATE_MS;
+    this.touch();
   }
 
   clientDrained(): void {
-    if (this.phase !== "relaying") return;
-    if (!this.#flush(this.down)) this.finish("reset", "client");
-    else if (this.down.state === "ending") this.#passEnds();
+    if (this.phase === "relaying" && (this.down.paused || this.down.queue !== null)) pump(this, this.down);
   }
 
   /** From now on the client is heard through this TLS socket. */
@@ -177,7 +175,7 @@ export class Connection implements TimerNode, PickContext {
     this.activeMs = this.plane.wheel.now + LATE_MS;
     this.#firstEnd ??= "client";
     if (this.clientCiphertext?.cut) this.#countTruncated("client", this.listener.counters, LISTENER.tlsTruncated);
-    this.#passEnds();
+    this.passEnds();
   }
 
   clientClosed(error: Error | undefined): void {
@@ -213,7 +211,7 @@ export class Connection implements TimerNode, PickContext {
     if (!this.down.forward(chunk)) this.finish("reset", "client");
     else if (next === FIN_NEXT) this.#sendWithFin();
     else if (next === RESET_NEXT) this.finish("reset", "backend");
-    else if (length >= SPLICE_FROM_BYTES) splice(this, this.down);
+    else if (length >= PUMP_FROM_BYTES || this.down.pace !== null) follow(this, this.down, length);
   }
 
   // The backend's first words are its last. A write to a TLS socket may have run the handler of its end.
@@ -228,22 +226,18 @@ export class Connection implements TimerNode, PickContext {
     this.listener.counters[LISTENER.bytesOut]! += bytes;
     this.plane.counters[WORKER.bytesOut]! += bytes;
     if (this.#backendCounters !== null) this.#backendCounters[BACKEND.bytesOut]! += bytes;
+    this.touch();
+  }
+
+  /** A byte has come or gone: bytes that leave a queue are activity as much as those that come. */
+  touch(): void {
     this.activeMs = this.plane.wheel.now + LATE_MS;
   }
 
   backendDrained(socket: Socket<unknown>): void {
     if (socket !== this.backendSocket || this.phase === "closed") return;
     if (this.phase === "dialing") connected(this, socket);
-    else if (!this.#flush(this.up)) this.finish("reset", "backend");
-    else if (this.up.state === "ending") this.#passEnds();
-  }
-
-  // Bytes that leave a queue are activity as much as those that come.
-  #flush(flow: Flow): boolean {
-    const before = flow.waiting;
-    const there = flow.flush();
-    if (flow.waiting < before) this.activeMs = this.plane.wheel.now + LATE_MS;
-    return there;
+    else if (this.up.paused || this.up.queue !== null) pump(this, this.up);
   }
 
   backendEnded(socket: Socket<unknown>): void {
@@ -259,7 +253,7 @@ export class Connection implements TimerNode, PickContext {
     this.#firstEnd ??= "backend";
     if (this.backendCiphertext?.cut && this.backend !== null)
       this.#countTruncated("backend", this.backend.counters, BACKEND.tlsTruncated);
-    this.#passEnds();
+    this.passEnds();
   }
 
   backendClosed(socket: Socket<unknown>, error: Error | undefined): void {
@@ -293,11 +287,10 @@ export class Connection implements TimerNode, PickContext {
     this.down.from = backendSocket;
     this.up.to = backendSocket;
     this.#countForBackend();
-    if (this.up.pace !== null || this.down.pace !== null) this.plane.pace(this);
     this.#keepaliveMs = this.pool?.plan.keepaliveMs ?? 0;
     this.#scheduleRelay();
-    if (!this.up.flush()) this.finish("reset", "backend");
-    else if (this.up.state === "ending") this.#passEnds();
+    if (this.up.paused || this.up.queue !== null) pump(this, this.up);
+    else if (this.up.state === "ending") this.passEnds();
   }
 
   // What the client has said before counts for the backend that gets it, not for those that were tried.
@@ -311,7 +304,7 @@ export class Connection implements TimerNode, PickContext {
    * Passes on each FIN whose bytes have gone before it. Where both directions are at their end, a socket that has not heard
    * of it yet is closed in one step instead of a shutdown and a close.
    */
-  #passEnds(): void {
+  passEnds(): void {
     if (this.phase !== "relaying") return;
     const { up, down } = this;
     if (up.state === "ending" && up.drained) {
@@ -338,18 +331,6 @@ export class Connection implements TimerNode, PickContext {
 
   #finishEof(): void {
     this.finish("eof", this.#firstEnd ?? "client");
-  }
-
-  /** A tick of the worker's clock for a connection with a bandwidth limit. */
-  paceTick(elapsedMs: number): void {
-    if (this.phase !== "relaying") return;
-    const before = this.up.waiting + this.down.waiting;
-    if (!this.up.flushPaced(elapsedMs)) this.finish("reset", "backend");
-    else if (!this.down.flushPaced(elapsedMs)) this.finish("reset", "client");
-    else {
-      if (this.up.waiting + this.down.waiting < before) this.activeMs = this.plane.wheel.now + LATE_MS;
-      this.#passEnds();
-    }
   }
 
   // ---------------------------------------------------------------- time

@@ -58,7 +58,9 @@ export function conclude(connection: Connection, { end, by, error }: { end: End;
 // always where the pool asks for a reset.
 function closesOnAbort(connection: Connection, end: End): boolean {
   if (connection.listener.plan.onAbort === "reset" || end === "backend_down") return false;
-  if (connection.up.queue !== null || connection.down.queue !== null) return false;
+  const { up, down } = connection;
+  // Bytes of a paused sender may wait in the kernel.
+  if (up.queue !== null || up.paused || down.queue !== null || down.paused) return false;
   // These two have waited for their time without a byte, however short it is.
   if (end === "idle_timeout" || end === "half_close_timeout") return true;
   return connection.plane.wheel.now - connection.activeMs >= QUIET_MS;

@@ -1,14 +1,13 @@
 // One direction of a relayed connection: bytes from one socket into the other, a queue for what the receiver does not take,
-// two watermarks that stop and start the sender, and the FIN that follows the last byte. Knows nothing of backends, limits
-// or logs; the connection (connection.ts) decides when it begins and what its end means.
+// the pause of the sender while bytes wait, and the FIN that follows the last byte. Knows nothing of backends, limits
+// or logs; pump.ts brings more bytes to a paused flow, and the connection (connection.ts) decides when it begins and what its
+// end means.
 import type { Socket } from "bun";
-import { BLOCKED, ByteQueue, CLOSED, release, RELEASE_FROM_BYTES } from "../core/byte-queue.ts";
+import { CLOSED, ByteQueue, release, RELEASE_FROM_BYTES } from "../core/byte-queue.ts";
 import type { Pace } from "./pace.ts";
 
-/** Bytes waiting for the receiver from which on the sender is paused, so that the kernel slows its peer. */
-export const QUEUE_HIGH_BYTES = 128 * 1024;
-/** Bytes still waiting from which down the sender may go on. */
-export const QUEUE_LOW_BYTES = 32 * 1024;
+/** While the backend is being connected, the sender is paused once this many bytes wait. */
+export const DIAL_QUEUE_BYTES = 16 * 1024;
 
 /** `open`: bytes flow. `ending`: the sender's FIN was seen, the queue is not empty yet. `done`: the FIN was passed on. */
 export type FlowState = "open" | "ending" | "done";
@@ -20,16 +19,24 @@ export class Flow {
   /** Who receives; null before it is connected. */
   to: Socket<unknown> | null = null;
   queue: ByteQueue | null = null;
+  /** The runtime does not read from the sender: bytes wait for the receiver, or would have to. */
   paused = false;
   /** The bandwidth limit of this direction, or null. */
   pace: Pace | null = null;
+  /** The receiver's socket was told how much it may hold; see pump.ts. */
+  limited = false;
+  /** When to look at the flow again where no event of a socket says so, on performance.now(); Infinity = never. */
+  wakeAtMs = Infinity;
+  /** How long the last look waited, 0 = it found bytes. */
+  waitedMs = 0;
 
   /**
-   * Bytes of the sender, in a buffer that is the flow's from now on. False = the receiver is gone, and the bytes with it. Hot
-   * path.
+   * Bytes of the sender, in a buffer that belongs to the flow from now on. False = the receiver is gone, and the bytes with it.
+   * Hot path.
    */
   forward(chunk: Uint8Array): boolean {
-    if (this.queue === null && this.to !== null && this.pace === null) {
+    if (this.queue === null && this.to !== null) {
+      if (this.pace !== null) return this.#forwardPaced(chunk, this.pace);
       const taken = this.to.write(chunk);
       if (taken === chunk.length) {
         if (taken >= RELEASE_FROM_BYTES) release(chunk);
@@ -38,36 +45,60 @@ export class Flow {
       if (taken < 0) return false;
       if (taken > 0) chunk = chunk.subarray(taken);
     }
+    this.#keep(chunk);
+    return true;
+  }
+
+  #forwardPaced(chunk: Uint8Array, pace: Pace): boolean {
+    const allowed = pace.allowance(performance.now());
+    if (allowed > 0) {
+      const offered = allowed < chunk.length ? chunk.subarray(0, allowed) : chunk;
+      const taken = this.to!.write(offered);
+      if (taken < 0) return false;
+      pace.spend(taken);
+      if (taken === chunk.length) {
+        release(chunk);
+        return true;
+      }
+      if (taken > 0) chunk = chunk.subarray(taken);
+    }
+    this.#keep(chunk);
+    return true;
+  }
+
+  // A sender is paused as soon as its receiver does not keep up: the next read may be large. Before the receiver is connected
+  // few bytes come as a rule, and to pause and resume costs two system calls.
+  #keep(chunk: Uint8Array): void {
     this.queue ??= new ByteQueue();
     this.queue.push(chunk);
-    if (this.queue.bytes >= QUEUE_HIGH_BYTES && !this.paused && this.from !== null) {
-      this.paused = true;
-      this.from.pause();
-    }
-    return true;
+    if (this.to !== null || this.queue.bytes >= DIAL_QUEUE_BYTES) this.pause();
   }
 
-  /** The receiver takes bytes again, or is connected now. False = it is gone. Hot path. */
+  /** Sends what waits, as far as the receiver and the bandwidth limit allow. False = the receiver is gone. Hot path. */
   flush(): boolean {
-    const { queue, to } = this;
-    if (queue === null || to === null || this.pace !== null) return true;
-    const outcome = queue.drainTo(to);
-    if (outcome === CLOSED) return false;
-    if (outcome !== BLOCKED) this.queue = null;
-    this.#resumeBelow();
+    const { queue, to, pace } = this;
+    if (queue === null || to === null) return true;
+    if (pace === null) {
+      if (queue.drainTo(to) === CLOSED) return false;
+    } else {
+      const taken = queue.take(pace.allowance(performance.now()), to);
+      if (taken < 0) return false;
+      pace.spend(taken);
+    }
+    if (queue.bytes === 0) this.queue = null;
     return true;
   }
 
-  /** Sends what the bandwidth limit allows at this tick. False = the receiver is gone. */
-  flushPaced(elapsedMs: number): boolean {
-    const { queue, to, pace } = this;
-    if (queue === null || to === null || pace === null) return true;
-    const taken = queue.take(pace.allowance(elapsedMs), to);
-    if (taken < 0) return false;
-    pace.spend(taken);
-    if (queue.bytes === 0) this.queue = null;
-    this.#resumeBelow();
-    return true;
+  pause(): void {
+    if (this.paused || this.from === null) return;
+    this.paused = true;
+    this.from.pause();
+  }
+
+  resume(): void {
+    if (!this.paused) return;
+    this.paused = false;
+    this.from?.resume();
   }
 
   /** Bytes that wait for the receiver. */
@@ -87,11 +118,6 @@ export class Flow {
     this.from = null;
     this.to = null;
     this.pace = null;
-  }
-
-  #resumeBelow(): void {
-    if (!this.paused || (this.queue !== null && this.queue.bytes > QUEUE_LOW_BYTES)) return;
-    this.paused = false;
-    this.from?.resume();
+    this.wakeAtMs = Infinity;
   }
 }

@@ -20,8 +20,10 @@ import { LoopDelay } from "./loop-delay.ts";
 import { Pool } from "./pool.ts";
 import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
 import { TlsServer } from "./tls-server.ts";
+import { Wakes } from "./wakes.ts";
 
 const WHEEL_SLOTS = 1024;
+const SCRATCH_BYTES = 64 * 1024;
 
 /** Between two messages that say the process is at its cap. */
 const OVER_BUDGET_EVERY_MS = 1000;
@@ -61,8 +63,11 @@ export class DataPlane {
   /** Live connections by their row of the ledger. */
   readonly #connections: (Connection | undefined)[] = [];
   #connectionCount = 0;
-  readonly #paced = new Set<Connection>();
-  #pacedAtMs = 0;
+  readonly wakes = new Wakes();
+  /** Until then the kernel counts as short of memory for TCP; see pump.ts. */
+  kernelShortUntilMs = 0;
+  /** What a read of our own goes through. */
+  readonly scratch = new Uint8Array(SCRATCH_BYTES);
   #clock: ReturnType<typeof setInterval> | null = null;
   readonly #loopDelay: LoopDelay;
   #lingering = 0;
@@ -238,14 +243,8 @@ export class DataPlane {
     this.ledger.release(connection.row);
     this.#connections[connection.row] = undefined;
     this.#connectionCount--;
-    this.#paced.delete(connection);
+    this.wakes.forget(connection);
     if (this.#stop !== null && this.#connectionCount === 0) queueMicrotask(() => this.#stoppedWhenDone());
-  }
-
-  /** From now on the connection gets a tick of the clock to send what its bandwidth allows. */
-  pace(connection: Connection): void {
-    if (this.#paced.size === 0) this.#pacedAtMs = this.wheel.now;
-    this.#paced.add(connection);
   }
 
   /** Opened by the first who asks; null while it cannot be had, for want of descriptors or for good. */
@@ -298,11 +297,6 @@ export class DataPlane {
     const now = performance.now();
     this.#loopDelay.tick(now);
     this.wheel.advance(now);
-    if (this.#paced.size > 0) {
-      const elapsed = now - this.#pacedAtMs;
-      this.#pacedAtMs = now;
-      for (const connection of this.#paced) connection.paceTick(elapsed);
-    }
     this.accessLog.flush();
     if (this.#connectionCount > 0 || this.wheel.size > 0 || this.#clock === null) return;
     clearInterval(this.#clock);

@@ -60,6 +60,7 @@ describe("the smallest file", () => {
           rate_limit: null,
           over_limit: "reset",
           on_abort: "reset",
+          buffer: 64 * 1024,
           dry_run: [],
           bandwidth: { upload: 0, download: 0, per: "connection" },
           timeouts: { handshake: 10_000, idle: 600_000, half_close: 60_000, lifetime: 0 },

@@ -146,6 +146,11 @@ describe("ByteQueue", () => {
     expect(retained(queue)).toBeLessThanOrEqual(waiting * 2 + 16384);
   });
 
+  test("holds no unused part of a large read of which most has gone", () => {
+    queue.push(new Uint8Array(100_000).subarray(40_000));
+    expect(retained(queue)).toBeLessThanOrEqual(60_000);
+  });
+
   test("lets go of a large buffer when little of it is left", () => {
     queue.push(new Uint8Array(512 * 1024));
     queue.drainTo(new Writer(512 * 1024 - 10));

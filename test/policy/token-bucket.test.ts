@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { NO_TOKEN, refillBytes, takeToken, tokenIntervalNs } from "../../src/policy/token-bucket.ts";
+import { NO_TOKEN, takeToken, tokenIntervalNs } from "../../src/policy/token-bucket.ts";
 
 const SECOND = 1_000_000_000n;
 
@@ -66,34 +66,4 @@ describe("takeToken", () => {
 test("tokenIntervalNs is never 0", () => {
   expect(tokenIntervalNs(50)).toBe(20_000_000n);
   expect(tokenIntervalNs(3e9)).toBe(1n);
-});
-
-describe("refillBytes", () => {
-  test("gives the rate, whatever the tick", () => {
-    for (const tickMs of [1, 7, 10, 50]) {
-      let allowance = 0;
-      let sent = 0;
-      for (let now = 0; now < 10_000; now += tickMs) {
-        allowance = refillBytes(allowance, 12_345, tickMs);
-        sent += Math.floor(allowance);
-        allowance -= Math.floor(allowance);
-      }
-      expect(Math.abs(sent - 123_450)).toBeLessThanOrEqual(12_345 * 0.02);
-    }
-  });
-
-  test("saves no more than a tenth of a second's worth", () => {
-    expect(refillBytes(0, 1000, 60_000)).toBe(100);
-    expect(refillBytes(100, 1000, 10)).toBe(100);
-  });
-
-  test("pays a debt before anything goes", () => {
-    expect(refillBytes(-50, 1000, 10)).toBe(-40);
-  });
-
-  test("moves a byte even at the slowest rate", () => {
-    let allowance = 0;
-    for (let tick = 0; tick < 20; tick++) allowance = refillBytes(allowance, 1, 50);
-    expect(allowance).toBe(1);
-  });
 });

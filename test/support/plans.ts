@@ -93,6 +93,7 @@ export function listenerPlan(given: Partial<ListenerPlan> = {}): ListenerPlan {
     rateLimit: null,
     overLimit: "reset",
     onAbort: "reset",
+    buffer: 64 * 1024,
     bandwidth: { upload: 0, download: 0 },
     timeoutsMs: { handshake: 10_000, idle: 0, halfClose: 0, lifetime: 0 },
     open: arena.int32(1),

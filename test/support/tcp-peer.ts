@@ -83,6 +83,12 @@ export class TcpPeers {
     return new PeerGroup(this, made.group, made.sent);
   }
 
+  /** Opens many connections. */
+  async connectMany(address: string, connections: number): Promise<PeerGroup> {
+    const { group } = await this.call<{ group: number }>("connect_many", { address, connections });
+    return new PeerGroup(this, group, []);
+  }
+
   #hear({ id, result, error }: { id: number; result?: never; error?: string }): void {
     const waiting = this.#waiting.get(id);
     this.#waiting.delete(id);
@@ -209,6 +215,11 @@ export class PeerGroup {
     this.#peers = peers;
     this.#group = group;
     this.sent = sent;
+  }
+
+  /** Sends on all of them until nothing more has gone anywhere for `quietMs`: bytes of each. */
+  async fill(quietMs = 300): Promise<number[]> {
+    return (await this.#peers.call<{ sent: number[] }>("fill_many", { group: this.#group, quiet_ms: quietMs })).sent;
   }
 
   async finish(): Promise<void> {

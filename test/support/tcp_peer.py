@@ -222,17 +222,38 @@ def hung_up(on, ms):
 def push_many(address, connections, quiet_ms):
     """Opens many connections and sends on all of them until nothing more goes anywhere for so long."""
     family, name = parse(address)
-    selector = selectors.DefaultSelector()
     group = []
     for _ in range(connections):
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32768)
         sock.settimeout(TIMEOUT_S)
         sock.connect(name)
-        sock.setblocking(False)
-        selector.register(sock, selectors.EVENT_WRITE, len(group))
         group.append(sock)
-    sent = [0] * connections
+    number = next(numbers)
+    sockets[number] = group
+    return {"group": number, "sent": fill_many(number, quiet_ms)["sent"]}
+
+
+def connect_many(address, connections):
+    family, name = parse(address)
+    group = []
+    for _ in range(connections):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.settimeout(TIMEOUT_S)
+        sock.connect(name)
+        group.append(sock)
+    number = next(numbers)
+    sockets[number] = group
+    return {"group": number}
+
+
+def fill_many(group, quiet_ms):
+    """Sends on all connections of a group until nothing more goes anywhere for so long; how much went on each."""
+    selector = selectors.DefaultSelector()
+    sent = [0] * len(sockets[group])
+    for i, sock in enumerate(sockets[group]):
+        sock.setblocking(False)
+        selector.register(sock, selectors.EVENT_WRITE, i)
     while True:
         ready = selector.select(quiet_ms / 1000)
         if not ready:
@@ -242,9 +263,7 @@ def push_many(address, connections, quiet_ms):
                 sent[key.data] += key.fileobj.send(BLOCK[: 1 << 16])
             except BlockingIOError:
                 pass
-    number = next(numbers)
-    sockets[number] = group
-    return {"group": number, "sent": sent}
+    return {"sent": sent}
 
 
 def finish_many(group):
@@ -296,7 +315,7 @@ OPERATIONS = {
     name: globals()[name]
     for name in (
         "listen accept connect send send_stream fill read drain measure segments finish reset close hung_up "
-        "push_many finish_many close_many accept_many drain_many"
+        "push_many connect_many fill_many finish_many close_many accept_many drain_many"
     ).split()
 }
 

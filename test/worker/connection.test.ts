@@ -11,10 +11,11 @@ import { TICK_MS } from "../../src/worker/clock.ts";
 import { Connection } from "../../src/worker/connection.ts";
 import { attemptFailed, dial } from "../../src/worker/dial.ts";
 import { LINGER_MS } from "../../src/worker/ending.ts";
-import { QUEUE_HIGH_BYTES } from "../../src/worker/flow.ts";
+import { DIAL_QUEUE_BYTES } from "../../src/worker/flow.ts";
 import { Listener } from "../../src/worker/listener.ts";
 import { DataPlane } from "../../src/worker/plane.ts";
 import { Pool } from "../../src/worker/pool.ts";
+import { pump } from "../../src/worker/pump.ts";
 import { eventually } from "../support/eventually.ts";
 import { FakeSocket } from "../support/fake-socket.ts";
 import { backendPlan, listenerPlan, plan, poolPlan, openOf, countersOf, workerStart } from "../support/plans.ts";
@@ -163,7 +164,8 @@ describe("the end of a connection", () => {
     connection.backendEnded(backend.socket);
     connection.backendClosed(backend.socket, RESET);
     attemptFailed(connection, "ECONNREFUSED");
-    connection.paceTick(50);
+    pump(connection, connection.up);
+    pump(connection, connection.down);
     connection.onTimer(stage.plane.wheel.now);
     expect(connection.phase).toBe("closed");
     expect([...stage.words.subarray(row * ROW_WORDS, (row + 1) * ROW_WORDS)]).toEqual(before);
@@ -221,7 +223,7 @@ describe("dialing", () => {
   test("pauses a client that says too much meanwhile", () => {
     const stage = new Stage();
     stage.dial();
-    stage.connection.clientData(new Uint8Array(QUEUE_HIGH_BYTES));
+    stage.connection.clientData(new Uint8Array(DIAL_QUEUE_BYTES));
     expect(stage.client.paused).toBe(true);
     stage.connection.backendDrained(stage.backend.socket);
     expect(stage.client.paused).toBe(false);
@@ -386,7 +388,7 @@ describe("relaying", () => {
     expect(connection.phase).toBe("relaying");
     // After our own FIN, the backend's comes as a close without an error.
     connection.backendClosed(backend.socket, undefined);
-    expect(client.calls).toEqual(["close"]);
+    expect(client.calls).toEqual(["pause", "resume", "close"]);
     expect(stage.ended).toEqual(["eof client"]);
   });
 
@@ -405,7 +407,7 @@ describe("relaying", () => {
     connection.clientData(encode("more"));
     expect(backend.text).toBe("more");
     connection.clientClosed(undefined);
-    expect(backend.calls).toEqual(["close"]);
+    expect(backend.calls).toEqual(["pause", "resume", "close"]);
     expect(stage.ended).toEqual(["eof backend"]);
   });
 
@@ -483,10 +485,10 @@ describe("relaying", () => {
     stage.relay();
     const { connection, client, backend } = stage;
     backend.room = 0;
-    connection.clientData(new Uint8Array(QUEUE_HIGH_BYTES));
+    connection.clientData(new Uint8Array(DIAL_QUEUE_BYTES));
     expect([client.paused, backend.paused]).toEqual([true, false]);
     client.room = 0;
-    connection.backendData(backend.socket, new Uint8Array(QUEUE_HIGH_BYTES));
+    connection.backendData(backend.socket, new Uint8Array(DIAL_QUEUE_BYTES));
     expect([client.paused, backend.paused]).toEqual([true, true]);
     backend.room = Infinity;
     connection.backendDrained(backend.socket);
@@ -609,7 +611,16 @@ describe('with on_abort = "close" an end that lb imposes', () => {
     stage.connection.backendData(stage.backend.socket, encode("reply"));
     stage.pass(5000);
     stage.connection.finish("idle_timeout", "lb");
-    expect(how(stage)).toEqual(RST);
+    expect(how(stage)).toEqual([["terminate"], ["pause", "terminate"]]);
+  });
+
+  test("is a reset while a sender is paused: its bytes may wait in the kernel", () => {
+    const stage = new Stage({ listener: closing });
+    stage.relay();
+    stage.connection.down.pause();
+    stage.pass(5000);
+    stage.connection.finish("idle_timeout", "lb");
+    expect(how(stage)).toEqual([["terminate"], ["pause", "terminate"]]);
   });
 
   test("backend_down is a reset all the same", () => {
@@ -682,23 +693,23 @@ describe("a client that is turned away", () => {
 });
 
 describe("a bandwidth limit", () => {
-  test("holds bytes and FIN back until the ticks have let them pass", async () => {
+  test("holds bytes and FIN back until their time, and wakes up for them by itself", async () => {
     const stage = new Stage({ listener: { bandwidth: { upload: 1000, download: 0 } } });
     stage.relay();
     const { connection, client, backend } = stage;
-    connection.clientData(encode("x".repeat(120)));
+    connection.clientData(encode("x".repeat(320)));
     connection.clientEnded();
     connection.backendData(backend.socket, encode("at once"));
-    expect([backend.text, client.text]).toEqual(["", "at once"]);
-    connection.paceTick(50);
-    expect(backend.text).toHaveLength(50);
-    connection.paceTick(50);
+    expect(client.text).toBe("at once");
+    // What a tenth of a second is worth at the most.
+    expect(backend.text.length).toBeLessThanOrEqual(100);
     expect(backend.calls).toEqual([]);
-    connection.paceTick(50);
-    expect(backend.text).toHaveLength(120);
+    const began = performance.now();
+    await eventually("the FIN", () => backend.calls.length > 0);
+    expect(performance.now() - began).toBeGreaterThan(150);
+    expect(backend.text).toHaveLength(320);
     expect(backend.calls).toEqual(["shutdown"]);
     connection.backendClosed(backend.socket, undefined);
-    await eventually("the end", () => stage.ended.length === 1);
     expect(stage.ended).toEqual(["eof client"]);
   });
 });

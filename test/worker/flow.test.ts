@@ -1,7 +1,8 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { RELEASE_FROM_BYTES } from "../../src/core/byte-queue.ts";
-import { Flow, QUEUE_HIGH_BYTES, QUEUE_LOW_BYTES } from "../../src/worker/flow.ts";
+import { DIAL_QUEUE_BYTES, Flow } from "../../src/worker/flow.ts";
 import { Pace } from "../../src/worker/pace.ts";
+import { eventually } from "../support/eventually.ts";
 import { FakeSocket } from "../support/fake-socket.ts";
 import { forSeeds } from "../support/random.ts";
 
@@ -57,48 +58,39 @@ describe("a flow", () => {
     expect(flow.queue).toBeNull();
   });
 
-  test("pauses the sender at the high mark and not before", () => {
-    to.room = 0;
-    flow.forward(bytes(QUEUE_HIGH_BYTES - 1));
-    expect(from.paused).toBe(false);
+  test("pauses the sender as soon as the receiver does not take everything", () => {
+    to.room = 1000;
+    flow.forward(bytes(1000));
+    expect(from.calls).toEqual([]);
     flow.forward(bytes(1));
-    expect(from.paused).toBe(true);
     // Some bytes were on their way already.
     flow.forward(bytes(1000));
     expect(from.calls).toEqual(["pause"]);
-    expect(flow.queue?.bytes).toBe(QUEUE_HIGH_BYTES + 1000);
+    expect(flow.queue?.bytes).toBe(1001);
   });
 
-  test("lets the sender go on at the low mark and not before", () => {
+  test("leaves it to the pump when the sender may go on", () => {
     to.room = 0;
-    flow.forward(bytes(QUEUE_HIGH_BYTES));
-    to.room = QUEUE_HIGH_BYTES - QUEUE_LOW_BYTES - 1;
+    flow.forward(bytes(1000));
+    to.room = Infinity;
     flow.flush();
-    expect(from.paused).toBe(true);
-    to.room = 1;
-    flow.flush();
-    expect(from.paused).toBe(false);
+    expect([flow.queue, from.paused]).toEqual([null, true]);
+    flow.resume();
+    flow.resume();
     expect(from.calls).toEqual(["pause", "resume"]);
   });
 
-  test("never lets a paused sender go on who was not paused", () => {
-    to.room = 0;
-    flow.forward(bytes(QUEUE_LOW_BYTES));
-    to.room = Infinity;
-    flow.flush();
-    expect(from.calls).toEqual([]);
-  });
-
-  test("keeps what comes before there is a receiver, pauses the sender, and goes on when there is one", () => {
+  test("keeps what comes before there is a receiver, pauses the sender at the mark, and sends when there is one", () => {
     flow.to = null;
-    flow.forward(bytes(QUEUE_HIGH_BYTES));
+    flow.forward(bytes(DIAL_QUEUE_BYTES - 1));
+    expect(from.paused).toBe(false);
+    flow.forward(bytes(1));
     expect(from.paused).toBe(true);
     expect(flow.flush()).toBe(true);
     expect(flow.drained).toBe(false);
     flow.to = to.socket;
     expect(flow.flush()).toBe(true);
-    expect(to.written).toHaveLength(QUEUE_HIGH_BYTES);
-    expect(from.paused).toBe(false);
+    expect(to.written).toHaveLength(DIAL_QUEUE_BYTES);
     expect(flow.drained).toBe(true);
   });
 
@@ -126,105 +118,105 @@ describe("a flow", () => {
 
   test("goes on draining for a sender that is gone", () => {
     to.room = 0;
-    flow.forward(bytes(QUEUE_HIGH_BYTES));
+    flow.forward(bytes(DIAL_QUEUE_BYTES));
     flow.from = null;
     to.room = Infinity;
     expect(flow.flush()).toBe(true);
-    expect(to.written).toHaveLength(QUEUE_HIGH_BYTES);
+    expect(to.written).toHaveLength(DIAL_QUEUE_BYTES);
   });
 
   test("does not pause a sender that is gone", () => {
     flow.from = null;
     to.room = 0;
-    flow.forward(bytes(QUEUE_HIGH_BYTES));
+    flow.forward(bytes(DIAL_QUEUE_BYTES));
     expect(flow.paused).toBe(false);
   });
 
   test("holds nothing any more once it is cleared", () => {
     to.room = 0;
     flow.forward(bytes(1000));
-    flow.pace = new Pace(1);
+    flow.pace = new Pace(1, 0);
     flow.clear();
     expect([flow.queue, flow.from, flow.to, flow.pace]).toEqual([null, null, null, null]);
   });
 
-  test("passes on every byte in order, and no more than one pause ahead, whatever chunks and rooms there are", () => {
+  test("passes on every byte in order, and holds no more than one chunk, whatever chunks and rooms there are", () => {
     forSeeds(20, (random) => {
       const flow = new Flow();
       const [from, to] = [new FakeSocket(), new FakeSocket()];
       flow.from = from.socket;
       flow.to = to.socket;
       let sent = 0;
-      let most = 0;
-      const send = (length: number): void => {
-        expect(flow.forward(bytes(length, sent))).toBe(true);
-        sent += length;
-        most = Math.max(most, flow.queue?.bytes ?? 0);
-      };
       for (let step = 0; step < 60; step++) {
         to.room = random.oneIn(4) ? random.below(100_000) : random.below(20_000);
         if (random.oneIn(2)) flow.flush();
-        if (!from.paused) send(random.between(1, 40_000));
+        if (flow.queue === null) flow.resume();
+        if (from.paused) continue;
+        const length = random.between(1, 40_000);
+        expect(flow.forward(bytes(length, sent))).toBe(true);
+        sent += length;
+        expect(flow.waiting).toBeLessThanOrEqual(length);
       }
       to.room = Infinity;
       flow.flush();
       expect(to.written).toHaveLength(sent);
       expect(to.written.every((byte, i) => byte === (i & 0xff))).toBe(true);
-      expect(most).toBeLessThan(QUEUE_HIGH_BYTES + 40_000);
-      expect(from.paused).toBe(false);
     });
   });
 });
 
 describe("a flow with a bandwidth limit", () => {
-  beforeEach(() => {
-    flow.pace = new Pace(1000);
+  const MB = 1_000_000;
+  /** What may go at `nowMs`, on the clock that the flow reads. */
+  const paced = (allowed: number): Pace => {
+    const pace = new Pace(MB, performance.now());
+    // As if the time for so many bytes had passed: nothing else of it goes within this test.
+    pace.spend(-allowed);
+    return pace;
+  };
+
+  test("sends at once what may go, and keeps the rest with the sender paused", () => {
+    flow.pace = paced(50_000);
+    flow.forward(bytes(10_000));
+    expect(from.calls).toEqual([]);
+    expect(to.written).toHaveLength(10_000);
+    // More than is ever saved.
+    flow.forward(bytes(300_000, 10_000));
+    expect(from.calls).toEqual(["pause"]);
+    expect(to.written.length).toBeGreaterThanOrEqual(50_000);
+    expect(to.written.length).toBeLessThanOrEqual(110_000);
+    expect(flow.waiting).toBe(310_000 - to.written.length);
+    expect(to.written.every((byte, i) => byte === (i & 0xff))).toBe(true);
   });
 
-  test("sends nothing but what a tick allows", () => {
-    flow.forward(bytes(500));
-    expect(to.written).toHaveLength(0);
-    expect(flow.flush()).toBe(true);
-    expect(to.written).toHaveLength(0);
-    flow.flushPaced(50);
-    expect(to.written).toHaveLength(50);
-    flow.flushPaced(100);
-    expect(to.written).toEqual([...bytes(150)]);
-  });
-
-  test("owns no buffer when everything has gone", () => {
-    flow.forward(bytes(60));
-    flow.flushPaced(50);
-    expect(flow.drained).toBe(false);
-    flow.flushPaced(50);
-    expect(flow.queue).toBeNull();
+  test("sends the rest as time passes, and owns no buffer when everything has gone", async () => {
+    flow.pace = paced(0);
+    flow.forward(bytes(20_000));
+    await eventually("the rest", () => flow.flush() && flow.queue === null);
+    expect(to.written).toEqual([...bytes(20_000)]);
     expect(flow.drained).toBe(true);
   });
 
-  test("pauses the sender at the high mark and lets it go on at the low one", () => {
-    flow.pace = new Pace(1_000_000);
-    flow.forward(bytes(QUEUE_HIGH_BYTES));
-    expect(from.paused).toBe(true);
-    flow.flushPaced(90);
-    expect(from.paused).toBe(true);
-    flow.flushPaced(90);
-    expect(from.paused).toBe(false);
-    expect(to.written).toHaveLength(QUEUE_HIGH_BYTES);
-  });
-
   test("does not count what the receiver did not take", () => {
-    flow.forward(bytes(100));
+    flow.pace = paced(50_000);
     to.room = 10;
-    flow.flushPaced(50);
+    flow.forward(bytes(50_000));
     expect(to.written).toHaveLength(10);
     to.room = Infinity;
-    flow.flushPaced(10);
-    expect(to.written).toHaveLength(60);
+    flow.flush();
+    expect(to.written).toHaveLength(50_000);
   });
 
   test("says when the receiver is gone", () => {
-    flow.forward(bytes(100));
+    flow.pace = paced(100);
     to.closed = true;
-    expect(flow.flushPaced(50)).toBe(false);
+    expect(flow.forward(bytes(100))).toBe(false);
+    flow.pace = null;
+    to.closed = false;
+    to.room = 0;
+    flow.forward(bytes(100));
+    flow.pace = paced(100);
+    to.closed = true;
+    expect(flow.flush()).toBe(false);
   });
 });

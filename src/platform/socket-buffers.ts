@@ -1,0 +1,82 @@
+// What the kernel holds for a socket: how much more it takes, how much may wait to be read, and reads of a bounded size. Every
+// function takes plain descriptors. Numbers are those of Linux's uapi headers (asm-generic/socket.h, linux/tcp.h, linux/sockios.h).
+import { errno, openLibc } from "./libc.ts";
+
+const SOL_SOCKET = 1;
+const SO_MEMINFO = 55;
+const SOL_TCP = 6;
+const TCP_NOTSENT_LOWAT = 25;
+const SIOCOUTQNSD = 0x894b;
+const MSG_DONTWAIT = 0x40;
+const EAGAIN = 11;
+
+/** What `receive` answers where it has no bytes. */
+export const NOTHING_YET = -1;
+export const RECEIVE_FAILED = -2;
+
+/**
+ * Reads what has come to a socket, at most `maxBytes` and what fits into `into`: how many bytes, 0 at the peer's FIN, NOTHING_YET, or
+ * RECEIVE_FAILED. The kernel reports a reset once: after RECEIVE_FAILED the runtime sees an orderly end (sock_error in
+ * net/core/sock.h), so the caller must act on it.
+ */
+export function receive(fd: number, into: Uint8Array, maxBytes: number): number {
+  const c = openLibc();
+  if (c === null) return RECEIVE_FAILED;
+  const bytes = Number(c.recv(fd, into, Math.min(maxBytes, into.length), MSG_DONTWAIT));
+  if (bytes >= 0) return bytes;
+  return errno(c) === EAGAIN ? NOTHING_YET : RECEIVE_FAILED;
+}
+
+// SK_MEMINFO_* (linux/sock_diag.h): indices into what SO_MEMINFO returns.
+const memory = new Uint32Array(9);
+const memoryLength = new Uint32Array(1);
+const MEMORY_RECEIVE_MAX = 1;
+const MEMORY_SENDING = 2;
+const MEMORY_SEND_MAX = 3;
+const MEMORY_SEND_QUEUED = 5;
+
+function readMemory(fd: number): boolean {
+  const c = openLibc();
+  memoryLength[0] = memory.byteLength;
+  return c !== null && c.getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, memoryLength) === 0;
+}
+
+const value = new Int32Array(1);
+
+/**
+ * A TCP socket takes no more bytes while this many wait to be sent for the first time (tcp(7), TCP_NOTSENT_LOWAT), whatever the size
+ * of its send buffer. No effect on a unix socket.
+ */
+export function limitUnsent(fd: number, bytes: number): void {
+  value[0] = bytes;
+  openLibc()?.setsockopt(fd, SOL_TCP, TCP_NOTSENT_LOWAT, value, 4);
+}
+
+/**
+ * Bytes that a socket's send buffer still takes after `limitUnsent(fd, unsentMax)`, by the kernel's own count, which includes its
+ * overhead. Infinity where the buffer is empty or the kernel does not say. It costs a second call only where less than `enough` is sure.
+ */
+export function sendRoom(fd: number, unsentMax: number, enough: number): number {
+  if (!readMemory(fd)) return Infinity;
+  const queued = Math.max(memory[MEMORY_SENDING]!, memory[MEMORY_SEND_QUEUED]!);
+  if (queued === 0) return Infinity;
+  const room = Math.max(0, memory[MEMORY_SEND_MAX]! - queued);
+  // Of what is queued some may be on its way.
+  const sure = Math.min(room, unsentMax - queued);
+  if (sure >= enough) return sure;
+  if (openLibc()?.ioctl(fd, SIOCOUTQNSD, value) !== 0) return room;
+  return Math.min(room, Math.max(0, unsentMax - value[0]!));
+}
+
+/**
+ * Whether the kernel has made a TCP socket's send buffer smaller than what is queued in it. It does so when its memory for all of TCP
+ * (net.ipv4.tcp_mem) is used up (sk_stream_moderate_sndbuf in include/net/sock.h).
+ */
+export function sendBufferCut(fd: number): boolean {
+  return readMemory(fd) && memory[MEMORY_SEND_MAX]! < memory[MEMORY_SEND_QUEUED]! * 0.75;
+}
+
+/** Bytes that may wait in a socket's receive buffer, by the kernel's own count. */
+export function receiveBuffer(fd: number): number {
+  return readMemory(fd) ? memory[MEMORY_RECEIVE_MAX]! : Infinity;
+}

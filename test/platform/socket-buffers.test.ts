@@ -1,0 +1,93 @@
+import type { Socket } from "bun";
+import { once } from "node:events";
+import { connect, type Socket as Peer } from "node:net";
+import { describe, expect, test } from "vitest";
+import { descriptorOf } from "../../src/platform/bun.ts";
+import {
+  limitUnsent,
+  NOTHING_YET,
+  receive,
+  RECEIVE_FAILED,
+  receiveBuffer,
+  sendBufferCut,
+  sendRoom,
+} from "../../src/platform/socket-buffers.ts";
+import { ownSockets } from "../../src/platform/sockets.ts";
+import { eventually } from "../support/eventually.ts";
+import { calledAfterEach } from "../support/set-up.ts";
+
+const atEnd = calledAfterEach();
+const KIB = 1024;
+
+/** A peer that reads nothing until it is told to, and the other end of its connection, paused. */
+async function pair(): Promise<{ peer: Peer; socket: Socket<unknown>; fd: number }> {
+  const { promise, resolve } = Promise.withResolvers<Socket<unknown>>();
+  const listener = Bun.listen({
+    hostname: "127.0.0.1",
+    port: 0,
+    allowHalfOpen: true,
+    socket: {
+      open(socket) {
+        socket.pause();
+        resolve(socket);
+      },
+      data: () => {},
+      error: () => {},
+    },
+  });
+  const peer = connect({ port: listener.port, host: "127.0.0.1", allowHalfOpen: true });
+  peer.pause();
+  peer.on("error", () => {});
+  await once(peer, "connect");
+  const socket = await promise;
+  atEnd.push(() => {
+    peer.destroy();
+    socket.terminate();
+    listener.stop(true);
+  });
+  return { peer, socket, fd: descriptorOf(socket) };
+}
+
+describe.skipIf(!ownSockets())("a socket's buffers", () => {
+  test("give bytes in reads of a bounded size, and say when there are none, at the FIN and at a reset", async () => {
+    const { peer, fd } = await pair();
+    const into = new Uint8Array(10);
+    expect(receive(fd, into, 10)).toBe(NOTHING_YET);
+    peer.end("abcdefghijklm");
+    await eventually("bytes", () => receive(fd, into, 5) === 5);
+    expect(Buffer.from(into.subarray(0, 5)).toString()).toBe("abcde");
+    // No more than there is room for.
+    expect(receive(fd, into, 100)).toBe(8);
+    await eventually("the FIN", () => receive(fd, into, 10) === 0);
+
+    const other = await pair();
+    other.peer.resetAndDestroy();
+    await eventually("the reset", () => receive(other.fd, into, 10) === RECEIVE_FAILED);
+  });
+
+  test("have room for what is written, until the limit on unsent bytes is reached", async () => {
+    const { socket, fd } = await pair();
+    const limit = 256 * KIB;
+    limitUnsent(fd, limit);
+    expect(sendRoom(fd, limit, 0)).toBe(Infinity);
+    const block = new Uint8Array(64 * KIB);
+    let written = 0;
+    for (let taken = 1; taken > 0; written += taken) taken = Math.max(0, socket.write(block));
+    expect(sendRoom(fd, limit, limit)).toBe(0);
+    // Without the limit the send buffer itself takes more, and its size says how much.
+    const more = sendRoom(fd, 1e9, 1e9);
+    expect(more).toBeGreaterThan(0);
+    limitUnsent(fd, 1e9);
+    let rest = 0;
+    for (let taken = 1; taken > 0; rest += taken) taken = Math.max(0, socket.write(block));
+    expect(rest).toBeGreaterThan(more * 0.8);
+    expect(sendBufferCut(fd)).toBe(false);
+  });
+
+  test("have a size", async () => {
+    const { fd } = await pair();
+    expect(receiveBuffer(fd)).toBeGreaterThan(4 * KIB);
+    expect(receiveBuffer(-1)).toBe(Infinity);
+    expect(sendRoom(-1, 1, 1)).toBe(Infinity);
+  });
+});
