@@ -366,8 +366,10 @@ const health = section('{ type = "tcp", interval = "2s" }', {
     "up",
     "State before the first result; with `role` set it is down. The first result sets the state by itself, without `rise` or `fall`.",
   ),
-  agent_port: later(
-    row(whole(0, 65535), 0, "Port of an agent that answers up, down, drain, maint or a weight such as 50%; 0 = none."),
+  agent_port: row(
+    whole(0, 65535),
+    0,
+    "Port of an agent as HAProxy has it, which answers one line: up, down, drain, maint, or a part of the weight such as 50%; 0 = none. Ignored for Unix sockets.",
   ),
 });
 

@@ -139,5 +139,7 @@ export interface BackendStatus {
     checks: { success: number; failure: number };
     /** What the last failed check said; null after a success. */
     last_error: string | null;
+    /** What its agent says, and why it could not be asked the last time; null = it has none. */
+    agent: { up: boolean; state: "ready" | "drain" | "maint"; percent: number; last_error: string | null } | null;
   };
 }

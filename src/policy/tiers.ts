@@ -8,7 +8,7 @@ export const WEIGHT_UNIT = 1000;
 export interface TierInput {
   readonly id: number;
   readonly up: boolean;
-  /** Of the config: 0..256, 0 = no new connections. */
+  /** The config's weight, 0..256, times what its agent makes of it; 0 = no new connections. */
   readonly weight: number;
   readonly backup: boolean;
 }
@@ -42,5 +42,5 @@ export function tiersOf(backends: readonly TierInput[]): Tier[] {
 }
 
 function entryOf({ id, weight }: TierInput): TierEntry {
-  return { id, effectiveWeight: weight * WEIGHT_UNIT };
+  return { id, effectiveWeight: Math.max(1, Math.round(weight * WEIGHT_UNIT)) };
 }

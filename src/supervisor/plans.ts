@@ -140,7 +140,10 @@ export function hostOf({ config: { endpoint } }: BackendRecord): string {
 
 // All that is known of the backends comes together here.
 function poolTiers(pool: PoolRecord): PoolTier[] {
-  const inputs = pool.backends.map(({ id, up, config: { weight, backup } }) => ({ id, up, weight, backup }));
+  const inputs = pool.backends.map(({ id, up, agent, config: { weight, backup } }) => {
+    const percent = agent.state === "ready" ? agent.percent : 0;
+    return { id, up, weight: (weight * percent) / 100, backup };
+  });
   return tiersOf(inputs).map(({ priority, entries }) => ({
     entries,
     table: hashTable(pool, priority)?.table ?? null,

@@ -6,6 +6,7 @@ import { Arena, Cells, claimed } from "../shared/cells.ts";
 import { clientMemory } from "../shared/clients.ts";
 import { BACKEND, LISTENER } from "../shared/counters.ts";
 import { HashTables } from "./hash-tables.ts";
+import { NOTHING_REPORTED, type AgentReport } from "../wire/agent.ts";
 
 /**
  * Cells of what is in no config any more are kept for so long: workers have closed their duplicates of its sockets by then (see
@@ -32,6 +33,8 @@ export interface BackendRecord {
   readonly address: string;
   config: BackendConfig;
   up: boolean;
+  /** What its agent says of new connections. */
+  agent: AgentReport;
   readonly cells: Cells;
 }
 
@@ -124,7 +127,9 @@ export class Registry {
     for (const pool of draft.pools) {
       // Health may have changed while the draft was on its way.
       for (const backend of pool.backends) {
-        if (pool.config.health.type !== "off") backend.up = this.backendById.get(backend.id)?.up ?? backend.up;
+        const now = this.backendById.get(backend.id);
+        if (isChecked(pool.config)) backend.up = now?.up ?? backend.up;
+        if (pool.config.health.agent_port > 0) backend.agent = now?.agent ?? backend.agent;
         this.backendById.set(backend.id, backend);
       }
       pool.version = Math.max(pool.version, this.poolById.get(pool.id)?.version ?? 0) + 1;
@@ -225,7 +230,8 @@ export class Registry {
           address,
           config,
           // What nobody checks is up.
-          up: pool.health.type === "off" || (same?.up ?? isUpAtFirst(pool)),
+          up: !isChecked(pool) || (same?.up ?? isUpAtFirst(pool)),
+          agent: (pool.health.agent_port > 0 ? same?.agent : null) ?? NOTHING_REPORTED,
           cells: same?.cells ?? new Cells(this.arena, this.#rows, BACKEND.size),
         });
       }
@@ -238,9 +244,13 @@ export class Registry {
   }
 }
 
+function isChecked({ health: { type, agent_port } }: PoolConfig): boolean {
+  return type !== "off" || agent_port > 0;
+}
+
 /** The state of a backend that was never checked. */
-function isUpAtFirst({ health: { initial, role } }: PoolConfig): boolean {
-  return initial === "up" && role === "";
+function isUpAtFirst({ health: { type, initial, role } }: PoolConfig): boolean {
+  return type === "off" || (initial === "up" && role === "");
 }
 
 // A client with open connections keeps its place, so there are twice as many places as there can be such clients.

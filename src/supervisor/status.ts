@@ -158,6 +158,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: HealthC
   const totals = backend.cells.totals();
   const sum = (cell: number): number => totals[cell]!;
   const facts = health.facts(backend.id);
+  const agent = health.agent(backend.id);
   return {
     name: backend.name,
     address: backend.address,
@@ -187,6 +188,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: HealthC
       since: new Date(facts?.sinceMs ?? Date.now()).toISOString(),
       checks: { success: facts?.success ?? 0, failure: facts?.failure ?? 0 },
       last_error: facts?.lastError ?? null,
+      agent: agent && { ...agent.report, last_error: agent.lastError },
     },
   };
 }

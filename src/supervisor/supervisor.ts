@@ -11,6 +11,7 @@ import { add, claimed } from "../shared/cells.ts";
 import { startAdmin, type Admin } from "./admin.ts";
 import { ledgerRows, shares, tooFewFiles } from "./budget.ts";
 import { Fleet } from "./fleet.ts";
+import type { AgentReport } from "../wire/agent.ts";
 import { HealthChecks } from "./health.ts";
 import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
 import { AccessSink, Log } from "./log.ts";
@@ -109,6 +110,7 @@ export class Supervisor {
     this.#health = new HealthChecks({
       places: shares().healthChecks,
       onChange: (id, up, reason) => this.#healthChanged(id, up, reason),
+      onAgent: (id, report) => this.#agentReported(id, report),
       onUnknown: (id, reason) => this.#healthUnknown(id, reason),
     });
     this.#open = this.#registry.arena.int32(1);
@@ -241,6 +243,22 @@ export class Supervisor {
     const fields = { pool: pool.name, backend: backend.name, backends_up: left, backends: pool.backends.length };
     if (up) this.#log.info("backend up", fields);
     else this.#log.warn("backend down", { ...fields, reason });
+  }
+
+  #agentReported(backendId: number, report: AgentReport): void {
+    const backend = this.#registry.backendById.get(backendId);
+    const pool = this.#registry.pools.find(({ backends }) => backends.some(({ id }) => id === backendId));
+    if (backend === undefined || pool === undefined) return;
+    backend.agent = report;
+    pool.version++;
+    this.#tellHealth(pool);
+    const { state, percent } = report;
+    this.#log.info("backend's agent reports", {
+      pool: pool.name,
+      backend: backend.name,
+      state,
+      weight_percent: percent,
+    });
   }
 
   // The state of a pool costs as much as the pool is large, for each thread. When ten thousand backends go down at once, the

@@ -23,6 +23,7 @@ function follow(toml: string, places = 64) {
   const registry = new Registry();
   const changes: Change[] = [];
   const unknown: string[] = [];
+  const reports: string[] = [];
   const checks = new HealthChecks({
     places,
     onChange: (id, up, reason) => {
@@ -30,6 +31,8 @@ function follow(toml: string, places = 64) {
       backend.up = up;
       changes.push({ backend: backend.name, up, reason, atMs: performance.now() });
     },
+    onAgent: (id, { state, percent }) =>
+      void reports.push(`${registry.backendById.get(id)!.name} ${state} ${percent}%`),
     onUnknown: (_, reason) => void unknown.push(reason),
   });
   const take = (text: string): readonly PoolRecord[] => {
@@ -42,7 +45,21 @@ function follow(toml: string, places = 64) {
     const backend = registry.pools.flatMap(({ backends }) => backends).find((one) => one.name === name);
     return checks.facts(backend?.id ?? -1);
   };
-  return { changes, unknown, checks, facts, take, pools: () => registry.pools, [Symbol.dispose]: () => checks.stop() };
+  const agent = (name: string) => {
+    const backend = registry.pools.flatMap(({ backends }) => backends).find((one) => one.name === name);
+    return checks.agent(backend?.id ?? -1);
+  };
+  return {
+    changes,
+    unknown,
+    reports,
+    agent,
+    checks,
+    facts,
+    take,
+    pools: () => registry.pools,
+    [Symbol.dispose]: () => checks.stop(),
+  };
 }
 
 function pool(backends: readonly string[], health: string, more = ""): string {
@@ -100,7 +117,7 @@ describe("a backend", () => {
 
   test("is checked at `fast_interval` while its state is changing", async () => {
     using backend = await echo();
-    const health = `{ interval = "5s", fast_interval = "20ms", rise = 5, fall = 5 }`;
+    const health = `{ interval = "5s", fast_interval = "20ms", timeout = "1s", rise = 5, fall = 5 }`;
     using checks = follow(pool([backend.address], `{ interval = "30ms" }`));
     await eventually("a check", () => checks.facts(backend.address)!.success >= 1);
     backend.stop();
@@ -341,6 +358,88 @@ describe("many checks", () => {
   });
 });
 
+describe("an agent", () => {
+  const agent = (says: () => string) =>
+    Bun.listen({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: { open: (socket) => void socket.end(says()), data: () => undefined },
+    });
+
+  test("makes its backend down and up, at once, and sets its state and its part of the weight", async () => {
+    using backend = await echo();
+    let line = "up\n";
+    const server = agent(() => line);
+    const health = `{ interval = "30ms", timeout = "5s", rise = 1000, fall = 1000, agent_port = ${server.port} }`;
+    using checks = follow(pool([backend.address], health));
+    const facts = () => checks.agent(backend.address);
+    try {
+      await eventually("a check", () => checks.facts(backend.address)!.success >= 1);
+      line = "down # for maintenance\n";
+      await eventually("down", () => checks.changes.length === 1);
+      expect(checks.changes[0]).toMatchObject({ up: false, reason: "its agent says down" });
+      line = "50%\n";
+      await eventually("up", () => checks.changes.length === 2);
+      expect(facts()).toEqual({ report: { up: true, state: "ready", percent: 50 }, lastError: null });
+      line = "drain";
+      await eventually("drained", () => facts()?.report.state === "drain");
+      // What cannot be understood changes nothing.
+      line = "hello\n";
+      await eventually("not understood", () => facts()?.lastError === 'the agent says "hello"');
+      expect(facts()?.report.state).toBe("drain");
+      server.stop(true);
+      await eventually("gone", () => facts()?.lastError === "connection refused");
+      expect(facts()?.report.state).toBe("drain");
+      expect(checks.reports).toEqual(["ready 50%", "drain 100%"].map((report) => `${backend.address} ${report}`));
+      expect(checks.changes.length).toBe(2);
+      // Without the agent, what it said is forgotten.
+      checks.take(pool([backend.address], `{ interval = "30ms", timeout = "5s" }`));
+      expect(facts()).toBeNull();
+      expect(checks.reports.at(-1)).toBe(`${backend.address} ready 100%`);
+    } finally {
+      server.stop(true);
+    }
+  });
+
+  test("that says up does not make a backend up whose health check fails, and serves without health checks", async () => {
+    const address = await refusing();
+    const server = agent(() => "up\n");
+    try {
+      using checks = follow(pool([address], `{ interval = "30ms", timeout = "5s", agent_port = ${server.port} }`));
+      await eventually("down", () => checks.changes.length === 1);
+      await eventually(
+        "both were asked",
+        () => checks.facts(address)!.failure >= 3 && checks.agent(address)?.lastError === null,
+      );
+      expect(checks.changes.length).toBe(1);
+      checks.take(pool([address], `{ type = "off", interval = "30ms", timeout = "5s", agent_port = ${server.port} }`));
+      await eventually("up", () => checks.changes.length === 2);
+    } finally {
+      server.stop(true);
+    }
+  });
+
+  test("that says down keeps a backend down over a reload", async () => {
+    using backend = await echo();
+    const server = agent(() => "down\n");
+    const health = (more: string) =>
+      pool([backend.address], `{ interval = "30ms", timeout = "5s", agent_port = ${server.port}${more} }`);
+    try {
+      using checks = follow(health(""));
+      await eventually("down", () => checks.changes.length === 1);
+      checks.take(health(", rise = 1"));
+      const { success } = checks.facts(backend.address)!;
+      await eventually("more checks", () => checks.facts(backend.address)!.success >= success + 5);
+      expect(checks.changes.length).toBe(1);
+      expect(checks.pools()[0]!.backends[0]!.up).toBe(false);
+      checks.take(pool([backend.address], QUICK));
+      expect(checks.changes[1]).toMatchObject({ up: true });
+    } finally {
+      server.stop(true);
+    }
+  });
+});
+
 describe("after a reload", () => {
   test("the checks of what stays go on with their history, of what goes end, of what comes begin", async () => {
     using a = await echo();
@@ -383,7 +482,7 @@ describe("after a reload", () => {
     const other = await refusing();
     using health = follow(pool([a.address], QUICK));
     await eventually("a check", () => health.facts(a.address)!.success >= 1);
-    health.take(pool([a.address], `{ interval = "30ms", fall = 1000, port = ${other.split(":")[1]} }`));
+    health.take(pool([a.address], `{ interval = "30ms", timeout = "1s", fall = 1000, port = ${other.split(":")[1]} }`));
     await eventually("down", () => health.changes.length === 1);
     expect(health.facts(a.address)!.failure).toBe(1);
   });

@@ -119,6 +119,7 @@ function filledBackend(name: string, address: string): BackendStatus {
       since: "2026-01-02T03:04:06.000Z",
       checks: { success: 20, failure: 3 },
       last_error: null,
+      agent: null,
     },
   };
 }
