@@ -1,11 +1,18 @@
-// The listening sockets. The supervisor owns them and lends each worker duplicates, so an accept queue outlives whoever
-// serves it. A TCP address is a group of sockets that share the port (SO_REUSEPORT), one a worker; a group only grows while
-// its address is listened on, because closing one of its sockets would reset what waits in its queue. When there are fewer
-// workers than sockets, the kernel is told to leave the others out, and the workers share the serving of them.
+// The listening sockets. The supervisor owns them and each worker serves duplicates, so an accept queue outlives a worker.
+//
+// A group of sockets is made or inherited. A TCP address that lb binds itself is a group that shares the port (SO_REUSEPORT), with
+// one socket for each worker. The group only grows while its address is listened on, because closing one of its sockets would reset
+// the connections in its queue; with fewer workers than sockets, the kernel leaves the others out and the workers share the
+// serving of their queues. A group from a service manager is the one socket that was passed, and all workers accept on it.
+//
+// A made group is retired when it is not wanted any more: it drops new connections, its queues are emptied, and a unix socket's
+// file is removed. An inherited group is handed over: lb only stops accepting, so that whoever serves the socket next, or the
+// service manager until then, finds it as it is.
 import { fstatSync, statSync, unlinkSync } from "node:fs";
 import { formatAddress, formatEndpoint, type Address, type Endpoint } from "../core/address.ts";
 import type { Config, ListenerConfig } from "../config/schema.ts";
 import type { SocketPlan } from "../messages.ts";
+import type { InheritedSocket } from "../platform/inherited.ts";
 import { isOwnSocket, isSame, listeningWith, stateOfSocketFile, type Listening } from "../platform/in-use.ts";
 import {
   closeDescriptor,
@@ -19,18 +26,20 @@ import {
   type SocketError,
 } from "../platform/sockets.ts";
 
-/** Workers have closed their duplicates of a retired socket by then, however busy they are (ACCEPT_DRAIN_MS is their aim). */
+/** Workers have closed their duplicates of a retired socket after this time, however busy they are; they aim at ACCEPT_DRAIN_MS. */
 const RETIRED_MS_MAX = 5000;
 const RETIRED_POLL_MS = 25;
 
 interface Group {
   readonly endpoint: Endpoint;
+  readonly origin: "made" | "inherited";
   /** In the order of their listen(2), which is how the kernel numbers them. */
   readonly fds: number[];
+  /** 0 = not known. */
   backlog: number;
 }
 
-/** What a config asks of one address. */
+/** What a config wants at one address. */
 interface Wanted {
   readonly endpoint: Endpoint;
   readonly listener: ListenerConfig;
@@ -39,22 +48,37 @@ interface Wanted {
 /** New sockets of a reload that is not decided yet. */
 export interface Bound {
   readonly made: { key: string; fd: number }[];
+  /** Keys of inherited groups that are served from now on. */
+  readonly adopted: string[];
 }
 
 export class ListeningSockets {
   #groups = new Map<string, Group>();
+  /** Sockets passed by a service manager, by the address; they stay open while the process lives. */
+  readonly #inherited = new Map<string, number>();
   /** When a group was retired last (on performance.now()), and the inodes of such sockets. */
   #retiredAtMs = -Infinity;
   readonly #retired = new Set<number>();
 
+  constructor(inherited: readonly InheritedSocket[] = []) {
+    for (const { fd, endpoint } of inherited) if (endpoint !== null) this.#inherited.set(formatEndpoint(endpoint), fd);
+  }
+
+  /** Addresses of sockets passed by a service manager that no listener uses. */
+  get unused(): string[] {
+    return [...this.#inherited.keys()].filter((key) => !this.#groups.has(key));
+  }
+
   /**
-   * Makes what the config needs and is not there yet; nothing that exists is touched. An error names the address, and
-   * then nothing was made.
+   * Makes or adopts the sockets that the config needs and that are missing. Existing ones are not touched. An error names the
+   * address, and then nothing has changed.
    */
   async bind(config: Config, workers: number): Promise<Bound | { error: string }> {
-    const bound: Bound = { made: [] };
+    const bound: Bound = { made: [], adopted: [] };
     if (!ownSockets()) return bound;
     for (const [key, { endpoint, listener }] of wantedBy(config)) {
+      if (this.#adopt(key, endpoint)) bound.adopted.push(key);
+      if (this.#groups.get(key)?.origin === "inherited") continue;
       const have = this.#groups.get(key)?.fds.length ?? 0;
       const need = endpoint.kind === "unix" || endpoint.kind === "abstract" ? 1 : workers;
       const trouble = have === 0 ? await this.#makeWay(endpoint) : null;
@@ -77,8 +101,9 @@ export class ListeningSockets {
     return bound;
   }
 
-  /** The new sockets of a reload that came to nothing are closed again. */
+  /** Closes the new sockets of a reload that failed. */
   undo(bound: Bound): void {
+    for (const key of bound.adopted) this.#groups.delete(key);
     for (const { key, fd } of bound.made) {
       const group = this.#groups.get(key);
       group?.fds.splice(group.fds.indexOf(fd), 1);
@@ -95,34 +120,42 @@ export class ListeningSockets {
     for (const [key, { endpoint, listener }] of wantedBy(config)) {
       const id = listenerIds.get(listener.name) ?? -1;
       const plan = { key, listener: id, backlog: listener.backlog, ...portable(endpoint) };
-      const fds = this.#groups.get(key)?.fds ?? [-1];
-      fds.forEach((fd, index) => {
-        if (isUnix(endpoint) || index % workers === worker) plans.push({ ...plan, index, fd });
+      const group = this.#groups.get(key);
+      (group?.fds ?? [-1]).forEach((fd, index) => {
+        const isShared = isUnix(endpoint) || group?.origin === "inherited";
+        if (isShared || index % workers === worker) plans.push({ ...plan, index, fd });
       });
     }
     return plans;
   }
 
   /**
-   * The reload is decided, and every worker serves the new plan: options change, sockets that nobody wants any more take
-   * no newcomers. The workers still accept what is in their queues, on their duplicates.
+   * Call it when a reload is decided and every worker serves the new plan: changes socket options and stops the groups that are
+   * not wanted any more. Workers still accept the connections in their queues, on their duplicates.
    */
   settle(config: Config, workers: number): void {
     const wanted = wantedBy(config);
     for (const [key, group] of this.#groups) {
       const want = wanted.get(key);
-      if (want === undefined) this.#retire(key, group);
+      if (want === undefined) this.#stop(key, group);
       else this.#adjust(group, want, workers);
     }
   }
 
-  /** No newcomers anywhere; the supervisor's own descriptors are closed. */
-  closeAll(): void {
-    for (const [key, group] of this.#groups) this.#retire(key, group);
+  /** Stops every group. */
+  stopAll(): void {
+    for (const [key, group] of this.#groups) this.#stop(key, group);
+  }
+
+  #adopt(key: string, endpoint: Endpoint): boolean {
+    const fd = this.#inherited.get(key);
+    if (fd === undefined || this.#groups.has(key)) return false;
+    this.#groups.set(key, { endpoint, origin: "inherited", fds: [fd], backlog: 0 });
+    return true;
   }
 
   // Before the first socket of an address: with SO_REUSEPORT alone a second process of the same user would get half of the
-  // first one's connections, so look whether somebody is there. A unix socket's file that nobody listens on is removed. An
+  // first one's connections, so check whether the address is free. A unix socket's file on which nobody listens is removed. An
   // address that was given up a moment ago is free only when the workers have emptied its queues.
   async #makeWay(endpoint: Endpoint): Promise<string | null> {
     for (;;) {
@@ -143,20 +176,23 @@ export class ListeningSockets {
     return probe.code === "EADDRINUSE" ? this.#troubleWith(endpoint, listeningWith(endpoint)) : explain(probe);
   }
 
-  // A wildcard and a single address of its port go together, as long as all of their sockets are ours: the kernel gives a
-  // connection to the one that is closest to its address.
+  // A wildcard and a single address of its port can be used together if all of their sockets are ours: the kernel gives a
+  // connection to the socket with the closest address.
   #troubleWith(endpoint: Endpoint, listening: readonly Listening[]): string | null {
-    const ours = new Set([...this.#groups.values()].flatMap(({ fds }) => fds.map(inodeOf)));
+    const fds = [...this.#groups.values()].flatMap((group) => group.fds);
+    const ours = new Set([...fds, ...this.#inherited.values()].map(inodeOf));
     const others = listening.filter(({ inode }) => !ours.has(inode) && !this.#retired.has(inode));
     if (others.some(({ inode }) => !isOwnSocket(inode))) return `${OTHER_PROCESS} or choose another port (EADDRINUSE)`;
     if (others.length > 0) return OWN_SOCKET;
     const isRetired = ({ address, inode }: Listening): boolean => this.#retired.has(inode) && isAt(endpoint, address);
     if (listening.some(isRetired)) return RETIRING;
-    return listening.length > 0 ? null : "something that does not listen has the port; choose another one (EADDRINUSE)";
+    return listening.length > 0
+      ? null
+      : "the port is in use by a socket that does not listen; choose another one (EADDRINUSE)";
   }
 
   #add(key: string, endpoint: Endpoint, fd: number, backlog: number): void {
-    const group = this.#groups.get(key) ?? { endpoint, fds: [], backlog };
+    const group = this.#groups.get(key) ?? { endpoint, origin: "made", fds: [], backlog };
     group.fds.push(fd);
     this.#groups.set(key, group);
   }
@@ -168,12 +204,17 @@ export class ListeningSockets {
     }
     group.backlog = listener.backlog;
     const first = group.fds[0];
-    if (first !== undefined && !isUnix(group.endpoint))
+    if (first !== undefined && !isUnix(group.endpoint) && group.origin === "made")
       setAffinity(first, listener.worker_affinity, workers, group.fds.length);
   }
 
-  #retire(key: string, group: Group): void {
+  #stop(key: string, group: Group): void {
     this.#groups.delete(key);
+    // An inherited group is handed over as it is. Its descriptor is kept for a later reload.
+    if (group.origin === "made") this.#retire(group);
+  }
+
+  #retire(group: Group): void {
     if (performance.now() > this.#retiredAtMs + RETIRED_MS_MAX) this.#retired.clear();
     this.#retiredAtMs = performance.now();
     removeFile(group.endpoint);
@@ -219,7 +260,7 @@ function troubleWithFile(path: string): string | null {
   const state = stateOfSocketFile(path);
   if (state === "listening") return `${OTHER_PROCESS} or choose another path`;
   if (state !== "abandoned" && state !== "ENOENT")
-    return `there is a socket of that name, and whether somebody listens on it is not to be learnt (${state}); remove it or choose another path`;
+    return `there is a socket of that name, and lb cannot find out whether somebody listens on it (${state}); remove it or choose another path`;
   if (state === "abandoned") unlinkSync(path);
   return null;
 }
@@ -229,14 +270,14 @@ function removeFile(endpoint: Endpoint): void {
   try {
     unlinkSync(endpoint.path);
   } catch {
-    // Somebody has removed it before us.
+    // It was removed already.
   }
 }
 
 const OTHER_PROCESS = "another process listens on it; stop that one";
 const OWN_SOCKET =
-  "this lb itself listens on it for something else, such as its admin endpoint; first give that another address (EADDRINUSE)";
-const RETIRING = "connections to the listener that had it before are still being accepted; try again (EADDRINUSE)";
+  "this lb listens on it for something else, such as its admin endpoint; give that another address first (EADDRINUSE)";
+const RETIRING = "the listener that had it before still accepts its last connections; try again (EADDRINUSE)";
 
 const CURES: Record<string, string> = {
   EADDRINUSE: "the address is in use; choose another one",

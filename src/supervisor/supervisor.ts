@@ -5,6 +5,7 @@ import { countedProblems, formatProblem, formatProblemWithExcerpt } from "../con
 import type { Config } from "../config/schema.ts";
 import { formatEndpoint } from "../core/address.ts";
 import { monotonicMs } from "../platform/clock.ts";
+import { inheritedSockets } from "../platform/inherited.ts";
 import { formatAccess } from "../observe/access-line.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 import { add, claimed } from "../shared/cells.ts";
@@ -81,7 +82,8 @@ export class Supervisor {
   readonly #log: Log;
   readonly #access: AccessSink;
   readonly #registry = new Registry();
-  readonly #sockets = new ListeningSockets();
+  readonly #passed = inheritedSockets(process.env);
+  readonly #sockets = new ListeningSockets(this.#passed);
   readonly #resolver: Resolver;
   readonly #health: HealthChecks;
   readonly #fleet: Fleet;
@@ -153,7 +155,7 @@ export class Supervisor {
     this.#takeSignals();
     const error = await this.#bringUp();
     if (error !== null) {
-      this.#sockets.closeAll();
+      this.#sockets.stopAll();
       this.#active.admin?.stop();
       this.#health.stop();
       return error;
@@ -357,7 +359,7 @@ export class Supervisor {
     this.#phase = "stopping";
     this.#health.stop();
     this.#resolver.stop();
-    this.#sockets.closeAll();
+    this.#sockets.stopAll();
     const deadlineMs = monotonicMs() + timeoutMs;
     await this.#fleet.stopAll(deadlineMs - timeoutMs * SPREAD_PART, deadlineMs);
     if (this.#housekeeping !== null) clearInterval(this.#housekeeping);
@@ -373,7 +375,7 @@ export class Supervisor {
     if (this.#exiting) return;
     this.#exiting = true;
     this.#log.warn("stopping at once", { open: claimed(this.#open) });
-    this.#sockets.closeAll();
+    this.#sockets.stopAll();
     const nowMs = monotonicMs();
     await this.#fleet.stopAll(nowMs, nowMs);
     this.#active.admin?.stop();
@@ -403,6 +405,9 @@ export class Supervisor {
   }
 
   #sayListening(): void {
+    const unusable = this.#passed.filter(({ endpoint }) => endpoint === null).map(({ fd }) => `descriptor ${fd}`);
+    for (const address of [...this.#sockets.unused, ...unusable])
+      this.#log.warn("a socket from the service manager is not used", { address });
     for (const listener of this.#registry.listeners) {
       const pool = listener.config.pool ?? "none";
       this.#log.info("listening", { listener: listener.name, bind: bindText(listener.config), pool });

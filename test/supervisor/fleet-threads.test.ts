@@ -81,6 +81,6 @@ test("a pool that changes while a thread boots is as it is now when the thread s
     await eventually("all know the pool", () => fleet.slots.every(knowsPools));
     await served();
   }
-  sockets.closeAll();
+  sockets.stopAll();
   await fleet.stopAll(0, 0);
 });

@@ -83,7 +83,7 @@ describe("bind", () => {
     const again = (await sockets.bind(config, 3)) as Bound;
     expect(again.made).toEqual([]);
     expect(plansOf(sockets, config, 3)).toEqual(plans);
-    sockets.closeAll();
+    sockets.stopAll();
     expect(await isRefused(port)).toBe(true);
   });
 
@@ -112,7 +112,7 @@ describe("bind", () => {
     try {
       for (const bind of [`127.0.0.1:${port}`, `0.0.0.0:${port}`, `:${port}`]) {
         expect(await new ListeningSockets().bind(listening([bind]), 2)).toEqual({
-          error: expect.stringContaining("this lb itself listens on it for something else"),
+          error: expect.stringContaining("this lb listens on it for something else"),
         });
       }
     } finally {
@@ -139,7 +139,7 @@ describe("bind", () => {
         await eventually(`${host} is queued`, () => queued().join() === expected.join());
       }
       for (const client of clients) client.reset();
-      sockets.closeAll();
+      sockets.stopAll();
     },
   );
 
@@ -152,7 +152,7 @@ describe("bind", () => {
     // Looking has not cost the first one anything.
     const clients = await clientsOf(port, 5);
     for (const client of clients) client.reset();
-    first.closeAll();
+    first.stopAll();
   });
 
   test('":port" takes IPv4 and IPv6', async () => {
@@ -162,7 +162,7 @@ describe("bind", () => {
     const clients = [await connect(port), await connect(port, { host: "::1" })];
     await eventually("both are queued", () => queues(plans)[0] === 2);
     for (const client of clients) client.reset();
-    sockets.closeAll();
+    sockets.stopAll();
   });
 
   test("the backlog and the keepalive of the config are the sockets', after a reload as well", async () => {
@@ -184,7 +184,7 @@ describe("bind", () => {
     expect(state()).toEqual({ backlog: 55, keepalive: 1, idle: 30 });
     await take(sockets, listening(bind, 'backlog = 55\nkeepalive = "0s"', 'keepalive = "45s"'), 1);
     expect(state()).toMatchObject({ backlog: 55, keepalive: 0 });
-    sockets.closeAll();
+    sockets.stopAll();
   });
 });
 
@@ -196,7 +196,7 @@ describe("unix sockets", () => {
     expect(plans.map((list) => list.length)).toEqual([1, 1, 1]);
     expect(new Set(plans.flat().map(({ fd, index }) => `${fd} ${index}`)).size).toBe(1);
     expect(existsSync(path)).toBe(true);
-    sockets.closeAll();
+    sockets.stopAll();
     expect(existsSync(path)).toBe(false);
   });
 
@@ -213,7 +213,7 @@ describe("unix sockets", () => {
       error: `listeners.a: cannot listen on unix:${path}: another process listens on it; stop that one or choose another path`,
     });
     expect(existsSync(path)).toBe(true);
-    first.closeAll();
+    first.stopAll();
     writeFileSync(path, "precious");
     expect(await new ListeningSockets().bind(config, 1)).toMatchObject({
       error: expect.stringContaining("not a socket"),
@@ -237,7 +237,7 @@ describe("unix sockets", () => {
     for (const one of [...filling, Number(fd)]) closeDescriptor(one);
     const sockets = new ListeningSockets();
     await take(sockets, listening([`unix:${path}`]), 1);
-    sockets.closeAll();
+    sockets.stopAll();
   });
 
   test("abstract names need no file", async () => {
@@ -247,10 +247,10 @@ describe("unix sockets", () => {
     expect(await new ListeningSockets().bind(listening([`unix:@${name}`]), 2)).toMatchObject({
       error: expect.stringContaining("EADDRINUSE"),
     });
-    sockets.closeAll();
+    sockets.stopAll();
     const again = new ListeningSockets();
     await take(again, listening([`unix:@${name}`]), 1);
-    again.closeAll();
+    again.stopAll();
   });
 
   test("a folder that is not there is said", async () => {
@@ -269,7 +269,7 @@ describe("a reload", () => {
       await eventually("it is queued", () => queues(plans).reduce((sum, n) => sum + n) === 1);
       client.reset();
     }
-    sockets.closeAll();
+    sockets.stopAll();
   });
 
   test("that comes to nothing leaves what was there, and closes what it had made", async () => {
@@ -286,7 +286,7 @@ describe("a reload", () => {
     const clients = await clientsOf(port, 40);
     await eventually("all are queued", () => queues(before).reduce((sum, n) => sum + n) === 40);
     for (const client of clients) client.reset();
-    sockets.closeAll();
+    sockets.stopAll();
   });
 
   test("without a listener takes nobody new there, and its address may be had again", async () => {
@@ -298,7 +298,7 @@ describe("a reload", () => {
     expect(await isRefused(port)).toBe(false);
     await take(sockets, listening([`127.0.0.1:${port}`, `127.0.0.1:${other}`]), 2);
     expect(await isRefused(other)).toBe(false);
-    sockets.closeAll();
+    sockets.stopAll();
   });
 
   test("with fewer workers shares all sockets among them, and only theirs get newcomers", async () => {
@@ -323,7 +323,7 @@ describe("a reload", () => {
     const more = await clientsOf(port, 200);
     await eventually("all five get some", () => queues(five).every((queued) => queued > 5));
     for (const client of more) client.reset();
-    sockets.closeAll();
+    sockets.stopAll();
   });
 
   test("with more workers adds sockets, and every one gets newcomers", async () => {
@@ -336,7 +336,7 @@ describe("a reload", () => {
     const clients = await clientsOf(port, 200);
     await eventually("all four get some", () => queues(plans).every((queued) => queued > 10));
     for (const client of clients) client.reset();
-    sockets.closeAll();
+    sockets.stopAll();
   });
 });
 
@@ -357,7 +357,7 @@ describe("worker_affinity", () => {
     }
     expect(Math.min(...before)).toBeGreaterThan(0);
     for (const client of clients) client.reset();
-    sockets.closeAll();
+    sockets.stopAll();
   });
 
   test("may change with a reload, both ways", async () => {
@@ -377,6 +377,6 @@ describe("worker_affinity", () => {
     expect(await added(await take(sockets, listening(bind, 'worker_affinity = "client"'), 4))).toBe(1);
     expect(await added(await take(sockets, listening(bind, 'worker_affinity = "client"'), 2))).toBe(1);
     expect(await added(await take(sockets, listening(bind), 4))).toBe(4);
-    sockets.closeAll();
+    sockets.stopAll();
   });
 });
