@@ -14,8 +14,10 @@ const textImports = {
 const ALONE = [
   "bandwidth",
   "databases",
+  "descriptors",
   "health-checks",
   "limits",
+  "memory",
   "relay",
   "reload",
   "short-connections",

@@ -154,9 +154,12 @@ export class Registry {
     return this.pools.reduce((sum, { version }) => sum + version, 0);
   }
 
-  /** Forgets what has been in no config for long enough, once no connection counts on it. Call it now and then. */
-  sweep(nowMs = performance.now()): void {
-    if (this.#isSwept) return;
+  /**
+   * Forgets what has been in no config for long enough, once no connection counts on it. Call it now and then. True = a change
+   * lies behind, and nothing of what was before it is left.
+   */
+  sweep(nowMs = performance.now()): boolean {
+    if (this.#isSwept) return false;
     const inUse = new Set<object>();
     for (const { listeners, pools } of [this as Draft, ...(this.#held === null ? [] : [this.#held])]) {
       for (const listener of listeners) inUse.add(listener.cells);
@@ -170,6 +173,7 @@ export class Registry {
       }
     }
     this.#isSwept = this.#goneMs.size === 0;
+    return this.#isSwept;
   }
 
   // A connection that has begun just before a reload comes to its last backend so much later at most.

@@ -308,7 +308,7 @@ export class Supervisor {
   }
 
   #keepHouse(): void {
-    this.#registry.sweep();
+    if (this.#registry.sweep()) Bun.gc(true);
     this.#sayExpiring();
     this.#fleet.compare(this.#active.generation);
     if (!this.#overBudget || claimed(this.#open) >= this.#active.maxConnections * RECOVERED_BELOW) return;
