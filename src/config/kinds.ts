@@ -4,6 +4,7 @@ import * as v from "valibot";
 import { parseAddress, parseCidr, parseEndpoint } from "../core/address.ts";
 import type { Cidr, Endpoint } from "../core/address.ts";
 import { parseStatusRanges } from "../core/http-status.ts";
+import { compilePattern } from "../core/pattern.ts";
 import { dnsName } from "./names.ts";
 import type { DnsName } from "./names.ts";
 import { closest } from "./suggest.ts";
@@ -230,55 +231,18 @@ export function hex(): Kind<string, string> {
   return withWords(v.pipe(v.string(message), v.regex(/^(?:[0-9a-fA-F]{2} *)*$/, message)), "hexadecimal");
 }
 
-/** A regular expression of JavaScript that what a backend says is matched with. */
-export function pattern(): Kind<string, string> {
+/** A regular expression that what a backend says is matched with. */
+export function regularExpression(): Kind<string, string> {
   const wanted = 'a regular expression such as "role:(master|primary)"';
   const schema = v.pipe(
     v.string(expected(wanted)),
     v.rawCheck(({ dataset, addIssue }) => {
       if (!dataset.typed) return;
-      const why = patternFault(dataset.value);
-      if (why !== null) addIssue({ message: `${expectedFound(wanted, dataset.value)}: ${why}` });
+      const pattern = compilePattern(dataset.value);
+      if ("bad" in pattern) addIssue({ message: `${expectedFound(wanted, dataset.value)}: ${pattern.bad}` });
     }),
   );
   return withWords(schema, "regular expression");
-}
-
-/** The expression of an `expect_regex`; ^ and $ match at each line. */
-export function healthPattern(given: string): RegExp {
-  return new RegExp(given, "m");
-}
-
-function patternFault(given: string): string | null {
-  try {
-    healthPattern(given);
-  } catch (error) {
-    return error instanceof Error ? error.message.replace(/^Invalid regular expression: /, "") : "it is not valid";
-  }
-  // The time that such an expression takes can double with each byte of the answer, and checks share a thread with all else.
-  return hasNestedRepeat(given)
-    ? "a repeated group with a repetition or alternatives in it can take unlimited time"
-    : null;
-}
-
-const REPEATED = /^(?:[*+]|\{\d+,\d*\})/;
-
-/** Whether a group that is repeated without limit holds a repetition without limit, or alternatives: (a+)+, (a|b)*. */
-function hasNestedRepeat(pattern: string): boolean {
-  // Escapes and classes hold no groups.
-  const plain = pattern.replaceAll(/\\./gs, "x").replaceAll(/\[[^\]]*\]/g, "x");
-  const open: boolean[] = [];
-  for (const [index, char] of [...plain].entries()) {
-    const repeats = char === "|" || REPEATED.test(plain.slice(index));
-    if (char === "(") open.push(false);
-    else if (repeats && open.length > 0) open[open.length - 1] = true;
-    else if (char === ")") {
-      const inner = open.pop() ?? false;
-      if (inner && REPEATED.test(plain.slice(index + 1))) return true;
-      if (inner && open.length > 0) open[open.length - 1] = true;
-    }
-  }
-  return false;
 }
 
 /** An IP address without a port, or "". */

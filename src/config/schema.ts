@@ -16,9 +16,9 @@ import {
   httpHost,
   httpPath,
   nameText,
-  pattern,
   protocolName,
   rate,
+  regularExpression,
   reserving,
   serverName,
   size,
@@ -308,9 +308,9 @@ const step = section('{ send = "PING" }', {
   ),
   expect_hex: row(hex(), "", "Waits until the answer contains the bytes, in place of `expect`."),
   expect_regex: row(
-    pattern(),
+    regularExpression(),
     "",
-    "Waits until the first 4 KiB of the answer match the regular expression (JavaScript syntax; `^` and `$` match at each line), in place of `expect`.",
+    "Waits until the answer matches the regular expression, in place of `expect`. The syntax is JavaScript's, without look-around and back-references; `^` and `$` match at each line.",
   ),
 });
 

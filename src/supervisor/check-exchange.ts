@@ -1,7 +1,7 @@
 // What a health check of a config says and wants to hear: the exchange of a pool's checks, and whether it runs over TLS.
-import { healthPattern } from "../config/kinds.ts";
 import type { HealthStep, PoolConfig } from "../config/schema.ts";
 import { parseStatusRanges } from "../core/http-status.ts";
+import { compilePattern } from "../core/pattern.ts";
 import { connectOnly, type Exchange } from "../wire/exchange.ts";
 import { HttpCheck } from "../wire/http-check.ts";
 import { MysqlCheck } from "../wire/mysql-check.ts";
@@ -51,8 +51,11 @@ function stepsOf({ steps, send, expect }: PoolConfig["health"]): ExchangeStep[] 
 }
 
 function expectationOf({ expect, expect_hex, expect_regex }: HealthStep): Expectation | null {
-  if (expect_regex !== "")
-    return { is: "pattern", pattern: healthPattern(expect_regex), refused: null, words: `/${expect_regex}/` };
+  if (expect_regex !== "") {
+    const pattern = compilePattern(expect_regex);
+    if ("bad" in pattern) throw new Error(`${expect_regex}: ${pattern.bad}`);
+    return { is: "pattern", pattern, words: `/${expect_regex}/` };
+  }
   return bytesExpected(textOf(expect), expect) ?? bytesExpected(bytesOfHex(expect_hex), expect_hex);
 }
 

@@ -5,8 +5,8 @@ import { StepExchange, type Expectation } from "./step-exchange.ts";
 
 const text = (given: string): Uint8Array => new TextEncoder().encode(given);
 
-const pattern = (words: string, wanted: RegExp, refused: RegExp): Expectation => {
-  return { is: "pattern", words, pattern: wanted, refused };
+const replyOf = (words: string, wanted: RegExp, refused: RegExp): Expectation => {
+  return { is: "reply", words, wanted, refused };
 };
 
 /**
@@ -15,21 +15,21 @@ const pattern = (words: string, wanted: RegExp, refused: RegExp): Expectation =>
  */
 export function redisExchange(role: "" | "master" | "replica"): Exchange {
   if (role === "") {
-    const pong = pattern("+PONG", /^(?:\+PONG\r|-NOAUTH[^\n]*)\n/, /^(?!\+PONG|-NOAUTH)[^\n]*\n/);
+    const pong = replyOf("+PONG", /^(?:\+PONG\r|-NOAUTH[^\n]*)\n/, /^(?!\+PONG|-NOAUTH)[^\n]*\n/);
     return new StepExchange([{ send: text("PING\r\n"), expect: pong }]);
   }
   const word = role === "master" ? "master" : "slave";
   const wanted = new RegExp(`\\nrole:${word}\\r\\n`);
   const refused = new RegExp(`^(?!\\+PONG)[^\\n]*\\n|\\n-[^\\n]*\\n|\\nrole:(?!${word}\\r)[^\\n]*\\n`);
   return new StepExchange([
-    { send: text("PING\r\nINFO replication\r\n"), expect: pattern(`role:${word}`, wanted, refused) },
+    { send: text("PING\r\nINFO replication\r\n"), expect: replyOf(`role:${word}`, wanted, refused) },
   ]);
 }
 
 /** SMTP (RFC 5321): greeting, EHLO, QUIT. */
 export function smtpExchange(): Exchange {
   const reply = (code: string): Expectation =>
-    pattern(code, new RegExp(`(?:^|\\n)${code}(?: [^\\n]*|\\r)?\\n`), new RegExp(`(?:^|\\n)(?!${code})[^\\n]*\\n`));
+    replyOf(code, new RegExp(`(?:^|\\n)${code}(?: [^\\n]*|\\r)?\\n`), new RegExp(`(?:^|\\n)(?!${code})[^\\n]*\\n`));
   return new StepExchange(
     [
       { send: null, expect: reply("220") },
@@ -43,5 +43,5 @@ export function smtpExchange(): Exchange {
 export function sshExchange(): Exchange {
   const wanted = /(?:^|\n)SSH-(?:2\.0|1\.99)-[^\n]*\n/;
   const refused = /(?:^|\n)SSH-(?!2\.0-|1\.99-)[^\n]*\n/;
-  return new StepExchange([{ send: text("SSH-2.0-lb\r\n"), expect: pattern("SSH-2.0", wanted, refused) }]);
+  return new StepExchange([{ send: text("SSH-2.0-lb\r\n"), expect: replyOf("SSH-2.0", wanted, refused) }]);
 }

@@ -1,19 +1,21 @@
 // An exchange made of steps, each of which sends bytes, expects something in the answer, or both: what a config says in
 // `type = "exchange"`, and the protocols of which a few lines of text say enough.
+import { PatternSearch, type Pattern } from "../core/pattern.ts";
 import { Answer, indexOfBytes } from "./answer.ts";
 import { bad, cutShort, excerpt, more, ok, type Cut, type Exchange, type Step, type Verdict } from "./exchange.ts";
 
 /** Of the answer to one step. */
 export const ANSWER_BYTES_MAX = 64 * 1024;
 
-/** Of the answer, as far as regular expressions look at it: what they cost can grow with the square of it. */
-export const PATTERN_BYTES_MAX = 4096;
+/** Of the answer, as far as the expressions of a named exchange look at it. */
+export const REPLY_BYTES_MAX = 4096;
 
 /** What an answer must hold. `words` names it in messages. */
 export type Expectation =
   | { readonly is: "bytes"; readonly bytes: Uint8Array; readonly words: string }
-  /** `refused` matches an answer that will not become a good one; it is tried first. */
-  | { readonly is: "pattern"; readonly pattern: RegExp; readonly refused: RegExp | null; readonly words: string };
+  | { readonly is: "pattern"; readonly pattern: Pattern; readonly words: string }
+  /** Of a named exchange: `refused` matches an answer that will not become a good one; it is tried first. */
+  | { readonly is: "reply"; readonly wanted: RegExp; readonly refused: RegExp; readonly words: string };
 
 /** `send` comes first. An expectation looks at all that has come since something was sent last. */
 export interface ExchangeStep {
@@ -29,8 +31,9 @@ export class StepExchange implements Exchange {
   readonly #answer = new Answer(ANSWER_BYTES_MAX);
   #at = 0;
   #isSent = false;
-  /** Where the search for bytes goes on. */
+  /** Where the search goes on. */
   #searched = 0;
+  #search: TextSearch | null = null;
 
   /** `goodbye` is sent at the end, whatever the backend has said; its answer is not waited for. */
   constructor(steps: readonly ExchangeStep[], goodbye: Uint8Array | null = null) {
@@ -71,6 +74,7 @@ export class StepExchange implements Exchange {
       }
       this.#isSent = false;
       this.#searched = 0;
+      this.#search = null;
     }
     const last = concat(send, this.#goodbye ?? NOTHING);
     return ok(last.length === 0 ? null : last);
@@ -78,16 +82,29 @@ export class StepExchange implements Exchange {
 
   #look(expected: Expectation): "found" | "more" | Verdict {
     const { bytes, isFull } = this.#answer;
-    if (expected.is === "bytes") {
-      if (indexOfBytes(bytes, expected.bytes, this.#searched) >= 0) return "found";
-      this.#searched = Math.max(0, bytes.length - expected.bytes.length + 1);
-      return isFull ? this.#missing(expected, " in the first 64 KiB") : "more";
+    switch (expected.is) {
+      case "bytes":
+        if (indexOfBytes(bytes, expected.bytes, this.#searched) >= 0) return "found";
+        this.#searched = Math.max(0, bytes.length - expected.bytes.length + 1);
+        break;
+      case "pattern":
+        this.#search ??= new TextSearch(expected.pattern);
+        if (this.#search.push(bytes.subarray(this.#searched))) return "found";
+        this.#searched = bytes.length;
+        break;
+      case "reply":
+        return this.#readReply(expected);
     }
-    const text = decoder.decode(bytes.subarray(0, PATTERN_BYTES_MAX));
-    const [refused] = expected.refused?.exec(text) ?? [];
+    return isFull ? this.#missing(expected, " in the first 64 KiB") : "more";
+  }
+
+  #readReply(expected: Extract<Expectation, { is: "reply" }>): "found" | "more" | Verdict {
+    const { bytes } = this.#answer;
+    const text = new TextDecoder().decode(bytes.subarray(0, REPLY_BYTES_MAX));
+    const [refused] = expected.refused.exec(text) ?? [];
     if (refused !== undefined) return bad(`expected ${expected.words}, found ${quoted(refused)}`, this.#goodbye);
-    if (expected.pattern.test(text)) return "found";
-    return bytes.length >= PATTERN_BYTES_MAX ? this.#missing(expected, " in the first 4 KiB") : "more";
+    if (expected.wanted.test(text)) return "found";
+    return bytes.length >= REPLY_BYTES_MAX ? this.#missing(expected, " in the first 4 KiB") : "more";
   }
 
   #missing(expected: Expectation, where: string): Verdict {
@@ -95,7 +112,19 @@ export class StepExchange implements Exchange {
   }
 }
 
-const decoder = new TextDecoder();
+/** A search in bytes that may cut a character. */
+class TextSearch {
+  readonly #search: PatternSearch;
+  readonly #decoder = new TextDecoder();
+
+  constructor(pattern: Pattern) {
+    this.#search = new PatternSearch(pattern);
+  }
+
+  push(bytes: Uint8Array): boolean {
+    return this.#search.push(this.#decoder.decode(bytes, { stream: true }));
+  }
+}
 
 function quoted(text: string): string {
   return JSON.stringify(text.trim().slice(0, 80));
