@@ -191,9 +191,11 @@ async function buildStage(name: string): Promise<string> {
       await cp(join(repository, file), target, { recursive: true });
     }
   }
-  const { dependencies } = JSON.parse(await readFile(join(work, "package.json"), "utf8")) as { dependencies: object };
-  for (const name of Object.keys(dependencies)) {
-    await cp(join(repository, "node_modules", name), join(work, "node_modules", name), { recursive: true });
+  const lock = JSON.parse(await readFile(join(work, "package-lock.json"), "utf8")) as {
+    packages: Record<string, { dev?: boolean }>;
+  };
+  for (const [path, { dev }] of Object.entries(lock.packages)) {
+    if (path !== "" && dev !== true) await cp(join(repository, path), join(work, path), { recursive: true });
   }
   await succeed(process.execPath, [join(work, "scripts/build.ts")]);
   await succeed(join(work, "packaging/rootfs.sh"), [join(work, "dist/lb"), join(work, "rootfs")]);
