@@ -1,5 +1,5 @@
-// Every message between threads, and the plan: what a worker needs to know of a config, with the cells in shared memory
-// that go with each thing. All of it passes through structured clone; views on shared memory stay shared.
+// Every message between threads, and the plan: the part of a config that a worker needs, with the cells in shared memory that
+// belong to it. All of it passes through structured clone; views on shared memory stay shared.
 import type { Balance, HashKeyName } from "./core/balance.ts";
 import type { CidrTable } from "./core/cidr-set.ts";
 import type { TlsClientPlan, TlsVersion } from "./platform/tls-client.ts";
@@ -11,7 +11,7 @@ export interface BackendPlan {
   id: number;
   /** As in the log and the metrics: the `name` given, else the address. */
   name: string;
-  /** Where to dial, ready for connect(2): "10.0.0.1:80", "[2001:db8::1]:80", "unix:/run/app.sock", "unix:@name". */
+  /** The address to connect to: "10.0.0.1:80", "[2001:db8::1]:80", "unix:/run/app.sock", "unix:@name". */
   address: string;
   /** The host name that the config gives, for the name in TLS; "" where it gives an IP address or a socket. */
   host: string;
@@ -82,17 +82,17 @@ export interface PoolTier {
 export interface ListenerPlan {
   id: number;
   name: string;
-  /** Id of a pool of the plan; -1 = none: what no route takes is refused. */
+  /** Id of a pool of the plan; -1 = none: connections without a matching route are refused. */
   pool: number;
   proxyProtocol: "off" | "required" | "optional";
-  /** Whose PROXY header is believed. */
+  /** Peers whose PROXY header is trusted. */
   trustedProxies: CidrTable | null;
   tls: TlsServerPlan | null;
-  /** The first that matches wins. */
+  /** The first match wins. */
   routes: RoutePlan[];
-  /** A pool that connections may go to hashes the name in the ClientHello, which must be read for that. */
+  /** A pool that connections may go to hashes the server name in the ClientHello, which must be read for that. */
   hashesSni: boolean;
-  /** Empty tables are null: everyone, and no one. */
+  /** null = the list is empty: everyone is allowed, nobody is denied. */
   allow: CidrTable | null;
   deny: CidrTable | null;
   clientPrefix: { ipv4: number; ipv6: number };
@@ -112,7 +112,7 @@ export interface ListenerPlan {
   open: Int32Array;
   /** Rows of LISTENER.size cells, one a worker, by the worker's index. */
   counters: Float64Array;
-  /** The table that counts single clients; null where no limit by client is set. */
+  /** The table of per-client counts; null = no limit per client. */
   clients: SharedArrayBuffer | null;
 }
 
@@ -134,9 +134,9 @@ export interface Plan {
   generation: number;
   listeners: ListenerPlan[];
   pools: PoolPlan[];
-  /** Those that this worker is to serve. */
+  /** The sockets that this worker serves. */
   sockets: SocketPlan[];
-  /** Proxied connections of the whole process. */
+  /** Cap on connections of the whole process. */
   maxConnections: number;
   /** Descriptors of refused clients that this worker may keep until they have read its FIN. */
   lingeringMax: number;
@@ -168,9 +168,12 @@ export type ToWorker =
   | WorkerStart
   | { kind: "apply"; plan: Plan }
   | PoolState
-  /** Exit at once: connections are reset and left to the supervisor. */
+  /** Exit at once: connections are reset, and the supervisor releases their claims. */
   | { kind: "exit" }
-  /** End every connection by `deadlineMs` (on monotonicMs()), forced ends spread over [spreadFromMs, deadlineMs]; then exit. */
+  /**
+   * Stop accepting and exit when the last connection has ended. Those that are left are ended over the time from `spreadFromMs` to
+   * `deadlineMs` (both on monotonicMs(); Infinity = never).
+   */
   | { kind: "stop"; spreadFromMs: number; deadlineMs: number };
 
 /** One worker → supervisor. */
@@ -184,8 +187,8 @@ export type FromWorker =
   | { kind: "stopped" };
 
 /**
- * The whole new state of one pool, taken over in one step. Goes to each worker by the channel that its plans go by: a worker
- * that is only booting finds it behind its first plan, and no state overtakes the plan that it speaks of.
+ * The whole new state of one pool, applied in one step. It is sent on the same channel as the plans, so a worker that is starting
+ * gets it after its first plan, and no state overtakes the plan that it belongs to.
  */
 export interface PoolState {
   kind: "pool";
@@ -193,16 +196,16 @@ export interface PoolState {
   version: number;
   /** The preferred one first. */
   tiers: PoolTier[];
-  /** Ids of the backends that are down, and of those whose name has other addresses now. */
+  /** Ids of the backends that are down or that a name look-up removed. */
   down: number[];
-  /** The backends, where a look-up of names changed them; else null. */
+  /** The new backends if a name look-up changed them, else null. */
   backends: BackendPlan[] | null;
   /** As in the plan. */
   memory: SharedArrayBuffer[];
 }
 
-/** How long a worker goes on accepting what stands in the queue of a listening socket that is to be closed. */
+/** How long a worker accepts the connections in the queue of a listening socket before it closes the socket. */
 export const ACCEPT_DRAIN_MS = 250;
 
-/** Listening sockets of one worker whose descriptors are noted for the supervisor. */
+/** Maximum number of listening descriptors that a worker records for the supervisor. */
 export const LISTENING_MAX = 4096;

@@ -1,6 +1,5 @@
-// The config in force, under the number of its generation, with what follows from it: the records in the registry, the cap on
-// connections, the plan of each worker, the admin endpoint. To put another config in its place is one step, and so is the way
-// back; who must hear of it is not known here.
+// The active config and its generation, with what is derived from it: the records in the registry, the cap on connections, the plan
+// of each worker, the admin endpoint. Replacing it is one step, and so is undoing that. Telling the workers is up to others.
 import { availableParallelism } from "node:os";
 import type { Config } from "../config/schema.ts";
 import type { Plan } from "../messages.ts";
@@ -24,11 +23,11 @@ export class ActiveConfig {
   #config: Config;
   #generation = 0;
   #maxConnections = 0;
-  /** Since when every worker goes by it. */
+  /** When every worker had it. */
   loadedAtMs = 0;
   admin: Admin | null = null;
 
-  /** `config` is the first to be put in force, and is not yet. */
+  /** `config` is the first one; `put` activates it. */
   constructor(config: Config, options: ActiveConfigOptions) {
     this.#config = config;
     this.#options = options;
@@ -47,7 +46,7 @@ export class ActiveConfig {
     return this.#maxConnections;
   }
 
-  /** Plans are of this config from now on, and of a new generation; the function that is returned takes that back. */
+  /** Makes this config the active one, as a new generation. The returned function undoes that. */
   put(config: Config): () => void {
     const { registry, addresses } = this.#options;
     const before = registry.hold();
@@ -66,7 +65,7 @@ export class ActiveConfig {
     };
   }
 
-  /** The config in force stays, whichever it is. */
+  /** The active config stays: nothing can be undone any more. */
   settle(): void {
     this.#options.registry.release();
   }
@@ -91,19 +90,19 @@ export class ActiveConfig {
 
   #connectionsFor(config: Config): number {
     const { max, warning } = budget(config.max_connections, needsOf(config));
-    if (warning !== null) this.#options.log.warn("max_connections", { reason: warning });
+    if (warning !== null) this.#options.log.warn("max_connections is lowered", { reason: warning });
     return max;
   }
 }
 
-/** What a config takes of the open files whatever its connections are. */
+/** The open files that a config needs apart from connections. */
 export function needsOf(config: Config): Needs {
   return { workers: workerCount(config), sockets: config.listeners.reduce((sum, { bind }) => sum + bind.length, 0) };
 }
 
-/** How many workers a config asks for. */
+/** The number of workers that a config asks for. */
 export function workerCount(config: Config): number {
-  // Without sockets of our own there is nobody to keep an accept queue alive, so one worker must do.
+  // Without sockets of the supervisor's own nothing keeps an accept queue alive, so there is one worker.
   if (!ownSockets()) return 1;
   return config.workers === "auto" ? availableParallelism() : config.workers;
 }

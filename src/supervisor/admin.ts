@@ -207,7 +207,7 @@ const STATUSES: Record<OperationErrorName, number> = {
   no_such_listener: 404,
   no_such_worker: 404,
   worker_not_running: 409,
-  not_running: 409,
+  stopping: 409,
   reload_failed: 422,
 };
 

@@ -1,5 +1,5 @@
-// The worker threads: started, given plans, started again when they die, retired when there are to be fewer. What a dead
-// worker held in shared memory is given back here, from its ledger.
+// The worker threads: starts them, gives them plans, starts them again when they die, retires surplus ones. Releases what a dead
+// worker had claimed in shared memory, as its ledger says.
 import type { FromWorker, Plan, PoolState, ToWorker } from "../messages.ts";
 import { LISTENING_MAX } from "../messages.ts";
 import { lineOfRow, type AccessLine } from "../observe/access-line.ts";
@@ -13,18 +13,18 @@ import { PER_WORKER, THREAD_START } from "./budget.ts";
 import type { Log } from "./log.ts";
 import type { Registry } from "./registry.ts";
 
-/** A worker that has not answered a plan by then is taken for hung and is started anew. */
+/** A worker that has not answered a plan after this time counts as hung and is restarted. */
 const ANSWER_MS = 10_000;
-/** A worker that is told to exit at once and has not by then is ended by force. */
+/** A worker that was told to exit and has not after this time is terminated. */
 const EXIT_MS = 250;
-/** A worker that has not stopped so long after its deadline is ended by force. */
-const DEAF_MS = 1000;
-/** A worker that dies again and again is started again after ever longer pauses. */
+/** A worker that has not stopped this long after its deadline is terminated. */
+const STOP_GRACE_MS = 1000;
+/** Restart back-off of a worker that dies repeatedly: the pause doubles with each death. */
 const RESTART_FIRST_MS = 10;
 const RESTART_MAX_MS = 5000;
-/** A worker found behind so many times in a row has lost something: a message on its way is there by then. */
+/** A worker with outdated state in this many comparisons in a row has lost a message; one under way has arrived by then. */
 const BEHIND_TIMES = 2;
-/** Having lived so long, a worker's death counts as the first again. */
+/** After this lifetime, a worker's death counts as the first again. */
 const STABLE_MS = 10_000;
 
 const NO_DESCRIPTORS =
@@ -34,25 +34,25 @@ export interface FleetOptions {
   spawn: () => Worker;
   registry: Registry;
   log: Log;
-  /** The plan in force, with the sockets of the worker at a position, 0 and up without gaps. */
+  /** The active plan, with the sockets of the worker at a position, 0 and up without gaps. */
   planFor: (position: number) => Plan;
-  /** Connections that one worker may have at once. */
+  /** Maximum number of connections of one worker. */
   ledgerRows: number;
   /** One Int32 cell: connections of the whole process. */
   open: Int32Array;
   /** One Int32 cell: blocks of connection ids that workers have taken. */
   ids: Int32Array;
   onAccess: (text: string, lines: number, pending: Int32Array) => void;
-  /** A connection that died with its worker. */
+  /** Called for each connection that died with its worker. */
   onLost: (line: AccessLine) => void;
   onOverBudget: () => void;
 }
 
 type Answer = { ok: true } | { ok: false; reason: string };
 
-/** One worker thread after another in the same place: same index, same rows of counters. */
+/** The place of one worker. A thread that dies is replaced by another with the same index and rows of counters. */
 export class WorkerSlot {
-  /** Its number in logs and metrics, and of its rows of counters. */
+  /** The number in logs and metrics, and of the rows of counters. */
   readonly index: number;
   /** Its place among the workers that accept. */
   readonly position: number;
@@ -66,17 +66,17 @@ export class WorkerSlot {
   state: "starting" | "running" | "retiring" | "gone" = "starting";
   restarts = 0;
   #startedMs = 0;
-  /** Since when it does not serve; Infinity while it does. */
+  /** When it stopped serving; Infinity while it serves. */
   #downSinceMs = performance.now();
   #deathsInARow = 0;
-  /** Times in a row that it was found behind. */
+  /** Comparisons in a row in which its state was outdated. */
   #behind = 0;
-  /** The thread's death is on request and tells nothing of its health. */
-  #restartAsked = false;
-  /** How the connections of a thread that dies have ended. */
+  /** The thread's death was requested, so it does not count towards the restart back-off. */
+  #restartRequested = false;
+  /** The end of the connections of a thread that dies. */
   #lostEnd: "worker_lost" | "shutdown" = "worker_lost";
   /** Plans that the worker has not answered yet. */
-  #asked: { generation: number; settle: (answer: Answer) => void; timer: ReturnType<typeof setTimeout> }[] = [];
+  #pendingPlans: { generation: number; settle: (answer: Answer) => void; timer: ReturnType<typeof setTimeout> }[] = [];
   readonly #onGone: (() => void)[] = [];
 
   constructor(index: number, position: number, options: FleetOptions) {
@@ -90,7 +90,7 @@ export class WorkerSlot {
     this.#ledger = new Ledger(this.#ledgerMemory);
   }
 
-  /** Starts the thread with the plan in force; resolves when it serves, or says why it does not. */
+  /** Starts the thread with the active plan. Resolves when it serves, or with the reason why it does not. */
   start(): Promise<Answer> {
     const { spawn, planFor, open, ids } = this.#options;
     this.state = "starting";
@@ -102,12 +102,12 @@ export class WorkerSlot {
     this.#startedMs = performance.now();
     const worker = spawn();
     this.#worker = worker;
-    worker.addEventListener("message", (event) => this.#hear(event.data as FromWorker));
+    worker.addEventListener("message", (event) => this.#onMessage(event.data as FromWorker));
     worker.addEventListener("error", (event) => {
       event.preventDefault();
-      this.#options.log.error("worker failed", { worker: this.index, error: event.message });
+      this.#options.log.error("uncaught error in a worker", { worker: this.index, error: event.message });
     });
-    worker.addEventListener("close", () => this.#died(worker));
+    worker.addEventListener("close", () => this.#onExit(worker));
     const shared = {
       ledger: this.#ledgerMemory,
       counters: this.counters,
@@ -125,29 +125,29 @@ export class WorkerSlot {
     return this.#awaitAnswer(plan.generation);
   }
 
-  /** Gives the worker the new state of a pool. One that is to start again gets it with its plan. */
-  tell(state: PoolState): void {
+  /** Sends the worker the new state of a pool. One that is being restarted gets it with its plan. */
+  sendPoolState(state: PoolState): void {
     this.#post(state);
   }
 
-  /** Gives the worker the plan again if it has been behind since the last call. Without a fault of ours it never is. */
-  compare(generation: number, poolVersions: number): void {
+  /** Sends the plan again if the worker's state was outdated at the last call too, which only a bug can cause. */
+  resendIfOutdated(generation: number, poolVersions: number): void {
     const { planFor, log } = this.#options;
     const { counters } = this;
     const isBehind =
       this.state === "running" &&
-      this.#asked.length === 0 &&
+      this.#pendingPlans.length === 0 &&
       (counters[WORKER.generation] !== generation || counters[WORKER.poolVersions] !== poolVersions);
     this.#behind = isBehind ? this.#behind + 1 : 0;
     if (this.#behind < BEHIND_TIMES) return;
     this.#behind = 0;
-    log.error("worker is behind and gets the plan again", { worker: this.index });
+    log.error("worker has an outdated config, it is sent again", { worker: this.index });
     void this.apply(planFor(this.position));
   }
 
   /**
-   * Lets the worker end its connections by the deadline (on monotonicMs(), Infinity = when they end); then it is gone. A worker
-   * that hangs is ended by force soon after the deadline. A second call brings the deadline forward.
+   * Stops the worker. Its connections are ended by the deadline (on monotonicMs(), Infinity = when they end by themselves). A
+   * worker that hangs is terminated soon after the deadline. A second call brings the deadline forward.
    */
   stop(spreadFromMs: number, deadlineMs: number): Promise<void> {
     this.state = "retiring";
@@ -163,26 +163,26 @@ export class WorkerSlot {
     if (leftMs === Infinity) return promise;
     const force = setTimeout(
       () => {
-        this.#options.log.error("worker does not stop", { worker: this.index });
+        this.#options.log.error("worker does not stop in time, it is terminated", { worker: this.index });
         this.#lostEnd = "shutdown";
         this.#terminate(worker);
-        // A thread that the kernel holds does not end before the process does, which must not wait for it.
-        setTimeout(() => this.#died(worker), EXIT_MS);
+        // A thread that is blocked in the kernel may outlive the process; the process does not wait for it.
+        setTimeout(() => this.#onExit(worker), EXIT_MS);
       },
-      Math.max(0, leftMs) + DEAF_MS,
+      Math.max(0, leftMs) + STOP_GRACE_MS,
     );
     return promise.finally(() => clearTimeout(force));
   }
 
-  /** Ends the thread at once and starts another, on request. False = there is no thread now. */
+  /** Ends the thread at once and starts another. False = no thread runs now. */
   restart(): boolean {
     if (this.#worker === null) return false;
-    this.#restartAsked = true;
+    this.#restartRequested = true;
     this.#kill();
     return true;
   }
 
-  // By the thread's own doing, or by force when it does not listen.
+  // Asks the thread to exit, and terminates it if it does not.
   #kill(): void {
     const worker = this.#worker;
     this.#post({ kind: "exit" });
@@ -191,10 +191,10 @@ export class WorkerSlot {
     }, EXIT_MS);
   }
 
-  // Stops the thread in the middle of whatever it does. Its connections are reset; one that was just ending may be counted
-  // twice in the metrics, and its place in a cap may stay taken.
+  // Interrupts the thread at any point. Its connections are reset. One that was just ending may be counted twice in the metrics,
+  // and its claim on a cap may never be released.
   #terminate(worker: Worker): void {
-    // Bun's loop goes on accepting until the thread is gone, with nobody there to serve what it takes from the queue.
+    // Bun's loop accepts connections until the thread is gone, and nobody would serve them.
     for (const fd of this.#listening) {
       if (fd > 0) replaceListeningFd(fd);
     }
@@ -208,12 +208,12 @@ export class WorkerSlot {
     worker.terminate();
   }
 
-  /** Milliseconds since the worker last served; 0 or less while it does. */
+  /** Milliseconds since the worker last served; 0 or less while it serves. */
   get downMs(): number {
     return performance.now() - this.#downSinceMs;
   }
 
-  /** Characters of its access log were written. */
+  /** Characters of its access log that are not written yet, in one Int32 cell. */
   get logPending(): Int32Array {
     return this.#logPending;
   }
@@ -225,23 +225,23 @@ export class WorkerSlot {
   #awaitAnswer(generation: number): Promise<Answer> {
     const { promise, resolve } = Promise.withResolvers<Answer>();
     const timer = setTimeout(() => {
-      this.#options.log.error("worker does not answer", { worker: this.index });
+      this.#options.log.error("worker does not answer, it is restarted", { worker: this.index });
       this.#kill();
     }, ANSWER_MS);
-    this.#asked.push({ generation, settle: resolve, timer });
+    this.#pendingPlans.push({ generation, settle: resolve, timer });
     return promise;
   }
 
-  // A worker answers its plans in their order, so an answer settles those before it too; its death settles all.
+  // A worker answers plans in order, so an answer also settles the plans before it. The worker's death settles all.
   #settle(generation: number, answer: Answer): void {
-    for (const asked of this.#asked.filter((asked) => asked.generation <= generation)) {
-      clearTimeout(asked.timer);
-      asked.settle(answer);
+    for (const plan of this.#pendingPlans.filter((plan) => plan.generation <= generation)) {
+      clearTimeout(plan.timer);
+      plan.settle(answer);
     }
-    this.#asked = this.#asked.filter((asked) => asked.generation > generation);
+    this.#pendingPlans = this.#pendingPlans.filter((plan) => plan.generation > generation);
   }
 
-  #hear(message: FromWorker): void {
+  #onMessage(message: FromWorker): void {
     switch (message.kind) {
       case "applied":
         if (this.state === "starting") this.state = "running";
@@ -261,7 +261,7 @@ export class WorkerSlot {
         this.#options.log.debug(message.event, { worker: this.index, ...message.fields });
         return;
       case "crashed":
-        this.#restartAsked = false;
+        this.#restartRequested = false;
         this.#options.log.error("worker crashed", { worker: this.index, reason: message.reason });
         return;
       case "stopped":
@@ -270,7 +270,7 @@ export class WorkerSlot {
     }
   }
 
-  #died(worker: Worker): void {
+  #onExit(worker: Worker): void {
     if (worker !== this.#worker) return;
     this.#worker = null;
     const lost = this.#reclaimAll();
@@ -281,19 +281,19 @@ export class WorkerSlot {
     }
     const pauseMs = this.#pauseBeforeRestart();
     const fields = { worker: this.index, connections_lost: lost, restart_in_ms: pauseMs };
-    if (this.#restartAsked) this.#options.log.info("worker ended on request", fields);
+    if (this.#restartRequested) this.#options.log.info("worker ended on request", fields);
     else this.#options.log.error("worker died", fields);
-    this.#restartAsked = false;
+    this.#restartRequested = false;
     this.state = "starting";
     this.#downSinceMs = performance.now();
     this.restarts++;
-    // The death is the answer to a plan that was under way: the next start takes the plan in force then.
+    // The next thread starts with the plan that is active then, so pending plans are settled.
     this.#settle(Infinity, { ok: true });
     setTimeout(() => void this.#startAgain(), pauseMs);
   }
 
   #pauseBeforeRestart(): number {
-    if (this.#restartAsked) return RESTART_FIRST_MS;
+    if (this.#restartRequested) return RESTART_FIRST_MS;
     const lived = performance.now() - this.#startedMs;
     this.#deathsInARow = lived > STABLE_MS ? 1 : this.#deathsInARow + 1;
     return Math.min(RESTART_MAX_MS, RESTART_FIRST_MS * 2 ** (this.#deathsInARow - 1));
@@ -313,18 +313,18 @@ export class WorkerSlot {
     });
     setTimeout(() => {
       if (this.state !== "starting") return;
-      // A thread that has refused its plan serves nothing; its death starts the next one.
+      // A thread that refused its plan serves nothing; its death starts the next one.
       if (this.#worker === null) void this.#startAgain();
       else this.#kill();
     }, RESTART_MAX_MS);
   }
 
-  // Gives back what the dead worker's connections claimed, and writes their lines. Nobody else touches its rows now.
+  // Releases the claims of the dead worker's connections and writes their log lines. Nobody else touches its rows now.
   #reclaimAll(): number {
     const { words } = this.#ledger;
     let lost = 0;
     for (const row of this.#ledger.rowsInUse()) {
-      this.#lose(row, row * ROW_WORDS);
+      this.#reclaimRow(row, row * ROW_WORDS);
       words[row * ROW_WORDS] = 0;
       lost++;
     }
@@ -334,31 +334,31 @@ export class WorkerSlot {
     return lost;
   }
 
-  // What is out of balance here has cost a worker already; the supervisor goes on.
-  #reclaim(giveBack: () => void): void {
+  // A missing claim is a bug, and the worker is dead already; the supervisor goes on.
+  #release(giveBack: () => void): void {
     try {
       giveBack();
     } catch (error) {
-      this.#options.log.error("a lost connection's claim is not there", { worker: this.index, error: String(error) });
+      this.#options.log.error("claim of a lost connection is missing", { worker: this.index, error: String(error) });
     }
   }
 
-  #lose(row: number, at: number): void {
+  #reclaimRow(row: number, at: number): void {
     const { registry, open, onLost } = this.#options;
     const { words } = this.#ledger;
     const claims = words[at]!;
     const listener = registry.listenerById.get(words[at + ROW.listener]!);
     const backend = registry.backendById.get(words[at + ROW.backend]!);
-    if (claims & CLAIM.process) this.#reclaim(() => giveBack(open));
+    if (claims & CLAIM.process) this.#release(() => giveBack(open));
     if (listener !== undefined) {
-      if (claims & CLAIM.listener) this.#reclaim(() => giveBack(listener.cells.open));
+      if (claims & CLAIM.listener) this.#release(() => giveBack(listener.cells.open));
       const { clients } = listener;
       if (claims & CLAIM.client && clients)
-        this.#reclaim(() => new ClientTable(clients).release(words[at + ROW.clientEntry]!));
+        this.#release(() => new ClientTable(clients).release(words[at + ROW.clientEntry]!));
       listener.cells.counters[this.index * LISTENER.size + endCell(this.#lostEnd, "lb")]!++;
     }
     if (backend !== undefined) {
-      if (claims & CLAIM.backend) this.#reclaim(() => giveBack(backend.cells.open));
+      if (claims & CLAIM.backend) this.#release(() => giveBack(backend.cells.open));
       backend.cells.counters[this.index * BACKEND.size + BACKEND.ended]!++;
     }
     this.counters[WORKER.ended]!++;
@@ -384,14 +384,14 @@ export class WorkerSlot {
 export class Fleet {
   readonly #options: FleetOptions;
   slots: WorkerSlot[] = [];
-  /** Slots that serve no socket any more, while their connections last. */
+  /** Slots that accept nothing any more and still have connections. */
   retiring: WorkerSlot[] = [];
 
   constructor(options: FleetOptions) {
     this.#options = options;
   }
 
-  /** Starts further workers up to `count`. The error of the first that cannot serve, or null. */
+  /** Starts workers until there are `count`. Returns the error of the first that cannot serve, or null. */
   async growTo(count: number): Promise<string | null> {
     const missing = count - this.slots.length;
     if (missing > 0) {
@@ -411,13 +411,13 @@ export class Fleet {
     return firstRefusal(answers);
   }
 
-  /** Every worker takes the plan in force; the reason of the first that does not, or null. */
+  /** Sends every worker the active plan. Returns the reason of the first that refuses it, or null. */
   async applyAll(): Promise<string | null> {
     const answers = await Promise.all(this.slots.map((slot) => slot.apply(this.#options.planFor(slot.position))));
     return firstRefusal(answers);
   }
 
-  /** Retires the workers from `count` on. The others must serve their sockets already. */
+  /** Retires the workers from position `count` on. The others must serve their sockets already. */
   shrinkTo(count: number): void {
     for (const slot of this.slots.splice(count)) {
       this.retiring.push(slot);
@@ -427,23 +427,23 @@ export class Fleet {
     }
   }
 
-  /** Tells all workers the whole new state of one pool. */
-  tell(state: PoolState): void {
-    for (const slot of [...this.slots, ...this.retiring]) slot.tell(state);
+  /** Sends all workers the whole new state of one pool. */
+  sendPoolState(state: PoolState): void {
+    for (const slot of [...this.slots, ...this.retiring]) slot.sendPoolState(state);
   }
 
-  /** A worker that has stayed behind the plan and the pools in force is given the plan again. Call it every second or so. */
-  compare(generation: number): void {
+  /** Sends workers with an outdated plan or pool state the plan again. Call it every second or so. */
+  resendOutdated(generation: number): void {
     const { poolVersions } = this.#options.registry;
-    for (const slot of this.slots) slot.compare(generation, poolVersions);
+    for (const slot of this.slots) slot.resendIfOutdated(generation, poolVersions);
   }
 
-  /** All workers end; resolves when the last is gone. */
+  /** Stops all workers; resolves when the last is gone. */
   async stopAll(spreadFromMs: number, deadlineMs: number): Promise<void> {
     await Promise.all([...this.slots, ...this.retiring].map((slot) => slot.stop(spreadFromMs, deadlineMs)));
   }
 
-  // A retired worker that is still busy keeps its index: two writers of one row would lose counts.
+  // A retired worker that still has connections keeps its index: two writers of one row would lose counts.
   #freeIndex(): number {
     const taken = new Set([...this.slots, ...this.retiring].map((slot) => slot.index));
     let index = 0;

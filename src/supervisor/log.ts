@@ -1,5 +1,5 @@
-// The two logs. Log is what the process says about itself, on stderr; AccessSink is where the workers' lines of access log
-// go. Neither ever makes the supervisor wait: what cannot be written soon enough is lost and counted.
+// The two logs. Log is the process log, on stderr. AccessSink writes the workers' access log lines. Neither blocks the
+// supervisor: lines that cannot be written soon enough are lost and counted.
 import { word } from "../observe/access-line.ts";
 import { closeSync, constants, openSync } from "node:fs";
 import type { Config } from "../config/schema.ts";
@@ -37,7 +37,7 @@ export class Log {
     this.#format = format;
   }
 
-  /** `event` is a few words for people, always the same ones; what varies goes into the fields. */
+  /** `event` is a constant text of a few words. Values go into the fields. */
   debug(event: string, fields: Fields = {}): void {
     this.#write("debug", event, fields);
   }
@@ -105,7 +105,7 @@ export type AccessTarget = Config["log"]["access"];
 
 /** Bytes of access log that may wait to be written, over all workers. */
 export const ACCESS_BYTES_MAX = 16 * 1024 * 1024;
-/** One kind of trouble is told about so often. */
+/** A warning of one kind is logged at most this often. */
 const WARN_EVERY_MS = 60_000;
 
 export class AccessSink {
@@ -157,7 +157,7 @@ export class AccessSink {
     output.push({ bytes, lines, settled });
   }
 
-  /** Where the lines go from now on. An answer that is not null says why it cannot be, and nothing has changed then. */
+  /** Sets the target of further lines. Returns null, or the reason why that is impossible; then nothing has changed. */
   configure(target: AccessTarget): string | null {
     if (nameOf(target) === nameOf(this.#target) && typeof target === typeof this.#target) return null;
     const opened = open(target);
@@ -167,7 +167,7 @@ export class AccessSink {
     return null;
   }
 
-  /** Opens the file again by its path, for a log rotation. If it cannot be opened, the old one stays. */
+  /** Reopens the file by its path, after a log rotation. If that fails, the old file stays in use. */
   reopen(): void {
     if (typeof this.#target === "string") return;
     const opened = open(this.#target);
@@ -184,7 +184,7 @@ export class AccessSink {
     await within(timeoutMs, Promise.all([...this.#outputs.keys()].map((output) => output.drained())));
   }
 
-  /** The old output goes on with what it has; a file is closed after that. */
+  /** The old output writes what it has; then its file is closed. */
   #use({ fd, owned }: Opened): void {
     this.#retire(this.#output);
     this.#output = null;
@@ -193,7 +193,10 @@ export class AccessSink {
     const output = new Output(fd, (lines, code) => {
       this.#linesLost += lines;
       if (output.broken)
-        this.#log.warn("access log is gone: lines are lost from now on", { target: name, error: code });
+        this.#log.warn("access log cannot be written any more: all further lines are lost", {
+          target: name,
+          error: code,
+        });
       else this.#warn("access log cannot be written: lines are lost", { target: name, error: code });
     });
     this.#output = output;
@@ -240,15 +243,15 @@ function open(target: AccessTarget): Opened | string {
 }
 
 const REASONS: Record<string, string> = {
-  ENOENT: "there is no such folder, make it first",
+  ENOENT: "the folder does not exist, create it first",
   ENOTDIR: "a part of its path is not a folder",
-  EACCES: "this user may not write it",
-  EPERM: "this user may not write it",
+  EACCES: "this user has no permission to write it",
+  EPERM: "this user has no permission to write it",
   EISDIR: "it is a folder",
   EROFS: "the file system is read-only",
-  ENXIO: "it is a named pipe that nobody reads",
-  EMFILE: "there are too many open files",
-  ENFILE: "there are too many open files",
+  ENXIO: "it is a named pipe without a reader",
+  EMFILE: "the open-files limit is reached, raise it (ulimit -n, LimitNOFILE of systemd)",
+  ENFILE: "the open-files limit of the machine is reached, raise fs.file-max",
 };
 
 function nameOf(target: AccessTarget): string {

@@ -22,7 +22,7 @@ export interface Readiness {
 export type Result<T> = { ok: true; value: T } | { ok: false; error: OperationError };
 
 export type OperationErrorName =
-  "no_such_listener" | "no_such_worker" | "worker_not_running" | "not_running" | "reload_failed";
+  "no_such_listener" | "no_such_worker" | "worker_not_running" | "stopping" | "reload_failed";
 
 export interface OperationError {
   /** For programs. */

@@ -1,31 +1,31 @@
-// Text on its way to a descriptor that may be slow, full or gone: written by the thread pool, one write(2) at a time, so
-// that the event loop never waits. What is written and how much may wait is up to the logs (log.ts).
+// Writes text to a descriptor that may be slow, full or closed, through the thread pool, one write(2) at a time, so that the event
+// loop never blocks. What is written, and how much may be queued, is decided by the logs (log.ts).
 import { write, writeSync } from "node:fs";
 
-/** Lines that are written, or lost, together. `settled` is called once, when they are either. */
+/** Lines that are written or lost together. `settled` is called once, when they are either. */
 export interface Batch {
   bytes: Uint8Array;
   lines: number;
   settled: () => void;
 }
 
-/** At most about so much goes into one write(2). */
+/** Approximate maximum of one write(2). */
 const WRITE_BYTES_MAX = 256 * 1024;
-/** A full pipe that does not block (EAGAIN) is tried again after so long, twice as long each time up to the second. */
+/** Delay before another attempt on a full non-blocking pipe (EAGAIN): doubles from the first to the second. */
 const RETRY_MS_MIN = 5;
 const RETRY_MS_MAX = 200;
 
 const LINE_FEED = 0x0a;
 
-/** Errors after which a descriptor will never take anything again. */
+/** Errors after which a descriptor is never writable again. */
 const FINAL = new Set(["EPIPE", "EBADF", "ENXIO", "ECONNRESET", "EINVAL"]);
 
 export class Output {
   readonly #fd: number;
-  /** Told of lines that could not be written. */
+  /** Called with the number of lines that could not be written. */
   readonly #lost: (lines: number, code: string) => void;
   #queue: Batch[] = [];
-  /** What is being written, and how much of it already is. */
+  /** The batch that is being written, and the number of bytes written. */
   #current: Batch | null = null;
   #offset = 0;
   #scheduled = false;
@@ -48,7 +48,7 @@ export class Output {
   push(batch: Batch): void {
     this.#queue.push(batch);
     if (this.#current !== null || this.#scheduled) return;
-    // Not at once: what the same turn of the event loop adds goes into the same write.
+    // Deferred, so that everything added in the same turn of the event loop goes into one write.
     this.#scheduled = true;
     queueMicrotask(() => {
       this.#scheduled = false;
@@ -62,8 +62,8 @@ export class Output {
   }
 
   /**
-   * Writes what waits without the thread pool, at the exit of the process. Does nothing while a write is in flight: it may
-   * be stuck, and then this would be too.
+   * Writes the queue without the thread pool, when the process exits. Does nothing while a write is in flight: it may be
+   * stuck, and then this would be too.
    */
   writeRestSync(): void {
     if (this.#current !== null) return;
@@ -138,7 +138,6 @@ export class Output {
     this.#current = null;
     done?.settled();
     if (this.#queue.length > 0) this.#next();
-    // What a `settled` has just added was not written yet.
     else if (this.idle) for (const resolve of this.#waiting.splice(0)) resolve();
   }
 }

@@ -1,5 +1,5 @@
-// Takes a new config over while everything runs: loads it, binds what is new, gives every worker the new generation, and only
-// then lets go of what is gone. Any failure leaves the config before in force. Hears of changed files, where it is to.
+// Replaces the config while everything runs: loads it, binds new sockets, sends every worker the new generation, and only then
+// stops what was removed. After any failure the former config stays active. Watches the files if the config says so.
 import { statSync } from "node:fs";
 import { summarize } from "../config/diff.ts";
 import { loadConfig, type FileContents } from "../config/load.ts";
@@ -16,10 +16,10 @@ import { isOpenForWriting } from "../platform/lease.ts";
 import { OPEN_MS, watchFiles, type Watch } from "./watch.ts";
 
 const FILE_CHANGED = "file changed";
-/** Whether somebody still writes is asked for so often. */
+/** How often the files are checked for an open writer. */
 const WRITER_POLL_MS = 50;
 
-/** Another one after each write. */
+/** Changes with each write. */
 function stampOf(path: string): string {
   const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
   return stat === undefined ? "" : `${stat.ino} ${stat.size} ${stat.mtimeNs}`;
@@ -30,19 +30,19 @@ export interface ReloadOptions {
   active: ActiveConfig;
   sockets: ListeningSockets;
   resolver: Resolver;
-  fleet: Fleet;
-  access: AccessSink;
-  log: Log;
-  /** False while the process starts and when it stops: there is no reload then. */
+  fleet: Pick<Fleet, "applyAll" | "growTo" | "shrinkTo"> & { readonly slots: { readonly length: number } };
+  access: Pick<AccessSink, "configure">;
+  log: Pick<Log, "configure" | "info" | "error">;
+  /** False while the process starts or stops: there is no reload then. */
   isRunning: () => boolean;
   startAdmin: (config: Config) => Promise<Admin | { error: string }>;
-  /** Every worker goes by the new config. */
-  onTaken: () => void;
+  /** Called when every worker has the new config. */
+  onReloaded: () => void;
 }
 
 export interface Reloaded {
   ok: boolean;
-  /** For people: the generation, or why it is still the old one. */
+  /** For people: the new generation, or why the old one stays. */
   message: string;
 }
 
@@ -50,15 +50,15 @@ export class Reloads {
   readonly #options: ReloadOptions;
   success = 0;
   failure = 0;
-  /** Of the last one, null when it went well. */
+  /** Of the last reload; null if it succeeded. */
   lastError: string | null = null;
   readonly #begun = Promise.withResolvers<void>();
   #last: Promise<unknown> = this.#begun.promise;
-  /** The reload that has not begun: it does for all who ask for one until then. */
+  /** The reload that has not begun; all requests until then share it. */
   #next: Promise<Reloaded> | null = null;
-  /** What the config consists of: it is watched. */
+  /** The config and the files that it names, which are watched. */
   #files: readonly string[];
-  /** What was read of these files last. */
+  /** The contents of these files as they were last read. */
   #contents: FileContents;
   #watch: Watch | null = null;
 
@@ -69,7 +69,7 @@ export class Reloads {
     this.#options = options;
   }
 
-  /** Loads the file again and takes it over, or leaves everything as it is. One at a time, and none before `begin`. */
+  /** Loads the file again and applies it, or changes nothing. One reload at a time, and none before `begin`. */
   reload(cause: string): Promise<Reloaded> {
     this.#next ??= this.#last.then(() => {
       this.#next = null;
@@ -79,14 +79,14 @@ export class Reloads {
     return this.#next;
   }
 
-  /** The process runs: what was asked for meanwhile is done, and what has changed since the start is a change. */
+  /** Call it when the process runs: reloads that were requested during the start begin, and changes since then are found. */
   begin(): void {
     this.#begun.resolve();
-    this.#watchAsAsked();
+    this.#updateWatch();
   }
 
-  // Watches the files, or does so no more, as the config in force has it.
-  #watchAsAsked(): void {
+  // Starts or stops watching the files, as the active config says.
+  #updateWatch(): void {
     if (!this.#options.active.config.watch) {
       this.#watch?.stop();
       this.#watch = null;
@@ -99,7 +99,7 @@ export class Reloads {
     );
   }
 
-  /** Resolves when what is under way is over, and nothing is watched any more. */
+  /** Resolves when no reload is under way and the watch has stopped. */
   async stop(): Promise<void> {
     await this.#last;
     this.#watch?.stop();
@@ -110,7 +110,7 @@ export class Reloads {
     if (!isRunning()) return { ok: false, message: "the process is not running yet, or is stopping" };
     const error = await this.#tryReload(cause);
     this.#watch?.refresh();
-    // The file as text, as a tree and as plans is garbage now, a hundred megabytes of it for ten thousand backends.
+    // The file's text, tree and plans are garbage now: a hundred megabytes for ten thousand backends.
     Bun.gc(true);
     this.lastError = error;
     if (error === null) {
@@ -118,18 +118,18 @@ export class Reloads {
       return { ok: true, message: `generation ${active.generation} is in force` };
     }
     this.failure++;
-    log.error("reload failed, the old config stays in force", { cause, reason: error });
+    log.error("reload failed, the running config stays active", { cause, reason: error });
     return { ok: false, message: error };
   }
 
   async #tryReload(cause: string): Promise<string | null> {
     const { file, active, sockets, resolver, log } = this.#options;
-    // The watch has seen to it already.
+    // The watch has waited already.
     const unfinished = cause === FILE_CHANGED ? null : await this.#awaitWriters();
     if (unfinished !== null) return unfinished;
     const loaded = loadConfig(file, process.env);
     this.#contents = loaded.contents;
-    // What the new file names is watched too, even when it is bad: the cure may be in any of its files.
+    // The files that a bad config names are watched too: the correction may be in any of them.
     this.#files = [...new Set([...loaded.files, ...(loaded.ok ? [] : this.#files)])];
     if (!loaded.ok) {
       const lines = loaded.problems.map(formatProblem);
@@ -148,7 +148,7 @@ export class Reloads {
       return admin.error;
     }
     await resolver.learn(config.pools);
-    const refused = await this.#takeOver(config);
+    const refused = await this.#activate(config);
     if (refused !== null) {
       sockets.undo(bound);
       if (admin !== null && admin !== active.admin) admin.stop();
@@ -158,24 +158,24 @@ export class Reloads {
     active.admin = admin;
     admin?.setToken(config.admin.token);
     log.configure(config.log);
-    this.#watchAsAsked();
-    this.#sayReloaded(cause, old, config);
+    this.#updateWatch();
+    this.#logReloaded(cause, old, config);
     return null;
   }
 
-  // A file that is being written may be cut off and valid all the same. What nobody writes to any more is taken although
-  // somebody has it open. The reason not to reload, or null.
+  // A half-written file can be valid. A file that is open for writing but does not change any more is used. Returns the reason not
+  // to reload, or null.
   async #awaitWriters(): Promise<string | null> {
     const { isRunning, log } = this.#options;
     const untilMs = performance.now() + OPEN_MS;
     const before = this.#files.map(stampOf).join();
-    let isSaid = false;
+    let isLogged = false;
     for (;;) {
       const path = this.#files.find((name) => isOpenForWriting(name) === true);
       if (path === undefined) return null;
       if (!isRunning()) return "the process is stopping";
-      if (!isSaid) log.info("reload waits: another process has a file open for writing", { file: path });
-      isSaid = true;
+      if (!isLogged) log.info("reload waits: another process has a file open for writing", { file: path });
+      isLogged = true;
       if (performance.now() > untilMs) {
         if (this.#files.map(stampOf).join() === before) return null;
         return `${path} is still being written after ${OPEN_MS / 1000} s; try again when it is complete`;
@@ -184,19 +184,19 @@ export class Reloads {
     }
   }
 
-  // Every worker gets the new generation, or all get the old one again. Sockets that are gone and workers that are too
-  // many go last: until then somebody serves every socket.
-  async #takeOver(config: Config): Promise<string | null> {
-    const { active, sockets, fleet, access, onTaken } = this.#options;
+  // Every worker gets the new generation, or all get the old one again. Removed sockets and surplus workers go last, so that every
+  // socket is served until then.
+  async #activate(config: Config): Promise<string | null> {
+    const { active, sockets, fleet, access, onReloaded } = this.#options;
     const old = active.config;
     const trouble = access.configure(config.log.access);
     if (trouble !== null) return trouble;
-    const takeBack = active.put(config);
+    const undo = active.put(config);
     const count = workerCount(config);
     const oldCount = fleet.slots.length;
     const refused = (await fleet.applyAll()) ?? (await fleet.growTo(count));
     if (refused !== null) {
-      takeBack();
+      undo();
       access.configure(old.log.access);
       await fleet.applyAll();
       fleet.shrinkTo(oldCount);
@@ -207,7 +207,7 @@ export class Reloads {
     sockets.settle(config, count);
     active.loadedAtMs = Date.now();
     active.settle();
-    onTaken();
+    onReloaded();
     return null;
   }
 
@@ -216,16 +216,16 @@ export class Reloads {
     const same = JSON.stringify(old.admin) === JSON.stringify(config.admin);
     if (same) return active.admin;
     if (!config.admin.enabled) return null;
-    // The same address with another token: that one changes when the reload is decided.
+    // The same address with another token: the token changes when the reload is decided.
     const isThere = JSON.stringify(old.admin.bind) === JSON.stringify(config.admin.bind);
     if (active.admin !== null && isThere) return active.admin;
     return startAdmin(config);
   }
 
-  #sayReloaded(cause: string, old: Config, config: Config): void {
+  #logReloaded(cause: string, old: Config, config: Config): void {
     const { active, log } = this.#options;
     const changes = summarize(old, config);
     log.info("reloaded", { cause, generation: active.generation, changes: changes.length });
-    for (const change of changes) log.info("changed", { what: change });
+    for (const change of changes) log.info("config changed", { what: change });
   }
 }

@@ -1,4 +1,4 @@
-// Takes the snapshot: adds up the workers' rows of counters and puts beside them what the supervisor knows.
+// Takes the snapshot: sums of the workers' rows of counters, and the state that the supervisor knows.
 import { formatEndpoint } from "../core/address.ts";
 import type { ListenerTlsConfig } from "../config/schema.ts";
 import { END_NAMES, ENDED_BY } from "../core/ends.ts";
@@ -25,11 +25,14 @@ import {
   tlsFailureCell,
   WORKER,
 } from "../shared/counters.ts";
-import type { Fleet, WorkerSlot } from "./fleet.ts";
+import type { WorkerSlot } from "./fleet.ts";
 import type { HealthChecks } from "./health.ts";
 import { listenerReadiness, processNotReady, type Phase, type Unresolved } from "./readiness.ts";
 import { hashTable } from "./plans.ts";
 import type { BackendRecord, ListenerRecord, PoolRecord, Registry } from "./registry.ts";
+
+/** What the status shows of a worker. */
+export type WorkerFacts = Pick<WorkerSlot, "index" | "state" | "restarts" | "counters" | "downMs">;
 
 export interface StatusSources {
   version: string;
@@ -43,8 +46,8 @@ export interface StatusSources {
   maxConnections: number;
   logLinesLost: number;
   registry: Registry;
-  fleet: Fleet;
-  health: HealthChecks;
+  fleet: { slots: readonly WorkerFacts[]; retiring: readonly WorkerFacts[] };
+  health: Pick<HealthChecks, "facts" | "agent">;
   /** The names of a pool that have had no address yet. */
   unresolved: Unresolved;
 }
@@ -76,7 +79,7 @@ export function takeSnapshot(sources: StatusSources): Snapshot {
   };
 }
 
-function workerStatus({ index, state, restarts, counters }: WorkerSlot): WorkerStatus {
+function workerStatus({ index, state, restarts, counters }: WorkerFacts): WorkerStatus {
   const accepted = counters[WORKER.accepted]!;
   const tickDueMs = state === "running" ? counters[WORKER.tickDueMs]! : 0;
   return {
@@ -144,7 +147,7 @@ export function daysLeft(epochMs: number): number {
   return (epochMs - Date.now()) / 86_400_000;
 }
 
-function poolStatus(pool: PoolRecord, health: HealthChecks, unresolved: string[]): PoolStatus {
+function poolStatus(pool: PoolRecord, health: StatusSources["health"], unresolved: string[]): PoolStatus {
   return {
     name: pool.name,
     balance: pool.config.balance,
@@ -154,7 +157,7 @@ function poolStatus(pool: PoolRecord, health: HealthChecks, unresolved: string[]
   };
 }
 
-function backendStatus(backend: BackendRecord, pool: PoolRecord, health: HealthChecks): BackendStatus {
+function backendStatus(backend: BackendRecord, pool: PoolRecord, health: StatusSources["health"]): BackendStatus {
   const totals = backend.cells.totals();
   const sum = (cell: number): number => totals[cell]!;
   const facts = health.facts(backend.id);

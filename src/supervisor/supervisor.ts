@@ -1,5 +1,5 @@
-// The control plane of one process: loads the config, brings everything up, takes signals, passes on what is heard of the
-// backends, and brings everything down. Each part has its own file; this one is the order in which they are called.
+// The control plane of one process: loads the config, starts everything, handles signals, passes on changes of backends, and stops
+// everything. Each part has its own file; this one decides the order of calls.
 import { loadConfig, type LoadResult } from "../config/load.ts";
 import { countedProblems, formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
@@ -25,35 +25,35 @@ import { Resolver } from "./resolve.ts";
 import { ListeningSockets } from "./sockets.ts";
 import { daysLeft, takeSnapshot } from "./status.ts";
 
-/** The last part of shutdown_timeout, over which the connections that are left are ended. */
+/** The last part of shutdown_timeout, over which the remaining connections are ended. */
 const SPREAD_PART = 1 / 5;
 const HOUSEKEEPING_MS = 1000;
 /** Backends of a pool for each millisecond by which the workers hear later of a change of health. */
 const TOLD_AT_ONCE = 20;
-/** How long the last lines of the log may take at the end. */
+/** Time limit for writing the last log lines at the end. */
 const LAST_LINES_MS = 2000;
-/** The same, when the process is told twice. */
+/** The same after a second signal. */
 const AT_ONCE_MS = 500;
 const DAY_MS = 86_400_000;
-/** A certificate with fewer days left is told of every day. */
+/** A certificate with fewer days left is logged every day. */
 const EXPIRY_WARNING_DAYS = 14;
-/** Below this part of the cap the process counts as recovered. */
+/** Below this part of max_connections the process counts as recovered. */
 const RECOVERED_BELOW = 0.9;
 
-const NOT_RUNNING = ["lb is starting or stopping", "try again when /ready answers 200"] as const;
+const STOPPING = ["lb is stopping", "start it again: it loads the file then"] as const;
 const RELOAD_CURE = "correct what `detail` names and reload again; `lb check FILE` checks the file without a reload";
 const WORKER_CURE = "`workers` of GET /api/status lists the workers by index";
 
 export interface RunOptions {
   file: string;
   version: string;
-  /** Makes a worker thread; only main.ts can name its module. */
+  /** Starts a worker thread; only main.ts can name its module. */
   spawn: () => Worker;
 }
 
 /** Runs until the process is told to stop. The exit code: 0 fine, 1 failed, 2 bad config. */
 export async function run(options: RunOptions): Promise<number> {
-  // Before the file is read: a SIGHUP after that must lead to a reload, and one that nobody handles ends the process. The handler
+  // Before the file is read: a SIGHUP after that must cause a reload, and a SIGHUP without a handler ends the process. The handler
   // runs in a later turn of the event loop, when there is a supervisor.
   let supervisor: Supervisor | null = null;
   process.on("SIGHUP", () => supervisor?.hangUp());
@@ -64,7 +64,7 @@ export async function run(options: RunOptions): Promise<number> {
     return 2;
   }
   const log = new Log(loaded.config.log);
-  for (const warning of loaded.warnings) log.warn("config", { problem: formatProblem(warning) });
+  for (const warning of loaded.warnings) log.warn("config warning", { problem: formatProblem(warning) });
   supervisor = new Supervisor(options, log, loaded);
   const error = await supervisor.start();
   if (error !== null) {
@@ -96,8 +96,8 @@ export class Supervisor {
   readonly #untold = new Set<number>();
   #overBudget = false;
   #exiting = false;
-  /** Days since the load of the config on which certificates that expire have been told of. */
-  #daysSaid = 0;
+  /** Days since the load of the config on which expiring certificates were logged. */
+  #daysLogged = 0;
   #phase: Phase = "starting";
 
   constructor(options: RunOptions, log: Log, loaded: LoadResult & { ok: true }) {
@@ -131,7 +131,7 @@ export class Supervisor {
         const config = this.#active.config.log;
         if (config.access !== "off") access.write(`${formatAccess(config.format, line)}\n`, 1, () => undefined);
       },
-      onOverBudget: () => this.#sayOverBudget(),
+      onOverBudget: () => this.#logOverBudget(),
     });
     this.#reloads = new Reloads(loaded, {
       file: options.file,
@@ -143,17 +143,17 @@ export class Supervisor {
       log,
       isRunning: () => this.#phase === "running",
       startAdmin: (config) => this.#startAdmin(config),
-      onTaken: () => this.#taken(),
+      onReloaded: () => this.#onReloaded(),
     });
   }
 
   // ---------------------------------------------------------------- start
 
-  /** Brings everything up; the reason if that cannot be, and then nothing is left behind. */
+  /** Starts everything. Returns the reason if that fails, and then nothing is left behind. */
   async start(): Promise<string | null> {
-    // First of all, because a signal that nobody handles ends the process.
-    this.#takeSignals();
-    const error = await this.#bringUp();
+    // First, because a signal without a handler ends the process.
+    this.#handleSignals();
+    const error = await this.#startAll();
     if (error !== null) {
       this.#sockets.stopAll();
       this.#active.admin?.stop();
@@ -162,12 +162,12 @@ export class Supervisor {
     }
     this.#phase = "running";
     this.#reloads.begin();
-    this.#housekeeping = setInterval(() => this.#keepHouse(), HOUSEKEEPING_MS);
-    this.#sayListening();
+    this.#housekeeping = setInterval(() => this.#everySecond(), HOUSEKEEPING_MS);
+    this.#logListening();
     return null;
   }
 
-  async #bringUp(): Promise<string | null> {
+  async #startAll(): Promise<string | null> {
     const { config } = this.#active;
     const count = workerCount(config);
     const tooFew = tooFewFiles(needsOf(config));
@@ -205,7 +205,8 @@ export class Supervisor {
     status: () => this.snapshot(),
     readiness: (listener) => readinessOf(this.snapshot(), listener),
     reload: async () => {
-      if (this.#phase !== "running") return failure("not_running", ...NOT_RUNNING);
+      // A request during the start is served after it.
+      if (this.#phase !== "starting" && this.#phase !== "running") return failure("stopping", ...STOPPING);
       const { ok, message } = await this.#reloads.reload("admin");
       return ok ? { ok, value: message } : failure("reload_failed", message, RELOAD_CURE);
     },
@@ -228,9 +229,9 @@ export class Supervisor {
     this.#resolver.follow(this.#active.config.pools, (pool) => this.#namesAnswered(pool));
   }
 
-  // Every worker goes by a new config.
-  #taken(): void {
-    this.#daysSaid = 0;
+  // Every worker has the new config.
+  #onReloaded(): void {
+    this.#daysLogged = 0;
     this.#follow();
   }
 
@@ -270,7 +271,7 @@ export class Supervisor {
     const tell = (): void => {
       this.#untold.delete(id);
       const pool = this.#registry.pools.find((pool) => pool.id === id);
-      if (pool !== undefined) this.#fleet.tell(poolState(pool));
+      if (pool !== undefined) this.#fleet.sendPoolState(poolState(pool));
     };
     if (delayMs === 0) return tell();
     if (this.#untold.has(id)) return;
@@ -294,12 +295,12 @@ export class Supervisor {
     });
     this.#health.follow(this.#registry.pools);
     pool.version++;
-    this.#fleet.tell(readdressedState(pool, removed));
+    this.#fleet.sendPoolState(readdressedState(pool, removed));
   }
 
   // ---------------------------------------------------------------- limits
 
-  #sayOverBudget(): void {
+  #logOverBudget(): void {
     if (this.#overBudget) return;
     this.#overBudget = true;
     this.#log.warn("at max_connections, new connections are refused", {
@@ -307,24 +308,24 @@ export class Supervisor {
     });
   }
 
-  #keepHouse(): void {
+  #everySecond(): void {
     if (this.#registry.sweep()) Bun.gc(true);
-    this.#sayExpiring();
-    this.#fleet.compare(this.#active.generation);
+    this.#logExpiring();
+    this.#fleet.resendOutdated(this.#active.generation);
     if (!this.#overBudget || claimed(this.#open) >= this.#active.maxConnections * RECOVERED_BELOW) return;
     this.#overBudget = false;
     this.#log.info("below max_connections again", { open: claimed(this.#open) });
   }
 
-  // The load of the config has said it for the first day.
-  #sayExpiring(): void {
-    if (Date.now() < this.#active.loadedAtMs + this.#daysSaid * DAY_MS + DAY_MS) return;
-    this.#daysSaid++;
+  // The load of the config has logged it for the first day.
+  #logExpiring(): void {
+    if (Date.now() < this.#active.loadedAtMs + this.#daysLogged * DAY_MS + DAY_MS) return;
+    this.#daysLogged++;
     for (const { name, config } of this.#registry.listeners) {
       for (const { cert, not_after } of config.tls?.certificates ?? []) {
         const days = Math.floor(daysLeft(not_after));
         if (days < EXPIRY_WARNING_DAYS)
-          this.#log.warn("certificate expires", { listener: name, cert, days_left: days });
+          this.#log.warn("certificate expires soon", { listener: name, cert, days_left: days });
       }
     }
   }
@@ -335,18 +336,18 @@ export class Supervisor {
     void this.#reloads.reload("SIGHUP");
   }
 
-  #takeSignals(): void {
+  #handleSignals(): void {
     process.on("SIGUSR1", () => this.#access.reopen());
     for (const signal of ["SIGTERM", "SIGINT"] as const) {
       process.on(signal, () => {
         if (this.#phase === "running") void this.stop(signal);
-        else void this.#exitAtOnce();
+        else void this.#stopAtOnce();
       });
     }
   }
 
   /**
-   * Goes on accepting for shutdown_delay, while /ready fails; then accepts no more and lets live connections go on for
+   * Accepts connections for shutdown_delay more, while /ready fails; then stops accepting and lets open connections go on for
    * shutdown_timeout; then `finished` resolves.
    */
   async stop(cause: string): Promise<void> {
@@ -369,9 +370,9 @@ export class Supervisor {
     this.#finish(0);
   }
 
-  // Told twice: live connections are reset, and their lines written, before the process exits. The fleet bounds how long a
-  // worker that hangs may take.
-  async #exitAtOnce(): Promise<void> {
+  // After a second signal: open connections are reset and logged before the process exits. The fleet limits the time of a worker
+  // that hangs.
+  async #stopAtOnce(): Promise<void> {
     if (this.#exiting) return;
     this.#exiting = true;
     this.#log.warn("stopping at once", { open: claimed(this.#open) });
@@ -383,7 +384,7 @@ export class Supervisor {
     process.exit(0);
   }
 
-  // ---------------------------------------------------------------- what is said
+  // ---------------------------------------------------------------- status
 
   snapshot(): Snapshot {
     return takeSnapshot({
@@ -404,7 +405,7 @@ export class Supervisor {
     });
   }
 
-  #sayListening(): void {
+  #logListening(): void {
     const unusable = this.#passed.filter(({ endpoint }) => endpoint === null).map(({ fd }) => `descriptor ${fd}`);
     for (const address of [...this.#sockets.unused, ...unusable])
       this.#log.warn("a socket from the service manager is not used", { address });

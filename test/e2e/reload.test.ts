@@ -51,7 +51,7 @@ describe("the new config is taken over", () => {
     });
     const said = lb
       .log()
-      .filter(({ event }) => event === "changed")
+      .filter(({ event }) => event === "config changed")
       .map(({ what }) => String(what));
     expect(said.join("\n")).toContain("app");
     expect(await lb.metric("lb_config_generation")).toBe(2);

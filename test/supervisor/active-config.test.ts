@@ -64,6 +64,6 @@ describe("the config in force", () => {
     expect(said).toEqual([]);
     active.put(configOf(toml("127.0.0.1:1", "max_connections = 10_000_000")));
     expect(active.maxConnections).toBeLessThan(10_000_000);
-    expect(said).toEqual([{ level: "warn", event: "max_connections", reason: expect.any(String) }]);
+    expect(said).toEqual([{ level: "warn", event: "max_connections is lowered", reason: expect.any(String) }]);
   });
 });

@@ -57,7 +57,7 @@ test("a pool that changes while a thread boots is as it is now when the thread s
   const become = (up: boolean): void => {
     record!.up = up;
     pool!.version++;
-    fleet.tell(poolState(pool!));
+    fleet.sendPoolState(poolState(pool!));
   };
   const knowsPools = ({ counters }: WorkerSlot): boolean => counters[WORKER.poolVersions] === registry.poolVersions;
   // Every connection to come is served, whichever worker takes it.

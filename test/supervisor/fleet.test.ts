@@ -119,7 +119,7 @@ describe("workers", () => {
     await pass(11_000);
     // Its death is the answer, for whoever comes after it begins with the plan in force.
     expect(await applied).toBeNull();
-    expect(said.map(({ event }) => event)).toContain("worker does not answer");
+    expect(said.map(({ event }) => event)).toContain("worker does not answer, it is restarted");
     await pass(100);
     expect(workers.length).toBe(2);
     expect(fleet.slots[0]).toMatchObject({ state: "running", restarts: 1 });
@@ -171,7 +171,7 @@ describe("a worker that is behind", () => {
       row[WORKER.poolVersions] = registry.poolVersions;
     }
     const compare = async (): Promise<number[]> => {
-      fleet.compare(1);
+      fleet.resendOutdated(1);
       await pass(0);
       return workers.map(({ heard }) => heard.filter(({ kind }) => kind === "apply").length);
     };
@@ -180,7 +180,7 @@ describe("a worker that is behind", () => {
     current![WORKER.poolVersions] = registry.poolVersions;
     expect(await compare()).toEqual([0, 0]);
     expect(await compare()).toEqual([0, 1]);
-    expect(said).toEqual([{ level: "error", event: "worker is behind and gets the plan again", worker: 1 }]);
+    expect(said).toEqual([{ level: "error", event: "worker has an outdated config, it is sent again", worker: 1 }]);
     behind![WORKER.poolVersions] = registry.poolVersions;
     behind![WORKER.generation] = 0;
     expect(await compare()).toEqual([0, 1]);

@@ -125,7 +125,7 @@ export class Lb {
   readonly #log: LogEntry[] = [];
   readonly #listeners = new Set<() => void>();
   /** The listeners of every config so far, by their ports. */
-  readonly #ports = new Map<number, string>();
+  readonly #ports = new Map<number, Set<string>>();
   #exit: { code: number | null; signal: NodeJS.Signals | null } | null = null;
   /** The process is gone and all its output was read. */
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
@@ -204,8 +204,8 @@ export class Lb {
   lineOf(client: { address: string; to?: number } | { from: string }): Promise<AccessEntry> {
     if ("address" in client) {
       const { address, to = 0 } = client;
-      const listener = this.#ports.get(to);
-      return this.waitLine((line) => line.client === address && (listener === undefined || line.listener === listener));
+      const listeners = this.#ports.get(to);
+      return this.waitLine((line) => line.client === address && listeners?.has(line.listener) !== false);
     }
     return this.waitLine((line) => line.client.startsWith(`${client.from}:`));
   }
@@ -320,7 +320,9 @@ export class Lb {
     for (const [name, { bind }] of Object.entries(config.listeners ?? {})) {
       for (const address of [bind].flat()) {
         const port = /:(\d+)$/.exec(String(address))?.[1];
-        if (port !== undefined) this.#ports.set(Number(port), name);
+        if (port === undefined) continue;
+        const names = this.#ports.get(Number(port)) ?? new Set();
+        this.#ports.set(Number(port), names.add(name));
       }
     }
   }

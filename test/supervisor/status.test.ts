@@ -1,0 +1,157 @@
+// The snapshot: rows of counters added up, beside what the supervisor knows.
+import { describe, expect, test } from "vitest";
+import type { Snapshot } from "../../src/observe/snapshot.ts";
+import { BACKEND, endCell, LISTENER, WORKER } from "../../src/shared/counters.ts";
+import { ActiveConfig } from "../../src/supervisor/active-config.ts";
+import { Registry } from "../../src/supervisor/registry.ts";
+import { ListeningSockets } from "../../src/supervisor/sockets.ts";
+import { daysLeft, takeSnapshot, type StatusSources, type WorkerFacts } from "../../src/supervisor/status.ts";
+import { configOf } from "../support/config.ts";
+import { recordingLog } from "../support/recording-log.ts";
+
+const CONFIG = configOf(`
+  workers = 2
+  [listeners.web]
+  bind = ["127.0.0.1:8080", "127.0.0.1:8081"]
+  pool = "app"
+  [pools.app]
+  balance = "source_hash"
+  backends = ["127.0.0.1:1", { address = "127.0.0.1:2", name = "spare", backup = true, weight = 3 }]
+`);
+
+function worker(index: number, more: Partial<WorkerFacts> = {}): WorkerFacts {
+  return {
+    index,
+    state: "running",
+    restarts: 0,
+    downMs: -Infinity,
+    counters: new Float64Array(new SharedArrayBuffer(8 * WORKER.size)),
+    ...more,
+  };
+}
+
+function start() {
+  const registry = new Registry();
+  const { log } = recordingLog();
+  const active = new ActiveConfig(CONFIG, { registry, sockets: new ListeningSockets(), addresses: () => [], log });
+  active.put(CONFIG);
+  const take = (more: Partial<StatusSources> = {}): Snapshot =>
+    takeSnapshot({
+      version: "1.2.3",
+      file: "lb.toml",
+      startedAtMs: Date.now() - 60_000,
+      loadedAtMs: Date.now(),
+      generation: active.generation,
+      reloads: { success: 1, failure: 0, lastError: null },
+      phase: "running",
+      open: 0,
+      maxConnections: 100,
+      logLinesLost: 0,
+      registry,
+      fleet: { slots: [worker(0), worker(1)], retiring: [] },
+      health: { facts: () => null, agent: () => null },
+      unresolved: () => [],
+      ...more,
+    });
+  return { registry, take };
+}
+
+describe("the counters", () => {
+  test("of a listener and a backend are the sums over the workers' rows", () => {
+    const { registry, take } = start();
+    const [listener] = registry.listeners;
+    const [backend] = registry.pools[0]!.backends;
+    for (const row of [0, 1]) {
+      listener!.cells.counters[row * LISTENER.size + LISTENER.accepted] = 5 + row;
+      listener!.cells.counters[row * LISTENER.size + endCell("reset", "client")] = 1 + row;
+      backend!.cells.counters[row * BACKEND.size + BACKEND.connected] = 10 + row;
+    }
+    const { listeners, pools } = take();
+    expect(listeners[0]).toMatchObject({ name: "web", bind: ["127.0.0.1:8080", "127.0.0.1:8081"], accepted: 11 });
+    expect(pools[0]!.backends[0]!.connects.succeeded).toBe(21);
+  });
+
+  test("leave out the ends that never occurred", () => {
+    const { registry, take } = start();
+    registry.listeners[0]!.cells.counters[endCell("reset", "client")] = 2;
+    expect(take().listeners[0]!.ends).toEqual([{ end: "reset", end_by: "client", count: 2 }]);
+  });
+});
+
+describe("a worker", () => {
+  test("has its open connections, and is retiring until it is gone", () => {
+    const { take } = start();
+    const old = worker(2, { state: "gone", restarts: 4 });
+    old.counters[WORKER.accepted] = 7;
+    old.counters[WORKER.ended] = 3;
+    const { workers } = take({ fleet: { slots: [worker(0)], retiring: [old] } });
+    expect(workers.map(({ index }) => index)).toEqual([0, 2]);
+    expect(workers[1]).toMatchObject({ state: "retiring", restarts: 4, accepted: 7, open: 4 });
+  });
+
+  test("is blocked since its clock was due, and only while it runs", () => {
+    const { take } = start();
+    const dueMs = performance.timeOrigin + performance.now() - 5000;
+    const [late, idle, starting] = [worker(0), worker(1), worker(2, { state: "starting" })];
+    late.counters[WORKER.tickDueMs] = dueMs;
+    starting.counters[WORKER.tickDueMs] = dueMs;
+    const { workers } = take({ fleet: { slots: [late, idle, starting], retiring: [] } });
+    expect(workers[0]!.loop_blocked_ms).toBeGreaterThanOrEqual(5000);
+    expect(workers.slice(1).map((one) => one.loop_blocked_ms)).toEqual([0, 0]);
+  });
+
+  test("that stays away makes the process not ready", () => {
+    const { take } = start();
+    const snapshot = take({ fleet: { slots: [worker(0), worker(1, { downMs: 60_000 })], retiring: [] } });
+    expect(snapshot).toMatchObject({ ready: false, not_ready: [expect.stringContaining("worker 1")] });
+    expect(take()).toMatchObject({ ready: true, not_ready: [] });
+  });
+});
+
+describe("a pool", () => {
+  test("has the state of its backends and what their checks said", () => {
+    const { registry, take } = start();
+    const [backend] = registry.pools[0]!.backends;
+    backend!.up = false;
+    const sinceMs = Date.parse("2026-01-01T00:00:00Z");
+    const facts = { sinceMs, success: 3, failure: 2, lastError: "connection refused" };
+    const health = { facts: (id: number) => (id === backend!.id ? facts : null), agent: () => null };
+    const { backends } = take({ health }).pools[0]!;
+    expect(backends[0]!.health).toEqual({
+      up: false,
+      check: "tcp",
+      since: "2026-01-01T00:00:00.000Z",
+      checks: { success: 3, failure: 2 },
+      last_error: "connection refused",
+      agent: null,
+    });
+    expect(backends[1]).toMatchObject({ name: "spare", weight: 3, backup: true, up: true });
+    expect(backends[1]!.health).toMatchObject({ checks: { success: 0, failure: 0 }, last_error: null });
+  });
+
+  test("names the hosts that have no address yet, and the fingerprint of its hash table", () => {
+    const { take } = start();
+    const [pool] = take({ unresolved: () => ["db.example"] }).pools;
+    expect(pool!.unresolved).toEqual(["db.example"]);
+    expect(pool!.hash_table_fingerprint).toEqual(expect.any(Number));
+    expect(take().pools[0]!.hash_table_fingerprint).toBe(pool!.hash_table_fingerprint);
+  });
+});
+
+test("the config's part says how the last reload went", () => {
+  const { take } = start();
+  const reloads = { success: 2, failure: 1, lastError: "lb.toml:1:1: no" };
+  expect(take({ reloads }).config).toMatchObject({
+    file: "lb.toml",
+    generation: 1,
+    reloads: { success: 2, failure: 1 },
+    last_reload_ok: false,
+    last_reload_error: "lb.toml:1:1: no",
+  });
+  expect(take().config).toMatchObject({ last_reload_ok: true, last_reload_error: null });
+});
+
+test("days left are counted with fractions, and are negative afterwards", () => {
+  expect(daysLeft(Date.now() + 129_600_000)).toBeCloseTo(1.5, 3);
+  expect(daysLeft(Date.now() - 86_400_000)).toBeCloseTo(-1, 3);
+});
