@@ -1,5 +1,5 @@
 // Imports point at the ground. Which folder stands on which is the table below; a file may import from its own folder
-// and from the rows beneath it, never from a neighbour in its row.
+// and from the rows beneath it, never from a neighbour in its row. Inside a folder no file may import itself by way of others.
 import { readdirSync, readFileSync } from "node:fs";
 import { join, posix } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -39,6 +39,10 @@ describe("the layers of src/", () => {
 
   test("every import points downward", () => {
     expect(violations(sources, EXCEPTIONS)).toEqual([]);
+  });
+
+  test("no imports go in a circle, type imports included", () => {
+    expect(circles(sources)).toEqual([]);
   });
 
   test("every exception is still needed", () => {
@@ -98,6 +102,21 @@ describe("the rules", () => {
     expect(check("util/a.ts", "export {};")).toEqual(["util/a.ts is in no row of the table"]);
   });
 
+  test("refuse a circle of two files and of more, by types alone too, and name its files", () => {
+    const files = (codes: Record<string, string>) => Object.entries(codes).map(([file, code]) => parse(file, code));
+    const two = { "core/a.ts": 'import { b } from "./b.ts";', "core/b.ts": 'import type { A } from "./a.ts";' };
+    expect(circles(files(two))).toEqual(["core/a.ts, core/b.ts"]);
+    const three = {
+      "core/a.ts": 'import "./b.ts";',
+      "core/b.ts": 'import "./c.ts"; import "./d.ts";',
+      "core/c.ts": 'export * from "./a.ts";',
+      "core/d.ts": 'import "./e.ts";',
+      "core/e.ts": "export {};",
+    };
+    expect(circles(files(three))).toEqual(["core/a.ts, core/b.ts, core/c.ts"]);
+    expect(circles(files({ ...three, "core/c.ts": 'import "./d.ts";' }))).toEqual([]);
+  });
+
   test("heed an exception, and only for its own import", () => {
     const source = parse("core/a.ts", 'import "../wire/b.ts"; import "../cli/c.ts";');
     const exception = { file: "core/a.ts", imports: "wire/b.ts", reason: "for this test" };
@@ -126,6 +145,36 @@ function violations(sources: Source[], exceptions: typeof EXCEPTIONS): string[] 
     if (identifiers.has("Bun") && PURE.includes(home)) found.push(`${file} uses Bun: ${home} is pure`);
   }
   return found;
+}
+
+/** The files of each circle of imports: those that import each other, directly or by way of others (Tarjan 1972). */
+function circles(sources: Source[]): string[] {
+  const imports = new Map(sources.map((source) => [source.file, targetsOf(source)]));
+  const order = new Map<string, number>();
+  const open: string[] = [];
+  const found: string[] = [];
+  /** The earliest file still open that is reached from this one. */
+  const walk = (file: string): number => {
+    const mine = order.size;
+    order.set(file, mine);
+    open.push(file);
+    let earliest = mine;
+    for (const target of imports.get(file) ?? []) {
+      const seen = order.get(target);
+      if (seen === undefined) earliest = Math.min(earliest, walk(target));
+      else if (open.includes(target)) earliest = Math.min(earliest, seen);
+    }
+    if (earliest < mine) return earliest;
+    const circle = open.splice(open.indexOf(file));
+    if (circle.length > 1) found.push(circle.toSorted().join(", "));
+    return earliest;
+  };
+  for (const { file } of sources) if (!order.has(file)) walk(file);
+  return found;
+}
+
+function targetsOf({ file, imports }: Source): string[] {
+  return imports.filter((name) => name.startsWith(".")).map((name) => posix.join(posix.dirname(file), name));
 }
 
 /** Why a file of layer `home` may not import the file `target` of src/, or null if it may. */

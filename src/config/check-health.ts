@@ -1,6 +1,6 @@
 // Health checks whose options do not go together, or do nothing.
 import { quote } from "./wording.ts";
-import type { Finding, Subject } from "./check.ts";
+import type { Finding, Subject } from "./finding.ts";
 import type { KeyPath } from "./problem.ts";
 import type { FilePool, HealthStep } from "./schema.ts";
 

@@ -3,34 +3,13 @@
 import { formatCidr, formatEndpoint, isIPv4, parseAddress, UNIX_NAME_BYTES_MAX } from "../core/address.ts";
 import type { Address, Endpoint } from "../core/address.ts";
 import { checkHealth } from "./check-health.ts";
+import type { Finding, Subject } from "./finding.ts";
 import { quote } from "./wording.ts";
 import { absoluteEndpoint } from "./paths.ts";
 import { formatPath } from "./problem.ts";
 import type { KeyPath } from "./problem.ts";
 import type { FileConfig, FileListener } from "./schema.ts";
 import { closest } from "./suggest.ts";
-
-/** A problem or a warning, not yet placed in the file. */
-export interface Finding {
-  path: KeyPath;
-  message: string;
-  hint?: string;
-  warning?: true;
-}
-
-/** A config to check. */
-export interface Subject {
-  /** What the schema made of the file; wrong in the places that `isSound` and `isWhole` deny. */
-  config: FileConfig;
-  /** Whether neither the value, nor anything above or below it, has a problem. */
-  isSound: (path: KeyPath) => boolean;
-  /** Whether neither the value nor anything above it has a problem. */
-  isWhole: (path: KeyPath) => boolean;
-  /** Whether the file has an array there. */
-  isArray: (path: KeyPath) => boolean;
-  /** Folder of the config file. */
-  folder: string;
-}
 
 type Report = (finding: Finding) => void;
 

@@ -4,7 +4,7 @@ import { safeParse } from "valibot";
 import type { BaseIssue } from "valibot";
 import { formatEndpoint } from "../core/address.ts";
 import { check } from "./check.ts";
-import type { Finding } from "./check.ts";
+import type { Finding } from "./finding.ts";
 import { conceal, expand } from "./env.ts";
 import type { Environment } from "./env.ts";
 import { contentOf, decode, disk, NamedFiles, readBytes, readOnce, reasonOf } from "./files.ts";

@@ -2,7 +2,7 @@
 // configs with faults too, and then looks only at what is sound.
 import type { X509Certificate } from "node:crypto";
 import { createSecureContext } from "node:tls";
-import type { Finding } from "./check.ts";
+import type { Finding } from "./finding.ts";
 import type { Environment } from "./env.ts";
 import type { NamedFiles } from "./files.ts";
 import { keyTypeOf, namesOf, readCertificates, readPrivateKey, readRevocations } from "./pem.ts";

@@ -2,7 +2,7 @@
 import { formatEndpoint, isIPv4 } from "../core/address.ts";
 import type { Address, Endpoint } from "../core/address.ts";
 import { listenerBinds } from "./check.ts";
-import type { Finding, Subject } from "./check.ts";
+import type { Finding, Subject } from "./finding.ts";
 import { absoluteEndpoint } from "./paths.ts";
 import { formatPath } from "./problem.ts";
 import type { KeyPath } from "./problem.ts";

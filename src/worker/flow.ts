@@ -23,6 +23,8 @@ export class Flow {
   paused = false;
   /** The bandwidth limit of this direction, or null. */
   pace: Pace | null = null;
+  /** Every byte has to pass through this process, as TLS does: the kernel may not move any by itself. */
+  mustSeeBytes = false;
   /** The receiver's socket was told how much it may hold; see pump.ts. */
   limited = false;
   /** When to look at the flow again where no event of a socket says so, on performance.now(); Infinity = never. */

@@ -1,30 +1,21 @@
-// Where clients come in: accepts, and turns away whom the listener's lists, caps and limits do not admit. What is admitted
-// becomes a Connection.
-import type { Socket, SocketHandler } from "bun";
+// A listener in one generation of the config, as one worker sees it: what it expects of clients, where they go, and the limits
+// that admission.ts enforces.
 import { cidrHasAt } from "../core/cidr-set.ts";
 import { addressAt, isIPv4, isUnixPeerAt, maskWord, type Address } from "../core/address.ts";
 import type { HashKeyName } from "../core/balance.ts";
-import type { End } from "../core/ends.ts";
 import { hashText, hashWords } from "../core/hash.ts";
 import type { ListenerPlan, RoutePlan } from "../messages.ts";
-import { descriptorOf, readPeer, type ServerTls } from "../platform/bun.ts";
-import { monotonicMs, monotonicNs } from "../platform/clock.ts";
+import type { ServerTls } from "../platform/bun.ts";
 import { ownSockets } from "../platform/sockets.ts";
 import { chooseRoute } from "../policy/route.ts";
 import { tokenIntervalNs } from "../policy/token-bucket.ts";
-import { claim } from "../shared/cells.ts";
-import { CLIENT_OVER_RATE, ClientTable, type ClientLimits } from "../shared/clients.ts";
-import { LISTENER, WORKER } from "../shared/counters.ts";
-import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
-import type { ClientHello } from "../wire/client-hello.ts";
-import { Connection } from "./connection.ts";
-import { open } from "./opening.ts";
-import type { DataPlane } from "./plane.ts";
+import { ClientTable, type ClientLimits } from "../shared/clients.ts";
+import { LISTENER } from "../shared/counters.ts";
+import { ROW, ROW_WORDS } from "../shared/ledger.ts";
 import type { Pool } from "./pool.ts";
-import { tlsClientEvents } from "./securing.ts";
 import type { TlsServer } from "./tls-server.ts";
 
-/** A listener in one generation of the config, as one worker sees it. Connections keep the one they began with. */
+/** Connections keep the one they began with. */
 export class Listener {
   readonly plan: ListenerPlan;
   readonly pool: Pool | null;
@@ -41,7 +32,8 @@ export class Listener {
   readonly acceptsTls: ServerTls | null;
   readonly #pools: ReadonlyMap<number, Pool>;
   readonly #readsHello: boolean;
-  readonly #limits: ClientLimits;
+  /** What one client may have. */
+  readonly limits: ClientLimits;
   readonly #masksIPv4: Address;
   readonly #masksIPv6: Address;
 
@@ -57,7 +49,7 @@ export class Listener {
     this.#readsHello = this.acceptsTls === null && (tls !== null || asksHello);
     this.counters = plan.counters.subarray(worker * LISTENER.size, (worker + 1) * LISTENER.size);
     this.clients = plan.clients === null ? null : new ClientTable(plan.clients);
-    this.#limits = {
+    this.limits = {
       maxOpen: plan.maxConnectionsPerClient,
       intervalNs: plan.rateLimit === null ? 0n : tokenIntervalNs(plan.rateLimit.rate),
       burst: plan.rateLimit?.burst ?? 1,
@@ -80,44 +72,6 @@ export class Listener {
     const trusted = isUnixPeerAt(words, at) || (trustedProxies !== null && cidrHasAt(trustedProxies, words, at));
     if (trusted) return proxyProtocol;
     return proxyProtocol === "required" ? "untrusted" : "no";
-  }
-
-  /** Deny and allow lists, for the client whose address stands in the row. Null = admitted. Hot path. */
-  checkAddress(plane: DataPlane, row: number): End | null {
-    const { allow, deny } = this.plan;
-    if (allow === null && deny === null) return null;
-    const { words } = plane;
-    const at = row * ROW_WORDS + ROW.address;
-    if (deny !== null && cidrHasAt(deny, words, at)) return "denied";
-    return allow !== null && !cidrHasAt(allow, words, at) ? "denied" : null;
-  }
-
-  /** Claims a place of the process and one of the listener, noted in the row. Null = both are had. Hot path. */
-  claimPlaces(plane: DataPlane, row: number): End | null {
-    const { words } = plane;
-    const at = row * ROW_WORDS;
-    if (!claim(plane.open, plane.maxConnections)) {
-      plane.overBudget();
-      return "process_full";
-    }
-    words[at]! |= CLAIM.process;
-    if (!claim(this.plan.open, this.plan.maxConnections)) return "listener_full";
-    words[at]! |= CLAIM.listener;
-    return null;
-  }
-
-  /** The rate and the cap of the client whose address stands in the row. Null = admitted. Hot path. */
-  admitClient(plane: DataPlane, row: number): End | null {
-    const { clients } = this;
-    if (clients === null) return null;
-    const { words } = plane;
-    const at = row * ROW_WORDS;
-    const client = this.clientPrefix(words, at + ROW.address);
-    const entry = clients.claim(client.w0, client.w1, client.w2, client.w3, this.#limits, monotonicNs());
-    if (entry < 0) return entry === CLIENT_OVER_RATE ? "rate_limited" : "client_full";
-    words[at + ROW.clientEntry] = entry;
-    if (this.#limits.maxOpen > 0) words[at]! |= CLAIM.client;
-    return null;
   }
 
   /**
@@ -143,13 +97,12 @@ export class Listener {
     return prefix;
   }
 
-  /** The pool of the first route that takes the connection, else the listener's. */
-  routeFor(connection: Connection, hello: ClientHello | null): Pool | null {
-    const { words } = connection.plane;
-    const [w0, w1, w2, w3] = addressAt(words, connection.row * ROW_WORDS + ROW.address);
+  /** The pool of the first route that takes the client whose address stands in the row, else the listener's. */
+  routeFor(words: Int32Array, row: number, sni: string, alpn: readonly string[]): Pool | null {
+    const [w0, w1, w2, w3] = addressAt(words, row * ROW_WORDS + ROW.address);
     const chosen = chooseRoute(this.routes, {
-      sni: connection.sni === "" ? null : connection.sni,
-      alpn: hello?.alpn ?? (connection.alpn === "" ? [] : [connection.alpn]),
+      sni: sni === "" ? null : sni,
+      alpn,
       w0,
       w1,
       w2,
@@ -169,50 +122,4 @@ const prefix = { w0: 0, w1: 0, w2: 0, w3: 0 };
 /** The four words of the mask of a prefix. */
 function masksOf(bits: number): Address {
   return [maskWord(-1, bits), maskWord(-1, bits - 32), maskWord(-1, bits - 64), maskWord(-1, bits - 96)];
-}
-
-/** What Bun hands to a freshly accepted socket: the way to its listener, which a reload may change. */
-export interface Acceptor {
-  readonly plane: DataPlane;
-  listener: Listener;
-}
-
-/** The table of handlers for sockets of clients. A socket's data is its acceptor until `open` has replaced it. */
-export const clientEvents: SocketHandler<Connection, "uint8array"> = {
-  binaryType: "uint8array",
-  open: (socket) => accept(socket, socket.data as unknown as Acceptor),
-  data: (socket, chunk) => socket.data.clientData(chunk),
-  drain: (socket) => socket.data.clientDrained(),
-  end: (socket) => socket.data.clientEnded(),
-  close: (socket, error) => socket.data.clientClosed(error),
-  error: (socket, error) => socket.data.plane.crash(error),
-};
-
-/** The same for sockets that are accepted as TLS. */
-export const acceptedTlsEvents: SocketHandler<Connection, "uint8array"> = {
-  ...tlsClientEvents,
-  open: (socket) => accept(socket, socket.data as unknown as Acceptor),
-};
-
-// Hot path.
-function accept(socket: Socket<Connection>, { plane, listener }: Acceptor): void {
-  const row = plane.ledger.take();
-  listener.counters[LISTENER.accepted]!++;
-  plane.counters[WORKER.accepted]!++;
-  const { words, floats } = plane;
-  const at = row * ROW_WORDS;
-  const fd = descriptorOf(socket);
-  words[at + ROW.listener] = listener.plan.id;
-  words[at + ROW.pool] = listener.plan.pool;
-  words[at + ROW.clientFd] = fd;
-  floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = monotonicMs();
-  floats[row * ROW_FLOATS + ROW_FLOAT.id] = plane.ids.next();
-  const present = readPeer(socket, fd, words, at + ROW.address);
-  plane.startClock();
-  const connection = new Connection(plane, listener, socket, row);
-  socket.data = connection;
-  plane.remember(connection);
-  // A client that has reset the connection while it waited in the accept queue.
-  if (!present) return connection.finish("reset", "client");
-  open(connection);
 }

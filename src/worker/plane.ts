@@ -13,12 +13,14 @@ import { WORKER } from "../shared/counters.ts";
 import { ConnectionIds } from "../shared/connection-ids.ts";
 import { Ledger } from "../shared/ledger.ts";
 import { AccessLog } from "./access-log.ts";
-import type { Connection } from "./connection.ts";
+import { Acceptor } from "./accept.ts";
 import { TICK_MS } from "./clock.ts";
-import { acceptedTlsEvents, clientEvents, Listener, type Acceptor } from "./listener.ts";
+import { Listener } from "./listener.ts";
 import { LoopDelay } from "./loop-delay.ts";
 import { Pool } from "./pool.ts";
 import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
+import type { Ended, Host, Session } from "./session.ts";
+import { clientEvents, tlsClientEvents } from "./socket-events.ts";
 import { TlsServer } from "./tls-server.ts";
 import { Wakes } from "./wakes.ts";
 
@@ -29,7 +31,7 @@ const SCRATCH_BYTES = 64 * 1024;
 const OVER_BUDGET_EVERY_MS = 1000;
 
 interface Served {
-  readonly acceptor: Acceptor & { listener: Listener };
+  readonly acceptor: Acceptor;
   readonly listening: Listening;
   /** How the socket itself speaks TLS; to change it takes another in its place. */
   readonly tls: ServerTls | null;
@@ -37,7 +39,7 @@ interface Served {
   backlog: number;
 }
 
-export class DataPlane {
+export class DataPlane implements Host {
   readonly index: number;
   readonly ledger: Ledger;
   readonly words: Int32Array;
@@ -60,13 +62,11 @@ export class DataPlane {
   #servers: PlanCache<TlsServerPlan, TlsServer> | null = null;
   #clients: PlanCache<TlsClientPlan, TlsClient> | null = null;
   readonly #served = new Map<string, Served>();
-  /** Live connections by their row of the ledger. */
-  readonly #connections: (Connection | undefined)[] = [];
-  #connectionCount = 0;
+  /** Live sessions by their row of the ledger. */
+  readonly #sessions: (Session | undefined)[] = [];
+  #sessionCount = 0;
   readonly wakes = new Wakes();
-  /** Until then the kernel counts as short of memory for TCP; see pump.ts. */
   kernelShortUntilMs = 0;
-  /** What a read of our own goes through. */
   readonly scratch = new Uint8Array(SCRATCH_BYTES);
   #clock: ReturnType<typeof setInterval> | null = null;
   readonly #loopDelay: LoopDelay;
@@ -153,10 +153,9 @@ export class DataPlane {
     const down = pool.update(state);
     this.#noteVersions();
     if (down.length === 0 || pool.plan.onDown !== "reset") return;
-    for (const connection of this.#connections) {
-      if (connection?.backend && connection.phase === "relaying" && down.includes(connection.backend.id)) {
-        connection.finish("backend_down", "lb");
-      }
+    for (const session of this.#sessions) {
+      if (!session?.backend || !down.includes(session.backend.id)) continue;
+      if (this.ledger.phase(session.row) === "relaying") session.finish("backend_down", "lb");
     }
   }
 
@@ -170,9 +169,9 @@ export class DataPlane {
   // ---------------------------------------------------------------- listening sockets
 
   #listen(socket: SocketPlan, listener: Listener): Served {
-    const acceptor: Acceptor = { plane: this, listener };
+    const acceptor = new Acceptor(this, listener);
     const tls = listener.acceptsTls;
-    const events = (tls === null ? clientEvents : acceptedTlsEvents) as never;
+    const events = tls === null ? clientEvents : tlsClientEvents;
     const { backlog } = socket;
     if (socket.fd < 0) {
       const listening = listenOnAddress(socket.hostname, socket.port, acceptor, events);
@@ -232,19 +231,18 @@ export class DataPlane {
 
   // ---------------------------------------------------------------- connections; hot path
 
-  remember(connection: Connection): void {
-    this.#connections[connection.row] = connection;
-    this.#connectionCount++;
-    if (this.#stop !== null) connection.stopAt(this.#stopTime(this.#stop));
+  remember(session: Session): void {
+    this.#sessions[session.row] = session;
+    this.#sessionCount++;
+    if (this.#stop !== null) session.stopAt(this.#stopTime(this.#stop));
   }
 
-  /** The connection has ended: its row is free again. */
-  forget(connection: Connection): void {
-    this.ledger.release(connection.row);
-    this.#connections[connection.row] = undefined;
-    this.#connectionCount--;
-    this.wakes.forget(connection);
-    if (this.#stop !== null && this.#connectionCount === 0) queueMicrotask(() => this.#stoppedWhenDone());
+  /** The session has ended: its row is free again. */
+  forget(session: Session): void {
+    this.ledger.release(session.row);
+    this.#sessions[session.row] = undefined;
+    this.#sessionCount--;
+    if (this.#stop !== null && this.#sessionCount === 0) queueMicrotask(() => this.#stoppedWhenDone());
   }
 
   /** Opened by the first who asks; null while it cannot be had, for want of descriptors or for good. */
@@ -257,6 +255,10 @@ export class DataPlane {
     this.#canSplice = false;
     this.#splice?.close();
     this.#splice = null;
+  }
+
+  log(session: Session, ended: Ended): void {
+    this.accessLog.write(session, ended);
   }
 
   /** Whether so many descriptors may outlive their connection; `lingered` gives them back. */
@@ -298,7 +300,7 @@ export class DataPlane {
     this.#loopDelay.tick(now);
     this.wheel.advance(now);
     this.accessLog.flush();
-    if (this.#connectionCount > 0 || this.wheel.size > 0 || this.#clock === null) return;
+    if (this.#sessionCount > 0 || this.wheel.size > 0 || this.#clock === null) return;
     clearInterval(this.#clock);
     this.#clock = null;
     this.#loopDelay.stop();
@@ -318,7 +320,7 @@ export class DataPlane {
     this.startClock();
     for (const key of [...this.#served.keys()]) this.#retire(key);
     if (stop.deadlineMs <= performance.now()) return this.#endAll();
-    for (const connection of this.#connections) connection?.stopAt(this.#stopTime(stop));
+    for (const session of this.#sessions) session?.stopAt(this.#stopTime(stop));
     if (deadlineMs !== Infinity) this.wheel.schedule(this.#deadline(), stop.deadlineMs);
     this.#stoppedWhenDone();
   }
@@ -336,12 +338,12 @@ export class DataPlane {
   // Nor would what is accepted from now on: nothing is.
   #endAll(): void {
     for (const served of this.#draining) this.#drained(served);
-    for (const connection of this.#connections) connection?.finish("shutdown", "lb");
+    for (const session of this.#sessions) session?.finish("shutdown", "lb");
     this.#stoppedWhenDone();
   }
 
   #stoppedWhenDone(): void {
-    if (this.#stop === null || this.#stopped || this.#draining.size > 0 || this.#connectionCount > 0) return;
+    if (this.#stop === null || this.#stopped || this.#draining.size > 0 || this.#sessionCount > 0) return;
     this.#stopped = true;
     this.spliceNoMore();
     this.accessLog.flush();
@@ -362,7 +364,7 @@ export class DataPlane {
   exit(): never {
     this.accessLog.flush();
     for (const { listening } of [...this.#served.values(), ...this.#draining]) listening.stop(false);
-    for (const connection of this.#connections) connection?.abandon();
+    for (const session of this.#sessions) session?.abandon();
     this.spliceNoMore();
     process.exit(1);
   }

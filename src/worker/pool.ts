@@ -199,7 +199,7 @@ export class Pool {
    * The backend for the next connection, with a place claimed; null = no backend may be picked, or all are tried or full. A tier
    * that is full does not overflow into the next one; a connection for which a whole tier has failed goes there. Hot path.
    */
-  pick(connection: PickContext): Backend | null {
+  acquire(connection: PickContext): Backend | null {
     for (const { balancer, backends } of this.#tiers) {
       for (;;) {
         const backend = balancer.pick(connection);
@@ -211,6 +211,11 @@ export class Pool {
       if (tried === null || !backends.every(({ id }) => tried.includes(id))) return null;
     }
     return null;
+  }
+
+  /** Gives back the place at a backend that `acquire` has answered, once. Hot path. */
+  release(backend: Backend): void {
+    backend.giveBack();
   }
 
   // `settings`: others than the backends may have changed with it.

@@ -12,7 +12,6 @@ import {
 import { ownSockets } from "../platform/sockets.ts";
 import { EMPTY, ENDED, FULL, MOVED, PIPE_BYTES, RECEIVER_FAILED, SENDER_FAILED, UNABLE } from "../platform/splice.ts";
 import type { Moved } from "../platform/splice.ts";
-import { ROW, ROW_WORDS } from "../shared/ledger.ts";
 import type { Connection } from "./connection.ts";
 import type { Flow } from "./flow.ts";
 
@@ -43,7 +42,7 @@ const LOOK_MS_MAX = 64;
  * the runtime's next read. Hot path.
  */
 export function follow(connection: Connection, flow: Flow, length: number): void {
-  if (connection.phase !== "relaying" || flow.to === null || flow.from === null) return;
+  if (!connection.isRelaying || flow.to === null || flow.from === null) return;
   if (flow.queue !== null) {
     if (flow.pace !== null) return wakeForPace(connection, flow);
     // The receiver is full, and its `drain` goes on.
@@ -57,13 +56,13 @@ export function follow(connection: Connection, flow: Flow, length: number): void
     flow.limited = true;
     limitUnsent(receiverFd(connection, flow), UNSENT_BYTES_MAX);
   }
-  if (connection.speaksTls) settle(connection, flow, MOVED);
+  if (flow.mustSeeBytes) settle(connection, flow, MOVED);
   else advance(connection, flow);
 }
 
 function noteShortage(connection: Connection, flow: Flow): void {
-  const { plane } = connection;
-  if (sendBufferCut(receiverFd(connection, flow))) plane.kernelShortUntilMs = plane.wheel.now + KERNEL_SHORT_MS;
+  const { host } = connection;
+  if (sendBufferCut(receiverFd(connection, flow))) host.kernelShortUntilMs = host.wheel.now + KERNEL_SHORT_MS;
 }
 
 /**
@@ -71,13 +70,13 @@ function noteShortage(connection: Connection, flow: Flow): void {
  * Ends the connection where one side is gone.
  */
 export function pump(connection: Connection, flow: Flow): void {
-  if (connection.phase !== "relaying" || flow.to === null) return;
+  if (!connection.isRelaying || flow.to === null) return;
   const before = flow.waiting;
   if (before > 0) {
-    if (!flow.flush()) return connection.finish("reset", flow === connection.up ? "backend" : "client");
+    if (!flow.flush()) return connection.finish("reset", flow === connection.toBackend ? "backend" : "client");
     if (flow.waiting < before) connection.touch();
     // A write to a TLS socket may have run the handler of its end.
-    if ((connection.phase as string) !== "relaying") return;
+    if (!connection.isRelaying) return;
   }
   if (flow.queue !== null) {
     if (flow.pace !== null) wakeForPace(connection, flow);
@@ -85,22 +84,21 @@ export function pump(connection: Connection, flow: Flow): void {
     if (readable(connection, flow)) advance(connection, flow);
     else flow.resume();
   }
-  if (connection.phase === "relaying") connection.passEnds();
 }
 
 /** The sender's socket can be read by its descriptor: plain, and still there. */
 function readable(connection: Connection, flow: Flow): boolean {
   if (flow.from === null || flow.state !== "open" || !ownSockets()) return false;
-  const tls = flow === connection.up ? connection.tlsVersion !== "" : connection.backendCiphertext !== null;
+  const tls = flow === connection.toBackend ? connection.clientSpeaksTls : connection.backendTlsObserver !== null;
   return !tls && senderFd(connection, flow) >= 0;
 }
 
-function senderFd({ plane, row, up }: Connection, flow: Flow): number {
-  return plane.words[row * ROW_WORDS + (flow === up ? ROW.clientFd : ROW.backendFd)]!;
+function senderFd(connection: Connection, flow: Flow): number {
+  return flow === connection.toBackend ? connection.clientFd : connection.backendFd;
 }
 
-function receiverFd({ plane, row, up }: Connection, flow: Flow): number {
-  return plane.words[row * ROW_WORDS + (flow === up ? ROW.backendFd : ROW.clientFd)]!;
+function receiverFd(connection: Connection, flow: Flow): number {
+  return flow === connection.toBackend ? connection.backendFd : connection.clientFd;
 }
 
 /** Bytes that the last portion has taken from the sender. */
@@ -108,7 +106,7 @@ let moved = 0;
 
 // Nothing waits in this process. Moves until the sender is empty, the receiver is full, or it has been enough.
 function advance(connection: Connection, flow: Flow): void {
-  const inKernel = !connection.speaksTls && connection.plane.splice !== null;
+  const inKernel = !flow.mustSeeBytes && connection.host.splice !== null;
   let left = inKernel ? SPLICE_BYTES_MAX : COPY_BYTES_MAX;
   if (flow.pace !== null) left = Math.min(left, flow.pace.allowance(performance.now()));
   let outcome: Moved = MOVED;
@@ -116,7 +114,7 @@ function advance(connection: Connection, flow: Flow): void {
     const portion = Math.min(left, portionFor(connection, flow));
     outcome = inKernel ? splicePortion(connection, flow, portion) : copyPortion(connection, flow, portion);
     left -= moved;
-    if (connection.phase !== "relaying") return;
+    if (!connection.isRelaying) return;
   }
   settle(connection, flow, outcome);
 }
@@ -133,16 +131,16 @@ function portionFor(connection: Connection, flow: Flow): number {
  * runs low.
  */
 function roomOf(connection: Connection, flow: Flow): number {
-  const { plane } = connection;
-  if (plane.wheel.now < plane.kernelShortUntilMs) return 0;
+  const { host } = connection;
+  if (host.wheel.now < host.kernelShortUntilMs) return 0;
   const room = sendRoom(receiverFd(connection, flow), UNSENT_BYTES_MAX, ENOUGH_BYTES);
   // Nothing waits there. The kernel lets an empty buffer grow, and to read is the only way to hear of more.
   return room === Infinity ? READ_BYTES_MAX : room - (room >> 3);
 }
 
 function splicePortion(connection: Connection, flow: Flow, bytes: number): Moved {
-  const { plane } = connection;
-  const pipe = plane.splice;
+  const { host } = connection;
+  const pipe = host.splice;
   if (pipe === null) return EMPTY;
   const outcome = pipe.move(senderFd(connection, flow), receiverFd(connection, flow), bytes);
   const { rest } = pipe;
@@ -151,12 +149,12 @@ function splicePortion(connection: Connection, flow: Flow, bytes: number): Moved
   if (outcome === SENDER_FAILED) failed(connection, flow, true);
   else if (outcome === RECEIVER_FAILED) failed(connection, flow, false);
   else if (rest !== null && !flow.forward(rest)) failed(connection, flow, false);
-  if (outcome === UNABLE) plane.spliceNoMore();
+  if (outcome === UNABLE) host.spliceNoMore();
   return outcome;
 }
 
 function copyPortion(connection: Connection, flow: Flow, bytes: number): Moved {
-  const { scratch } = connection.plane;
+  const { scratch } = connection.host;
   const came = receive(senderFd(connection, flow), scratch, Math.min(bytes, scratch.length));
   if (came === 0) return ENDED;
   if (came === NOTHING_YET) return EMPTY;
@@ -176,12 +174,12 @@ function count(connection: Connection, flow: Flow, bytes: number): void {
   moved = bytes;
   if (bytes === 0) return;
   flow.waitedMs = 0;
-  if (flow === connection.up) connection.countIn(bytes);
+  if (flow === connection.toBackend) connection.countIn(bytes);
   else connection.countOut(bytes);
 }
 
 function failed(connection: Connection, flow: Flow, sender: boolean): void {
-  connection.finish("reset", (flow === connection.up) === sender ? "client" : "backend");
+  connection.finish("reset", (flow === connection.toBackend) === sender ? "client" : "backend");
 }
 
 // Who reads next: the runtime, when the sender has something, or this file, and then when.
@@ -195,12 +193,12 @@ function settle(connection: Connection, flow: Flow, outcome: Moved): void {
   // Its `drain` goes on.
   if (flow.queue !== null) return;
   if (outcome === EMPTY) flow.waitedMs = Math.min(LOOK_MS_MAX, Math.max(LOOK_MS, flow.waitedMs * 2));
-  connection.plane.wakes.at(connection, flow, outcome === EMPTY ? flow.waitedMs : 0);
+  connection.host.wakes.at(connection, flow, outcome === EMPTY ? flow.waitedMs : 0);
 }
 
 // The receiver is full: a `buffer` larger than the bytes that wait takes more of the sender's.
 function fill(connection: Connection, flow: Flow): Moved {
-  const { scratch } = connection.plane;
+  const { scratch } = connection.host;
   const { buffer } = connection.listener.plan;
   while (flow.waiting + scratch.length <= buffer) {
     const came = receive(senderFd(connection, flow), scratch, scratch.length);
@@ -218,7 +216,7 @@ function fill(connection: Connection, flow: Flow): Moved {
 
 /** Whether the runtime's next read, whatever its size, fits into the receiver's send buffer and `buffer`. */
 function mayRead(connection: Connection, flow: Flow): boolean {
-  if (connection.phase !== "relaying") return true;
+  if (!connection.isRelaying) return true;
   const free = connection.listener.plan.buffer - flow.waiting;
   const room = flow.queue === null ? roomOf(connection, flow) : 0;
   const { pace } = flow;
@@ -232,5 +230,5 @@ function mayRead(connection: Connection, flow: Flow): boolean {
 
 function wakeForPace(connection: Connection, flow: Flow): void {
   const now = performance.now();
-  if (flow.pace !== null) connection.plane.wakes.at(connection, flow, flow.pace.nextMs(now) - now);
+  if (flow.pace !== null) connection.host.wakes.at(connection, flow, flow.pace.nextMs(now) - now);
 }

@@ -3,30 +3,35 @@
 // listening socket, except Unix sockets, which know no reset. On sockets of backends it costs two system calls, which short
 // connections do not pay: a backend sees a FIN where the connection was younger than RESET_BACKEND_AFTER_MS.
 import { finOnClose, ownSockets, resetOnClose } from "../platform/sockets.ts";
-import { ROW, ROW_WORDS } from "../shared/ledger.ts";
-import type { Connection } from "./connection.ts";
 
 /** Age of a connection from which on its backend is reset too. */
 export const RESET_BACKEND_AFTER_MS = 1000;
 
+/** The two sockets of a connection, as far as this file needs to know; -1 = there is no such descriptor. */
+export interface ResetState {
+  readonly clientFd: number;
+  readonly backendFd: number;
+  /** A close of the backend's socket is a reset, whoever closes it. */
+  resetsBackend: boolean;
+}
+
 /** Before a FIN to the client. Hot path. */
-export function allowClientFin({ plane, row }: Connection): void {
-  const fd = plane.words[row * ROW_WORDS + ROW.clientFd]!;
-  if (fd >= 0) finOnClose(fd);
+export function allowClientFin({ clientFd }: ResetState): void {
+  if (clientFd >= 0) finOnClose(clientFd);
 }
 
 /** Before a FIN to the backend. Hot path. */
-export function allowBackendFin(connection: Connection): void {
-  if (!connection.resetsBackend) return;
-  connection.resetsBackend = false;
-  const fd = connection.plane.words[connection.row * ROW_WORDS + ROW.backendFd]!;
-  if (fd >= 0) finOnClose(fd);
+export function allowBackendFin(state: ResetState): void {
+  if (!state.resetsBackend) return;
+  state.resetsBackend = false;
+  const { backendFd } = state;
+  if (backendFd >= 0) finOnClose(backendFd);
 }
 
-/** A connection that is relaying has lived for a while. */
-export function resetBackendOnClose(connection: Connection): void {
-  if (connection.resetsBackend || connection.up.state === "done") return;
-  connection.resetsBackend = true;
-  const fd = connection.plane.words[connection.row * ROW_WORDS + ROW.backendFd]!;
-  if (fd >= 0 && ownSockets()) resetOnClose(fd);
+/** The connection has lived for a while, and no FIN was sent to the backend yet. */
+export function resetBackendOnClose(state: ResetState): void {
+  if (state.resetsBackend) return;
+  state.resetsBackend = true;
+  const { backendFd } = state;
+  if (backendFd >= 0 && ownSockets()) resetOnClose(backendFd);
 }

@@ -1,13 +1,16 @@
 // Where a connection goes, once all is known that its listener's routes may ask.
 import type { ClientHello } from "../wire/client-hello.ts";
 import type { Connection } from "./connection.ts";
-import { dial } from "./dial.ts";
+import { dial } from "./dialing.ts";
 
 /** Chooses the pool and dials; `bytes` are what the client has said already and the backend is to hear. Hot path. */
 export function route(connection: Connection, hello: ClientHello | null, bytes: Uint8Array | null = null): void {
-  const { listener } = connection;
-  if (hello !== null) connection.sni = hello.serverName ?? "";
-  if (listener.routes.length > 0) connection.pool = listener.routeFor(connection, hello);
+  const { listener, host, row } = connection;
+  if (hello !== null) connection.noteSni(hello.serverName ?? "");
+  if (listener.routes.length > 0) {
+    const alpn = hello?.alpn ?? (connection.facts?.alpn ? [connection.facts.alpn] : []);
+    connection.pool = listener.routeFor(host.words, row, connection.sni, alpn);
+  }
   dial(connection);
-  if (bytes !== null && bytes.length > 0 && connection.phase !== "closed") connection.fromClient(bytes);
+  if (bytes !== null && bytes.length > 0) connection.clientData(bytes);
 }

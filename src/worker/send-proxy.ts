@@ -4,26 +4,26 @@ import { addressAt, isUnixPeerAt } from "../core/address.ts";
 import { localAddress } from "../platform/sockets.ts";
 import { ROW, ROW_WORDS } from "../shared/ledger.ts";
 import { proxyHeaderV1, proxyHeaderV2, type ProxyEnd } from "../wire/proxy-protocol.ts";
-import type { Connection } from "./connection.ts";
+import type { Session } from "./session.ts";
 
 const local = new Int32Array(5);
 
-/** The header for a connection. A client without an IP address (a unix socket's) is UNKNOWN or UNSPEC. */
-export function proxyHeaderFor(connection: Connection, version: "v1" | "v2"): Uint8Array {
-  const { words } = connection.plane;
-  const at = connection.row * ROW_WORDS;
+/** The header for a session. A client without an IP address (a unix socket's) is UNKNOWN or UNSPEC. */
+export function proxyHeaderFor(session: Session, version: "v1" | "v2"): Uint8Array {
+  const { host, row, facts } = session;
+  const { words } = host;
+  const at = row * ROW_WORDS;
   const source = endAt(words, at + ROW.address);
-  const destination = connection.addressed ?? addressedBy(words[at + ROW.clientFd]!);
+  const destination = facts?.addressed ?? addressedBy(words[at + ROW.clientFd]!);
   const known = source !== null && destination !== null;
   if (version === "v1") return proxyHeaderV1(known ? source : null, known ? destination : null);
-  const { sni, alpn, tlsVersion, clientCertificate } = connection;
   return proxyHeaderV2({
     command: "proxy",
     source: known ? source : null,
     destination: known ? destination : null,
-    authority: sni === "" ? null : sni,
-    alpn: alpn === "" ? null : alpn,
-    tls: tlsVersion === "" ? null : { version: tlsVersion, clientCertificate },
+    authority: facts?.sni || null,
+    alpn: facts?.alpn || null,
+    tls: facts?.tlsVersion ? { version: facts.tlsVersion, clientCertificate: facts.certificate } : null,
   });
 }
 

@@ -1,25 +1,31 @@
 // Flows that wait for a time and not for an event of a socket: for bandwidth, for the next turn of the loop, or for bytes of a
 // paused sender. Nothing runs while no flow waits.
-import type { Connection } from "./connection.ts";
 import type { Flow } from "./flow.ts";
-import { pump } from "./pump.ts";
+
+/** Whose flows wait. */
+export interface Sleeper {
+  readonly toBackend: Flow;
+  readonly toClient: Flow;
+  /** The time of this flow has come. */
+  wake(flow: Flow): void;
+}
 
 export class Wakes {
   /** Those with a flow that waits. */
-  readonly #waiting = new Set<Connection>();
+  readonly #waiting = new Set<Sleeper>();
   #nextMs = Infinity;
   #timer: ReturnType<typeof setTimeout> | null = null;
   #turn: ReturnType<typeof setImmediate> | null = null;
 
-  /** Pumps the flow in `inMs`, to the millisecond; with 0 in the next turn of the loop. */
-  at(connection: Connection, flow: Flow, inMs: number): void {
+  /** Wakes the flow in `inMs`, to the millisecond; with 0 in the next turn of the loop. */
+  at(sleeper: Sleeper, flow: Flow, inMs: number): void {
     flow.wakeAtMs = performance.now() + inMs;
-    this.#waiting.add(connection);
+    this.#waiting.add(sleeper);
     if (flow.wakeAtMs < this.#nextMs) this.#set(flow.wakeAtMs, inMs);
   }
 
-  forget(connection: Connection): void {
-    this.#waiting.delete(connection);
+  forget(sleeper: Sleeper): void {
+    this.#waiting.delete(sleeper);
   }
 
   #set(atMs: number, inMs: number): void {
@@ -35,25 +41,25 @@ export class Wakes {
     this.#turn = null;
     this.#nextMs = Infinity;
     // What is set during this run is looked at below or in the next one.
-    const due: Connection[] = [];
-    for (const connection of this.#waiting)
-      if (Math.min(connection.up.wakeAtMs, connection.down.wakeAtMs) <= now) due.push(connection);
-    for (const connection of due) {
-      this.#wake(connection, connection.up, now);
-      this.#wake(connection, connection.down, now);
+    const due: Sleeper[] = [];
+    for (const sleeper of this.#waiting)
+      if (Math.min(sleeper.toBackend.wakeAtMs, sleeper.toClient.wakeAtMs) <= now) due.push(sleeper);
+    for (const sleeper of due) {
+      this.#wake(sleeper, sleeper.toBackend, now);
+      this.#wake(sleeper, sleeper.toClient, now);
     }
     let next = Infinity;
-    for (const connection of this.#waiting) {
-      const at = Math.min(connection.up.wakeAtMs, connection.down.wakeAtMs);
-      if (at === Infinity) this.#waiting.delete(connection);
+    for (const sleeper of this.#waiting) {
+      const at = Math.min(sleeper.toBackend.wakeAtMs, sleeper.toClient.wakeAtMs);
+      if (at === Infinity) this.#waiting.delete(sleeper);
       else if (at < next) next = at;
     }
     if (next < Infinity) this.#set(next, next - performance.now());
   }
 
-  #wake(connection: Connection, flow: Flow, now: number): void {
+  #wake(sleeper: Sleeper, flow: Flow, now: number): void {
     if (flow.wakeAtMs > now) return;
     flow.wakeAtMs = Infinity;
-    pump(connection, flow);
+    sleeper.wake(flow);
   }
 }

@@ -6,8 +6,6 @@ import { add, claimed } from "../../src/shared/cells.ts";
 import { WORKER } from "../../src/shared/counters.ts";
 import { Ledger, ledgerMemory, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { AccessLog, LOG_PENDING_MAX } from "../../src/worker/access-log.ts";
-import type { Connection } from "../../src/worker/connection.ts";
-import type { DataPlane } from "../../src/worker/plane.ts";
 import { arena } from "../support/plans.ts";
 
 const NOW = Date.parse("2026-03-04T05:06:07.890Z");
@@ -23,8 +21,8 @@ beforeEach(() => {
   counters = arena.float64(WORKER.size);
   pending = arena.int32(1);
   batches = [];
-  const plane = { words: ledger.words, floats: ledger.floats, counters, index: 3 };
-  log = new AccessLog(plane as unknown as DataPlane, pending, (text, lines) => batches.push({ text, lines }));
+  const host = { words: ledger.words, floats: ledger.floats, counters, index: 3 };
+  log = new AccessLog(host, pending, (text, lines) => batches.push({ text, lines }));
   log.format = "json";
 });
 
@@ -52,16 +50,15 @@ function ended(given: Ended = {}): void {
   ledger.floats[row * ROW_FLOATS + ROW_FLOAT.id] = 65_537;
   ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn] = bytesIn;
   ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut] = bytesOut;
-  const connection = {
+  const session = {
     row,
     listener: { plan: { name: "web" } },
     pool: pool === null ? null : { plan: { name: pool } },
     backend: backend === null ? null : { name: backend },
-    sni: "",
-    tlsVersion: "",
-    clientCertificate: null,
+    facts: null,
+    connectMs: given.connectMs ?? 0.25,
   };
-  log.write(connection as unknown as Connection, end, by, given.connectMs ?? 0.25, given.error ?? "");
+  log.write(session, { end, by, error: given.error ?? "" });
   ledger.release(row);
 }
 

@@ -9,13 +9,13 @@ import { BACKEND, endCell, LISTENER, WORKER } from "../../src/shared/counters.ts
 import { CLAIM, ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { TICK_MS } from "../../src/worker/clock.ts";
 import { Connection } from "../../src/worker/connection.ts";
-import { attemptFailed, dial } from "../../src/worker/dial.ts";
-import { LINGER_MS } from "../../src/worker/ending.ts";
+import { attemptFailed, dial } from "../../src/worker/dialing.ts";
+import { claimPlaces } from "../../src/worker/admission.ts";
+import { LINGER_MS } from "../../src/worker/closing.ts";
 import { DIAL_QUEUE_BYTES } from "../../src/worker/flow.ts";
 import { Listener } from "../../src/worker/listener.ts";
 import { DataPlane } from "../../src/worker/plane.ts";
 import { Pool } from "../../src/worker/pool.ts";
-import { pump } from "../../src/worker/pump.ts";
 import { eventually } from "../support/eventually.ts";
 import { FakeSocket } from "../support/fake-socket.ts";
 import { backendPlan, listenerPlan, plan, poolPlan, openOf, countersOf, workerStart } from "../support/plans.ts";
@@ -62,7 +62,7 @@ class Stage {
     this.words[row * ROW_WORDS + ROW.clientFd] = -1;
     this.connection = new Connection(this.plane, this.listener, this.client.socket, row);
     this.plane.remember(this.connection);
-    expect(this.listener.claimPlaces(this.plane, row)).toBeNull();
+    expect(claimPlaces(this.plane, this.listener, row)).toBeNull();
   }
 
   listenerWith(pools: ReadonlyMap<number, Pool>): Listener {
@@ -91,7 +91,7 @@ class Stage {
   relay(): void {
     this.dial();
     this.connection.backendDrained(this.backend.socket);
-    expect(this.connection.phase).toBe("relaying");
+    expect(this.connection.phase.name).toBe("relaying");
   }
 
   /** Moves the clock tick by tick. */
@@ -164,14 +164,14 @@ describe("the end of a connection", () => {
     connection.backendEnded(backend.socket);
     connection.backendClosed(backend.socket, RESET);
     attemptFailed(connection, "ECONNREFUSED");
-    pump(connection, connection.up);
-    pump(connection, connection.down);
+    connection.wake(connection.toBackend);
+    connection.wake(connection.toClient);
     connection.onTimer(stage.plane.wheel.now);
-    expect(connection.phase).toBe("closed");
+    expect(connection.phase.name).toBe("closed");
     expect([...stage.words.subarray(row * ROW_WORDS, (row + 1) * ROW_WORDS)]).toEqual(before);
     expect(stage.ended).toEqual(["lifetime lb"]);
     expect(client.text + backend.text).toBe("");
-    expect(connection.up.queue ?? connection.down.queue).toBeNull();
+    expect(connection.toBackend.queue ?? connection.toClient.queue).toBeNull();
     expect(stage.claims).toEqual([0, 0, 0]);
   });
 
@@ -191,7 +191,7 @@ describe("dialing", () => {
     const stage = new Stage();
     const at = stage.connection.row * ROW_WORDS;
     stage.dial();
-    expect(stage.connection.phase).toBe("dialing");
+    expect(stage.connection.phase.name).toBe("dialing");
     expect(stage.words[at]! & CLAIM.backend).toBe(CLAIM.backend);
     expect(stage.words[at + ROW.backend]).toBe(stage.poolPlan.backends[0]!.id);
     expect(stage.words[at + ROW.backendFd]).toBeGreaterThan(0);
@@ -233,7 +233,7 @@ describe("dialing", () => {
     const stage = new Stage();
     stage.dial();
     stage.connection.backendData(stage.backend.socket, encode("220 hello\r\n"));
-    expect(stage.connection.phase).toBe("relaying");
+    expect(stage.connection.phase.name).toBe("relaying");
     expect(stage.client.text).toBe("220 hello\r\n");
   });
 
@@ -276,14 +276,14 @@ describe("dialing", () => {
     const opened = connection.backendSocket!;
     real.push(() => opened.terminate());
     connection.backendSocket = second.socket;
-    expect(connection.phase).toBe("dialing");
+    expect(connection.phase.name).toBe("dialing");
     connection.backendDrained(first.socket);
     connection.backendData(first.socket, encode("late"));
     connection.backendEnded(first.socket);
     connection.backendClosed(first.socket, REFUSED);
-    expect(connection.phase).toBe("dialing");
+    expect(connection.phase.name).toBe("dialing");
     connection.backendDrained(second.socket);
-    expect(connection.phase).toBe("relaying");
+    expect(connection.phase.name).toBe("relaying");
     expect(stage.client.text).toBe("");
   });
 
@@ -318,7 +318,7 @@ describe("dialing", () => {
     Bun.sleepSync(6 * TICK_MS);
     stage.dial();
     stage.plane.wheel.advance(performance.now());
-    expect(stage.connection.phase).toBe("dialing");
+    expect(stage.connection.phase.name).toBe("dialing");
     expect(stage.ended).toEqual([]);
   });
 
@@ -326,7 +326,7 @@ describe("dialing", () => {
     const stage = new Stage({ pool: { connectTimeoutMs: 1000 } });
     stage.dial();
     stage.pass(1000);
-    expect(stage.connection.phase).toBe("dialing");
+    expect(stage.connection.phase.name).toBe("dialing");
     stage.pass(2 * TICK_MS);
     expect(stage.ended).toEqual(["connect_timeout backend"]);
   });
@@ -385,7 +385,7 @@ describe("relaying", () => {
     expect(backend.calls).toEqual(["shutdown"]);
     connection.backendData(backend.socket, encode("reply"));
     expect(client.text).toBe("reply");
-    expect(connection.phase).toBe("relaying");
+    expect(connection.phase.name).toBe("relaying");
     // After our own FIN, the backend's comes as a close without an error.
     connection.backendClosed(backend.socket, undefined);
     expect(client.calls).toEqual(["pause", "resume", "close"]);
@@ -428,7 +428,7 @@ describe("relaying", () => {
     client.room = 2;
     connection.backendData(backend.socket, encode("reply"));
     connection.backendClosed(backend.socket, undefined);
-    expect(connection.phase).toBe("relaying");
+    expect(connection.phase.name).toBe("relaying");
     // Its number may be another socket's now.
     expect(stage.words[connection.row * ROW_WORDS + ROW.backendFd]).toBe(-1);
     client.room = Infinity;
@@ -510,7 +510,7 @@ describe("timeouts", () => {
       else stage.connection.backendData(stage.backend.socket, encode("y"));
     }
     stage.pass(5000);
-    expect(stage.connection.phase).toBe("relaying");
+    expect(stage.connection.phase.name).toBe("relaying");
     stage.pass(2 * TICK_MS);
     expect(stage.ended).toEqual(["idle_timeout lb"]);
     expect([stage.client.calls, stage.backend.calls]).toEqual([["terminate"], ["terminate"]]);
@@ -522,7 +522,7 @@ describe("timeouts", () => {
     stage.pass(30_000);
     stage.connection.clientEnded();
     stage.pass(2000);
-    expect(stage.connection.phase).toBe("relaying");
+    expect(stage.connection.phase.name).toBe("relaying");
     stage.pass(2 * TICK_MS);
     expect(stage.ended).toEqual(["half_close_timeout lb"]);
   });
@@ -535,7 +535,7 @@ describe("timeouts", () => {
       stage.pass(1900);
       stage.connection.clientData(encode("x"));
     }
-    expect(stage.connection.phase).toBe("relaying");
+    expect(stage.connection.phase.name).toBe("relaying");
     stage.pass(2000 + 2 * TICK_MS);
     expect(stage.ended).toEqual(["half_close_timeout lb"]);
   });
@@ -545,7 +545,7 @@ describe("timeouts", () => {
       const stage = new Stage({ listener: timeouts({ lifetime: 10_000 }) });
       stage.relay();
       stage.pass(9000);
-      expect(stage.connection.phase).toBe("relaying");
+      expect(stage.connection.phase.name).toBe("relaying");
       stage.connection.clientData(encode("busy"));
       stage.pass(1000 + 2 * TICK_MS);
       expect(stage.ended).toEqual(["lifetime lb"]);
@@ -556,7 +556,7 @@ describe("timeouts", () => {
     const stage = new Stage({ listener: timeouts({}), pool: { keepaliveMs: 0 } });
     stage.relay();
     stage.pass(3_600_000);
-    expect(stage.connection.phase).toBe("relaying");
+    expect(stage.connection.phase.name).toBe("relaying");
     expect(stage.plane.wheel.size).toBe(0);
   });
 
@@ -565,7 +565,7 @@ describe("timeouts", () => {
     stage.relay();
     stage.connection.stopAt(stage.plane.wheel.now + 1000);
     stage.pass(900);
-    expect(stage.connection.phase).toBe("relaying");
+    expect(stage.connection.phase.name).toBe("relaying");
     stage.pass(200);
     expect(stage.ended).toEqual(["shutdown lb"]);
   });
@@ -617,7 +617,7 @@ describe('with on_abort = "close" an end that lb imposes', () => {
   test("is a reset while a sender is paused: its bytes may wait in the kernel", () => {
     const stage = new Stage({ listener: closing });
     stage.relay();
-    stage.connection.down.pause();
+    stage.connection.toClient.pause();
     stage.pass(5000);
     stage.connection.finish("idle_timeout", "lb");
     expect(how(stage)).toEqual([["terminate"], ["pause", "terminate"]]);

@@ -17,11 +17,11 @@ serveJob<Job>(({ plan, inside, times, worker }, meet) => {
   const held: Backend[] = [];
   const giveBack = (): void => {
     Atomics.sub(inside, 0, 1);
-    held.shift()!.giveBack();
+    pool.release(held.shift()!);
   };
   meet();
   for (let i = 0; i < times; i++) {
-    const backend = pool.pick({ tried: null, hashKey: () => 0 });
+    const backend = pool.acquire({ tried: null, hashKey: () => 0 });
     if (backend === null) {
       result.refused++;
     } else {

@@ -36,7 +36,7 @@ const state = (
 /** The names of the next picks; each place is given back at once. */
 function picks(count: number, tried: readonly number[] | null = null): string {
   return Array.from({ length: count }, () => {
-    const backend = pool.pick(context(tried));
+    const backend = pool.acquire(context(tried));
     backend?.giveBack();
     return backend?.name ?? "-";
   }).join("");
@@ -46,7 +46,7 @@ const sorted = (text: string): string => [...text].toSorted().join("");
 
 describe("a pool", () => {
   test("claims a place with each pick, for the whole process to see", () => {
-    const picked = [pool.pick(context()), pool.pick(context()), pool.pick(context()), pool.pick(context())];
+    const picked = [pool.acquire(context()), pool.acquire(context()), pool.acquire(context()), pool.acquire(context())];
     expect(backends.reduce((sum, backend) => sum + claimed(openOf(backend)), 0)).toBe(4);
     for (const backend of picked) backend?.giveBack();
     expect(backends.map((backend) => claimed(openOf(backend)))).toEqual([0, 0, 0]);
@@ -62,17 +62,17 @@ describe("a pool", () => {
     expect(pool.hasCandidate).toBe(true);
     pool.update(state(2, []));
     expect(pool.hasCandidate).toBe(false);
-    expect(pool.pick(context())).toBeNull();
+    expect(pool.acquire(context())).toBeNull();
   });
 
   test("begins in another place for each worker, so that several do not march in step", () => {
-    const first = [0, 1, 2].map((worker) => new Pool(given, null, worker).pick(context())!.name);
+    const first = [0, 1, 2].map((worker) => new Pool(given, null, worker).acquire(context())!.name);
     expect(sorted(first.join(""))).toBe("abc");
   });
 
   test("gives each worker its own row of a backend's counters", () => {
     const alone = poolPlan({ backends: [backends[0]!] });
-    const [mine, theirs] = [new Pool(alone, null, 0).pick(context())!, new Pool(alone, null, 1).pick(context())!];
+    const [mine, theirs] = [new Pool(alone, null, 0).acquire(context())!, new Pool(alone, null, 1).acquire(context())!];
     mine.counters.fill(1);
     theirs.counters.fill(2);
     expect(mine.counters.every((cell) => cell === 1)).toBe(true);
@@ -83,7 +83,7 @@ describe("a pool", () => {
     const addresses = ["10.0.0.1:80", "[2001:db8::1]:80", "unix:/run/app.sock", "unix:@app"];
     const various = addresses.map((address) => backendPlan({ address }));
     pool = new Pool(poolPlan({ backends: various }), null, 0);
-    const lengths = addresses.map(() => pool.pick(context())!).map(({ sockaddr }) => sockaddr.length);
+    const lengths = addresses.map(() => pool.acquire(context())!).map(({ sockaddr }) => sockaddr.length);
     expect(lengths.toSorted((a, b) => a - b)).toEqual([2 + 4, 16, 2 + 14, 28].toSorted((a, b) => a - b));
   });
 
@@ -111,7 +111,7 @@ describe("a change of health", () => {
   });
 
   test("keeps the connections' counts: the same backend is the same cells", () => {
-    const held = pool.pick(context())!;
+    const held = pool.acquire(context())!;
     pool.update(state(2, []));
     pool.update(state(3, ids));
     expect(claimed(held.open)).toBe(1);
@@ -144,7 +144,7 @@ describe("a change of health", () => {
     pool.update(state(2, ids, [capped, backends[1]!], tiers));
     expect(picks(1, [ids[0]!])).toBe("b");
     claim(openOf(capped), 1);
-    expect(pool.pick(context())).toBeNull();
+    expect(pool.acquire(context())).toBeNull();
     expect(picks(1, [ids[0]!])).toBe("b");
     expect(picks(1, [ids[1]!])).toBe("-");
   });
@@ -158,13 +158,13 @@ describe("a change of health", () => {
 
 describe("a change of names", () => {
   test("brings new backends, keeps the same ones, and says that those left out are down", () => {
-    const held = Array.from({ length: 3 }, () => pool.pick(context())!);
+    const held = Array.from({ length: 3 }, () => pool.acquire(context())!);
     const kept = held.find(({ name }) => name === "b")!;
     const fresh = backendPlan({ name: "d" });
     const down = pool.update(state(2, [ids[1]!, fresh.id], [backends[1]!, fresh]));
     expect(down.toSorted((a, b) => a - b)).toEqual([ids[0], ids[2]]);
     expect(sorted(picks(4))).toBe("bbdd");
-    const again = [pool.pick(context())!, pool.pick(context())!].find(({ name }) => name === "b");
+    const again = [pool.acquire(context())!, pool.acquire(context())!].find(({ name }) => name === "b");
     expect(again).toBe(kept);
   });
 
@@ -181,9 +181,9 @@ describe("a reload", () => {
     const one = backendPlan({ host: "old.example" });
     const pickedWith = (changed: Partial<BackendPlan>): Backend => {
       pool = new Pool(poolPlan({ backends: [one] }), null, 0);
-      const before = pool.pick(context())!;
+      const before = pool.acquire(context())!;
       pool.apply({ ...poolPlan({ backends: [{ ...one, ...changed }] }), version: 2 }, null);
-      const after = pool.pick(context())!;
+      const after = pool.acquire(context())!;
       expect(after === before).toBe(Object.keys(changed).length === 0);
       return after;
     };
@@ -206,20 +206,20 @@ describe("a reload", () => {
   });
 
   test("lets connections of a changed backend give back their places", () => {
-    const held = pool.pick(context())!;
+    const held = pool.acquire(context())!;
     const changed = backends.map((backend) => ({ ...backend, maxConnections: 1 }));
     pool.apply({ ...given, backends: changed, version: 2 }, null);
     // The new cap counts what began under the old plan.
-    expect(sorted(Array.from({ length: 2 }, () => pool.pick(context())!.name).join(""))).not.toContain(held.name);
-    expect(pool.pick(context())).toBeNull();
+    expect(sorted(Array.from({ length: 2 }, () => pool.acquire(context())!.name).join(""))).not.toContain(held.name);
+    expect(pool.acquire(context())).toBeNull();
     held.giveBack();
-    expect(pool.pick(context())?.name).toBe(held.name);
+    expect(pool.acquire(context())?.name).toBe(held.name);
   });
 });
 
 describe("an attempt to connect", () => {
   test("is counted by its outcome, a connect with its time", () => {
-    const backend = pool.pick(context())!;
+    const backend = pool.acquire(context())!;
     backend.attemptEnded(BACKEND.connected, 0.4);
     backend.attemptEnded(BACKEND.connected, 7000);
     backend.attemptEnded(BACKEND.refused, 0.1);
@@ -234,7 +234,7 @@ describe("an attempt to connect", () => {
     pool = new Pool(poolPlan({ backends, balance: "least_latency" }), null, 0);
     const [a, b, c] = ["a", "b", "c"].map((name) => {
       for (;;) {
-        const picked = pool.pick(context())!;
+        const picked = pool.acquire(context())!;
         picked.giveBack();
         if (picked.name === name) return picked;
       }
@@ -255,7 +255,7 @@ describe("source_hash", () => {
     const hashing = (up: number[]) => tiersWith(up).map((tier) => ({ ...tier, table }));
     pool = new Pool(poolPlan({ backends, balance: "source_hash", tiers: hashing(ids) }), null, 0);
     const clients = Array.from({ length: 60 }, (_, i) => Math.imul(i, 0x9e3779b1) >>> 0);
-    const choices = () => clients.map((hash) => pool.pick(context(null, hash))!.name);
+    const choices = () => clients.map((hash) => pool.acquire(context(null, hash))!.name);
     const usual = choices();
     expect(new Set(usual).size).toBe(3);
     pool.update(state(2, [ids[0]!, ids[2]!], null, hashing([ids[0]!, ids[2]!])));
@@ -269,7 +269,7 @@ describe("the cap of a backend", () => {
   test("is never exceeded, and passes over to those who have places", () => {
     backends[0] = { ...backends[0]!, maxConnections: 2 };
     pool = new Pool(poolPlan({ backends }), null, 0);
-    const picked = Array.from({ length: 9 }, () => pool.pick(context())!);
+    const picked = Array.from({ length: 9 }, () => pool.acquire(context())!);
     expect(claimed(openOf(backends[0]))).toBe(2);
     expect(picked.filter(({ name }) => name === "a")).toHaveLength(2);
     expect(claimed(openOf(backends[1]!)) + claimed(openOf(backends[2]!))).toBe(7);
@@ -288,13 +288,13 @@ describe("the cap of a backend", () => {
       }
       return claim(backend.open, 1);
     };
-    const one = pool.pick(context())!;
-    const two = pool.pick(context())!;
+    const one = pool.acquire(context())!;
+    const two = pool.acquire(context())!;
     one.giveBack();
     two.giveBack();
     one.claim = () => steal(one);
     two.claim = () => steal(two);
-    expect(pool.pick(context())).toBeNull();
+    expect(pool.acquire(context())).toBeNull();
     expect(claimOf.map(claimed)).toEqual([1, 1]);
   });
 

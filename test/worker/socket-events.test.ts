@@ -8,9 +8,12 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { adoptConnecting, listenOnDescriptor, upgradeToClient, type TlsContext } from "../../src/platform/bun.ts";
 import { beginConnect, duplicate, localAddress, sockaddr } from "../../src/platform/sockets.ts";
-import type { Connection } from "../../src/worker/connection.ts";
-import { tlsBackendEvents } from "../../src/worker/dial.ts";
-import { tlsClientEvents } from "../../src/worker/securing.ts";
+import {
+  tlsBackendEvents,
+  tlsClientEvents,
+  type BackendSide,
+  type ClientSide,
+} from "../../src/worker/socket-events.ts";
 import { endpoint, listenAt } from "../support/endpoints.ts";
 import { calledAfterEach } from "../support/set-up.ts";
 
@@ -21,14 +24,20 @@ const secureContext = createSecureContext({ cert: CERT, key: KEY }).context as T
 
 const atEnd = calledAfterEach();
 
-/** The data of a socket, of which the handlers see no more than this: a connection that relays. */
-class Relaying {
+/** The data of both sockets: says what it hears of faults. */
+class Side implements ClientSide, BackendSide {
   readonly said = Promise.withResolvers<string>();
-  readonly phase = "relaying";
-  readonly plane = { crash: (error: Error): void => this.said.resolve(`crash: ${error.message}`) };
-  backendSocket: unknown = null;
-  finish(end: string, by: string, error: string): void {
-    this.said.resolve(`${end} ${by} ${error}`);
+  readonly host = {
+    crash: (error: unknown): never => {
+      this.said.resolve(`crash: ${(error as Error).message}`);
+      return undefined as never;
+    },
+  };
+  clientTlsFailed(): void {
+    this.said.resolve("fault of the client's connection");
+  }
+  backendTlsFailed(): void {
+    this.said.resolve("fault of the backend's connection");
   }
   // As a handler with a fault of its own: Buffer.from throws ERR_INVALID_ARG_TYPE.
   clientData(): void {
@@ -37,15 +46,23 @@ class Relaying {
   backendData(): void {
     Buffer.from(5 as never);
   }
+  clientOpened(): void {}
   clientEnded(): void {}
   clientClosed(): void {}
   clientDrained(): void {}
+  clientHandshake(): void {}
+  backendOpened(): void {}
   backendEnded(): void {}
   backendClosed(): void {}
   backendDrained(): void {}
-  get asData(): Connection {
-    return this as unknown as Connection;
+  backendRefused(): void {}
+  backendTlsOpened(socket: { write(bytes: string): number; terminate(): void }): void {
+    atEnd.push(() => socket.terminate());
   }
+  backendHandshake(socket: { write(bytes: string): number }): void {
+    socket.write("ping");
+  }
+  backendSession(): void {}
 }
 
 /** A TCP relay that, once told to, spoils the last byte of each chunk that comes from `side`. */
@@ -70,22 +87,22 @@ async function spoiling(port: number, side: "client" | "server"): Promise<{ port
 
 const FAULTS = [
   ["a throw of our own, with an ERR_ code", false, /^crash: The first argument must be of type string/],
-  ["a record that is spoiled", true, /^reset (client|backend) tls$/],
+  ["a record that is spoiled", true, /^fault of the (client|backend)'s connection$/],
 ] as const;
 
 describe.each(FAULTS)("%s", (_, spoils, verdict) => {
   test("on a client's socket", async () => {
-    const data = new Relaying();
+    const data = new Side();
     const fd = listenAt("127.0.0.1:0", 16);
     const name = new Int32Array(5);
     const again = duplicate(fd) as number;
     localAddress(again, name, 0);
-    const listener = listenOnDescriptor(
-      fd,
-      data.asData,
-      { ...tlsClientEvents, open: () => undefined, handshake: () => undefined } as never,
-      { secureContext, ALPNProtocols: "", requestCert: false, rejectUnauthorized: false },
-    );
+    const listener = listenOnDescriptor(fd, data, tlsClientEvents, {
+      secureContext,
+      ALPNProtocols: "",
+      requestCert: false,
+      rejectUnauthorized: false,
+    });
     atEnd.push(() => listener.stop(true));
     const relay = await spoiling(name[4]!, "client");
     const peer = connectTls({ port: relay.port, host: "127.0.0.1", rejectUnauthorized: false });
@@ -98,7 +115,7 @@ describe.each(FAULTS)("%s", (_, spoils, verdict) => {
   });
 
   test("on a backend's socket", async () => {
-    const data = new Relaying();
+    const data = new Side();
     const server = createTlsServer({ cert: CERT, key: KEY }, (socket) => {
       socket.on("error", () => undefined);
       socket.on("data", () => {
@@ -119,22 +136,15 @@ describe.each(FAULTS)("%s", (_, spoils, verdict) => {
       drain: (socket: never) => {
         if (begun) return;
         begun = true;
-        upgradeToClient<Connection>(socket, {
+        upgradeToClient<BackendSide>(socket, {
           tls: { secureContext, ALPNProtocols: "", rejectUnauthorized: false, serverName: "www.example.com" },
-          data: data.asData,
-          twin: data.asData,
-          handlers: {
-            ...tlsBackendEvents,
-            open: (secure) => {
-              data.backendSocket = secure;
-              atEnd.push(() => secure.terminate());
-            },
-            handshake: (secure) => void secure.write("ping"),
-          },
+          data: data,
+          twin: data,
+          handlers: tlsBackendEvents,
         });
       },
     };
-    adoptConnecting(beginConnect(sockaddr(endpoint(`127.0.0.1:${relay.port}`)), null), data.asData, plain as never);
+    adoptConnecting(beginConnect(sockaddr(endpoint(`127.0.0.1:${relay.port}`)), null), data, plain as never);
     expect(await data.said.promise).toMatch(verdict);
   });
 });

@@ -1,0 +1,78 @@
+// Admission of sessions: address lists, caps and rates, and the places that are claimed for a session. What a row of the ledger
+// has claimed is noted there, and goes back through this file alone.
+import { cidrHasAt } from "../core/cidr-set.ts";
+import type { End } from "../core/ends.ts";
+import { monotonicNs } from "../platform/clock.ts";
+import { claim, giveBack } from "../shared/cells.ts";
+import { CLIENT_OVER_RATE } from "../shared/clients.ts";
+import { CLAIM, ROW, ROW_WORDS } from "../shared/ledger.ts";
+import type { Listener } from "./listener.ts";
+import type { Host, Session } from "./session.ts";
+
+/** Deny and allow lists, for the client whose address stands in the row. Null = admitted. Hot path. */
+export function checkAddress({ words }: Host, { plan }: Listener, row: number): End | null {
+  const { allow, deny } = plan;
+  if (allow === null && deny === null) return null;
+  const at = row * ROW_WORDS + ROW.address;
+  if (deny !== null && cidrHasAt(deny, words, at)) return "denied";
+  return allow !== null && !cidrHasAt(allow, words, at) ? "denied" : null;
+}
+
+/** Claims a place of the process and one of the listener. Null = both are had. Hot path. */
+export function claimPlaces(host: Host, { plan }: Listener, row: number): End | null {
+  const { words } = host;
+  const at = row * ROW_WORDS;
+  if (!claim(host.open, host.maxConnections)) {
+    host.overBudget();
+    return "process_full";
+  }
+  words[at]! |= CLAIM.process;
+  if (!claim(plan.open, plan.maxConnections)) return "listener_full";
+  words[at]! |= CLAIM.listener;
+  return null;
+}
+
+/** The rate and the cap of the client whose address stands in the row. Null = admitted. Hot path. */
+export function admitClient({ words }: Host, listener: Listener, row: number): End | null {
+  const { clients, limits } = listener;
+  if (clients === null) return null;
+  const at = row * ROW_WORDS;
+  const client = listener.clientPrefix(words, at + ROW.address);
+  const entry = clients.claim(client.w0, client.w1, client.w2, client.w3, limits, monotonicNs());
+  if (entry < 0) return entry === CLIENT_OVER_RATE ? "rate_limited" : "client_full";
+  words[at + ROW.clientEntry] = entry;
+  if (limits.maxOpen > 0) words[at]! |= CLAIM.client;
+  return null;
+}
+
+// In all of these a claim leaves the row before its place is given back, so that the supervisor never gives back a place a second
+// time.
+
+/** The place at the session's backend, where one was claimed. */
+export function releaseBackend({ host: { words }, row, pool, backend }: Session): void {
+  const at = row * ROW_WORDS;
+  if (pool === null || backend === null || (words[at]! & CLAIM.backend) === 0) return;
+  words[at]! &= ~CLAIM.backend;
+  pool.release(backend);
+}
+
+/** Everything that the session has claimed. */
+export function releaseAll(session: Session): void {
+  const { host, listener, row } = session;
+  const { words } = host;
+  const at = row * ROW_WORDS;
+  releaseBackend(session);
+  const claims = words[at]!;
+  if (claims & CLAIM.client) {
+    words[at]! &= ~CLAIM.client;
+    listener.clients?.release(words[at + ROW.clientEntry]!);
+  }
+  if (claims & CLAIM.listener) {
+    words[at]! &= ~CLAIM.listener;
+    giveBack(listener.plan.open);
+  }
+  if (claims & CLAIM.process) {
+    words[at]! &= ~CLAIM.process;
+    giveBack(host.open);
+  }
+}

@@ -1,0 +1,175 @@
+// The phase in which a backend is connected: picks one, begins an attempt, says first what the pool wants said first, names failures,
+// and picks another. The deadline of an attempt is the connection's timer.
+import type { Socket } from "bun";
+import type { End } from "../core/ends.ts";
+import { upgradeToClient } from "../platform/bun.ts";
+import { Connector, isSelfConnected, NO_DESCRIPTOR } from "../platform/connector.ts";
+import { errnoName, LOCAL_ERRORS } from "../platform/libc.ts";
+import { faultOf } from "../platform/tls-client.ts";
+import { BACKEND } from "../shared/counters.ts";
+import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import { releaseBackend } from "./admission.ts";
+import { LIVE, type Connection, type Phase } from "./connection.ts";
+import type { AttemptOutcome, Backend, Pool } from "./pool.ts";
+import { startRelaying } from "./relaying.ts";
+import { proxyHeaderFor } from "./send-proxy.ts";
+import { backendEvents, tlsBackendEvents, type BackendSide } from "./socket-events.ts";
+import { TlsObserver } from "./tls-observer.ts";
+
+const connector = new Connector<BackendSide>(backendEvents);
+
+/** Picks a backend and connects to it; ends the connection where there is none. */
+export function dial(connection: Connection): void {
+  const { pool, host, row } = connection;
+  if (pool === null) return connection.finish("no_route", "lb");
+  const backend = pool.acquire(connection);
+  if (backend === null) return connection.finish(pool.hasCandidate ? "queue_full" : "no_backend", "lb");
+  host.words[row * ROW_WORDS + ROW.pool] = pool.id;
+  beginAttempt(connection, backend, pool);
+}
+
+const dialing: Phase = {
+  ...LIVE,
+  name: "dialing",
+  backendOpened: (connection, socket) => void (connection.backendSocket = socket),
+
+  backendData(connection, chunk) {
+    connected(connection);
+    if (connection.phase !== dialing) connection.phase.backendData(connection, chunk);
+  },
+
+  backendDrained: connected,
+
+  backendEnded(connection) {
+    if (isConnected(connection)) return tlsFailed(connection, "closed");
+    connected(connection);
+    if (connection.phase !== dialing) connection.phase.backendEnded(connection);
+  },
+
+  backendClosed(connection, error) {
+    if (isConnected(connection)) tlsFailed(connection, "closed");
+    else attemptFailed(connection, (error as { code?: string } | undefined)?.code ?? "ECONNREFUSED");
+  },
+
+  backendHandshake(connection, done, error) {
+    const { backend, pool, backendSocket } = connection;
+    if (backend === null || backendSocket === null || !pool?.tls) return;
+    const fault = pool.tls.verdict(backend.host, backend.address, backendSocket, done, error);
+    if (fault === null) startRelaying(connection, backendSocket);
+    else tlsFailed(connection, fault);
+  },
+
+  backendTlsFailed: (connection, error) => tlsFailed(connection, faultOf(error) ?? "failed"),
+  timer: (connection) => attemptFailed(connection, "ETIMEDOUT"),
+};
+
+// ---------------------------------------------------------------------- one attempt; hot path
+
+function beginAttempt(connection: Connection, backend: Backend, pool: Pool): void {
+  const { host, row } = connection;
+  const { words, wheel } = host;
+  const at = row * ROW_WORDS;
+  connection.backend = backend;
+  words[at + ROW.backend] = backend.id;
+  words[at]! |= CLAIM.backend;
+  backend.counters[BACKEND.dials]!++;
+  connection.enter(dialing);
+  connection.dialStartedMs = performance.now();
+  connection.connectMs = -1;
+  // The socket is the connection's when this returns; `drain` or `data` says that it is connected, `close` that it failed.
+  const fd = connector.connect(backend, pool.source, connection);
+  if (fd < 0) return attemptFailed(connection, errnoName(-fd));
+  words[at + ROW.backendFd] = fd === NO_DESCRIPTOR ? -1 : fd;
+  // The wheel's clock is behind by more than a tick while the thread waits for a processor; the deadline must not be.
+  wheel.schedule(connection, Math.max(wheel.now, connection.dialStartedMs) + pool.plan.connectTimeoutMs);
+}
+
+// While dialing: TCP is connected, and TLS is not yet.
+function isConnected({ connectMs }: Connection): boolean {
+  return connectMs >= 0;
+}
+
+/** TCP is connected; what the pool wants said first is said, and TLS goes before the client's bytes. */
+function connected(connection: Connection): void {
+  const { backend, pool, backendSocket } = connection;
+  if (backend === null || pool === null || backendSocket === null || isConnected(connection)) return;
+  if (backend.maySelfConnect && selfConnected(connection, backend, backendSocket))
+    return attemptFailed(connection, "ECONNREFUSED");
+  connection.connectMs = performance.now() - connection.dialStartedMs;
+  backend.attemptEnded(BACKEND.connected, connection.connectMs);
+  if (pool.plain) startRelaying(connection, backendSocket);
+  else greet(connection, backend, pool, backendSocket);
+}
+
+function selfConnected({ backendFd }: Connection, { endpoint }: Backend, socket: Socket<unknown>): boolean {
+  return endpoint.kind === "ip" && isSelfConnected(socket, backendFd, endpoint.port);
+}
+
+/** What comes before the client's bytes: the PROXY header, and then TLS. Ends in the next phase or in a failure. */
+function greet(connection: Connection, backend: Backend, pool: Pool, socket: Socket<unknown>): void {
+  const { sendProxy } = pool.plan;
+  if (sendProxy !== "off") {
+    const header = proxyHeaderFor(connection, sendProxy);
+    // The buffer of a socket that was just connected is larger than any header.
+    if (socket.write(header) !== header.length) return attemptFailed(connection, "EPIPE");
+  }
+  if (pool.tls === null) return startRelaying(connection, socket);
+  const { host, row } = connection;
+  const observer = new TlsObserver(host, host.floats, row * ROW_FLOATS + ROW_FLOAT.bytesOut);
+  connection.backendTlsObserver = observer;
+  upgradeToClient(socket as Socket<BackendSide>, {
+    tls: pool.tls.options(backend.host, backend.address),
+    data: connection,
+    twin: observer,
+    handlers: tlsBackendEvents,
+  });
+}
+
+// ---------------------------------------------------------------------- failures
+
+function tlsFailed(connection: Connection, reason: string): void {
+  attemptFailed(connection, TLS_FAILED + reason);
+}
+
+/** The attempt has failed for this reason (an errno's name, or TLS_FAILED and what was wrong): another backend if there is one, else the end. */
+export function attemptFailed(connection: Connection, code: string): void {
+  const { backend, pool, backendSocket, host, row } = connection;
+  if (connection.phase !== dialing || backend === null || pool === null) return;
+  const { words } = host;
+  const at = row * ROW_WORDS;
+  connection.backendSocket = null;
+  words[at + ROW.backendFd] = -1;
+  backendSocket?.terminate();
+  // What this machine has run out of is no failure of the backend.
+  const isLocal = LOCAL_ERRORS.has(code);
+  const failure = failureOf(code);
+  if (!isLocal) backend.attemptEnded(failure.outcome, performance.now() - connection.dialStartedMs);
+  const retries = words[at + ROW.retries]!;
+  connection.tried = connection.tried === null ? [backend.id] : [...connection.tried, backend.id];
+  const next = retries < pool.plan.retries ? pool.acquire(connection) : null;
+  if (next === null) return connection.finish(failure.end, isLocal ? "lb" : "backend", code);
+  releaseBackend(connection);
+  backend.counters[BACKEND.retriedAway]!++;
+  words[at + ROW.retries] = retries + 1;
+  beginAttempt(connection, next, pool);
+}
+
+/** What the reason of a failed TLS handshake begins with; the runtime's name for what was wrong follows. */
+const TLS_FAILED = "tls ";
+
+const REFUSED = { outcome: BACKEND.refused, end: "connect_refused" } as const satisfies Failure;
+const TIMED_OUT = { outcome: BACKEND.timedOut, end: "connect_timeout" } as const satisfies Failure;
+const FAILED = { outcome: BACKEND.failed, end: "connect_failed" } as const satisfies Failure;
+const UNSECURED = { outcome: BACKEND.tlsFailed, end: "handshake_failed" } as const satisfies Failure;
+
+/** Where a failed attempt is counted, and the end if it was the last. */
+interface Failure {
+  outcome: AttemptOutcome;
+  end: End;
+}
+
+function failureOf(code: string): Failure {
+  if (code === "ECONNREFUSED") return REFUSED;
+  if (code.startsWith(TLS_FAILED)) return UNSECURED;
+  return code === "ETIMEDOUT" ? TIMED_OUT : FAILED;
+}

@@ -1,0 +1,190 @@
+// The phase in which both flows run: bytes and FINs both ways, timeouts, keepalive. pump.ts moves what waits.
+import type { Socket } from "bun";
+import { FIN_NEXT, NO_END, RESET_NEXT, setKeepalive } from "../platform/sockets.ts";
+import { BACKEND } from "../shared/counters.ts";
+import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import { LIVE, type Connection, type Phase } from "./connection.ts";
+import type { Flow } from "./flow.ts";
+import { follow, pump, PUMP_FROM_BYTES } from "./pump.ts";
+import { allowBackendFin, allowClientFin, RESET_BACKEND_AFTER_MS, resetBackendOnClose } from "./reset-on-close.ts";
+import { corkForFin, uncork } from "./short-reply.ts";
+import { dueEnd, nextDueWheelMs } from "./timeouts.ts";
+
+/** The backend is ready for the client's bytes on this socket. */
+export function startRelaying(connection: Connection, backendSocket: Socket<unknown>): void {
+  const { toBackend, toClient } = connection;
+  connection.backendSocket = backendSocket;
+  connection.enter(relaying);
+  connection.touch();
+  toClient.from = backendSocket;
+  toBackend.to = backendSocket;
+  countForBackend(connection);
+  if (connection.speaksTls) toBackend.mustSeeBytes = toClient.mustSeeBytes = true;
+  connection.keepaliveMs = connection.pool?.plan.keepaliveMs ?? 0;
+  schedule(connection);
+  if (toBackend.paused || toBackend.queue !== null) move(connection, toBackend);
+  else if (toBackend.state === "ending") passEnds(connection);
+}
+
+// What the client has said before counts for the backend that gets it, not for those that were tried.
+function countForBackend(connection: Connection): void {
+  if (connection.backend === null) return;
+  const { host, row } = connection;
+  connection.backendCounters = connection.backend.counters;
+  connection.backendCounters[BACKEND.bytesIn]! += host.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn]!;
+}
+
+const relaying: Phase = {
+  ...LIVE,
+  name: "relaying",
+
+  // ---------------------------------------------------------------- the client; hot path
+
+  clientData(connection, chunk) {
+    const { length } = chunk;
+    const { toBackend } = connection;
+    if (!connection.forwardToBackend(chunk)) return;
+    if (length >= PUMP_FROM_BYTES || toBackend.pace !== null) follow(connection, toBackend, length);
+  },
+
+  clientDrained(connection) {
+    const { toClient } = connection;
+    if (toClient.paused || toClient.queue !== null) move(connection, toClient);
+  },
+
+  clientEnded(connection) {
+    if (connection.toBackend.state !== "open") return;
+    connection.noteClientEnd();
+    passEnds(connection);
+  },
+
+  // ---------------------------------------------------------------- the backend; hot path
+
+  backendData(connection, chunk) {
+    const { toClient } = connection;
+    const { length } = chunk;
+    const next = nextAfter(connection);
+    connection.countOut(length);
+    if (!toClient.forward(chunk)) connection.finish("reset", "client");
+    else if (next === FIN_NEXT) sendWithFin(connection);
+    else if (next === RESET_NEXT) connection.finish("reset", "backend");
+    else if (length >= PUMP_FROM_BYTES || toClient.pace !== null) follow(connection, toClient, length);
+  },
+
+  backendDrained(connection) {
+    const { toBackend } = connection;
+    if (toBackend.paused || toBackend.queue !== null) move(connection, toBackend);
+  },
+
+  backendEnded: noteBackendEnd,
+
+  backendClosed(connection, error) {
+    if (error !== undefined) return connection.finish("reset", "backend");
+    connection.toClient.from = null;
+    connection.backendSocket = null;
+    connection.host.words[connection.row * ROW_WORDS + ROW.backendFd] = -1;
+    noteBackendEnd(connection);
+  },
+
+  backendTlsFailed: (connection) => connection.finish("reset", "backend", "tls"),
+
+  // ---------------------------------------------------------------- time
+
+  wake: move,
+
+  timer(connection, nowMs) {
+    const end = dueEnd(connection, connection.listener.plan.timeoutsMs, nowMs);
+    if (end !== null) return connection.finish(end, "lb");
+    startKeepalive(connection, nowMs);
+    const isOld = nowMs >= connection.startedWheelMs + RESET_BACKEND_AFTER_MS;
+    if (isOld && connection.toBackend.state !== "done") resetBackendOnClose(connection);
+    schedule(connection);
+  },
+
+  stopping: schedule,
+};
+
+// ---------------------------------------------------------------------- bytes
+
+// Sends what waits, more if the sender is paused, and a FIN behind the last byte.
+function move(connection: Connection, flow: Flow): void {
+  pump(connection, flow);
+  passEnds(connection);
+}
+
+/** What follows the first chunk from the backend; see short-reply.ts. */
+function nextAfter(connection: Connection): ReturnType<typeof corkForFin> {
+  const { host, row, toBackend, toClient } = connection;
+  if (host.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut] !== 0) return NO_END;
+  // Behind TLS the end of the ciphertext is not the end of the data.
+  if (connection.backendTlsObserver !== null || toClient.pace !== null || !toClient.drained) return NO_END;
+  // A client that has ended already is closed and not shut down, which with TLS takes its time.
+  if (toBackend.state !== "open") return NO_END;
+  return corkForFin(connection.clientFd, connection.backendFd);
+}
+
+// The backend's first words are its last. A write to a TLS socket may have run the handler of its end.
+function sendWithFin(connection: Connection): void {
+  if (connection.phase !== relaying) return;
+  if (connection.toClient.drained) noteBackendEnd(connection);
+  else uncork(connection.clientFd);
+}
+
+// ---------------------------------------------------------------------- ends
+
+function noteBackendEnd(connection: Connection): void {
+  if (connection.toClient.state !== "open") return;
+  connection.toClient.state = "ending";
+  connection.touch();
+  connection.firstEnd ??= "backend";
+  if (connection.backendTlsObserver?.cut && connection.backend !== null)
+    connection.countTruncated("backend", connection.backend.counters, BACKEND.tlsTruncated);
+  passEnds(connection);
+}
+
+/**
+ * Passes on each FIN whose bytes have gone before it. Where both directions are at their end, a socket that has not heard
+ * of it yet is closed in one step instead of a shutdown and a close.
+ */
+function passEnds(connection: Connection): void {
+  if (connection.phase !== relaying) return;
+  const { toBackend, toClient } = connection;
+  if (toBackend.state === "ending" && toBackend.drained) {
+    if (toClient.state === "done" || (toClient.state === "ending" && toClient.drained)) return finishEof(connection);
+    toBackend.state = "done";
+    allowBackendFin(connection);
+    connection.backendSocket?.shutdown();
+    schedule(connection);
+  }
+  if (toClient.state === "ending" && toClient.drained) {
+    if (toBackend.state === "done") return finishEof(connection);
+    toClient.state = "done";
+    allowClientFin(connection);
+    connection.client?.shutdown();
+    schedule(connection);
+  }
+}
+
+function finishEof(connection: Connection): void {
+  connection.finish("eof", connection.firstEnd ?? "client");
+}
+
+// ---------------------------------------------------------------------- time
+
+// A short connection never pays for keepalive: it is set when half of its time has passed. The client's side has it from
+// the listening socket.
+function startKeepalive(connection: Connection, nowMs: number): void {
+  const { keepaliveMs, backendFd } = connection;
+  if (keepaliveMs === 0 || nowMs < connection.startedWheelMs + keepaliveMs / 2) return;
+  if (backendFd >= 0 && connection.backendSocket !== null) setKeepalive(backendFd, keepaliveMs);
+  connection.keepaliveMs = 0;
+}
+
+function schedule(connection: Connection): void {
+  const { startedWheelMs, keepaliveMs } = connection;
+  let at = nextDueWheelMs(connection, connection.listener.plan.timeoutsMs);
+  if (!connection.resetsBackend && connection.toBackend.state !== "done")
+    at = Math.min(at, startedWheelMs + RESET_BACKEND_AFTER_MS);
+  if (keepaliveMs > 0) at = Math.min(at, startedWheelMs + keepaliveMs / 2);
+  if (at !== Infinity) connection.host.wheel.schedule(connection, at);
+}
