@@ -17,7 +17,7 @@ import type { Flow } from "./flow.ts";
 
 /** Chunks of at least this size suggest that more data is queued. */
 export const PUMP_FROM_BYTES = 16 * 1024;
-/** What one call moves at most inside the kernel, and through this process: other connections wait meanwhile. */
+/** Once this much has moved inside the kernel, or through this process, it is another connection's turn. */
 const SPLICE_BYTES_MAX = 1024 * 1024;
 const COPY_BYTES_MAX = 512 * 1024;
 /** The largest read of the runtime. */
@@ -108,10 +108,11 @@ let moved = 0;
 function advance(connection: Connection, flow: Flow): void {
   const inKernel = !flow.mustSeeBytes && connection.host.splice !== null;
   let left = inKernel ? SPLICE_BYTES_MAX : COPY_BYTES_MAX;
-  if (flow.pace !== null) left = Math.min(left, flow.pace.allowance(performance.now()));
   let outcome: Moved = MOVED;
   while (left > 0 && outcome === MOVED) {
-    const portion = Math.min(left, portionFor(connection, flow));
+    let portion = portionFor(connection, flow);
+    if (flow.pace !== null) portion = Math.min(portion, flow.pace.allowance(performance.now()));
+    if (portion <= 0) break;
     outcome = inKernel ? splicePortion(connection, flow, portion) : copyPortion(connection, flow, portion);
     left -= moved;
     if (!connection.isRelaying) return;
