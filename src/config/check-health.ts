@@ -8,6 +8,8 @@ type Health = FilePool["health"];
 type Type = Health["type"];
 type Report = (finding: Finding) => void;
 
+const CHECKED: readonly Type[] = ["tcp", "tls", "http", "exchange", "redis", "postgres", "mysql", "smtp", "ssh"];
+
 /** Options of some types only; `role` is told elsewhere. */
 const TYPES_OF: readonly (readonly [key: keyof Health, types: readonly Type[], unset: unknown])[] = [
   ["method", ["http"], "GET"],
@@ -19,6 +21,9 @@ const TYPES_OF: readonly (readonly [key: keyof Health, types: readonly Type[], u
   ["send", ["exchange"], ""],
   ["expect", ["exchange"], ""],
   ["user", ["postgres", "mysql"], ""],
+  ["port", CHECKED, 0],
+  ["initial", CHECKED, "up"],
+  ["fast_interval", CHECKED, 0],
 ];
 
 export function checkHealth({ config, isSound }: Subject, report: Report): void {

@@ -17,7 +17,10 @@ export function warnings(subject: Subject): Finding[] {
   const findings: Finding[] = [];
   const report: Report = (path, message) => findings.push({ path, message, warning: true });
   if (!isWhole(["pools"])) return findings;
-  for (const pool of config.pools) warnOfHealth(subject, pool, report);
+  for (const pool of config.pools) {
+    warnOfHealth(subject, pool, report);
+    warnOfBalance(subject, pool, report);
+  }
   if (!isWhole(["listeners"])) return findings;
   const pools = new Map(config.pools.map((pool) => [pool.name, pool]));
   for (const listener of config.listeners) {
@@ -29,12 +32,37 @@ export function warnings(subject: Subject): Finding[] {
 
 function warnOfHealth({ isSound }: Subject, { name, health }: FilePool, report: Report): void {
   const path = ["pools", name, "health"];
-  if (!isSound(path) || health.type === "off" || health.timeout <= health.interval) return;
+  if (!isSound(path) || health.type === "off") return;
   const [timeout, interval] = [formatDuration(health.timeout), formatDuration(health.interval)];
+  if (health.fast_interval > health.interval) {
+    report(
+      [...path, "fast_interval"],
+      `is longer than the interval of ${interval}: checks slow down when a backend fails`,
+    );
+  }
+  if (health.timeout <= health.interval) return;
   report(
     [...path, "timeout"],
     `${timeout} is longer than the interval of ${interval}: slow backends are checked less often`,
   );
+}
+
+/** Options that the pool's algorithm does not look at. */
+function warnOfBalance({ isSound, isWhole }: Subject, pool: FilePool, report: Report): void {
+  const path = ["pools", pool.name];
+  if (!isSound([...path, "balance"])) return;
+  if (pool.hash_key !== "client" && pool.balance !== "source_hash" && isSound([...path, "hash_key"])) {
+    report([...path, "hash_key"], `has no effect: balance is "${pool.balance}"`);
+  }
+  if (pool.balance !== "first" || !isWhole([...path, "backends"])) return;
+  const { backends } = pool;
+  for (const [index, { weight }] of backends.entries()) {
+    // 0 = no new connections, with every algorithm.
+    if (weight > 1) report([...path, "backends", index, "weight"], 'has no effect: balance is "first"');
+  }
+  if (backends.length > 1 && backends[0]!.max_connections === 0) {
+    report([...path, "backends", 0], 'has no max_connections: with balance = "first" it gets every connection');
+  }
 }
 
 /** A listener whose pool has the listener itself as a backend: each connection would make another, without end. */
