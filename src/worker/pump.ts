@@ -108,11 +108,13 @@ let moved = 0;
 function advance(connection: Connection, flow: Flow): void {
   const inKernel = !flow.mustSeeBytes && connection.host.splice !== null;
   let left = inKernel ? SPLICE_BYTES_MAX : COPY_BYTES_MAX;
+  const { pace } = flow;
+  // Asked once: the allowance grows by a few bytes while the loop runs, and each would be moved by itself.
+  if (pace !== null) left = Math.min(left, pace.allowance(performance.now()));
   let outcome: Moved = MOVED;
   while (left > 0 && outcome === MOVED) {
     let portion = portionFor(connection, flow);
-    if (flow.pace !== null) portion = Math.min(portion, flow.pace.allowance(performance.now()));
-    if (portion <= 0) break;
+    if (pace !== null && left < portion) portion = left;
     outcome = inKernel ? splicePortion(connection, flow, portion) : copyPortion(connection, flow, portion);
     left -= moved;
     if (!connection.isRelaying) return;
