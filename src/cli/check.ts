@@ -1,10 +1,10 @@
-// `lb check FILE`: every problem of a config, or one line that it is fine.
+// `lb check FILE`: the problems of a config, or one line that it is fine.
 import type { Environment } from "../config/env.ts";
 import { loadConfig } from "../config/load.ts";
 import { countedProblems, formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
 
-/** Prints problems and warnings on stderr, the good news on stdout. Answers the exit code: 0, or 2 for a bad config. */
+/** Prints problems and warnings to stderr, success to stdout. Returns the exit code: 0, or 2 for a bad config. */
 export function check(file: string): number {
   const { errors, lines, code } = checked(file, process.env);
   for (const line of errors) console.error(line);

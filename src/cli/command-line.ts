@@ -18,7 +18,7 @@ const planned =
 const badUsage = 2;
 const helpWidth = 100;
 
-/** Runs the command that the arguments name. Answers the exit code; bad usage is told on stderr and is 2. */
+/** Runs the command that the arguments name. Returns the exit code; bad usage prints to stderr and is 2. */
 export async function commandLine(args: readonly string[], program: Program): Promise<number> {
   const result = { code: 0 };
   try {

@@ -10,10 +10,10 @@ const ADMIN_PORT = 9900;
 /** Further ports tried where one is taken. */
 const PORTS_TRIED = 100;
 const STOPPED_FOR_SECONDS = 15;
-/** The lines are printed when lb answers, or after so long. */
+/** The lines are printed when lb responds, or after this time. */
 const READY_WITHIN_MS = 900;
 
-/** `run` runs lb with a config file until it is told to stop, and answers its exit code; so does this. */
+/** `run` runs lb with a config file until it stops, and returns the exit code, as this function does. */
 export async function demo(run: (file: string) => Promise<number>): Promise<number> {
   const listenPort = freePort(LISTEN_PORT);
   const adminPort = freePort(ADMIN_PORT, listenPort);

@@ -1,5 +1,5 @@
 // What no single option can know: references between sections, addresses used twice, what makes no sense together. Runs on
-// configs with faults too, so that every problem is told at once; it then looks only at what is sound.
+// configs with faults too, so that all problems are reported at once, and then checks only the sound parts.
 import { formatCidr, formatEndpoint, isIPv4, parseAddress, UNIX_NAME_BYTES_MAX } from "../core/address.ts";
 import type { Address, Endpoint } from "../core/address.ts";
 import { checkHealth } from "./check-health.ts";
@@ -57,7 +57,7 @@ function checkBinds(subject: Subject, report: Report): void {
     ? config.listeners.flatMap((listener) => [...listenerBinds(subject, listener)])
     : [];
   if (isSound(["admin", "enabled"]) && isSound(["admin", "bind"]) && config.admin.enabled) {
-    // First, so that a listener is told of the admin endpoint, which may not stand in the file.
+    // First, so that the problem is reported at the listener: the admin endpoint may not be in the file.
     bounds.unshift({ path: ["admin", "bind"], endpoint: absoluteEndpoint(folder, config.admin.bind) });
   }
   const taken = new Map<string, Bound>();

@@ -1,4 +1,4 @@
-// The files that a config names: read with a limit, each once, and remembered for whoever watches them.
+// The files that a config names: read once each, with a size limit, and recorded for the watch.
 import { closeSync, constants, fstatSync, openSync, readSync, statSync } from "node:fs";
 import { createHash } from "node:crypto";
 import { absolutePath } from "./paths.ts";

@@ -78,7 +78,7 @@ export function loadConfig(path: string, env: Environment, { once = false } = {}
   return { ...result, contents: new Map([...result.contents, ...contents]) };
 }
 
-/** The same for a text at hand; `readFile` and `modeOf` are asked for the files that it names. */
+/** The same for a text; `readFile` and `modeOf` read the files that it names. */
 export function parseConfig(text: string, options: ParseOptions): LoadResult {
   const { file } = options;
   const folder = dirname(resolve(file));
@@ -111,7 +111,7 @@ function parseAll(text: string, options: ParseOptions, folder: string, named: Na
   const result = safeParse(fileSchema, tree);
   const findings: Finding[] = [...unset, ...findingsOf(result.issues ?? [], unset)];
   const found = unset.length + (result.issues?.length ?? 0);
-  // Nobody reads so many problems, and what the options mean together is not worth a look yet.
+  // Nobody reads more problems than that, so options are not checked against each other yet.
   if (found > PROBLEMS_MAX) return { ok: false, ...place(findings, found), ...readBy(named) };
 
   const config = limitHealthTimeouts(result.output as FileConfig, tree, soundness(findings));

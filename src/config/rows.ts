@@ -71,7 +71,7 @@ export function later<In, Out>(option: Row<In, Out>): Row<In, Out> {
 
 // ------------------------------------------------------------------ values made of others
 
-/** An array, with at least so many items. `none` says what to do about one with fewer. */
+/** An array with at least `least` items. `none` is the message for one with fewer. */
 export function list<In, Out>(item: Kind<In, Out>, least = 0, none = ""): Kind<In[], Out[]> {
   const example = item.example && `[${item.example}]`;
   const words = `array of ${plural(item.words)}`;
@@ -126,7 +126,7 @@ export function section<const R extends Rows>(
       else if (++unknown <= PROBLEMS_MAX) {
         problem(result, config, withMeant("there is no such option", closest(key, keys)), key);
       }
-      // Not shown, only counted: the last one stands for it.
+      // Only counted, not shown: the last issue is added again.
       else result.issues?.push(result.issues.at(-1)!);
     }
     return result;

@@ -1,4 +1,4 @@
-// Configs that work and are probably a mistake: what check.ts does not refuse, and no option can know by itself.
+// Valid configs that are probably a mistake.
 import { formatEndpoint, isIPv4 } from "../core/address.ts";
 import type { Address, Endpoint } from "../core/address.ts";
 import { listenerBinds } from "./check.ts";
@@ -43,7 +43,7 @@ function warnOfHealth({ isSound }: Subject, { name, health }: FilePool, report: 
   if (health.timeout <= health.interval) return;
   report(
     [...path, "timeout"],
-    `${timeout} is longer than the interval of ${interval}: slow backends are checked less often`,
+    `${timeout} is longer than the interval of ${interval}: checks of slow backends take place less often than the interval says`,
   );
 }
 
@@ -76,7 +76,7 @@ function warnOfCircle(subject: Subject, listener: FileListener, pools: Map<strin
       const backend = absoluteEndpoint(subject.folder, address);
       if (!binds.some((bind) => reaches(backend, bind))) continue;
       const what = `${formatEndpoint(address)} is ${formatPath(["listeners", listener.name])} itself, which uses this pool`;
-      report([...path, index], `${what}: its connections go in a circle`);
+      report([...path, index], `${what}: each connection would open another one, without end`);
     }
   }
 }
@@ -89,7 +89,10 @@ function warnOfAlpn(subject: Subject, listener: FileListener, pools: Map<string,
     const tls = ["pools", name, "tls"];
     const alpn = subject.isSound([...tls, "alpn"]) && subject.isWhole(tls) ? (pools.get(name)?.tls?.alpn ?? []) : [];
     if (alpn.length === 0 || alpn.includes("h2")) continue;
-    report(path, `has "h2", and ${formatPath([...tls, "alpn"])} has not: clients speak h2 to backends that may not`);
+    report(
+      path,
+      `has "h2", and ${formatPath([...tls, "alpn"])} does not: clients will use h2 with backends that may not support it`,
+    );
   }
 }
 

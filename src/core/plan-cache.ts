@@ -1,12 +1,12 @@
-// Things that are made of a plan and kept as long as the plan stays the same word for word, such as TLS contexts with their
-// sessions: a reload that does not concern them leaves them alone.
+// Objects that are made from a plan and kept while the plan stays equal, such as TLS contexts with their sessions: a reload that
+// does not change the plan does not touch them.
 
 export class PlanCache<P, T> {
   readonly #make: new (plan: P) => T;
   readonly #before: ReadonlyMap<string, T>;
   readonly #now = new Map<string, T>();
 
-  /** `before` is the cache of the plans until now. What is not asked for again is forgotten with it. */
+  /** `before` is the cache of the former plans. Objects that are not requested again are dropped with it. */
   constructor(make: new (plan: P) => T, before: PlanCache<P, T> | null) {
     this.#make = make;
     this.#before = before === null ? new Map<string, T>() : before.#now;

@@ -31,7 +31,7 @@ export class TimerWheel {
   /** The last tick whose slot has been looked at. */
   #tick: number;
 
-  /** `tickMs` and `slots` are whole numbers from 1; a turn is their product. Any clock will do that does not go back. */
+  /** `tickMs` and `slots` are whole numbers from 1; a turn is their product. Any clock that does not go back can be used. */
   constructor(tickMs: number, slots: number, nowMs = 0) {
     this.now = nowMs;
     this.#tickMs = tickMs;
@@ -45,7 +45,7 @@ export class TimerWheel {
   schedule(node: TimerNode, atMs: number): void {
     if (node.timerSlot === NO_SLOT) this.size++;
     else this.#unlink(node);
-    // Whole milliseconds, so that no rounding can part the tick from the time.
+    // Whole milliseconds, so that rounding cannot separate the tick from the time.
     node.timerAt = Math.ceil(atMs);
     const tick = Math.max(Math.ceil(node.timerAt / this.#tickMs), this.#tick + 1);
     this.#append(node, tick % this.#slots);

@@ -11,13 +11,13 @@ export interface AccessLine {
   /** The number of the connection, unique while the process lives. */
   id: number;
   listener: string;
-  /** "address:port", the believed one; "unix" for a unix socket's. */
+  /** "address:port", from a trusted PROXY header if there is one; "unix" for a unix socket. */
   client: string;
-  /** Who connected to us, where that is not the client but a proxy before us. */
+  /** The address that connected to lb, if that is a proxy and not the client. */
   peer: string;
   pool: string;
   backend: string;
-  /** The name that the client asked for in TLS, and the version that was spoken with it. */
+  /** The server name that the client sent, and the TLS version. */
   sni: string;
   tls: string;
   /** The subject's common name in the client's certificate. */

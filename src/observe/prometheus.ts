@@ -97,7 +97,7 @@ export const METRICS: readonly Metric[] = [
   whole(
     "lb_config_generation",
     "gauge",
-    "Number of the config in force; rises by one with each reload.",
+    "Generation of the active config; rises by one with each reload.",
     (s) => s.config.generation,
   ),
   whole(
@@ -109,7 +109,7 @@ export const METRICS: readonly Metric[] = [
   whole(
     "lb_config_last_reload_success_timestamp_seconds",
     "gauge",
-    "When the config in force was taken over, seconds since the epoch.",
+    "Time at which the active config was loaded, in seconds since the epoch.",
     (s) => seconds(s.config.loaded_at),
   ),
   {

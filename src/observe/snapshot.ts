@@ -1,6 +1,5 @@
-// The snapshot: everything there is to know about the running process at one moment, as plain data. /api/status answers it
-// as JSON as it stands, so its keys are an interface; the Prometheus text is a view of it, and nothing else is counted
-// anywhere.
+// The snapshot: the state of the running process at one moment, as plain data. /api/status returns it as JSON, so its keys are a
+// public interface. The Prometheus text is made from it.
 import type { End, EndedBy } from "../core/ends.ts";
 import type { TlsFailure } from "../shared/counters.ts";
 
@@ -25,10 +24,10 @@ export interface Snapshot {
     /** Of all threads, user and system. */
     cpu_seconds: number;
     resident_bytes: number;
-    /** null where the system does not tell. */
+    /** null where the system does not report it. */
     open_files: number | null;
   };
-  /** Lines of access log that the disk or the reader of a pipe was too slow for. */
+  /** Access log lines lost because the disk or the reader of a pipe was too slow. */
   access_log_lines_lost: number;
   workers: WorkerStatus[];
   listeners: ListenerStatus[];
@@ -38,7 +37,7 @@ export interface Snapshot {
 export interface ConfigStatus {
   file: string;
   generation: number;
-  /** When the generation in force was taken over, RFC 3339. */
+  /** When the active generation was loaded, RFC 3339. */
   loaded_at: string;
   reloads: { success: number; failure: number };
   /** Whether the last attempt to load succeeded, and if not, what was wrong. */
@@ -49,7 +48,7 @@ export interface ConfigStatus {
 export interface WorkerStatus {
   index: number;
   state: "starting" | "running" | "retiring";
-  /** Times that this worker had to be started again. */
+  /** Number of restarts of this worker. */
   restarts: number;
   accepted: number;
   open: number;
@@ -106,7 +105,7 @@ export interface PoolStatus {
 export interface BackendStatus {
   name: string;
   address: string;
-  /** Whether it takes connections by order of an operator. */
+  /** The state set by an operator. */
   state: "ready";
   up: boolean;
   weight: number;
@@ -114,7 +113,7 @@ export interface BackendStatus {
   /** 0 = no cap. */
   max_connections: number;
   open: number;
-  /** Attempts to connect, and what became of them. */
+  /** Connection attempts by result. */
   connects: {
     attempted: number;
     succeeded: number;

@@ -1,5 +1,5 @@
-// Who has an address already: the listening TCP sockets of this machine, whether one of them is this process's own, and
-// whether anybody listens behind a unix socket's file. Linux only; elsewhere nobody is found.
+// Who uses an address: the listening TCP sockets of this machine, whether one of them belongs to this process, and whether a
+// process listens on a unix socket's file. Linux only; elsewhere nothing is found.
 import { closeSync, openSync, readdirSync, readlinkSync, readSync } from "node:fs";
 import { isIPv4, type Address, type Endpoint } from "../core/address.ts";
 import { errnoName } from "./libc.ts";
@@ -8,11 +8,11 @@ import { beginConnect, closeDescriptor, sockaddr } from "./sockets.ts";
 /** A listening TCP socket. */
 export interface Listening {
   readonly address: Address;
-  /** What fstat(2) says of its descriptors; 0 where nobody has one any more. */
+  /** As fstat(2) reports it for its descriptors; 0 = no descriptor is left. */
   readonly inode: number;
 }
 
-/** The listening sockets whose address takes in some of what the endpoint's does, or the other way round. */
+/** The listening sockets whose address overlaps with the endpoint's. */
 export function listeningWith(endpoint: Endpoint): Listening[] {
   if (endpoint.kind !== "ip" && endpoint.kind !== "any") return [];
   const wanted = endpoint.kind === "any" ? null : endpoint.address;
@@ -22,7 +22,7 @@ export function listeningWith(endpoint: Endpoint): Listening[] {
   return found.filter(({ address }) => wanted === null || overlap(wanted, address));
 }
 
-// "::" may take IPv4 as well (IPV6_V6ONLY is not to be seen), and "0.0.0.0" takes no IPv6.
+// "::" may include IPv4 (IPV6_V6ONLY is not visible), and "0.0.0.0" does not include IPv6.
 function overlap(wanted: Address, listening: Address): boolean {
   if (isSame(wanted, listening) || isAnyV6(listening)) return true;
   const [isV4, isListeningV4] = [

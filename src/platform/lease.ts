@@ -1,4 +1,4 @@
-// Whether somebody writes a file just now.
+// Detects whether a process has a file open for writing.
 import { closeSync, constants, openSync } from "node:fs";
 import { constants as os } from "node:os";
 import { errno, openLibc } from "./libc.ts";

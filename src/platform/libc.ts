@@ -1,5 +1,5 @@
-// The C library through bun:ffi: nothing but the symbols that the socket code needs and their errno. Linux only, glibc and
-// musl; elsewhere, and where FFI is forbidden, `openLibc` answers null and the portable way serves (see sockets.ts).
+// The C library through bun:ffi: the symbols that the socket code needs, and errno. Linux only, glibc and musl. Elsewhere, and where
+// FFI is forbidden, `openLibc` returns null and Bun's own sockets are used (see sockets.ts).
 import { dlopen, FFIType, ptr as addressOf, read } from "bun:ffi";
 import { constants } from "node:os";
 
@@ -35,7 +35,7 @@ function open(path: string) {
 
 let opened: Libc | null | undefined;
 
-/** The C library's functions for this thread, or null where there are none to be had. Opens it at the first call. */
+/** The C library's functions for this thread, or null. Opens the library at the first call. */
 export function openLibc(): Libc | null {
   if (opened !== undefined) return opened;
   opened = null;
@@ -52,7 +52,7 @@ export function openLibc(): Libc | null {
   return opened;
 }
 
-/** errno of this thread's last failed call. Ask at once: any later call may change it. */
+/** errno of this thread's last failed call. Read it at once: any later call may change it. */
 export function errno(libc: Libc): number {
   const location = libc.__errno_location();
   return location === null ? 0 : read.i32(location);
@@ -70,7 +70,7 @@ export function errnoName(number: number): string {
   return names.get(number) ?? `E${number}`;
 }
 
-/** Errors of connect(2) and socket(2) that say that this machine has run out of something: nothing about the peer. */
+/** Errors of connect(2) and socket(2) that mean that this machine lacks a resource; they say nothing about the peer. */
 export const LOCAL_ERRORS: ReadonlySet<string> = new Set([
   "EMFILE",
   "ENFILE",
@@ -80,7 +80,7 @@ export const LOCAL_ERRORS: ReadonlySet<string> = new Set([
   "EAGAIN",
 ]);
 
-/** The address of a typed array's memory; whoever takes it must hold on to the array for as long as it is used. */
+/** The address of a typed array's memory. The caller must keep the array alive while the address is used. */
 export function pointerTo(array: Uint8Array): number {
   return addressOf(array);
 }

@@ -1,6 +1,6 @@
 // Sockets below Bun's API: listening sockets that the supervisor owns, connects that can be cancelled, and the few socket
 // options that the kernel offers and Bun does not. Every function takes and gives plain descriptors.
-// Numbers are those of Linux's uapi headers (asm-generic/socket.h, linux/tcp.h, linux/filter.h), alike on x64 and arm64.
+// Numbers are those of Linux's uapi headers (asm-generic/socket.h, linux/tcp.h, linux/filter.h), the same on x64 and arm64.
 import { isIPv4, type Address, type Endpoint } from "../core/address.ts";
 import { errno, errnoName, openLibc, pointerTo, type Libc } from "./libc.ts";
 
@@ -446,7 +446,7 @@ export function openFilesLimit(): number {
   return Number(limits[0] ?? 1024n) > 2 ** 31 ? 2 ** 31 : Number(limits[0]);
 }
 
-/** Whether this process can have so many descriptors more at this moment. It takes them and gives them back. */
+/** Whether this process can open this many more descriptors now. Opens and closes them. */
 export function hasDescriptors(count: number): boolean {
   const c = openLibc();
   if (c === null) return true;

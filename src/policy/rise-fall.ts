@@ -4,7 +4,7 @@
 /** What a check says of a backend. "unknown": this machine could not check, so nothing was learned. */
 export type CheckResult = "success" | "failure" | "unknown";
 
-/** One backend's state. `streak` counts the results in a row that speak against `up`. */
+/** One backend's state. `streak` counts the results in a row that contradict `up`. */
 export interface RiseFall {
   /** Successes in a row to come up, failures in a row to go down; whole numbers from 1. */
   readonly rise: number;
@@ -37,7 +37,7 @@ export function record(state: RiseFall, result: CheckResult): "up" | "down" | nu
   return ok ? "up" : "down";
 }
 
-/** Whether the last results speak against the state, but are too few to change it. */
+/** Whether the last results contradict the state, but are too few to change it. */
 export function isChanging({ streak }: RiseFall): boolean {
   return streak > 0;
 }

@@ -1,5 +1,5 @@
 // source_hash: a client stays with its backend, by a Maglev table (maglev.ts). Where that backend cannot be picked, the
-// client has an order of its own in which it goes through the others, so nobody else's backend changes.
+// client has an order of its own in which it goes through the others, so no other client's backend changes.
 import { isFree, NO_DEFICITS, type Balancer, type Beginning, type Candidate, type PickContext } from "./candidate.ts";
 
 /** Slots that are tried before every candidate is looked at: with half of the backends down, one in 2^64 goes so far. */

@@ -28,8 +28,8 @@ export interface Tier {
 }
 
 /**
- * The tiers of a pool, the preferred one first. A tier without a usable backend is left out: whoever keeps to the first tier
- * falls back to the next one only when that one has nobody. Keeps the order of the config within a tier.
+ * The tiers of a pool, the preferred one first. A tier without a usable backend is left out, so a worker that uses the first tier
+ * falls back to the next only when that one is empty. Keeps the order of the config within a tier.
  */
 export function tiersOf(backends: readonly TierInput[]): Tier[] {
   const usable = backends.filter(({ up, weight }) => up && weight > 0);

@@ -1,5 +1,5 @@
-// The descriptor budget: the open-files limit, divided into a share for each purpose. No purpose takes from another one, so
-// the admin endpoint, the health checks, the look-ups, the logs and a reload work whatever clients do.
+// The descriptor budget: the open-files limit, divided into a share for each purpose. No purpose uses the share of another, so the
+// admin endpoint, health checks, look-ups, logs and reloads work under any load from clients.
 import { openFilesLimit } from "../platform/sockets.ts";
 
 /** A proxied connection is one descriptor towards the client and one towards the backend. */
@@ -14,7 +14,7 @@ const PER_SOCKET = 2;
  */
 export const THREAD_START = 4;
 
-/** More connections than any machine has: a bound for tables. */
+/** Limits the size of tables; more connections than a machine can have. */
 const CONNECTIONS_MAX = 4_000_000;
 
 /** Descriptors by purpose, for the purposes that depend on the open-files limit alone. */
@@ -37,7 +37,7 @@ export interface Shares {
   reload: number;
 }
 
-/** The shares of an open-files limit. They grow with the limit and stay below what is of any use. */
+/** The shares of an open-files limit. They grow with the limit, up to a maximum. */
 export function shares(limit = openFilesLimit()): Shares {
   return {
     process: 12,
@@ -60,7 +60,7 @@ export function ledgerRows(): number {
   return Math.min(CONNECTIONS_MAX, Math.ceil(openFilesLimit() / PER_CONNECTION)) + 1;
 }
 
-/** What a config needs whatever its connections are. `sockets` counts listening addresses. */
+/** What a config needs apart from connections. `sockets` counts listening addresses. */
 export interface Needs {
   workers: number;
   sockets: number;
@@ -72,7 +72,7 @@ export function kept({ workers, sockets }: Needs, limit = openFilesLimit()): num
   return fixed + workers * (PER_WORKER + PER_SOCKET * sockets);
 }
 
-/** The lowest open-files limit that has room for so many connections. The shares grow with it, so it is found in steps. */
+/** The lowest open-files limit for this many connections. The shares grow with it, so it is found in steps. */
 function limitFor(connections: number, needs: Needs): number {
   let limit = 0;
   for (;;) {
@@ -82,7 +82,7 @@ function limitFor(connections: number, needs: Needs): number {
   }
 }
 
-/** Why the open-files limit is too low for a config to run at all, with the cure; null = it is not. */
+/** Why the open-files limit is too low for a config, with the cure; null = it is high enough. */
 export function tooFewFiles(needs: Needs, limit = openFilesLimit()): string | null {
   const least = limitFor(1, needs);
   if (least <= limit) return null;

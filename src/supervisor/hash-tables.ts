@@ -1,5 +1,5 @@
 // The Maglev tables of a pool that hashes, in shared memory. A table covers all backends of its tier, whether they are up or not, so
-// it is made anew only when names or weights change, and here, away from the event loops of the workers.
+// it is rebuilt only when names or weights change, and in the supervisor, so that the workers' event loops are not delayed.
 import type { HashTable } from "../policy/candidate.ts";
 import { maglevFingerprint, maglevTable } from "../policy/maglev.ts";
 

@@ -1,4 +1,4 @@
-// What workers are told of the records in the registry: plans of listeners and pools, and the state of a pool after a change.
+// Messages to workers, made from the records in the registry: plans of listeners and pools, and the new state of a pool.
 import { cidrTable } from "../core/cidr-set.ts";
 import { parseEndpoint } from "../core/address.ts";
 import type { ListenerTlsConfig, PoolTlsConfig } from "../config/schema.ts";

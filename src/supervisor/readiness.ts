@@ -15,7 +15,7 @@ export function processNotReady(phase: Phase, workers: readonly { index: number;
   if (phase !== "running") return ["the process is stopping"];
   return workers
     .filter(({ downMs }) => downMs >= WORKER_DOWN_MS)
-    .map(({ index }) => `worker ${index} is not running: its share of the new connections waits`);
+    .map(({ index }) => `worker ${index} is not running: its share of new connections waits in the accept queue`);
 }
 
 export interface ListenerReadiness {

@@ -1,5 +1,5 @@
-// What the supervisor knows of each listener, pool and backend: its identity, which outlives reloads as long as the config
-// names the same thing, and its cells in shared memory. What workers are told of them stands in plans.ts.
+// The records of listeners, pools and backends: their identity, which lasts over reloads while the config names the same thing, and
+// their cells in shared memory. plans.ts makes the messages to workers from them.
 import { formatAddress, formatEndpoint, formatHostPort, type Address } from "../core/address.ts";
 import type { BackendConfig, Config, ListenerConfig, PoolConfig } from "../config/schema.ts";
 import { Arena, Cells, claimed } from "../shared/cells.ts";
@@ -14,7 +14,7 @@ import { NOTHING_REPORTED, type AgentReport } from "../wire/agent.ts";
  */
 const KEEP_MS = 6000;
 
-/** Clients that a listener's table knows at the least. */
+/** Minimum and maximum size of a listener's table of clients. */
 const CLIENT_ENTRIES_MIN = 65_536;
 const CLIENT_ENTRIES_MAX = 4_194_304;
 
@@ -52,7 +52,7 @@ export interface PoolRecord {
 /** The addresses of a backend's name; what is not a name needs none. */
 export type Addresses = (host: string) => readonly Address[];
 
-/** The things of a config that is not in force yet. */
+/** The records of a config that is not active yet. */
 export interface Draft {
   readonly listeners: ListenerRecord[];
   readonly pools: PoolRecord[];
@@ -68,7 +68,7 @@ export class Registry {
   readonly arena = new Arena();
   /** Rows that counters have: one for each worker there is or was. */
   #rows = 1;
-  /** What a reload that is not decided yet may come back to. */
+  /** The records that a reload may restore until it is decided. */
   #held: Draft | null = null;
   /** Since when (performance.now()) what is in no config was seen to be so, by id. */
   readonly #goneMs = new Map<number, number>();
@@ -87,7 +87,7 @@ export class Registry {
     for (const { cells } of this.backendById.values()) cells.grow(this.#rows);
   }
 
-  /** The records for a config: the ones in force where the thing is the same, new ones else. Changes nothing. */
+  /** The records for a config: the active ones where the thing is the same, else new ones. Changes nothing. */
   draft(config: Config, connectionsMax: number, addresses: Addresses): Draft {
     const listeners = config.listeners.map((listener) => this.#draftListener(listener, connectionsMax));
     const pools = config.pools.map((pool) => {
@@ -106,7 +106,7 @@ export class Registry {
     return { listeners, pools };
   }
 
-  /** What is in force now is kept until the next `release`, whatever is committed meanwhile. */
+  /** Keeps the active records until the next `release`, even if others are committed. */
   hold(): Draft {
     this.#held = { listeners: this.listeners, pools: this.pools };
     return this.#held;
@@ -118,7 +118,7 @@ export class Registry {
     this.#isSwept = false;
   }
 
-  /** The draft is in force. Pools get a new version, for their backends may be others now. */
+  /** Makes the draft active. Pools get a new version, because their backends may have changed. */
   commit(draft: Draft): void {
     this.#isSwept = false;
     this.listeners = draft.listeners;
@@ -233,7 +233,7 @@ export class Registry {
           name,
           address,
           config,
-          // What nobody checks is up.
+          // A backend without health checks is up.
           up: !isChecked(pool) || (same?.up ?? isUpAtFirst(pool)),
           agent: (pool.health.agent_port > 0 ? same?.agent : null) ?? NOTHING_REPORTED,
           cells: same?.cells ?? new Cells(this.arena, this.#rows, BACKEND.size),

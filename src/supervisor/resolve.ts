@@ -5,11 +5,11 @@ import type { PoolConfig } from "../config/schema.ts";
 import type { Log } from "./log.ts";
 import { lookUp as systemLookup } from "./lookup.ts";
 
-/** A start or a reload waits so long for the names that are new in it. */
+/** A start or a reload waits at most this long for new names. */
 export const LEARN_MS = 5000;
-/** A name that has never had an address is asked for so often, where its pool's interval is longer. */
+/** Lookup interval of a name that has never had an address, if its pool's interval is longer. */
 export const RETRY_MS = 2000;
-/** Names whose answer is kept although no config in force has them any more. */
+/** Answers that are kept for names that the active config does not have. */
 export const KEPT_MAX = 1024;
 
 /** The addresses of a name in a stable order. Fails with the reason as text. */
@@ -19,9 +19,9 @@ export class Resolver {
   /** The last good answer for a name; the latest answer is last. */
   readonly #known = new Map<string, readonly Address[]>();
   readonly #failing = new Set<string>();
-  /** Look-ups under way: one for a name, however slow. */
-  readonly #asked = new Map<string, Promise<void>>();
-  /** The names that are followed, with the pools that have them. */
+  /** Look-ups under way, at most one per name. */
+  readonly #pending = new Map<string, Promise<void>>();
+  /** The names of the active config, with the pools that use them. */
   #followed = new Map<string, string[]>();
   #onAnswer: (pool: string) => void = () => undefined;
   readonly #timers: ReturnType<typeof setInterval>[] = [];
@@ -46,7 +46,7 @@ export class Resolver {
     const timer = setTimeout(late.resolve, LEARN_MS);
     await Promise.race([Promise.all([...hosts].map((host) => this.#look(host))), late.promise]);
     clearTimeout(timer);
-    for (const host of hosts) if (this.#asked.has(host)) this.#fails(host, `no answer within ${LEARN_MS / 1000} s`);
+    for (const host of hosts) if (this.#pending.has(host)) this.#fails(host, `no answer within ${LEARN_MS / 1000} s`);
   }
 
   /**
@@ -82,8 +82,8 @@ export class Resolver {
   }
 
   #look(host: string): Promise<void> {
-    const asked = this.#asked.get(host) ?? this.#ask(host).finally(() => this.#asked.delete(host));
-    this.#asked.set(host, asked);
+    const asked = this.#pending.get(host) ?? this.#ask(host).finally(() => this.#pending.delete(host));
+    this.#pending.set(host, asked);
     return asked;
   }
 
@@ -100,14 +100,14 @@ export class Resolver {
     }
   }
 
-  // Said once, until it answers again.
+  // Logged once, until the name resolves again.
   #fails(host: string, error: string): void {
     if (this.#failing.has(host)) return;
     this.#failing.add(host);
     this.#log.warn("name does not resolve", { host, error, addresses_kept: this.addresses(host).length });
   }
 
-  // A config may come back whose names do not answer then.
+  // Some answers are kept: a former config may come back at a time when its names do not resolve.
   #forget(): void {
     const spare = [...this.#known.keys()].filter((host) => !this.#followed.has(host));
     for (const host of spare.slice(0, Math.max(0, spare.length - KEPT_MAX))) this.#known.delete(host);

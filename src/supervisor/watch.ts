@@ -1,5 +1,5 @@
-// Hears of changes to a set of files, in whatever way they come about: written in place, renamed over by an editor, deleted
-// and made again, or swapped by a symlink as Kubernetes does with a ConfigMap. A change is one of content, not of time.
+// Detects changes of a set of files, however they are made: written in place, renamed over by an editor, deleted and created
+// again, or swapped by a symlink as Kubernetes does with a ConfigMap. Content counts, not time.
 import { createHash } from "node:crypto";
 import type { Content } from "../config/files.ts";
 import { isOpenForWriting } from "../platform/lease.ts";
@@ -17,32 +17,32 @@ import { dirname } from "node:path";
 
 export interface WatchOptions {
   /**
-   * What is in force of a file, asked for when the watch begins and at each refresh: what differs from it is a change. Left
-   * undefined: as it is now, or as was known before.
+   * The content of a file that is in use, read when the watch begins and at each refresh: a different content is a change.
+   * Undefined: the content that the file has now, or that was known before.
    */
   loadedContent?: (path: string) => Content | undefined;
-  /** A change counts when the content has been the same for so long. */
+  /** A change is reported when the content has been stable this long. */
   debounceMs?: number;
-  /** The files are also looked at so often: not every file system tells of changes (NFS, some overlays). */
+  /** Interval of polling: not every file system reports changes (NFS, some overlays). */
   pollMs?: number;
-  /** A file that may be half written counts when its content has been the same for so long. */
+  /** The same for a file that may be half written. */
   settleMs?: number;
-  /** One that somebody has open for writing, for so long. */
+  /** The same for a file that a process has open for writing. */
   openMs?: number;
 }
 
 export interface Watch {
   stop(): void;
-  /** The set of files may be another one, or another content be in force. */
+  /** Call it when the set of files or the content in use may have changed. */
   refresh(): void;
 }
 
-/** Longer than the pauses of those who write a file bit by bit, and short enough for a person who waits. */
+/** Longer than the pauses of programs that write a file piece by piece, and short enough for a person who waits. */
 export const SETTLE_MS = 2000;
-/** Whoever keeps a file open for so long without a change keeps it open for good. */
+/** A process that has had a file open this long without a change is not waited for. */
 export const OPEN_MS = 10_000;
 
-/** Bytes of a file that are looked at; its size counts all the same. */
+/** Bytes of a file that are compared, in addition to its size. */
 const FILE_BYTES_MAX = 16 * 1024 * 1024;
 /** A file changed this short a time ago may change again without its times showing it: they are coarse (stat(2)). */
 const COARSE_TIME_MS = 2000;
@@ -54,10 +54,10 @@ const COARSE_TIME_MS = 2000;
 export function watchFiles(files: () => readonly string[], onChange: () => void, options: WatchOptions = {}): Watch {
   const { debounceMs = 150, pollMs = 1000, settleMs = SETTLE_MS, openMs = OPEN_MS, loadedContent } = options;
   const readers = new Map<string, FileReader>();
-  /** What is in force, or what onChange was last called with. */
+  /** The content in use, or the content at the last call of onChange. */
   const known = new Map<string, Known>();
   const folders = new Map<string, FSWatcher>();
-  /** A change that must prove stable: every content in one text. */
+  /** A change that is not stable yet: all contents in one text. */
   let candidate: string | null = null;
   let candidateSinceMs = 0;
   let timer: ReturnType<typeof setTimeout> | null = null;
@@ -93,7 +93,7 @@ export function watchFiles(files: () => readonly string[], onChange: () => void,
       return;
     }
     candidate = null;
-    // A file that is missing now is a change when it comes back: whoever reads the set now does so without it.
+    // A missing file is a change when it comes back, because the reload reads the set without it now.
     for (const [path, { content, inode }] of readers) known.set(path, { content, inode });
     watchFolders();
     onChange();
@@ -128,7 +128,7 @@ export function watchFiles(files: () => readonly string[], onChange: () => void,
           watcher.close();
         });
       } catch {
-        // No such folder for the moment, or no inotify instance left: the poll serves.
+        // The folder is missing at the moment, or no inotify instance is left: polling finds the change.
       }
     }
   };
@@ -171,7 +171,7 @@ export function watchFiles(files: () => readonly string[], onChange: () => void,
   };
 }
 
-/** Of a file that is in force: which one it was, "" where that is not known. */
+/** A content in use and the inode of its file; "" = not known. */
 interface Known {
   readonly content: Content;
   readonly inode: string;
@@ -240,8 +240,8 @@ function hashOf(path: string): string {
 }
 
 /**
- * The folders whose entries say which content a path has: where the path is, and where its links lead. By folder and inode,
- * because a watch on a folder goes deaf when the folder is made anew.
+ * The folders to watch for a path: its own, and that of its link target. Keyed by folder and inode, because a watch reports
+ * nothing more when its folder is created again.
  */
 function foldersOf(paths: Iterable<string>): Map<string, string> {
   const folders = new Map<string, string>();
@@ -254,7 +254,7 @@ function foldersOf(paths: Iterable<string>): Map<string, string> {
       add(dirname(path));
       add(dirname(realpathSync(path)));
     } catch {
-      // Not there for the moment.
+      // Missing at the moment.
     }
   }
   return folders;

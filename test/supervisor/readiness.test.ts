@@ -13,6 +13,6 @@ test("the process is ready while it runs and every worker serves", () => {
 test("a worker that is started again at once makes nothing not ready, one that stays away does", () => {
   expect(processNotReady("running", workers(-Infinity, WORKER_DOWN_MS - 1))).toEqual([]);
   expect(processNotReady("running", workers(-Infinity, WORKER_DOWN_MS))).toEqual([
-    "worker 1 is not running: its share of the new connections waits",
+    "worker 1 is not running: its share of new connections waits in the accept queue",
   ]);
 });
