@@ -2,14 +2,14 @@
 // number, whatever the chunks are: small ones are copied together, and a view on a much larger buffer is copied out of it.
 // The memory of large chunks goes back as soon as their bytes have gone.
 
-/** What became of a queue that was written out: it is empty, the writer is full, or the writer is closed. */
+/** The result of writing a queue: it is empty, the writer is full, or the writer is closed. */
 export const DRAINED = 1;
 export const BLOCKED = 0;
 export const CLOSED = -1;
 
 export type Drain = typeof DRAINED | typeof BLOCKED | typeof CLOSED;
 
-/** A socket, as far as a queue needs to know. */
+/** The part of a socket that a queue uses. */
 export interface ByteWriter {
   /** The number of bytes taken; fewer than all, or 0, when full; -1 when closed. */
   write(chunk: Uint8Array): number;
@@ -20,7 +20,7 @@ const SMALL_BYTES = 2048;
 const FIRST_BLOCK_BYTES = 4096;
 const BLOCK_BYTES_MAX = 16384;
 
-/** The memory of smaller buffers can wait for the collector. */
+/** Smaller buffers are left to the garbage collector. */
 export const RELEASE_FROM_BYTES = 16384;
 
 /** A chunk that is put into the queue may leave this much of its buffer unused. */

@@ -8,12 +8,12 @@ export type EndedBy = (typeof ENDED_BY)[number];
 /** EndedBy → its number, for counters' cells and for the hot path. */
 export const ENDED_BY_CODES = Object.fromEntries(ENDED_BY.map((by, code) => [by, code])) as Record<EndedBy, number>;
 
-/** Every end with the sentence that documents it. The order is the order of the counters' cells. */
+/** Every end with its documentation. The order is that of the counters' cells. */
 export const ENDS = {
   eof: "both sides have sent their FIN and every byte was passed on; end_by names who sent the first",
   reset: "one side reset the connection (RST), or vanished while data was on its way; the reset was passed on",
   idle_timeout: "no byte either way for `timeouts.idle`",
-  half_close_timeout: "one side had sent its FIN, and the other said nothing for `timeouts.half_close`",
+  half_close_timeout: "one side had sent its FIN, and the other sent nothing for `timeouts.half_close`",
   lifetime: "the connection was as old as `timeouts.lifetime` allows",
   handshake_timeout: "PROXY header, ClientHello and TLS handshake were not done within `timeouts.handshake`",
   handshake_failed: "the TLS handshake failed",
@@ -22,17 +22,17 @@ export const ENDS = {
   rate_limited: "the client opened connections faster than `rate_limit` allows",
   process_full: "the process had its `max_connections`",
   listener_full: "the listener had its `max_connections`",
-  client_full: "the client had its `max_connections_per_client`, or the table of clients had no place for it",
+  client_full: "the client had its `max_connections_per_client`, or the table of clients was full",
   no_route: "no route took the connection and the listener has no pool",
   no_backend: "no backend of the pool was up",
   connect_refused: "every backend tried refused the connection",
   connect_timeout: "the last backend tried did not answer within `connect_timeout`",
   connect_failed:
-    "the last backend tried could not be reached for another reason, which `error` names; `end_by` is lb where this machine has run out of something",
+    "the last backend tried could not be reached for another reason, which `error` names; `end_by` is lb if this machine lacked a resource",
   backend_down: 'the backend went down and the pool says `on_down = "reset"`',
-  queue_full: "every backend was at its `max_connections` and the queue had no place",
+  queue_full: "every backend was at its `max_connections` and the queue was full",
   queue_timeout: "every backend was at its `max_connections` for `queue.timeout`",
-  shutdown: "the process was told to stop and `shutdown_timeout` had passed, or it was told twice",
+  shutdown: "the process was stopping and `shutdown_timeout` had passed, or a second signal came",
   drain: "the listener or backend was drained, and the timeout of the drain had passed",
   killed: "ended through the admin API",
   worker_lost: "the worker thread that served the connection died",

@@ -62,16 +62,17 @@ test.skipIf(pythonMissing !== null)(
   "serves sockets of a service manager, and its successor accepts what comes in between",
   async () => {
     using backend = await tagged("A");
-    const port = await freePort();
+    const [port, dual] = [await freePort(), await freePort()];
     const path = join(folder, "lb.sock");
-    const bind = [`127.0.0.1:${port}`, `unix:${path}`];
+    const bind = [`127.0.0.1:${port}`, `unix:${path}`, `:${dual}`];
     const wrapper = passing(...bind.map(listening));
     const first = await startLb(config(bind, backend.address), { wrapper });
     await using _ = first;
     for (let i = 0; i < 8; i++) {
-      using client = await connect(port);
+      using client = await connect(i % 2 === 0 ? port : dual);
       expect(await client.line()).toBe("A");
     }
+    expect(first.log().filter(({ level }) => level === "warn")).toEqual([]);
     first.signal("SIGTERM");
     expect(await first.exited).toEqual({ code: 0, signal: null });
     // Nobody accepts now, and the kernel still completes handshakes.
