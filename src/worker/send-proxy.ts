@@ -4,12 +4,17 @@ import { addressAt, isUnixPeerAt } from "../core/address.ts";
 import { localAddress } from "../platform/sockets.ts";
 import { ROW, ROW_WORDS } from "../shared/ledger.ts";
 import { proxyHeaderV1, proxyHeaderV2, type ProxyEnd } from "../wire/proxy-protocol.ts";
-import type { Session } from "./session.ts";
+import type { Host, Session } from "./session.ts";
 
 const local = new Int32Array(5);
 
+/** What a header says of a session. */
+export interface HeaderSource extends Pick<Session, "row" | "facts"> {
+  readonly host: Pick<Host, "words">;
+}
+
 /** The header for a session. A client without an IP address (a unix socket's) is UNKNOWN or UNSPEC. */
-export function proxyHeaderFor(session: Session, version: "v1" | "v2"): Uint8Array {
+export function proxyHeaderFor(session: HeaderSource, version: "v1" | "v2"): Uint8Array {
   const { host, row, facts } = session;
   const { words } = host;
   const at = row * ROW_WORDS;

@@ -1,0 +1,121 @@
+// What a client that speaks no TLS that we can serve sees and counts as. Handshakes that go well, and faults within them, are shown
+// by real clients in test/e2e/tls.test.ts.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { parseAddress } from "../../src/core/address.ts";
+import { LISTENER, TLS_FAILURES, tlsFailureCell, type TlsFailure } from "../../src/shared/counters.ts";
+import { ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
+import { ALERTS, fatalAlert } from "../../src/wire/tls-records.ts";
+import { awaitHandshake } from "../../src/worker/client-tls.ts";
+import { TICK_MS } from "../../src/worker/clock.ts";
+import { Connection } from "../../src/worker/connection.ts";
+import { Listener } from "../../src/worker/listener.ts";
+import { DataPlane } from "../../src/worker/plane.ts";
+import { startReading } from "../../src/worker/reading.ts";
+import { TlsServer } from "../../src/worker/tls-server.ts";
+import { FakeSocket } from "../support/fake-socket.ts";
+import { listenerPlan, plan, workerStart } from "../support/plans.ts";
+import { hello, serverName } from "../wire/hello-bytes.ts";
+
+const file = (name: string): string => readFileSync(join(import.meta.dirname, "../config/fixtures", name), "utf8");
+
+class Stage {
+  readonly client = new FakeSocket();
+  readonly connection: Connection;
+  readonly host: DataPlane;
+  readonly listener: Listener;
+  readonly #lines: string[] = [];
+
+  constructor() {
+    this.host = new DataPlane(workerStart(plan()), (message) => {
+      if (message.kind === "access") this.#lines.push(message.text);
+    });
+    const row = this.host.ledger.take();
+    this.host.words.set([...parseAddress("10.0.0.1")!, 999], row * ROW_WORDS + ROW.address);
+    this.host.words[row * ROW_WORDS + ROW.clientFd] = -1;
+    const server = new TlsServer({
+      certificates: [{ cert: file("site.pem"), key: file("site.key"), names: ["a.example"] }],
+      unknownSni: "reject",
+      minVersion: "1.2",
+      ciphers: "",
+      alpn: [],
+      clientAuth: "off",
+      clientCa: null,
+      clientCrl: null,
+    });
+    this.listener = new Listener(listenerPlan(), new Map(), server, 0);
+    this.connection = new Connection(this.host, this.listener, this.client.socket, row);
+    this.host.remember(this.connection);
+  }
+
+  get line(): unknown {
+    this.host.accessLog.flush();
+    return this.#lines.map((line) => JSON.parse(line) as unknown)[0];
+  }
+
+  /** Failed handshakes by their reasons, and those that went well. */
+  get counted(): [TlsFailure, number][] {
+    const { counters } = this.listener;
+    expect([LISTENER.tls12, LISTENER.tls13].map((cell) => counters[cell])).toEqual([0, 0]);
+    const all = TLS_FAILURES.map((reason): [TlsFailure, number] => [reason, counters[tlsFailureCell(reason)]!]);
+    return all.filter(([, count]) => count > 0);
+  }
+}
+
+test("a name that is in no certificate gets the alert for it, where such names are rejected", () => {
+  const stage = new Stage();
+  startReading(stage.connection, "no");
+  stage.connection.clientData(hello({ extensions: [serverName("b.example")] }));
+  expect(stage.client.written).toEqual([...fatalAlert(ALERTS.unrecognizedName)]);
+  // The alert must reach it.
+  expect(stage.client.calls).toEqual(["shutdown"]);
+  expect(stage.line).toMatchObject({
+    end: "handshake_failed",
+    end_by: "client",
+    error: "unknown_sni",
+    sni: "b.example",
+  });
+  expect(stage.counted).toEqual([["unknown_sni", 1]]);
+});
+
+test("what is no TLS is turned away as such", () => {
+  const stage = new Stage();
+  startReading(stage.connection, "no");
+  stage.connection.clientData(new TextEncoder().encode("GET / HTTP/1.1\r\n"));
+  expect(stage.line).toMatchObject({ end: "handshake_failed", end_by: "client", error: "not_tls" });
+  expect(stage.counted).toEqual([["not_tls", 1]]);
+});
+
+test("the handshake has its time from accept on, never less", () => {
+  const stage = new Stage();
+  awaitHandshake(stage.connection);
+  const { wheel } = stage.host;
+  const begun = wheel.now;
+  while (wheel.now < begun + 10_000) wheel.advance(wheel.now + TICK_MS);
+  expect(stage.line).toBeUndefined();
+  for (let i = 0; i < 3; i++) wheel.advance(wheel.now + TICK_MS);
+  expect(stage.line).toMatchObject({ end: "handshake_timeout", end_by: "lb" });
+  expect(stage.counted).toEqual([["timeout", 1]]);
+});
+
+test.each([
+  ["error:100000b8:SSL routines:OPENSSL_internal:NO_SHARED_CIPHER", "no_shared_cipher"],
+  ["error:100000f0:SSL routines:OPENSSL_internal:UNSUPPORTED_PROTOCOL", "protocol_version"],
+  ["error:1000009c:SSL routines:OPENSSL_internal:HTTP_REQUEST", "not_tls"],
+  ["something new", "other"],
+] as const)("a fault of the handshake is named: %s", (message, reason) => {
+  const stage = new Stage();
+  awaitHandshake(stage.connection);
+  stage.connection.clientTlsFailed(new Error(message));
+  expect(stage.line).toMatchObject({ end: "handshake_failed", error: reason });
+  expect(stage.counted).toEqual([[reason, 1]]);
+});
+
+test("a client that resets the connection amid the handshake is no failed handshake", () => {
+  const stage = new Stage();
+  awaitHandshake(stage.connection);
+  stage.connection.clientClosed(Object.assign(new Error("reset"), { code: "ECONNRESET" }));
+  expect(stage.line).toMatchObject({ end: "reset", end_by: "client" });
+  expect(stage.counted).toEqual([]);
+});

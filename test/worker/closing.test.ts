@@ -1,0 +1,68 @@
+// Which of FIN and RST the two peers see. Whatever has two sockets and two flows can be closed.
+import { beforeEach, expect, test } from "vitest";
+import type { End, EndedBy } from "../../src/core/ends.ts";
+import type { ListenerPlan } from "../../src/messages.ts";
+import { closePeers, LINGER_MS, type Peers } from "../../src/worker/closing.ts";
+import { Flow } from "../../src/worker/flow.ts";
+import { Listener } from "../../src/worker/listener.ts";
+import { DataPlane } from "../../src/worker/plane.ts";
+import { FakeSocket } from "../support/fake-socket.ts";
+import { listenerPlan, plan, workerStart } from "../support/plans.ts";
+
+let host: DataPlane;
+let client: FakeSocket;
+let backend: FakeSocket;
+beforeEach(() => {
+  host = new DataPlane(workerStart(plan()), () => undefined);
+  client = new FakeSocket();
+  backend = new FakeSocket();
+});
+
+function peers(given: Partial<Peers> = {}, listener: Partial<ListenerPlan> = {}): Peers {
+  const timer = { timerNext: null, timerPrev: null, timerSlot: -1, timerAt: 0, onTimer: () => undefined };
+  const descriptors = { clientFd: -1, backendFd: -1, resetsBackend: false, lingering: 0 };
+  const flows = { toBackend: new Flow(), toClient: new Flow(), speaksTls: false, activeWheelMs: 0 };
+  const sockets = { client: client.socket, backendSocket: backend.socket };
+  const made = new Listener(listenerPlan(listener), new Map(), null, 0);
+  return { ...timer, ...descriptors, ...flows, ...sockets, host, listener: made, ...given };
+}
+
+/** What happens to the client's socket and the backend's. */
+function closed(of: Peers, end: End, by: EndedBy, relayed: boolean, withFin = false): string[] {
+  closePeers(of, { end, by, error: "" }, relayed, withFin);
+  return [client.calls.join(), backend.calls.join()];
+}
+
+test("an end on both sides closes both in one step", () => {
+  expect(closed(peers(), "eof", "client", true)).toEqual(["close", "close"]);
+});
+
+test("an end on both sides says close_notify where TLS is spoken", () => {
+  expect(closed(peers({ speaksTls: true }), "eof", "client", true)).toEqual(["end", "end"]);
+});
+
+test("what lb ends is a reset for both, or a FIN where the listener says so", () => {
+  expect(closed(peers(), "lifetime", "lb", true)).toEqual(["terminate", "terminate"]);
+});
+
+test("with FIN a TLS peer gets a second to answer", () => {
+  const both = peers({ speaksTls: true });
+  expect(closed(both, "lifetime", "lb", true, true)).toEqual(["shutdown", "shutdown"]);
+  expect([both.lingering, host.wheel.size]).toEqual([2, 1]);
+  expect(both.timerAt).toBeGreaterThanOrEqual(LINGER_MS);
+});
+
+test("a client that gets an alert can read it, and the backend is reset", () => {
+  expect(closed(peers(), "handshake_failed", "client", false)).toEqual(["shutdown", "terminate"]);
+});
+
+test("a client whose backend's handshake failed is reset", () => {
+  expect(closed(peers(), "handshake_failed", "backend", false)).toEqual(["terminate", "terminate"]);
+});
+
+test("over_limit chooses for clients that never came to a backend", () => {
+  expect(closed(peers({ backendSocket: null }, { overLimit: "close" }), "client_full", "lb", false)).toEqual([
+    "shutdown",
+    "",
+  ]);
+});

@@ -1,0 +1,73 @@
+// The end of any session: one that is no TCP connection has all that the end needs.
+import { beforeEach, expect, test } from "vitest";
+import type { ListenerPlan, PoolPlan } from "../../src/messages.ts";
+import { claim, claimed } from "../../src/shared/cells.ts";
+import { BACKEND, endCell, WORKER } from "../../src/shared/counters.ts";
+import { CLAIM, ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
+import { clientMemory } from "../../src/shared/clients.ts";
+import { admitClient, claimPlaces, releaseAll, releaseBackend } from "../../src/worker/admission.ts";
+import { conclude } from "../../src/worker/ending.ts";
+import { Listener } from "../../src/worker/listener.ts";
+import { DataPlane } from "../../src/worker/plane.ts";
+import { Pool } from "../../src/worker/pool.ts";
+import type { Session } from "../../src/worker/session.ts";
+import { countersOf, listenerPlan, openOf, plan, poolPlan, workerStart } from "../support/plans.ts";
+
+let lines: string[];
+let host: DataPlane;
+let listeners: ListenerPlan;
+let pools: PoolPlan;
+let listener: Listener;
+beforeEach(() => {
+  lines = [];
+  host = new DataPlane(workerStart(plan()), (message) => message.kind === "access" && lines.push(message.text));
+  host.maxConnections = 10;
+  pools = poolPlan();
+  listeners = listenerPlan({ pool: pools.id, maxConnectionsPerClient: 5, clients: clientMemory(64) });
+  listener = new Listener(listeners, new Map([[pools.id, new Pool(pools, null, 0)]]), null, 0);
+});
+
+/** A session that has claimed a place of everything. */
+function session(): Session {
+  const row = host.ledger.take();
+  const at = row * ROW_WORDS;
+  host.words.set([0, 0, 0xffff, 0x0a000007, 4711], at + ROW.address);
+  expect(claimPlaces(host, listener, row)).toBeNull();
+  expect(admitClient(host, listener, row)).toBeNull();
+  const { pool } = listener;
+  const backend = pool!.acquire({ tried: null, hashKey: () => 0 });
+  host.words[at]! |= CLAIM.backend;
+  const ignore = (): void => undefined;
+  const made = { host, listener, row, pool, backend, facts: null, connectMs: -1 };
+  const whole: Session = { ...made, finish: ignore, stopAt: ignore, abandon: ignore };
+  host.remember(whole);
+  return whole;
+}
+
+const places = (): number[] => [host.open, listeners.open, openOf(pools.backends[0]!)].map(claimed);
+
+test("counts the end where it belongs, writes one line and gives every place back", () => {
+  const ended = session();
+  expect(places()).toEqual([1, 1, 1]);
+  conclude(ended, { end: "lifetime", by: "lb", error: "" });
+  host.accessLog.flush();
+  expect(places()).toEqual([0, 0, 0]);
+  expect(listener.counters[endCell("lifetime", "lb")]).toBe(1);
+  expect(host.counters[WORKER.ended]).toBe(1);
+  expect(countersOf(pools.backends[0]!)[BACKEND.ended]).toBe(1);
+  expect(lines).toEqual([expect.stringContaining('"client":"10.0.0.7:4711"')]);
+  expect(host.ledger.take()).toBe(ended.row);
+});
+
+test("gives a place back once, whoever asks again", () => {
+  const ended = session();
+  // Another session holds places too.
+  for (const cell of [host.open, listeners.open, openOf(pools.backends[0]!)]) claim(cell, 0);
+  releaseBackend(ended);
+  releaseBackend(ended);
+  expect(places()).toEqual([2, 2, 1]);
+  releaseAll(ended);
+  releaseAll(ended);
+  expect(places()).toEqual([1, 1, 1]);
+  expect(host.words[ended.row * ROW_WORDS]).toBe(CLAIM.row);
+});
