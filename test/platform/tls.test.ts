@@ -1,5 +1,5 @@
 // What the data plane relies on of Bun's TLS, most of it undeclared, against Node's TLS API and Python. What fails here after an
-// upgrade of Bun is what src/worker/securing.ts, tls-server.ts and dial.ts can no longer rely on.
+// upgrade of Bun is what src/worker/client-tls.ts, tls-server.ts and dialing.ts can no longer rely on.
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { connect as connectTcp, createServer, type Socket as Peer } from "node:net";
