@@ -140,16 +140,44 @@ describe("Redis", () => {
       expect(await client.line()).toBe("+PONG\r");
     }
 
+    // Load: clients that connect, write, and leave, again and again.
+    const writes: { answer: string; atMs: number }[] = [];
+    let isOver = false;
+    const write = async (): Promise<void> => {
+      using client = await connect(front);
+      const atMs = performance.now();
+      client.send("SET key value\r\n");
+      const answer = (await client.line())?.trim() ?? (await client.ended);
+      writes.push({ answer: answer.startsWith("-READONLY") ? "readonly" : answer, atMs });
+    };
+    const loops = Array.from({ length: 4 }, async () => {
+      while (!isOver) await write();
+    });
+    await eventually("load", () => writes.length >= 100);
+    expect(new Set(writes.map(({ answer }) => answer))).toEqual(new Set(["+OK"]));
+
     await cli(second, "replicaof", "no", "one");
     await cli(first, "replicaof", "127.0.0.1", String(second));
     const swappedMs = performance.now();
     for (const client of held) expect(await client.ended).toBe("reset");
     const resetMs = performance.now() - swappedMs;
-    await eventually("new connections go to the new master", async () => (await ask()) === "master");
-    const usableMs = performance.now() - swappedMs;
+    const { length } = writes;
+    await eventually("a good write", () => writes.slice(length).some(({ answer }) => answer === "+OK"));
+    const good = writes.slice(length).find(({ answer }) => answer === "+OK")!;
+    await lb.waitStatus(({ pools }) => !pools[0]!.backends[0]!.up && pools[0]!.backends[1]!.up);
+    const settledMs = performance.now();
+    await eventually("more writes", () => writes.length >= length + 200);
+    isOver = true;
+    await Promise.all(loops);
+    const refused = writes.filter(({ answer }) => answer !== "+OK").length;
+    const [resets, usable] = [resetMs.toFixed(0), Math.max(0, good.atMs - swappedMs).toFixed(0)];
     console.log(
-      `failover with interval ${intervalMs} ms: old connections reset after ${resetMs.toFixed(0)} ms, new master in use after ${usableMs.toFixed(0)} ms`,
+      `failover under load, interval ${intervalMs} ms: old connections reset after ${resets} ms, new master written to after ${usable} ms, ` +
+        `${refused} of ${writes.length} writes refused in between`,
     );
+    // A worker hears of it a moment after the supervisor.
+    const late = writes.filter(({ answer, atMs }) => answer !== "+OK" && atMs > settledMs + 1000);
+    expect(late).toEqual([]);
     expect(await backendOf(lb, "master")).toMatchObject({
       up: false,
       health: { last_error: 'expected role:master, found "role:slave"' },
