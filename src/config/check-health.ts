@@ -10,6 +10,9 @@ type Report = (finding: Finding) => void;
 
 const CHECKED: readonly Type[] = ["tcp", "tls", "http", "exchange", "redis", "postgres", "mysql", "smtp", "ssh"];
 
+/** The checks that `tls` is for. */
+export const TYPES_WITH_TLS: readonly Type[] = ["http", "exchange", "redis", "smtp"];
+
 /** Options of some types only; `role` is told elsewhere. */
 const TYPES_OF: readonly (readonly [key: keyof Health, types: readonly Type[], unset: unknown])[] = [
   ["method", ["http"], "GET"],
@@ -17,7 +20,7 @@ const TYPES_OF: readonly (readonly [key: keyof Health, types: readonly Type[], u
   ["host", ["http"], ""],
   ["status", ["http"], "200-399"],
   ["body", ["http"], ""],
-  ["tls", ["http", "exchange", "redis", "smtp"], false],
+  ["tls", TYPES_WITH_TLS, false],
   ["send", ["exchange"], ""],
   ["expect", ["exchange"], ""],
   ["user", ["postgres", "mysql"], ""],

@@ -1,4 +1,5 @@
 // What a health check of a config says and wants to hear: the exchange of a pool's checks, and whether it runs over TLS.
+import { TYPES_WITH_TLS } from "../config/check-health.ts";
 import type { HealthStep, PoolConfig } from "../config/schema.ts";
 import { parseStatusRanges } from "../core/http-status.ts";
 import { compilePattern } from "../core/pattern.ts";
@@ -16,7 +17,7 @@ import { StepExchange, type Expectation, type ExchangeStep } from "../wire/step-
 export function tlsOfChecks({ tls, health }: PoolConfig): "first" | "asked" | "never" {
   const { type, port } = health;
   if (type === "off" || type === "tcp") return "never";
-  if (type === "tls" || health.tls || (tls !== null && port === 0)) return "first";
+  if (type === "tls" || (health.tls && TYPES_WITH_TLS.includes(type)) || (tls !== null && port === 0)) return "first";
   return type === "postgres" ? "asked" : "never";
 }
 
