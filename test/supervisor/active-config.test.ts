@@ -1,4 +1,4 @@
-// The config in force: what follows from it changes with it in one step, and goes back in one step.
+// The active config: what is derived from it changes with it in one step, and is restored in one step.
 import { describe, expect, test } from "vitest";
 import { ActiveConfig } from "../../src/supervisor/active-config.ts";
 import { Registry } from "../../src/supervisor/registry.ts";
@@ -26,7 +26,7 @@ function start() {
   return { active, registry, said };
 }
 
-describe("the config in force", () => {
+describe("the active config", () => {
   test("makes plans of its generation, with the records of the registry", () => {
     const { active, registry } = start();
     const plan = active.planFor(0);
@@ -59,7 +59,7 @@ describe("the config in force", () => {
     expect(after.pools[0]!.version).toBeGreaterThan(between.pools[0]!.version);
   });
 
-  test("has no more connections than the open files allow, and says so", () => {
+  test("lowers max_connections to what the open-files limit allows, and logs that", () => {
     const { active, said } = start();
     expect(said).toEqual([]);
     active.put(configOf(toml("127.0.0.1:1", "max_connections = 10_000_000")));

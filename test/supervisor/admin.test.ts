@@ -295,7 +295,7 @@ describe("the admin endpoint", () => {
     expect((await ask(admin, "GET /live")).status).toBe(200);
   });
 
-  test("takes no large body", async () => {
+  test("refuses a large body", async () => {
     const admin = await started();
     const large = "x".repeat(10_000);
     const announced = { "X-Lb-Admin": "1", "Content-Length": "10000" };
@@ -358,7 +358,7 @@ describe("without a token", () => {
 describe("with a token", () => {
   const PATHS = ["GET /metrics", "GET /api/status", "POST /api/reload", "POST /api/workers/0/restart", "GET /nothing"];
 
-  test("nothing but the probes is answered to who does not bear it", async () => {
+  test("without it only the probes are answered", async () => {
     const admin = await started("127.0.0.1:0", TOKEN);
     for (const given of [null, "", "Bearer", "Bearer ", "Bearer wrong", `Basic ${TOKEN}`, `Bearer ${TOKEN}x`, TOKEN]) {
       const headers = { "X-Lb-Admin": "1", ...(given !== null && { Authorization: given }) };
@@ -374,7 +374,7 @@ describe("with a token", () => {
     expect(restarted).toEqual([]);
   });
 
-  test("everything is answered to who bears it, by any name", async () => {
+  test("with it everything is answered, whatever the Host header", async () => {
     const admin = await started("127.0.0.1:0", TOKEN);
     for (const scheme of ["Bearer", "bearer"]) {
       const asked = { host: "lb.example:9900", headers: { Authorization: `${scheme} ${TOKEN}` } };
@@ -384,7 +384,7 @@ describe("with a token", () => {
     }
   });
 
-  test("another one is in force as soon as it is set", async () => {
+  test("a new one is required as soon as it is set", async () => {
     const admin = await started("127.0.0.1:0", TOKEN);
     admin.setToken("another");
     expect((await ask(admin, "GET /metrics", { headers: { Authorization: `Bearer ${TOKEN}` } })).status).toBe(401);

@@ -111,7 +111,7 @@ describe("workers", () => {
     expect(await applied).toBe("no");
   });
 
-  test("that do not answer in time are taken for hung and started anew", async () => {
+  test("that do not answer in time count as hung and are restarted", async () => {
     const { fleet, workers, said } = fleetOf();
     await fleet.growTo(1);
     workers[0]!.willing = false;
@@ -162,7 +162,7 @@ describe("workers", () => {
 });
 
 describe("a worker that is behind", () => {
-  test("gets the plan again, once it was found so twice; one that is not is left alone", async () => {
+  test("gets the plan again after two comparisons; one that is up to date does not", async () => {
     const { fleet, workers, registry, said } = fleetOf();
     await fleet.growTo(2);
     const [current, behind] = workers.map(({ start }) => start.counters);
@@ -216,7 +216,7 @@ describe("a worker that dies", () => {
     expect(workers.length).toBe(length + 1);
   });
 
-  test("keeps index, counters and ledger, and gets the plan in force at that time", async () => {
+  test("keeps index, counters and ledger, and gets the plan that is active then", async () => {
     const { fleet, workers, state } = fleetOf();
     await fleet.growTo(2);
     workers[1]!.die();
@@ -309,7 +309,7 @@ describe("a worker that dies", () => {
     expect(lost.length).toBe(4);
   });
 
-  test("although it was told to exit and did not listen is ended by force", async () => {
+  test("that was told to exit and does not is terminated", async () => {
     const { fleet, workers } = fleetOf();
     await fleet.growTo(1);
     workers[0]!.willing = false;
@@ -326,7 +326,7 @@ describe("a worker that dies", () => {
 });
 
 describe("a restart on request", () => {
-  test("is told as such, and as no crash, and does not make the next death wait", async () => {
+  test("is logged as such, not as a crash, and does not count towards the restart back-off", async () => {
     const { fleet, workers, said } = fleetOf();
     await fleet.growTo(1);
     for (let round = 1; round <= 12; round++) {
@@ -341,7 +341,7 @@ describe("a restart on request", () => {
     expect(said.at(-1)).toMatchObject({ level: "error", event: "worker died", restart_in_ms: 10 });
   });
 
-  test("that meets a crash is told as the crash", async () => {
+  test("during a crash is logged as the crash", async () => {
     const { fleet, workers, said } = fleetOf();
     await fleet.growTo(1);
     workers[0]!.willing = false;
@@ -353,7 +353,7 @@ describe("a restart on request", () => {
 });
 
 describe("fewer workers", () => {
-  test("retire the last ones: they are told to stop, serve until they are done, and then are gone", async () => {
+  test("retire the last ones: they stop accepting, serve until their connections have ended, and then are gone", async () => {
     const { fleet, workers } = fleetOf();
     await fleet.growTo(3);
     fleet.shrinkTo(1);

@@ -85,7 +85,7 @@ describe("the process log", () => {
     expect(line).toMatch(/^\{"time":".*?","level":"error","event":"reload failed","file"/);
   });
 
-  test("keeps what is less grave than its level to itself", async () => {
+  test("drops lines below its level", async () => {
     const { log, lines } = logInFile({ level: "warn" });
     log.debug("a");
     log.info("b");
@@ -153,7 +153,7 @@ describe("the access log", () => {
     return { written, write };
   }
 
-  test("goes to a file, in order, and tells when it is there", async () => {
+  test("is written to a file in order, and reports when that is done", async () => {
     const sink = new AccessSink(log);
     const file = newFile();
     expect(sink.configure({ file })).toBeNull();
@@ -207,7 +207,7 @@ describe("the access log", () => {
     ]);
   });
 
-  test("answers why a target cannot be used, and goes on with the one before", async () => {
+  test("returns why a target cannot be used, and keeps the former one", async () => {
     const sink = new AccessSink(log);
     const file = newFile();
     sink.configure({ file });
@@ -220,7 +220,7 @@ describe("the access log", () => {
     expect(readFileSync(file, "utf8")).toBe("kept\n");
   });
 
-  test("goes to another target after configure; lines that waited go to the one before", async () => {
+  test("is written to another target after configure; queued lines go to the former one", async () => {
     const sink = new AccessSink(log);
     const [first, second] = [newFile(), newFile()];
     sink.configure({ file: first });
@@ -307,7 +307,7 @@ describe("the access log", () => {
     expect(await warnings()).toEqual([expect.stringMatching(/cannot be written.*target=\/dev\/full error=ENOSPC/)]);
   });
 
-  test("goes quiet with one warning when its reader is gone, until it is opened again", async () => {
+  test("warns once when its reader is gone, and is silent until it is reopened", async () => {
     const pipe = newPipe();
     const sink = new AccessSink(log);
     sink.configure({ file: pipe.path });
@@ -329,7 +329,7 @@ describe("the access log", () => {
     expect(readFileSync(pipe.path, "utf8")).toBe("b\n");
   });
 
-  test("does not hold up the event loop while stdout is a pipe that nobody reads", async () => {
+  test("does not block the event loop while stdout is a pipe without a reader", async () => {
     const source = `
       import { AccessSink, Log } from ${JSON.stringify(join(import.meta.dirname, "../../src/supervisor/log.ts"))};
       const log = new Log();

@@ -98,7 +98,7 @@ test("counts what a full disk loses, and writes again later", async () => {
   expect([settled, out.broken]).toEqual([2, false]);
 });
 
-test("is broken when nobody will ever read: what waits is lost and settled", async () => {
+test("is broken when the reader is gone: the queue is lost and settled", async () => {
   const { path, reader } = pipe();
   const { out, lost } = output(opened(path, constants.O_WRONLY | constants.O_NONBLOCK));
   closeSync(reader);

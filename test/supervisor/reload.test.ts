@@ -113,7 +113,7 @@ async function start({ startAdmin, isRunning = () => true }: Setting = {}) {
 }
 
 describe("a config that every worker takes", () => {
-  test("is in force in its own generation; workers that are too many go last", async () => {
+  test("is active in its own generation; surplus workers go last", async () => {
     const { active, fleet, reloads, said, write, taken } = await start();
     reloads.begin();
     write(text(other).replace("workers = 2", "workers = 1"));
@@ -127,7 +127,7 @@ describe("a config that every worker takes", () => {
   });
 });
 
-describe("what leaves the old config in force", () => {
+describe("the old config stays active after", () => {
   const unchanged = async ({ active, reloads, taken }: Awaited<ReturnType<typeof start>>): Promise<void> => {
     expect([active.generation, taken(), reloads.success, reloads.failure]).toEqual([1, 0, 0, 1]);
     expect(active.config.listeners[0]!.bind).toMatchObject([{ port }]);
@@ -135,7 +135,7 @@ describe("what leaves the old config in force", () => {
     expect(await isRefused(other)).toBe(true);
   };
 
-  test("a file with problems: no worker hears of it, and the answer names each", async () => {
+  test("a file with problems: no worker gets it, and the result names each problem", async () => {
     const all = await start();
     all.reloads.begin();
     all.write(text(other).replace("bind", "bnid"));

@@ -69,7 +69,7 @@ async function clientsOf(
 }
 
 describe("bind", () => {
-  test("makes one socket a worker for each TCP address, and leaves alone what is there", async () => {
+  test("makes one socket per worker for each TCP address, and does not touch existing ones", async () => {
     const port = await freePort();
     const sockets = new ListeningSockets();
     const config = listening([`127.0.0.1:${port}`]);
@@ -189,7 +189,7 @@ describe("bind", () => {
 });
 
 describe("unix sockets", () => {
-  test("are one socket that all workers share, and their file goes with them", async () => {
+  test("are one socket that all workers share, and their file is removed at the end", async () => {
     const path = join(folder, "a.sock");
     const sockets = new ListeningSockets();
     const plans = await take(sockets, listening([`unix:${path}`]), 3);
@@ -200,7 +200,7 @@ describe("unix sockets", () => {
     expect(existsSync(path)).toBe(false);
   });
 
-  test("a file that a dead process has left is replaced; one that somebody listens on, or that is no socket, is not", async () => {
+  test("the file of a dead process is replaced; one on which a process listens, or that is not a socket, is not", async () => {
     const path = join(folder, "b.sock");
     const config = listening([`unix:${path}`]);
     // Its maker dies without a chance to tidy up.
@@ -221,7 +221,7 @@ describe("unix sockets", () => {
     expect(await Bun.file(path).text()).toBe("precious");
   });
 
-  test("a file behind which somebody listens whose queue is full is left alone", async () => {
+  test("the file of a listening process with a full queue is not replaced", async () => {
     const path = join(folder, "full.sock");
     const fd = listenOn({ kind: "unix", path }, 0);
     const filling = [];
@@ -289,7 +289,7 @@ describe("a reload", () => {
     sockets.stopAll();
   });
 
-  test("without a listener takes nobody new there, and its address may be had again", async () => {
+  test("without a listener refuses new connections there, and its address can be bound again", async () => {
     const [port, other] = await freePorts(2);
     const sockets = new ListeningSockets();
     await take(sockets, listening([`127.0.0.1:${port}`, `127.0.0.1:${other}`]), 2);
@@ -301,7 +301,7 @@ describe("a reload", () => {
     sockets.stopAll();
   });
 
-  test("with fewer workers shares all sockets among them, and only theirs get newcomers", async () => {
+  test("with fewer workers shares all sockets among them, and only theirs get new connections", async () => {
     const port = await freePort();
     const sockets = new ListeningSockets();
     const config = listening([`127.0.0.1:${port}`]);
@@ -326,7 +326,7 @@ describe("a reload", () => {
     sockets.stopAll();
   });
 
-  test("with more workers adds sockets, and every one gets newcomers", async () => {
+  test("with more workers adds sockets, and every one gets new connections", async () => {
     const port = await freePort();
     const sockets = new ListeningSockets();
     const config = listening([`127.0.0.1:${port}`]);

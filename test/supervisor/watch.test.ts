@@ -52,7 +52,7 @@ function start(files: () => string[], options: WatchOptions = { debounceMs: 20, 
 
 const hears = (content: string) => eventually(`a change to "${content}"`, () => heard.at(-1) === content);
 
-describe("a watch hears", () => {
+describe("a watch reports", () => {
   test("a file that is written in place", async () => {
     const file = join(folder, "lb.toml");
     writeFileSync(file, "one");
@@ -181,7 +181,7 @@ describe("a watch hears", () => {
 describe("a file that may be half written", () => {
   const quick = { debounceMs: 5, pollMs: 10 };
 
-  test("is waited for while somebody has it open for writing", async () => {
+  test("is waited for while a process has it open for writing", async () => {
     const file = join(folder, "lb.toml");
     writeFileSync(file, "one and two");
     start(() => [file], quick);
@@ -206,7 +206,7 @@ describe("a file that may be half written", () => {
     closeSync(writer);
   });
 
-  test("is given time where it has become shorter in its place, although nobody has it open", async () => {
+  test("settles first if it shrank in place, although no process has it open", async () => {
     const file = join(folder, "lb.toml");
     writeFileSync(file, "one and two");
     start(() => [file], { ...quick, settleMs: 60_000 });
@@ -231,8 +231,8 @@ describe("a file that may be half written", () => {
   });
 });
 
-describe("what is in force", () => {
-  test("is compared with: a change before the watch began is heard, and so is one before a refresh", async () => {
+describe("the content in use", () => {
+  test("is compared with the disk: a change before the watch began is reported, and so is one before a refresh", async () => {
     const file = join(folder, "lb.toml");
     let loaded = contentOf(Buffer.from("one"));
     writeFileSync(file, "two");
