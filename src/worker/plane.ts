@@ -1,26 +1,22 @@
-// The data plane of one worker thread: everything that its connections share. It takes plans from the supervisor, serves the
-// listening sockets they name, keeps the clock, and stops when it is told to.
+// The data plane of one worker thread: everything that its sessions share. It takes plans from the supervisor, keeps the clock, and
+// stops when it is told to. serving.ts has its listening sockets.
 import { PlanCache } from "../core/plan-cache.ts";
 import type { TimerNode } from "../core/timer-wheel.ts";
 import { TimerWheel } from "../core/timer-wheel.ts";
-import { ACCEPT_DRAIN_MS } from "../messages.ts";
-import type { FromWorker, Plan, PoolState, SocketPlan, TlsServerPlan, WorkerStart } from "../messages.ts";
-import { listenOnAddress, listenOnDescriptor, type Listening, type ServerTls } from "../platform/bun.ts";
+import type { FromWorker, Plan, PoolState, TlsServerPlan, WorkerStart } from "../messages.ts";
 import { monotonicMs } from "../platform/clock.ts";
-import { duplicate, setBacklog } from "../platform/sockets.ts";
 import { Splice } from "../platform/splice.ts";
 import { WORKER } from "../shared/counters.ts";
 import { ConnectionIds } from "../shared/connection-ids.ts";
 import { Ledger } from "../shared/ledger.ts";
 import { AccessLog } from "./access-log.ts";
-import { Acceptor } from "./accept.ts";
 import { TICK_MS } from "./clock.ts";
 import { Listener } from "./listener.ts";
 import { LoopDelay } from "./loop-delay.ts";
 import { Pool } from "./pool.ts";
 import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
+import { Serving, type Begun } from "./serving.ts";
 import type { Ended, Host, Session } from "./session.ts";
-import { clientEvents, tlsClientEvents } from "./socket-events.ts";
 import { TlsServer } from "./tls-server.ts";
 import { Wakes } from "./wakes.ts";
 
@@ -29,15 +25,6 @@ const SCRATCH_BYTES = 64 * 1024;
 
 /** Between two messages that say the process is at its cap. */
 const OVER_BUDGET_EVERY_MS = 1000;
-
-interface Served {
-  readonly acceptor: Acceptor;
-  readonly listening: Listening;
-  /** How the socket itself speaks TLS; to change it takes another in its place. */
-  readonly tls: ServerTls | null;
-  readonly fd: number;
-  backlog: number;
-}
 
 export class DataPlane implements Host {
   readonly index: number;
@@ -56,12 +43,11 @@ export class DataPlane implements Host {
   maxConnections = 0;
   /** Descriptors of refused clients that wait for their FIN to be read; beyond that they are reset. */
   #lingeringMax = 0;
-  readonly #listening: Int32Array;
   readonly #post: (message: FromWorker) => void;
   #pools = new Map<number, Pool>();
   #servers: PlanCache<TlsServerPlan, TlsServer> | null = null;
   #clients: PlanCache<TlsClientPlan, TlsClient> | null = null;
-  readonly #served = new Map<string, Served>();
+  readonly #serving: Serving;
   /** Live sessions by their row of the ledger. */
   readonly #sessions: (Session | undefined)[] = [];
   #sessionCount = 0;
@@ -72,8 +58,6 @@ export class DataPlane implements Host {
   readonly #loopDelay: LoopDelay;
   #lingering = 0;
   #overBudgetSaidMs = -Infinity;
-  /** Sockets that are about to be closed and still accept what is in their queues. */
-  readonly #draining = new Set<Served>();
   #stop: { spreadFromMs: number; deadlineMs: number } | null = null;
   #stopped = false;
 
@@ -86,7 +70,7 @@ export class DataPlane implements Host {
     this.#loopDelay = new LoopDelay(start.counters);
     this.open = start.open;
     this.ids = new ConnectionIds(start.ids);
-    this.#listening = start.listening;
+    this.#serving = new Serving(this, start.listening, () => this.#stoppedWhenDone());
     this.#post = post;
     this.accessLog = new AccessLog(this, start.logPending, (text, lines) => post({ kind: "access", text, lines }));
     this.apply(start.plan);
@@ -101,7 +85,7 @@ export class DataPlane implements Host {
   apply(plan: Plan): void {
     const pools = new Map<number, Pool>();
     const listeners = new Map<number, Listener>();
-    const begun = new Map<string, Served>();
+    let begun: Begun;
     const servers = new PlanCache(TlsServer, this.#servers);
     const clients = new PlanCache(TlsClient, this.#clients);
     try {
@@ -113,20 +97,8 @@ export class DataPlane implements Host {
         const server = listener.tls && servers.get(listener.tls, listener.id);
         listeners.set(listener.id, new Listener(listener, pools, server, this.index));
       }
-      for (const socket of plan.sockets) {
-        const listener = listeners.get(socket.listener);
-        if (listener === undefined) throw new Error(`no listener ${socket.listener} for ${socket.key}`);
-        const key = keyOf(socket);
-        // Undefined where it is not served yet.
-        if (this.#served.get(key)?.tls !== listener.acceptsTls) begun.set(key, this.#listen(socket, listener));
-      }
+      begun = this.#serving.begin(plan.sockets, listeners);
     } catch (error) {
-      for (const [key, { listening }] of begun) {
-        listening.stop(false);
-        // To listen on a duplicate has set the length of a queue that others serve.
-        const served = this.#served.get(key);
-        if (served !== undefined) setBacklog(served.fd, served.backlog);
-      }
       this.#post({ kind: "refused", generation: plan.generation, reason: String(error) });
       return;
     }
@@ -138,7 +110,7 @@ export class DataPlane implements Host {
     this.#lingeringMax = plan.lingeringMax;
     this.accessLog.format = plan.accessLog;
     this.accessLog.debug = plan.debug;
-    this.#serve(plan.sockets, listeners, begun);
+    this.#serving.serve(plan.sockets, listeners, begun);
     this.counters[WORKER.generation] = plan.generation;
     this.#noteVersions();
     this.#post({ kind: "applied", generation: plan.generation });
@@ -164,69 +136,6 @@ export class DataPlane implements Host {
     let sum = 0;
     for (const pool of this.#pools.values()) sum += pool.version;
     this.counters[WORKER.poolVersions] = sum;
-  }
-
-  // ---------------------------------------------------------------- listening sockets
-
-  #listen(socket: SocketPlan, listener: Listener): Served {
-    const acceptor = new Acceptor(this, listener);
-    const tls = listener.acceptsTls;
-    const events = tls === null ? clientEvents : tlsClientEvents;
-    const { backlog } = socket;
-    if (socket.fd < 0) {
-      const listening = listenOnAddress(socket.hostname, socket.port, acceptor, events);
-      return { acceptor, listening, tls, fd: -1, backlog };
-    }
-    const fd = duplicate(socket.fd);
-    if (typeof fd !== "number") throw new Error(`${fd.call}: ${fd.code}`);
-    const listening = listenOnDescriptor(fd, acceptor, events, tls);
-    setBacklog(fd, backlog);
-    return { acceptor, listening, tls, fd, backlog };
-  }
-
-  // The sockets of the plan and no others, by their listeners of now. What has begun takes the place of what was served under
-  // its key: another descriptor of the same socket, so what waits in its queue is accepted by the one or the other.
-  #serve(sockets: readonly SocketPlan[], listeners: ReadonlyMap<number, Listener>, begun: Map<string, Served>): void {
-    const wanted = new Map(sockets.map((socket) => [keyOf(socket), socket]));
-    const replaced: Listening[] = [];
-    for (const [key, served] of this.#served) {
-      const socket = wanted.get(key);
-      const listener = socket && listeners.get(socket.listener);
-      if (socket === undefined || listener === undefined) {
-        this.#retire(key);
-      } else if (begun.has(key)) {
-        replaced.push(served.listening);
-      } else {
-        served.acceptor.listener = listener;
-        if (served.backlog !== socket.backlog && served.fd >= 0) setBacklog(served.fd, socket.backlog);
-        served.backlog = socket.backlog;
-      }
-    }
-    for (const [key, served] of begun) this.#served.set(key, served);
-    this.#noteListening();
-    for (const listening of replaced) listening.stop(false);
-  }
-
-  #retire(key: string): void {
-    const served = this.#served.get(key);
-    if (served === undefined) return;
-    this.#served.delete(key);
-    this.#draining.add(served);
-    setTimeout(() => this.#drained(served), ACCEPT_DRAIN_MS);
-  }
-
-  #drained(served: Served): void {
-    if (!this.#draining.delete(served)) return;
-    this.#noteListening();
-    served.listening.stop(false);
-    this.#stoppedWhenDone();
-  }
-
-  // For the supervisor, who must be able to keep this thread from accepting when it no longer listens to anybody.
-  #noteListening(): void {
-    const fds = [...this.#served.values(), ...this.#draining].map(({ fd }) => fd);
-    this.#listening.fill(0);
-    this.#listening.set(fds.slice(0, this.#listening.length));
   }
 
   // ---------------------------------------------------------------- connections; hot path
@@ -318,7 +227,7 @@ export class DataPlane implements Host {
     const stop = { spreadFromMs: spreadFromMs - originMs, deadlineMs: deadlineMs - originMs };
     this.#stop = stop;
     this.startClock();
-    for (const key of [...this.#served.keys()]) this.#retire(key);
+    this.#serving.retireAll();
     if (stop.deadlineMs <= performance.now()) return this.#endAll();
     for (const session of this.#sessions) session?.stopAt(this.#stopTime(stop));
     if (deadlineMs !== Infinity) this.wheel.schedule(this.#deadline(), stop.deadlineMs);
@@ -337,13 +246,13 @@ export class DataPlane implements Host {
 
   // Nor would what is accepted from now on: nothing is.
   #endAll(): void {
-    for (const served of this.#draining) this.#drained(served);
+    this.#serving.closeRetired();
     for (const session of this.#sessions) session?.finish("shutdown", "lb");
     this.#stoppedWhenDone();
   }
 
   #stoppedWhenDone(): void {
-    if (this.#stop === null || this.#stopped || this.#draining.size > 0 || this.#sessionCount > 0) return;
+    if (this.#stop === null || this.#stopped || this.#serving.draining || this.#sessionCount > 0) return;
     this.#stopped = true;
     this.spliceNoMore();
     this.accessLog.flush();
@@ -363,13 +272,9 @@ export class DataPlane implements Host {
    */
   exit(): never {
     this.accessLog.flush();
-    for (const { listening } of [...this.#served.values(), ...this.#draining]) listening.stop(false);
+    this.#serving.abandon();
     for (const session of this.#sessions) session?.abandon();
     this.spliceNoMore();
     process.exit(1);
   }
-}
-
-function keyOf(socket: SocketPlan): string {
-  return `${socket.key}#${socket.index}`;
 }

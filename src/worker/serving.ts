@@ -1,0 +1,145 @@
+// The listening sockets that one worker serves: begun with a plan, kept or replaced by the next one, and emptied before they are
+// closed.
+import { ACCEPT_DRAIN_MS, type SocketPlan } from "../messages.ts";
+import { listenOnAddress, listenOnDescriptor, type Listening, type ServerTls } from "../platform/bun.ts";
+import { duplicate, setBacklog } from "../platform/sockets.ts";
+import { Acceptor } from "./accept.ts";
+import type { Listener } from "./listener.ts";
+import type { Host } from "./session.ts";
+import { clientEvents, tlsClientEvents } from "./socket-events.ts";
+
+interface Served {
+  readonly acceptor: Acceptor;
+  readonly listening: Listening;
+  /** How the socket itself speaks TLS; to change it takes another in its place. */
+  readonly tls: ServerTls | null;
+  readonly fd: number;
+  backlog: number;
+}
+
+/** Sockets that a plan has begun and that are not in force yet, by their keys. */
+export type Begun = ReadonlyMap<string, Served>;
+
+export class Serving {
+  readonly #host: Host;
+  /** Int32 cells for the supervisor: the descriptors that accept. */
+  readonly #cells: Int32Array;
+  readonly #onClosed: () => void;
+  readonly #served = new Map<string, Served>();
+  /** Sockets that are about to be closed and still accept what is in their queues. */
+  readonly #draining = new Set<Served>();
+
+  /** `onClosed` hears of each socket that was emptied and closed. */
+  constructor(host: Host, cells: Int32Array, onClosed: () => void) {
+    this.#host = host;
+    this.#cells = cells;
+    this.#onClosed = onClosed;
+  }
+
+  get draining(): boolean {
+    return this.#draining.size > 0;
+  }
+
+  /** Begins to listen where a plan asks for what is not served yet. Throws, and then nothing has begun. */
+  begin(sockets: readonly SocketPlan[], listeners: ReadonlyMap<number, Listener>): Begun {
+    const begun = new Map<string, Served>();
+    try {
+      for (const socket of sockets) {
+        const listener = listeners.get(socket.listener);
+        if (listener === undefined) throw new Error(`no listener ${socket.listener} for ${socket.key}`);
+        const key = keyOf(socket);
+        // Undefined where it is not served yet.
+        if (this.#served.get(key)?.tls !== listener.acceptsTls) begun.set(key, this.#listen(socket, listener));
+      }
+    } catch (error) {
+      for (const [key, { listening }] of begun) {
+        listening.stop(false);
+        // To listen on a duplicate has set the length of a queue that others serve.
+        const served = this.#served.get(key);
+        if (served !== undefined) setBacklog(served.fd, served.backlog);
+      }
+      throw error;
+    }
+    return begun;
+  }
+
+  #listen(socket: SocketPlan, listener: Listener): Served {
+    const acceptor = new Acceptor(this.#host, listener);
+    const tls = listener.acceptsTls;
+    const events = tls === null ? clientEvents : tlsClientEvents;
+    const { backlog } = socket;
+    if (socket.fd < 0) {
+      const listening = listenOnAddress(socket.hostname, socket.port, acceptor, events);
+      return { acceptor, listening, tls, fd: -1, backlog };
+    }
+    const fd = duplicate(socket.fd);
+    if (typeof fd !== "number") throw new Error(`${fd.call}: ${fd.code}`);
+    const listening = listenOnDescriptor(fd, acceptor, events, tls);
+    setBacklog(fd, backlog);
+    return { acceptor, listening, tls, fd, backlog };
+  }
+
+  /**
+   * Serves the sockets of the plan and no others, by their listeners of now. What has begun replaces what was served under its key:
+   * it is another descriptor of the same socket, so what waits in its queue is accepted by the one or the other.
+   */
+  serve(sockets: readonly SocketPlan[], listeners: ReadonlyMap<number, Listener>, begun: Begun): void {
+    const wanted = new Map(sockets.map((socket) => [keyOf(socket), socket]));
+    const replaced: Listening[] = [];
+    for (const [key, served] of this.#served) {
+      const socket = wanted.get(key);
+      const listener = socket && listeners.get(socket.listener);
+      if (socket === undefined || listener === undefined) {
+        this.#retire(key, served);
+      } else if (begun.has(key)) {
+        replaced.push(served.listening);
+      } else {
+        served.acceptor.listener = listener;
+        if (served.backlog !== socket.backlog && served.fd >= 0) setBacklog(served.fd, socket.backlog);
+        served.backlog = socket.backlog;
+      }
+    }
+    for (const [key, served] of begun) this.#served.set(key, served);
+    this.#noteDescriptors();
+    for (const listening of replaced) listening.stop(false);
+  }
+
+  /** Accepts what is queued everywhere, and no more. */
+  retireAll(): void {
+    for (const [key, served] of this.#served) this.#retire(key, served);
+  }
+
+  /** Closes at once what is being emptied. */
+  closeRetired(): void {
+    for (const served of this.#draining) this.#close(served);
+  }
+
+  /** The worker ends: closes everything and says nothing. */
+  abandon(): void {
+    for (const { listening } of [...this.#served.values(), ...this.#draining]) listening.stop(false);
+  }
+
+  #retire(key: string, served: Served): void {
+    this.#served.delete(key);
+    this.#draining.add(served);
+    setTimeout(() => this.#close(served), ACCEPT_DRAIN_MS);
+  }
+
+  #close(served: Served): void {
+    if (!this.#draining.delete(served)) return;
+    this.#noteDescriptors();
+    served.listening.stop(false);
+    this.#onClosed();
+  }
+
+  // For the supervisor, who must be able to keep this thread from accepting when it no longer listens to anybody.
+  #noteDescriptors(): void {
+    const fds = [...this.#served.values(), ...this.#draining].map(({ fd }) => fd);
+    this.#cells.fill(0);
+    this.#cells.set(fds.slice(0, this.#cells.length));
+  }
+}
+
+function keyOf(socket: SocketPlan): string {
+  return `${socket.key}#${socket.index}`;
+}
