@@ -52,7 +52,7 @@ export class DataPlane implements Host {
   readonly #sessions: (Session | undefined)[] = [];
   #sessionCount = 0;
   readonly wakes = new Wakes();
-  kernelShortUntilMs = 0;
+  kernelShortUntilWheelMs = 0;
   readonly scratch = new Uint8Array(SCRATCH_BYTES);
   #clock: ReturnType<typeof setInterval> | null = null;
   readonly #loopDelay: LoopDelay;

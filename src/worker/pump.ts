@@ -62,7 +62,7 @@ export function follow(connection: Connection, flow: Flow, length: number): void
 
 function noteShortage(connection: Connection, flow: Flow): void {
   const { host } = connection;
-  if (sendBufferCut(receiverFd(connection, flow))) host.kernelShortUntilMs = host.wheel.now + KERNEL_SHORT_MS;
+  if (sendBufferCut(receiverFd(connection, flow))) host.kernelShortUntilWheelMs = host.wheel.now + KERNEL_SHORT_MS;
 }
 
 /**
@@ -135,7 +135,7 @@ function portionFor(connection: Connection, flow: Flow): number {
  */
 function roomOf(connection: Connection, flow: Flow): number {
   const { host } = connection;
-  if (host.wheel.now < host.kernelShortUntilMs) return 0;
+  if (host.wheel.now < host.kernelShortUntilWheelMs) return 0;
   const room = sendRoom(receiverFd(connection, flow), UNSENT_BYTES_MAX, ENOUGH_BYTES);
   // Nothing waits there. The kernel lets an empty buffer grow, and to read is the only way to hear of more.
   return room === Infinity ? READ_BYTES_MAX : room - (room >> 3);

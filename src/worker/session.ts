@@ -77,7 +77,7 @@ export interface Host {
   /** For flows that wait for a time. */
   readonly wakes: Wakes;
   /** Until then, on the wheel's clock, the kernel counts as short of memory for TCP. */
-  kernelShortUntilMs: number;
+  kernelShortUntilWheelMs: number;
   /** What a read of our own goes through. */
   readonly scratch: Uint8Array;
   /** Writes the line of a session that has ended, while its row is still there. */

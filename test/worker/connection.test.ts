@@ -16,6 +16,7 @@ import { DIAL_QUEUE_BYTES } from "../../src/worker/flow.ts";
 import { Listener } from "../../src/worker/listener.ts";
 import { DataPlane } from "../../src/worker/plane.ts";
 import { Pool } from "../../src/worker/pool.ts";
+import { startRelaying } from "../../src/worker/relaying.ts";
 import { eventually } from "../support/eventually.ts";
 import { FakeSocket } from "../support/fake-socket.ts";
 import { backendPlan, listenerPlan, plan, poolPlan, openOf, countersOf, workerStart } from "../support/plans.ts";
@@ -359,6 +360,40 @@ describe("dialing", () => {
 });
 
 describe("relaying", () => {
+  test("ends with a fault of TLS as a reset by the side whose it is", () => {
+    for (const by of ["client", "backend"] as const) {
+      const stage = new Stage();
+      stage.relay();
+      const fault = Object.assign(new Error("a spoiled record"), { code: "EPROTO" });
+      if (by === "client") stage.connection.clientTlsFailed(fault);
+      else stage.connection.backendTlsFailed(stage.backend.socket, fault);
+      expect(stage.ended).toEqual([`reset ${by}`]);
+      expect(stage.lines[0]).toMatchObject({ error: "tls" });
+      // Of a socket that is given up already.
+      stage.connection.clientTlsFailed(fault);
+      stage.connection.backendTlsFailed(stage.backend.socket, fault);
+      expect(stage.ended).toHaveLength(1);
+    }
+  });
+
+  test("is told by the ledger, as every phase is", () => {
+    const stage = new Stage();
+    const phases = [stage.plane.ledger.phase(stage.connection.row)];
+    stage.dial();
+    phases.push(stage.plane.ledger.phase(stage.connection.row));
+    stage.connection.backendDrained(stage.backend.socket);
+    phases.push(stage.plane.ledger.phase(stage.connection.row));
+    expect(phases).toEqual(["accepted", "dialing", "relaying"]);
+  });
+
+  test("cannot begin anew, nor before a backend was dialled", () => {
+    const stage = new Stage();
+    expect(() => startRelaying(stage.connection, stage.backend.socket)).toThrow("accepted cannot become relaying");
+    const other = new Stage();
+    other.relay();
+    expect(() => dial(other.connection)).toThrow("relaying cannot become dialing");
+  });
+
   test("carries bytes both ways and counts them where they belong", () => {
     const stage = new Stage();
     stage.relay();
