@@ -10,7 +10,7 @@ import { ROW_FLOAT, ROW_FLOATS } from "../shared/ledger.ts";
 import { hostNameOf, type ClientHello } from "../wire/client-hello.ts";
 import { ALERTS, fatalAlert } from "../wire/tls-records.ts";
 import { shownCertificate } from "./client-certificate.ts";
-import { LIVE, type Connection, type Phase } from "./connection.ts";
+import { definePhase, type Connection, type Phase } from "./connection.ts";
 import { route } from "./routing.ts";
 import { tlsClientEvents, type ClientSide } from "./socket-events.ts";
 import { TlsObserver } from "./tls-observer.ts";
@@ -51,9 +51,7 @@ export function scheduleDeadline(connection: Connection): void {
   host.wheel.schedule(connection, startedWheelMs + listener.plan.timeoutsMs.handshake);
 }
 
-const handshaking: Phase = {
-  ...LIVE,
-  name: "handshaking",
+const handshaking: Phase = definePhase("handshaking", {
   clientEnded: handshakeCut,
 
   clientHandshake(connection, socket, done, error) {
@@ -74,7 +72,7 @@ const handshaking: Phase = {
     countFailure(connection, "timeout");
     connection.finish("handshake_timeout", "lb");
   },
-};
+});
 
 function noteHandshake(connection: Connection, socket: Socket<unknown>): void {
   const { counters } = connection.listener;

@@ -353,7 +353,7 @@ function ignore(): void {
 }
 
 /** The events of a phase before the end, as far as the phase has no other meaning for them. */
-export const LIVE: Omit<Phase, "name"> = {
+const LIVE: Omit<Phase, "name"> = {
   clientData: (connection, chunk) => void connection.forwardToBackend(chunk),
   clientDrained: ignore,
   clientEnded: (connection) => connection.noteClientEnd(),
@@ -378,13 +378,16 @@ export const LIVE: Omit<Phase, "name"> = {
   stopping: ignore,
 };
 
+/** A phase in which events mean what is said here. All phases are made here, so that the engine sees one shape of object. */
+export function definePhase(name: PhaseName, events: Partial<Omit<Phase, "name">>): Phase {
+  return { name, ...LIVE, ...events };
+}
+
 /** Before accept.ts has said what comes first. */
-const accepted: Phase = { ...LIVE, name: "accepted" };
+const accepted: Phase = definePhase("accepted", {});
 
 /** After the end: only sockets that linger are of interest. */
-const closed: Phase = {
-  ...LIVE,
-  name: "closed",
+const closed: Phase = definePhase("closed", {
   clientData: ignore,
   clientEnded: ignore,
   clientTlsFailed: ignore,
@@ -400,4 +403,4 @@ const closed: Phase = {
     connection.backendSocket?.terminate();
     stopLingering(connection);
   },
-};
+});

@@ -9,7 +9,7 @@ import { faultOf } from "../platform/tls-client.ts";
 import { BACKEND } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
 import { releaseBackend } from "./admission.ts";
-import { LIVE, type Connection, type Phase } from "./connection.ts";
+import { definePhase, type Connection, type Phase } from "./connection.ts";
 import type { AttemptOutcome, Backend, Pool } from "./pool.ts";
 import { startRelaying } from "./relaying.ts";
 import { proxyHeaderFor } from "./send-proxy.ts";
@@ -28,9 +28,7 @@ export function dial(connection: Connection): void {
   beginAttempt(connection, backend, pool);
 }
 
-const dialing: Phase = {
-  ...LIVE,
-  name: "dialing",
+const dialing: Phase = definePhase("dialing", {
   backendOpened: (connection, socket) => void (connection.backendSocket = socket),
 
   backendData(connection, chunk) {
@@ -61,7 +59,7 @@ const dialing: Phase = {
 
   backendTlsFailed: (connection, error) => tlsFailed(connection, faultOf(error) ?? "failed"),
   timer: (connection) => attemptFailed(connection, "ETIMEDOUT"),
-};
+});
 
 // ---------------------------------------------------------------------- one attempt; hot path
 

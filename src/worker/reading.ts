@@ -4,7 +4,7 @@ import { describeTlvs, type ProxyHeader } from "../wire/proxy-protocol.ts";
 import { fatalAlert } from "../wire/tls-records.ts";
 import { admitClient, checkAddress } from "./admission.ts";
 import { beginHandshake, countFailure, handshakeCut, scheduleDeadline } from "./client-tls.ts";
-import { LIVE, type Connection, type Phase } from "./connection.ts";
+import { definePhase, type Connection, type Phase } from "./connection.ts";
 import { Head, type HeadNeeds } from "./head.ts";
 import { route } from "./routing.ts";
 
@@ -18,9 +18,7 @@ export function startReading(connection: Connection, proxyHeader: HeadNeeds["pro
   scheduleDeadline(connection);
 }
 
-const reading: Phase = {
-  ...LIVE,
-  name: "reading",
+const reading: Phase = definePhase("reading", {
   clientData: readHead,
 
   clientEnded(connection) {
@@ -37,7 +35,7 @@ const reading: Phase = {
     const silent = head?.empty && !head.readingProxyHeader;
     connection.finish("handshake_timeout", "lb", silent ? silence(terminates) : "");
   },
-};
+});
 
 /** Bytes of the client while the head is being read. */
 function readHead(connection: Connection, chunk: Uint8Array): void {

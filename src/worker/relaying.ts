@@ -3,7 +3,7 @@ import type { Socket } from "bun";
 import { FIN_NEXT, NO_END, RESET_NEXT, setKeepalive } from "../platform/sockets.ts";
 import { BACKEND } from "../shared/counters.ts";
 import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
-import { LIVE, type Connection, type Phase } from "./connection.ts";
+import { definePhase, type Connection, type Phase } from "./connection.ts";
 import type { Flow } from "./flow.ts";
 import { follow, pump, PUMP_FROM_BYTES } from "./pump.ts";
 import { allowBackendFin, allowClientFin, RESET_BACKEND_AFTER_MS, resetBackendOnClose } from "./reset-on-close.ts";
@@ -34,10 +34,7 @@ function countForBackend(connection: Connection): void {
   connection.backendCounters[BACKEND.bytesIn]! += host.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn]!;
 }
 
-const relaying: Phase = {
-  ...LIVE,
-  name: "relaying",
-
+const relaying: Phase = definePhase("relaying", {
   // ---------------------------------------------------------------- the client; hot path
 
   clientData(connection, chunk) {
@@ -102,7 +99,7 @@ const relaying: Phase = {
   },
 
   stopping: schedule,
-};
+});
 
 // ---------------------------------------------------------------------- bytes
 
