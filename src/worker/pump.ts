@@ -27,10 +27,11 @@ const ENOUGH_BYTES = Math.ceil((READ_BYTES_MAX * 8) / 7);
 /** Reads of our own are of at most this size where the receiver may not take it all. */
 const PORTION_BYTES = 64 * 1024;
 /**
- * What waits in the kernel for a receiver, beside what is on its way to it. The kernel would take up to net.ipv4.tcp_wmem, 4 MiB as
- * a rule, and a few hundred stalled receivers would use up its memory for TCP.
+ * What waits in the kernel for a receiver, beside what is on its way to it: the kernel's usual greatest send buffer
+ * (net.ipv4.tcp_wmem). A lower limit makes the socket report itself full sooner: 1 MiB cost a quarter more CPU on one stream
+ * (`bun bench/run.ts --only bulk --against BUILD`).
  */
-const UNSENT_BYTES_MAX = 1024 * 1024;
+const UNSENT_BYTES_MAX = 4 * 1024 * 1024;
 /** After the kernel was seen short of memory for TCP, no send buffer is relied on for this long. */
 const KERNEL_SHORT_MS = 1000;
 /** A paused sender that had nothing is looked at again after this long; doubled each time up to the greatest. */
