@@ -30,7 +30,7 @@ export class Playground {
   }
 
   async startBackend(): Promise<void> {
-    this.#backendPort = await freePort();
+    this.#backendPort = await freePort(backendPorts());
     const { files, command } = setUpBackend({ folder: this.folder, port: this.#backendPort });
     this.#write(this.folder, files);
     const backend = new Process({ command, cpus: this.placement.load });
@@ -109,9 +109,21 @@ async function answersOnce(port: number, tls: boolean): Promise<boolean> {
   return answers;
 }
 
-async function freePort(): Promise<number> {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  const { port } = listener;
-  listener.stop(true);
-  return port;
+/** Where servers listen as a rule: below the ports that the kernel gives to clients, where lb looks for connects to itself. */
+function* backendPorts(): Generator<number> {
+  for (let port = 20_000 + (process.pid % 5000); port < 30_000; port++) yield port;
+}
+
+async function freePort(candidates: Iterable<number> = [0]): Promise<number> {
+  for (const candidate of candidates) {
+    try {
+      const listener = Bun.listen({ hostname: "127.0.0.1", port: candidate, socket: { data() {} } });
+      const { port } = listener;
+      listener.stop(true);
+      return port;
+    } catch {
+      // Somebody has it.
+    }
+  }
+  throw new Error("no port is free");
 }
