@@ -1,5 +1,6 @@
-// Two hashes. `hashText` is for names, and gives the same on every machine. `hashWords` is keyed, for tables whose keys strangers choose: HalfSipHash-2-4 with 64 bits of output, the 32-bit sibling of
-// SipHash (Aumasson and Bernstein, "SipHash: a fast short-input PRF", INDOCRYPT 2012; reference implementation
+// Two hashes. `hashText` is for names, and gives the same on every machine. `hashWords` is keyed, for tables whose keys strangers
+// choose: HalfSipHash-2-4 with 64 bits of output, the 32-bit sibling of SipHash (Aumasson and Bernstein, "SipHash: a fast
+// short-input PRF", INDOCRYPT 2012; reference implementation
 // https://github.com/veorq/SipHash, halfsiphash.c). Without the key nobody can make keys that collide.
 
 /** Two words of key, drawn at random once a process; every thread that shares a table needs the same. */

@@ -1,8 +1,4 @@
-import type { Socket } from "bun";
-import { once } from "node:events";
-import { connect, type Socket as Peer } from "node:net";
 import { describe, expect, test } from "vitest";
-import { descriptorOf } from "../../src/platform/bun.ts";
 import {
   limitUnsent,
   NOTHING_YET,
@@ -14,39 +10,13 @@ import {
 } from "../../src/platform/socket-buffers.ts";
 import { ownSockets } from "../../src/platform/sockets.ts";
 import { eventually } from "../support/eventually.ts";
+import { pausedPair } from "../support/paused-pair.ts";
 import { calledAfterEach } from "../support/set-up.ts";
 
 const atEnd = calledAfterEach();
 const KIB = 1024;
 
-/** A peer that reads nothing until it is told to, and the other end of its connection, paused. */
-async function pair(): Promise<{ peer: Peer; socket: Socket<unknown>; fd: number }> {
-  const { promise, resolve } = Promise.withResolvers<Socket<unknown>>();
-  const listener = Bun.listen({
-    hostname: "127.0.0.1",
-    port: 0,
-    allowHalfOpen: true,
-    socket: {
-      open(socket) {
-        socket.pause();
-        resolve(socket);
-      },
-      data: () => {},
-      error: () => {},
-    },
-  });
-  const peer = connect({ port: listener.port, host: "127.0.0.1", allowHalfOpen: true });
-  peer.pause();
-  peer.on("error", () => {});
-  await once(peer, "connect");
-  const socket = await promise;
-  atEnd.push(() => {
-    peer.destroy();
-    socket.terminate();
-    listener.stop(true);
-  });
-  return { peer, socket, fd: descriptorOf(socket) };
-}
+const pair = () => pausedPair(atEnd, { reads: false });
 
 describe.skipIf(!ownSockets())("a socket's buffers", () => {
   test("give bytes in reads of a bounded size, and say when there are none, at the FIN and at a reset", async () => {

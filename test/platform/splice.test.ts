@@ -1,9 +1,6 @@
-import type { Socket } from "bun";
 import { closeSync, openSync } from "node:fs";
-import { once } from "node:events";
-import { connect, type Socket as Peer } from "node:net";
+import type { Socket as Peer } from "node:net";
 import { describe, expect, test } from "vitest";
-import { descriptorOf } from "../../src/platform/bun.ts";
 import { ownSockets } from "../../src/platform/sockets.ts";
 import {
   EMPTY,
@@ -16,38 +13,13 @@ import {
   UNABLE,
 } from "../../src/platform/splice.ts";
 import { eventually } from "../support/eventually.ts";
+import { pausedPair } from "../support/paused-pair.ts";
 import { descriptors } from "../support/proc.ts";
 import { calledAfterEach } from "../support/set-up.ts";
 
 const atEnd = calledAfterEach();
 
-/** A peer, and the other end of its connection, which nobody reads but the test. */
-async function pair(): Promise<{ peer: Peer; fd: number }> {
-  const { promise, resolve } = Promise.withResolvers<Socket<unknown>>();
-  const listener = Bun.listen({
-    hostname: "127.0.0.1",
-    port: 0,
-    allowHalfOpen: true,
-    socket: {
-      open(socket) {
-        socket.pause();
-        resolve(socket);
-      },
-      data: () => {},
-      error: () => {},
-    },
-  });
-  const peer = connect({ port: listener.port, host: "127.0.0.1", allowHalfOpen: true });
-  peer.on("error", () => {});
-  await once(peer, "connect");
-  const socket = await promise;
-  atEnd.push(() => {
-    peer.destroy();
-    socket.terminate();
-    listener.stop(true);
-  });
-  return { peer, fd: descriptorOf(socket) };
-}
+const pair = () => pausedPair(atEnd);
 
 function opened(): Splice {
   const splice = Splice.open();
