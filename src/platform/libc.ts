@@ -52,6 +52,13 @@ export function openLibc(): Libc | null {
   return opened;
 }
 
+/** The same for code that runs only where there is such a library. */
+export function requireLibc(): Libc {
+  const libc = openLibc();
+  if (libc === null) throw new Error("sockets of our own need Linux and bun:ffi");
+  return libc;
+}
+
 /** errno of this thread's last failed call. Read it at once: any later call may change it. */
 export function errno(libc: Libc): number {
   const location = libc.__errno_location();

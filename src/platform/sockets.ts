@@ -1,8 +1,8 @@
 // Sockets below Bun's API: listening sockets that the supervisor owns, connects that can be cancelled, and the few socket
 // options that the kernel offers and Bun does not. Every function takes and gives plain descriptors.
-// Numbers are those of Linux's uapi headers (asm-generic/socket.h, linux/tcp.h, linux/filter.h), the same on x64 and arm64.
+// Numbers are those of Linux's uapi headers (asm-generic/socket.h, linux/tcp.h), the same on x64 and arm64.
 import { isIPv4, type Address, type Endpoint } from "../core/address.ts";
-import { errno, errnoName, openLibc, pointerTo, type Libc } from "./libc.ts";
+import { errno, errnoName, openLibc, requireLibc, type Libc } from "./libc.ts";
 
 const AF_UNIX = 1;
 const AF_INET = 2;
@@ -15,9 +15,6 @@ const SO_REUSEADDR = 2;
 const SO_KEEPALIVE = 9;
 const SO_LINGER = 13;
 const SO_REUSEPORT = 15;
-const SO_ATTACH_FILTER = 26;
-const SO_ATTACH_REUSEPORT_CBPF = 51;
-const SO_DETACH_REUSEPORT_BPF = 68;
 const MSG_PEEK = 0x2;
 const MSG_DONTWAIT = 0x40;
 const SOL_IP = 0;
@@ -47,12 +44,6 @@ export interface SocketError {
 /** Whether this process can make sockets of its own (FFI on Linux). Where not, Bun listens and connects by itself. */
 export function ownSockets(): boolean {
   return openLibc() !== null;
-}
-
-function libc(): Libc {
-  const opened = openLibc();
-  if (opened === null) throw new Error("sockets of our own need Linux and bun:ffi");
-  return opened;
 }
 
 /** The sockaddr of an endpoint as bind(2) and connect(2) take it. A name has none: look it up first. */
@@ -103,7 +94,7 @@ const flag = new Int32Array(1);
 
 function setInt(fd: number, level: number, option: number, value: number): boolean {
   flag[0] = value;
-  return libc().setsockopt(fd, level, option, flag, 4) === 0;
+  return requireLibc().setsockopt(fd, level, option, flag, 4) === 0;
 }
 
 /**
@@ -127,7 +118,7 @@ interface ListenOptions {
 }
 
 function listenAt(address: Uint8Array, { backlog, dualStack, share }: ListenOptions): number | SocketError {
-  const c = libc();
+  const c = requireLibc();
   const family = familyOf(address);
   const fd = c.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return failed("socket");
@@ -142,7 +133,7 @@ function listenAt(address: Uint8Array, { backlog, dualStack, share }: ListenOpti
 }
 
 function failed(call: string): SocketError {
-  return { call, code: errnoName(errno(libc())) };
+  return { call, code: errnoName(errno(requireLibc())) };
 }
 
 function failedAndClosed(call: string, fd: number): SocketError {
@@ -153,7 +144,7 @@ function failedAndClosed(call: string, fd: number): SocketError {
 
 /** Another descriptor of the same socket, closed on exec. */
 export function duplicate(fd: number): number | SocketError {
-  const copy = libc().fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  const copy = requireLibc().fcntl(fd, F_DUPFD_CLOEXEC, 0);
   return copy < 0 ? failed("fcntl") : copy;
 }
 
@@ -162,7 +153,7 @@ export function duplicate(fd: number): number | SocketError {
  * gets EINVAL. The listening socket and its queue stay open through their other descriptors.
  */
 export function replaceListeningFd(fd: number): void {
-  const c = libc();
+  const c = requireLibc();
   const unconnected = c.socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (unconnected < 0) return;
   c.dup3(unconnected, fd, SOCK_CLOEXEC);
@@ -170,12 +161,12 @@ export function replaceListeningFd(fd: number): void {
 }
 
 export function closeDescriptor(fd: number): void {
-  libc().close(fd);
+  requireLibc().close(fd);
 }
 
 /** Sets the length of a listening socket's accept queue; the kernel caps it at net.core.somaxconn. */
 export function setBacklog(fd: number, backlog: number): void {
-  libc().listen(fd, backlog);
+  requireLibc().listen(fd, backlog);
 }
 
 /**
@@ -203,7 +194,7 @@ const NO_LINGER = new Int32Array([0, 0]);
  * (socket(7), SO_LINGER of zero). What a listening socket accepts inherits this.
  */
 export function resetOnClose(fd: number): void {
-  libc().setsockopt(fd, SOL_SOCKET, SO_LINGER, LINGER_ZERO, 8);
+  requireLibc().setsockopt(fd, SOL_SOCKET, SO_LINGER, LINGER_ZERO, 8);
 }
 
 /**
@@ -212,96 +203,6 @@ export function resetOnClose(fd: number): void {
  */
 export function finOnClose(fd: number): void {
   openLibc()?.setsockopt(fd, SOL_SOCKET, SO_LINGER, NO_LINGER, 8);
-}
-
-// ---------------------------------------------------------------------- classic BPF (linux/filter.h, bpf_common.h)
-
-const LD_W_ABS = 0x20;
-const LD_B_ABS = 0x30;
-const TAX = 0x07;
-const XOR_X = 0xac;
-const RSH_K = 0x74;
-const AND_K = 0x54;
-const MUL_K = 0x24;
-const MOD_K = 0x94;
-const JEQ_K = 0x15;
-const RET_A = 0x16;
-const RET_K = 0x06;
-const SKF_AD_OFF = -0x1000;
-const SKF_AD_RANDOM = 56;
-const SKF_NET_OFF = -0x100000;
-
-type Instruction = readonly [code: number, k: number, jumpTrue?: number, jumpFalse?: number];
-
-function attach(fd: number, option: number, program: readonly Instruction[]): boolean {
-  const instructions = new Uint8Array(8 * program.length);
-  const view = new DataView(instructions.buffer);
-  program.forEach(([code, k, jumpTrue = 0, jumpFalse = 0], i) => {
-    view.setUint16(8 * i, code, true);
-    view.setUint8(8 * i + 2, jumpTrue);
-    view.setUint8(8 * i + 3, jumpFalse);
-    view.setUint32(8 * i + 4, k >>> 0, true);
-  });
-  // struct sock_fprog: a 16-bit length, six bytes of padding, a pointer.
-  const header = new BigUint64Array([BigInt(program.length), BigInt(pointerTo(instructions))]);
-  return libc().setsockopt(fd, SOL_SOCKET, option, header, 16) === 0;
-}
-
-// A multiplicative hash (Knuth, TAOCP 6.4) spreads neighbouring addresses before the remainder is taken.
-const spread = (workers: number): Instruction[] => [
-  [MUL_K, 0x9e3779b1],
-  [RSH_K, 15],
-  [MOD_K, workers],
-  [RET_A, 0],
-];
-
-/**
- * Which socket of a SO_REUSEPORT group gets a connection, told to the kernel through one socket of the group. Sockets are
- * numbered in the order of their listen(2); `workers` counts those that take part, and the rest get nothing more.
- * - "client": by source address alone (IPv4 whole, IPv6 by its /64), so that a client stays with one worker.
- * - "connection": the kernel's own spread over address and port pairs, or at random where only some sockets take part.
- */
-export function setAffinity(fd: number, by: "connection" | "client", workers: number, sockets: number): boolean {
-  if (by === "client") {
-    return attach(fd, SO_ATTACH_REUSEPORT_CBPF, [
-      [LD_B_ABS, SKF_NET_OFF],
-      [RSH_K, 4],
-      [JEQ_K, 4, 0, 2], // IP version: 4 goes on, else to the load of IPv6's first word
-      [LD_W_ABS, SKF_NET_OFF + 12],
-      [JEQ_K, 0, 4, 4], // both ways: to the hash
-      [LD_W_ABS, SKF_NET_OFF + 8],
-      [TAX, 0],
-      [LD_W_ABS, SKF_NET_OFF + 12],
-      [XOR_X, 0],
-      ...spread(workers),
-    ]);
-  }
-  if (workers === sockets) {
-    libc().setsockopt(fd, SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, flag, 4);
-    return true;
-  }
-  return attach(fd, SO_ATTACH_REUSEPORT_CBPF, [
-    [LD_W_ABS, SKF_AD_OFF + SKF_AD_RANDOM],
-    [MOD_K, workers],
-    [RET_A, 0],
-  ]);
-}
-
-/**
- * Makes a listening TCP socket drop new connections while handshakes that have begun are completed, so that its accept queue can
- * be emptied before it is closed: closing a socket resets the connections in its queue. A socket filter drops segments with
- * SYN and without ACK. A client that connects meanwhile sends its SYN again a second later and is then refused. The filter
- * belongs to the socket, not to the descriptor: whoever else holds the socket is cut off too.
- */
-export function dropNewConnections(fd: number): void {
-  // The kernel runs a socket filter over the TCP header (tcp_filter in net/ipv4/tcp_ipv4.c): byte 13 holds the flags.
-  attach(fd, SO_ATTACH_FILTER, [
-    [LD_B_ABS, 13],
-    [AND_K, 0x12],
-    [JEQ_K, 0x02, 0, 1],
-    [RET_K, 0],
-    [RET_K, 0xffffffff],
-  ]);
 }
 
 // ---------------------------------------------------------------------- connected sockets
@@ -316,7 +217,7 @@ const nameLength = new Uint32Array(1);
  */
 export function peerAddress(fd: number, out: Int32Array, at: number): boolean {
   nameLength[0] = 28;
-  if (libc().getpeername(fd, name, nameLength) !== 0) return false;
+  if (requireLibc().getpeername(fd, name, nameLength) !== 0) return false;
   readName(out, at);
   return true;
 }
@@ -324,7 +225,7 @@ export function peerAddress(fd: number, out: Int32Array, at: number): boolean {
 /** The address that the peer of a connected socket has addressed, in the same form. */
 export function localAddress(fd: number, out: Int32Array, at: number): boolean {
   nameLength[0] = 28;
-  if (libc().getsockname(fd, name, nameLength) !== 0) return false;
+  if (requireLibc().getsockname(fd, name, nameLength) !== 0) return false;
   readName(out, at);
   return true;
 }
@@ -383,7 +284,7 @@ export type Visibility = "visible" | "unseen";
  * reset in its place. The handshake is then never completed, and accept(2) on the other side never returns it.
  */
 export function beginConnect(to: Uint8Array, source: Uint8Array | null, visibility: Visibility = "visible"): number {
-  const c = libc();
+  const c = requireLibc();
   const family = familyOf(to);
   const fd = c.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno(c);
@@ -422,7 +323,7 @@ export const RESET_NEXT = 2;
  * looks like a FIN (sock_error in net/core/sock.h clears the error). Hot path.
  */
 export function peekNext(fd: number): typeof NO_END | typeof FIN_NEXT | typeof RESET_NEXT {
-  const c = libc();
+  const c = requireLibc();
   const bytes = Number(c.recv(fd, oneByte, 1, MSG_PEEK | MSG_DONTWAIT));
   if (bytes > 0) return NO_END;
   if (bytes === 0) return FIN_NEXT;
@@ -442,7 +343,7 @@ const RLIMIT_NOFILE = 7;
 /** The soft limit of open files of this process (getrlimit(2)); Bun has raised it to the hard one at its start. */
 export function openFilesLimit(): number {
   const limits = new BigUint64Array(2);
-  if (!ownSockets() || libc().getrlimit(RLIMIT_NOFILE, limits) !== 0) return 1024;
+  if (!ownSockets() || requireLibc().getrlimit(RLIMIT_NOFILE, limits) !== 0) return 1024;
   return Number(limits[0] ?? 1024n) > 2 ** 31 ? 2 ** 31 : Number(limits[0]);
 }
 

@@ -18,13 +18,12 @@ import {
   closeDescriptor,
   listenOn,
   ownSockets,
-  dropNewConnections,
   resetOnClose,
   setBacklog,
   setKeepalive,
-  setAffinity,
   type SocketError,
 } from "../platform/sockets.ts";
+import { dropNewConnections, setAffinity } from "../platform/socket-bpf.ts";
 
 /** Workers have closed their duplicates of a retired socket after this time, however busy they are; they aim at ACCEPT_DRAIN_MS. */
 const RETIRED_MS_MAX = 5000;

@@ -5,7 +5,8 @@ import { once } from "node:events";
 import { connect } from "node:net";
 import { adoptConnecting, listenOnDescriptor } from "../../src/platform/bun.ts";
 import { errnoName } from "../../src/platform/libc.ts";
-import { beginConnect, closeDescriptor, listenOn, sockaddr, setAffinity } from "../../src/platform/sockets.ts";
+import { beginConnect, closeDescriptor, listenOn, sockaddr } from "../../src/platform/sockets.ts";
+import { setAffinity } from "../../src/platform/socket-bpf.ts";
 import { endpoint } from "../support/endpoints.ts";
 
 /** How a connect fails: the errno's name, or "connected". */

@@ -1,11 +1,10 @@
 import { once } from "node:events";
 import { mkdtempSync, rmSync, statSync } from "node:fs";
-import { connect, createServer, type AddressInfo, type NetConnectOpts, type Socket as Peer } from "node:net";
+import { connect, createServer, type AddressInfo, type Socket as Peer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parseAddress } from "../../src/core/address.ts";
-import { descriptorOf, listenOnDescriptor, type Listening } from "../../src/platform/bun.ts";
 import { openLibc } from "../../src/platform/libc.ts";
 import {
   beginConnect,
@@ -19,15 +18,14 @@ import {
   openFilesLimit,
   ownSockets,
   peerAddress,
-  dropNewConnections,
   RESET_NEXT,
   resetOnClose,
   setBacklog,
   setKeepalive,
   sockaddr,
-  setAffinity,
 } from "../../src/platform/sockets.ts";
-import { endpoint, listenAt } from "../support/endpoints.ts";
+import { accepting, type Accepted } from "../support/accepting.ts";
+import { endpoint } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
 import {
   CLOSE_WAIT,
@@ -38,7 +36,6 @@ import {
   socketOption,
   SOL_SOCKET,
   SOL_TCP,
-  SYN_SENT,
   TCP_KEEPCNT,
   TCP_KEEPIDLE,
   TCP_KEEPINTVL,
@@ -49,44 +46,7 @@ import { descriptors } from "../support/proc.ts";
 import { calledAfterEach } from "../support/set-up.ts";
 
 const atEnd = calledAfterEach();
-
-/** A listening descriptor that is closed after the test. */
-function listening(text: string, backlog?: number): number {
-  const fd = listenAt(text, backlog);
-  atEnd.push(() => closeDescriptor(fd));
-  return fd;
-}
-
-interface Accepted {
-  remoteAddress: string;
-  fd: number;
-  /** The number of the listening socket. */
-  by: number;
-}
-
-/** Accepts on a duplicate; what is accepted is noted and answered with the number `by`. */
-function serve(fd: number, accepted: Accepted[], by = 0): Listening {
-  const listener = listenOnDescriptor(duplicate(fd) as number, null, {
-    binaryType: "uint8array",
-    open: (socket) => {
-      accepted.push({ remoteAddress: socket.remoteAddress, fd: descriptorOf(socket), by });
-      socket.write(String(by));
-    },
-    data: (socket, chunk) => void socket.write(chunk),
-    close: () => {},
-    error: () => {},
-  });
-  atEnd.push(() => listener.stop(true));
-  return listener;
-}
-
-/** A client of another make: connects, and resolves once it has read something or seen the end. */
-async function visit(options: NetConnectOpts): Promise<{ text: string; peer: Peer }> {
-  const peer = connect(options);
-  atEnd.push(() => peer.destroy());
-  const [chunk] = (await once(peer, "data")) as [Buffer];
-  return { text: chunk.toString(), peer };
-}
+const { listening, serve, visit } = accepting(atEnd);
 
 const codeOf = (made: number | { code: string }): string => (typeof made === "number" ? "no error" : made.code);
 
@@ -258,111 +218,6 @@ describe("resetOnClose", () => {
   test("turns a close into a reset", async () => {
     expect(await endOf(() => {})).toBe("FIN");
     expect(await endOf(resetOnClose)).toBe("ECONNRESET");
-  });
-});
-
-describe("worker affinity", () => {
-  const SOCKETS = 4;
-
-  /** A group of sockets on a port, each of them served. */
-  async function group(address: string): Promise<{ fds: number[]; accepted: Accepted[]; port: number }> {
-    const port = await freePort();
-    const fds = Array.from({ length: SOCKETS }, () => listening(`${address}:${port}`));
-    const accepted: Accepted[] = [];
-    fds.forEach((fd, by) => serve(fd, accepted, by));
-    return { fds, accepted, port };
-  }
-
-  /** Connects `times` times from each source; the sockets that took the connections, by source. */
-  async function visitsFrom(
-    sources: readonly string[],
-    port: number,
-    times: number,
-  ): Promise<Map<string, Set<string>>> {
-    const takers = new Map<string, Set<string>>();
-    for (const localAddress of sources) {
-      const visits = await Promise.all(
-        Array.from({ length: times }, () => visit({ host: "127.0.0.1", port, localAddress })),
-      );
-      takers.set(localAddress, new Set(visits.map(({ text }) => text)));
-      for (const { peer } of visits) peer.destroy();
-    }
-    return takers;
-  }
-
-  const union = (takers: Map<string, Set<string>>): string[] =>
-    [...new Set([...takers.values()].flatMap((set) => [...set]))].toSorted();
-  const sources = Array.from({ length: 32 }, (_, i) => `127.0.${i % 3}.${i + 1}`);
-
-  test.each(["127.0.0.1", ""])('"client" gives one source always to one socket, bound to "%s"', async (address) => {
-    const { fds, port } = await group(address);
-    expect(setAffinity(fds[0]!, "client", SOCKETS, SOCKETS)).toBe(true);
-    const takers = await visitsFrom(sources, port, 4);
-    for (const [source, set] of takers) expect([source, set.size]).toEqual([source, 1]);
-    expect(union(takers)).toEqual(["0", "1", "2", "3"]);
-  });
-
-  test('"connection" spreads one source over all sockets', async () => {
-    const { fds, port } = await group("127.0.0.1");
-    expect(setAffinity(fds[0]!, "client", SOCKETS, SOCKETS)).toBe(true);
-    expect(setAffinity(fds[0]!, "connection", SOCKETS, SOCKETS)).toBe(true);
-    expect(union(await visitsFrom(["127.0.0.1"], port, 100))).toEqual(["0", "1", "2", "3"]);
-  });
-
-  test.each(["connection", "client"] as const)('"%s" gives nothing more to sockets that are left out', async (by) => {
-    const { fds, port } = await group("127.0.0.1");
-    expect(setAffinity(fds[0]!, by, 2, SOCKETS)).toBe(true);
-    expect(union(await visitsFrom(sources, port, 3))).toEqual(["0", "1"]);
-    expect(setAffinity(fds[0]!, by, SOCKETS, SOCKETS)).toBe(true);
-    expect(union(await visitsFrom(sources, port, 3))).toEqual(["0", "1", "2", "3"]);
-  });
-
-  test("leaves the connections that wait in the queue of a socket which is left out", async () => {
-    const port = await freePort();
-    const fds = Array.from({ length: 2 }, () => listening(`127.0.0.1:${port}`));
-    const waiting = Array.from({ length: 20 }, () => visit({ host: "127.0.0.1", port }));
-    await eventually("all of them wait", () => fds.reduce((sum, fd) => sum + tcpInfo(fd).queued, 0) === 20);
-    expect(tcpInfo(fds[1]!).queued).toBeGreaterThan(0);
-    setAffinity(fds[0]!, "connection", 1, 2);
-    const accepted: Accepted[] = [];
-    fds.forEach((fd, by) => serve(fd, accepted, by));
-    await Promise.all(waiting);
-    expect(new Set(accepted.map(({ by }) => by))).toEqual(new Set([0, 1]));
-  });
-});
-
-describe("dropNewConnections", () => {
-  test("lets the queue be emptied while a new SYN is left unanswered, until the socket is closed", async () => {
-    const port = await freePort();
-    const fd = listenOn(endpoint(`127.0.0.1:${port}`), 16) as number;
-    const queued = connect({ host: "127.0.0.1", port });
-    atEnd.push(() => queued.destroy());
-    await once(queued, "connect");
-    const sockaddrOf = sockaddr(endpoint(`127.0.0.1:${port}`));
-    // On loopback the kernel has handled the SYN when connect(2) returns.
-    const before = beginConnect(sockaddrOf, null);
-    expect(tcpInfo(before).state).toBe(ESTABLISHED);
-    dropNewConnections(fd);
-    const after = beginConnect(sockaddrOf, null);
-    expect(tcpInfo(after).state).toBe(SYN_SENT);
-    atEnd.push(() => [before, after].forEach((client) => closeDescriptor(client)));
-
-    const accepted: Accepted[] = [];
-    const listener = serve(fd, accepted);
-    await once(queued, "data");
-    // An accepted socket inherits the filter; its data and its FIN must pass.
-    queued.write("echo");
-    expect(String((await once(queued, "data"))[0])).toBe("echo");
-    await eventually("both in the queue are accepted", () => accepted.length === 2);
-    expect(tcpInfo(after).state).toBe(SYN_SENT);
-
-    closeDescriptor(fd);
-    listener.stop(false);
-    // The client's kernel tries again after a second, and is refused then.
-    await eventually("the SYN is answered", () => tcpInfo(after).state !== SYN_SENT);
-    expect(tcpInfo(after).state).not.toBe(ESTABLISHED);
-    queued.end();
-    await once(queued, "end");
   });
 });
 
