@@ -6,7 +6,7 @@ import type { Plan } from "../messages.ts";
 import { ownSockets } from "../platform/sockets.ts";
 import type { Admin } from "./admin.ts";
 import { budget, shares, type Needs } from "./budget.ts";
-import type { Log } from "./log.ts";
+import type { Logger } from "./log.ts";
 import { listenerPlan, poolPlan } from "./plans.ts";
 import type { Addresses, Registry } from "./registry.ts";
 import type { ListeningSockets } from "./sockets.ts";
@@ -15,7 +15,7 @@ export interface ActiveConfigOptions {
   registry: Registry;
   sockets: ListeningSockets;
   addresses: Addresses;
-  log: Log;
+  log: Logger;
 }
 
 export class ActiveConfig {

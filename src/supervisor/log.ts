@@ -13,6 +13,9 @@ const SEVERITY: Record<Level, number> = { debug: 0, info: 1, warn: 2, error: 3 }
 /** Bytes of the process log that may wait to be written. */
 const LOG_BYTES_MAX = 1024 * 1024;
 
+/** What whoever writes messages needs of the log. */
+export type Logger = Pick<Log, Level>;
+
 export class Log {
   #level: Level;
   #format: "text" | "json";

@@ -2,7 +2,7 @@
 // not answered yet, keeps the last good answer. An answer counts whenever it comes.
 import type { Address } from "../core/address.ts";
 import type { PoolConfig } from "../config/schema.ts";
-import type { Log } from "./log.ts";
+import type { Logger } from "./log.ts";
 import { lookUp as systemLookup } from "./lookup.ts";
 
 /** A start or a reload waits at most this long for new names. */
@@ -25,10 +25,10 @@ export class Resolver {
   #followed = new Map<string, string[]>();
   #onAnswer: (pool: string) => void = () => undefined;
   readonly #timers: ReturnType<typeof setInterval>[] = [];
-  readonly #log: Log;
+  readonly #log: Logger;
   readonly #lookup: Lookup;
 
-  constructor(log: Log, lookUp: Lookup = systemLookup) {
+  constructor(log: Logger, lookUp: Lookup = systemLookup) {
     this.#log = log;
     this.#lookup = lookUp;
   }

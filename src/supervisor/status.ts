@@ -25,7 +25,7 @@ import {
   tlsFailureCell,
   WORKER,
 } from "../shared/counters.ts";
-import type { WorkerSlot } from "./fleet.ts";
+import type { WorkerSlot } from "./worker-slot.ts";
 import type { HealthChecks } from "./health.ts";
 import { listenerReadiness, processNotReady, type Phase, type Unresolved } from "./readiness.ts";
 import { hashTable } from "./plans.ts";

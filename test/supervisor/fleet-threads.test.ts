@@ -2,7 +2,8 @@
 import { expect, test } from "vitest";
 import { claimed } from "../../src/shared/cells.ts";
 import { WORKER } from "../../src/shared/counters.ts";
-import { Fleet, type WorkerSlot } from "../../src/supervisor/fleet.ts";
+import { Fleet } from "../../src/supervisor/fleet.ts";
+import type { WorkerSlot } from "../../src/supervisor/worker-slot.ts";
 import { ActiveConfig } from "../../src/supervisor/active-config.ts";
 import { poolState } from "../../src/supervisor/plans.ts";
 import { Registry } from "../../src/supervisor/registry.ts";

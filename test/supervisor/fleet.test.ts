@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import type { FromWorker, Plan, ToWorker, WorkerStart } from "../../src/messages.ts";
+import type { FromWorker, ToWorker, WorkerStart } from "../../src/messages.ts";
 import type { AccessLine } from "../../src/observe/access-line.ts";
 import { Arena, claim, claimed } from "../../src/shared/cells.ts";
 import { ClientTable } from "../../src/shared/clients.ts";
@@ -9,6 +9,7 @@ import { monotonicMs } from "../../src/platform/clock.ts";
 import { Fleet } from "../../src/supervisor/fleet.ts";
 import { Registry } from "../../src/supervisor/registry.ts";
 import { configOf } from "../support/config.ts";
+import { plan } from "../support/plans.ts";
 import { recordingLog } from "../support/recording-log.ts";
 
 beforeEach(() => void vi.useFakeTimers());
@@ -70,11 +71,11 @@ function fleetOf(options: { willing?: boolean } = {}) {
       const worker = new FakeWorker();
       worker.willing = state.willing;
       workers.push(worker);
-      return worker as unknown as Worker;
+      return worker;
     },
     registry,
     log,
-    planFor: (position) => ({ generation, position, sockets: [] }) as unknown as Plan,
+    planFor: (position) => Object.assign(plan({ generation }), { position }),
     ledgerRows: 16,
     open,
     ids: new Arena().int32(1),

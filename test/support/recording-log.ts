@@ -1,14 +1,14 @@
-// A log that keeps what it is told, for tests of whoever tells it.
-import type { Fields, Log } from "../../src/supervisor/log.ts";
+// A log that keeps its messages, for tests of code that writes messages.
+import type { Fields, Logger } from "../../src/supervisor/log.ts";
 
 export type Said = Fields & { level: string; event: string };
 
-export function recordingLog(): { log: Log; said: Said[] } {
+export function recordingLog(): { log: Logger; said: Said[] } {
   const said: Said[] = [];
   const say =
     (level: string) =>
     (event: string, fields: Fields = {}): void =>
       void said.push({ level, event, ...fields });
-  const log = { debug: say("debug"), info: say("info"), warn: say("warn"), error: say("error") } as unknown as Log;
+  const log = { debug: say("debug"), info: say("info"), warn: say("warn"), error: say("error") };
   return { log, said };
 }

@@ -1,0 +1,332 @@
+// The supervisor's side of one worker: starts its thread, gives it plans, starts it again when it dies, stops it.
+import { LISTENING_MAX, type FromWorker, type Plan, type PoolState, type ToWorker } from "../messages.ts";
+import type { AccessLine } from "../observe/access-line.ts";
+import { monotonicMs } from "../platform/clock.ts";
+import { hasDescriptors, replaceListeningFd, resetOnClose } from "../platform/sockets.ts";
+import { WORKER } from "../shared/counters.ts";
+import { Ledger, ledgerMemory, ROW, ROW_WORDS } from "../shared/ledger.ts";
+import { PER_WORKER, THREAD_START } from "./budget.ts";
+import type { Logger } from "./log.ts";
+import { reclaim } from "./reclaim.ts";
+import type { Registry } from "./registry.ts";
+
+/** A worker that has not answered a plan after this time counts as hung and is restarted. */
+const ANSWER_MS = 10_000;
+/** A worker that was told to exit and has not after this time is terminated. */
+const EXIT_MS = 250;
+/** A worker that has not stopped this long after its deadline is terminated. */
+const STOP_GRACE_MS = 1000;
+/** Restart back-off of a worker that dies repeatedly: the pause doubles with each death. */
+const RESTART_FIRST_MS = 10;
+const RESTART_MAX_MS = 5000;
+/** A worker with outdated state in this many comparisons in a row has lost a message; one under way has arrived by then. */
+const BEHIND_TIMES = 2;
+/** After this lifetime, a worker's death counts as the first again. */
+const STABLE_MS = 10_000;
+
+export const NO_DESCRIPTORS =
+  "the open-files limit leaves too few for the start of a worker; raise it (ulimit -n, LimitNOFILE of systemd)";
+
+/** What a slot needs of the runtime's Worker. */
+export interface Thread extends EventTarget {
+  postMessage(message: ToWorker): void;
+  terminate(): void;
+}
+
+/** What a slot needs of the supervisor; the same for all slots. */
+export interface SlotOptions {
+  spawn: () => Thread;
+  registry: Registry;
+  log: Logger;
+  /** The active plan, with the sockets of the worker at a position, 0 and up without gaps. */
+  planFor: (position: number) => Plan;
+  /** Maximum number of connections of one worker. */
+  ledgerRows: number;
+  /** One Int32 cell: connections of the whole process. */
+  open: Int32Array;
+  /** One Int32 cell: blocks of connection ids that workers have taken. */
+  ids: Int32Array;
+  onAccess: (text: string, lines: number, pending: Int32Array) => void;
+  /** Called for each connection that died with its worker. */
+  onLost: (line: AccessLine) => void;
+  onOverBudget: () => void;
+}
+
+export type Answer = { ok: true } | { ok: false; reason: string };
+
+/** The place of one worker. A thread that dies is replaced by another with the same index and rows of counters. */
+export class WorkerSlot {
+  /** The number in logs and metrics, and of the rows of counters. */
+  readonly index: number;
+  /** Its place among the workers that accept. */
+  readonly position: number;
+  readonly counters: Float64Array<SharedArrayBuffer>;
+  readonly #logPending: Int32Array<SharedArrayBuffer>;
+  readonly #options: SlotOptions;
+  readonly #listening: Int32Array<SharedArrayBuffer>;
+  readonly #ledgerMemory: SharedArrayBuffer;
+  #worker: Thread | null = null;
+  #ledger: Ledger;
+  state: "starting" | "running" | "retiring" | "gone" = "starting";
+  restarts = 0;
+  #startedMs = 0;
+  /** When it stopped serving; Infinity while it serves. */
+  #downSinceMs = performance.now();
+  #deathsInARow = 0;
+  /** Comparisons in a row in which its state was outdated. */
+  #behind = 0;
+  /** The thread's death was requested, so it does not count towards the restart back-off. */
+  #restartRequested = false;
+  /** The end of the connections of a thread that dies. */
+  #lostEnd: "worker_lost" | "shutdown" = "worker_lost";
+  /** Plans that the worker has not answered yet. */
+  #pendingPlans: { generation: number; settle: (answer: Answer) => void; timer: ReturnType<typeof setTimeout> }[] = [];
+  readonly #onGone: (() => void)[] = [];
+
+  constructor(index: number, position: number, options: SlotOptions) {
+    this.index = index;
+    this.position = position;
+    this.#options = options;
+    this.counters = options.registry.arena.float64(WORKER.size);
+    this.#logPending = options.registry.arena.int32(1);
+    this.#listening = options.registry.arena.int32(LISTENING_MAX);
+    this.#ledgerMemory = ledgerMemory(options.ledgerRows);
+    this.#ledger = new Ledger(this.#ledgerMemory);
+  }
+
+  /** Starts the thread with the active plan. Resolves when it serves, or with the reason why it does not. */
+  start(): Promise<Answer> {
+    const { spawn, planFor, open, ids } = this.#options;
+    this.state = "starting";
+    const plan = planFor(this.position);
+    // Bun ends the whole process when a thread does not get its event loop.
+    if (!hasDescriptors(THREAD_START + PER_WORKER + plan.sockets.length)) {
+      return Promise.resolve({ ok: false, reason: NO_DESCRIPTORS });
+    }
+    this.#startedMs = performance.now();
+    const worker = spawn();
+    this.#worker = worker;
+    worker.addEventListener("message", (event) => this.#onMessage((event as MessageEvent<FromWorker>).data));
+    worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      this.#options.log.error("uncaught error in a worker", {
+        worker: this.index,
+        error: (event as ErrorEvent).message,
+      });
+    });
+    worker.addEventListener("close", () => this.#onExit(worker));
+    const shared = {
+      ledger: this.#ledgerMemory,
+      counters: this.counters,
+      logPending: this.#logPending,
+      listening: this.#listening,
+    };
+    this.#post({ kind: "start", index: this.index, open, ids, ...shared, plan });
+    return this.#awaitAnswer(plan.generation);
+  }
+
+  /** Gives the worker a new plan; resolves with its answer. */
+  apply(plan: Plan): Promise<Answer> {
+    if (this.#worker === null) return Promise.resolve({ ok: true });
+    this.#post({ kind: "apply", plan });
+    return this.#awaitAnswer(plan.generation);
+  }
+
+  /** Sends the worker the new state of a pool. One that is being restarted gets it with its plan. */
+  sendPoolState(state: PoolState): void {
+    this.#post(state);
+  }
+
+  /** Sends the plan again if the worker's state was outdated at the last call too, which only a bug can cause. */
+  resendIfOutdated(generation: number, poolVersions: number): void {
+    const { planFor, log } = this.#options;
+    const { counters } = this;
+    const isBehind =
+      this.state === "running" &&
+      this.#pendingPlans.length === 0 &&
+      (counters[WORKER.generation] !== generation || counters[WORKER.poolVersions] !== poolVersions);
+    this.#behind = isBehind ? this.#behind + 1 : 0;
+    if (this.#behind < BEHIND_TIMES) return;
+    this.#behind = 0;
+    log.error("worker has an outdated config, it is sent again", { worker: this.index });
+    void this.apply(planFor(this.position));
+  }
+
+  /**
+   * Stops the worker. Its connections are ended by the deadline (on monotonicMs(), Infinity = when they end by themselves). A
+   * worker that hangs is terminated soon after the deadline. A second call brings the deadline forward.
+   */
+  stop(spreadFromMs: number, deadlineMs: number): Promise<void> {
+    this.state = "retiring";
+    if (this.#worker === null) {
+      this.state = "gone";
+      return Promise.resolve();
+    }
+    this.#post({ kind: "stop", spreadFromMs, deadlineMs });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#onGone.push(resolve);
+    const worker = this.#worker;
+    const leftMs = deadlineMs - monotonicMs();
+    if (leftMs === Infinity) return promise;
+    const force = setTimeout(
+      () => {
+        this.#options.log.error("worker does not stop in time, it is terminated", { worker: this.index });
+        this.#lostEnd = "shutdown";
+        this.#terminate(worker);
+        // A thread that is blocked in the kernel may outlive the process; the process does not wait for it.
+        setTimeout(() => this.#onExit(worker), EXIT_MS);
+      },
+      Math.max(0, leftMs) + STOP_GRACE_MS,
+    );
+    return promise.finally(() => clearTimeout(force));
+  }
+
+  /** Ends the thread at once and starts another. False = no thread runs now. */
+  restart(): boolean {
+    if (this.#worker === null) return false;
+    this.#restartRequested = true;
+    this.#kill();
+    return true;
+  }
+
+  // Asks the thread to exit, and terminates it if it does not.
+  #kill(): void {
+    const worker = this.#worker;
+    this.#post({ kind: "exit" });
+    setTimeout(() => {
+      if (worker !== null && this.#worker === worker) this.#terminate(worker);
+    }, EXIT_MS);
+  }
+
+  // Interrupts the thread at any point. Its connections are reset. One that was just ending may be counted twice in the metrics,
+  // and its claim on a cap may never be released.
+  #terminate(worker: Thread): void {
+    // Bun's loop accepts connections until the thread is gone, and nobody would serve them.
+    for (const fd of this.#listening) {
+      if (fd > 0) replaceListeningFd(fd);
+    }
+    this.#listening.fill(0);
+    for (const row of this.#ledger.rowsInUse()) {
+      for (const cell of [ROW.clientFd, ROW.backendFd]) {
+        const fd = this.#ledger.words[row * ROW_WORDS + cell] ?? -1;
+        if (fd >= 0) resetOnClose(fd);
+      }
+    }
+    worker.terminate();
+  }
+
+  /** Milliseconds since the worker last served; 0 or less while it serves. */
+  get downMs(): number {
+    return performance.now() - this.#downSinceMs;
+  }
+
+  /** Characters of its access log that are not written yet, in one Int32 cell. */
+  get logPending(): Int32Array {
+    return this.#logPending;
+  }
+
+  #post(message: ToWorker): void {
+    this.#worker?.postMessage(message);
+  }
+
+  #awaitAnswer(generation: number): Promise<Answer> {
+    const { promise, resolve } = Promise.withResolvers<Answer>();
+    const timer = setTimeout(() => {
+      this.#options.log.error("worker does not answer, it is restarted", { worker: this.index });
+      this.#kill();
+    }, ANSWER_MS);
+    this.#pendingPlans.push({ generation, settle: resolve, timer });
+    return promise;
+  }
+
+  // A worker answers plans in order, so an answer also settles the plans before it. The worker's death settles all.
+  #settle(generation: number, answer: Answer): void {
+    for (const plan of this.#pendingPlans.filter((plan) => plan.generation <= generation)) {
+      clearTimeout(plan.timer);
+      plan.settle(answer);
+    }
+    this.#pendingPlans = this.#pendingPlans.filter((plan) => plan.generation > generation);
+  }
+
+  #onMessage(message: FromWorker): void {
+    switch (message.kind) {
+      case "applied":
+        if (this.state === "starting") this.state = "running";
+        this.#downSinceMs = Infinity;
+        this.#settle(message.generation, { ok: true });
+        return;
+      case "refused":
+        this.#settle(message.generation, { ok: false, reason: message.reason });
+        return;
+      case "access":
+        this.#options.onAccess(message.text, message.lines, this.#logPending);
+        return;
+      case "over_budget":
+        this.#options.onOverBudget();
+        return;
+      case "debug":
+        this.#options.log.debug(message.event, { worker: this.index, ...message.fields });
+        return;
+      case "crashed":
+        this.#restartRequested = false;
+        this.#options.log.error("worker crashed", { worker: this.index, reason: message.reason });
+        return;
+      case "stopped":
+        this.state = "gone";
+        this.#worker?.terminate();
+    }
+  }
+
+  #onExit(worker: Thread): void {
+    if (worker !== this.#worker) return;
+    this.#worker = null;
+    const lost = reclaim(
+      { index: this.index, ledger: this.#ledger, counters: this.counters, end: this.#lostEnd },
+      this.#options,
+    );
+    this.#logPending[0] = 0;
+    if (this.state === "retiring" || this.state === "gone") {
+      this.state = "gone";
+      for (const resolve of this.#onGone) resolve();
+      return;
+    }
+    const pauseMs = this.#pauseBeforeRestart();
+    const fields = { worker: this.index, connections_lost: lost, restart_in_ms: pauseMs };
+    if (this.#restartRequested) this.#options.log.info("worker ended on request", fields);
+    else this.#options.log.error("worker died", fields);
+    this.#restartRequested = false;
+    this.state = "starting";
+    this.#downSinceMs = performance.now();
+    this.restarts++;
+    // The next thread starts with the plan that is active then, so pending plans are settled.
+    this.#settle(Infinity, { ok: true });
+    setTimeout(() => void this.#startAgain(), pauseMs);
+  }
+
+  #pauseBeforeRestart(): number {
+    if (this.#restartRequested) return RESTART_FIRST_MS;
+    const lived = performance.now() - this.#startedMs;
+    this.#deathsInARow = lived > STABLE_MS ? 1 : this.#deathsInARow + 1;
+    return Math.min(RESTART_MAX_MS, RESTART_FIRST_MS * 2 ** (this.#deathsInARow - 1));
+  }
+
+  async #startAgain(): Promise<void> {
+    if (this.state !== "starting") return;
+    const answer = await this.start();
+    if (answer.ok) {
+      this.#options.log.info("worker started again", { worker: this.index });
+      return;
+    }
+    this.#options.log.error("worker could not be started", {
+      worker: this.index,
+      reason: answer.reason,
+      retry_in_ms: RESTART_MAX_MS,
+    });
+    setTimeout(() => {
+      if (this.state !== "starting") return;
+      // A thread that refused its plan serves nothing; its death starts the next one.
+      if (this.#worker === null) void this.#startAgain();
+      else this.#kill();
+    }, RESTART_MAX_MS);
+  }
+}
