@@ -107,7 +107,7 @@ export function alpnWire(protocols: readonly string[]): string {
   return protocols.map((protocol) => String.fromCharCode(protocol.length) + protocol).join("");
 }
 
-/** A TLS socket's facts and doings that are declared for no socket, or not for a server's. */
+/** Methods of a TLS socket that Bun declares for no socket, or not for a server's. */
 export interface TlsFacts {
   /** "TLSv1.3", also on a server's socket. */
   getTLSVersion(): string | null;
@@ -116,6 +116,11 @@ export interface TlsFacts {
   setSession(session: Uint8Array): void;
   /** With false the chain hangs on `issuerCertificate`; without an argument there is no chain. */
   getPeerCertificate(abbreviated: boolean): unknown;
+}
+
+/** The same socket with what is declared for none. */
+export function tlsFacts(socket: Socket<unknown>): TlsFacts {
+  return socket as unknown as TlsFacts;
 }
 
 /** The handlers of a TLS socket: `session` comes with each ticket that a server gives. */
@@ -168,5 +173,6 @@ export function upgradeToClient<Data>(
 function withoutEmpty<T extends { ALPNProtocols: string }>(tls: T): Partial<T> {
   if (tls.ALPNProtocols !== "") return tls;
   const { ALPNProtocols: _, ...rest } = tls;
+  // TypeScript does not see that a T without one of its properties is a Partial<T>.
   return rest as unknown as Partial<T>;
 }

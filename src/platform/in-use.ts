@@ -85,8 +85,8 @@ function* linesOf(path: string): Generator<string> {
 // "0100007F:1F90" is 127.0.0.1:8080: words of 32 bits in the machine's order, which is little-endian on x64 and arm64.
 function addressIn(local: string): Address {
   const hex = Buffer.from(local.slice(0, local.indexOf(":")), "hex");
-  const words = Array.from({ length: hex.length / 4 }, (_, i) => hex.readUInt32LE(4 * i));
-  return words.length === 1 ? [0, 0, 0xffff, words[0]!] : (words as unknown as Address);
+  const word = (i: number): number => hex.readUInt32LE(4 * i);
+  return hex.length === 4 ? [0, 0, 0xffff, word(0)] : [word(0), word(1), word(2), word(3)];
 }
 
 /** Whether a descriptor of this process is the socket of this inode. */

@@ -59,7 +59,7 @@ function listeningEndpoint(libc: Libc, fd: number): Endpoint | null {
     case AF_INET:
       return { kind: "ip", address: [0, 0, 0xffff, view.getUint32(4)], port };
     case AF_INET6: {
-      const words = [8, 12, 16, 20].map((at) => view.getUint32(at)) as unknown as Address;
+      const words: Address = [view.getUint32(8), view.getUint32(12), view.getUint32(16), view.getUint32(20)];
       // ":80" in a config is the wildcard of both families, "[::]:80" that of IPv6 alone.
       const isAny = words.every((word) => word === 0) && option(libc, fd, SOL_IPV6, IPV6_V6ONLY) === 0;
       return isAny ? { kind: "any", port } : { kind: "ip", address: words, port };

@@ -2,7 +2,7 @@
 // runtime verifies the chain; it has no minimum for keys and signatures, so those are checked here.
 import { X509Certificate } from "node:crypto";
 import type { Socket } from "bun";
-import type { TlsFacts } from "../platform/bun.ts";
+import { tlsFacts } from "../platform/bun.ts";
 import { faultOf } from "../platform/tls-client.ts";
 
 /** The shortest RSA key in the chain of a client's certificate. */
@@ -34,7 +34,7 @@ interface PeerCertificate {
 
 /** What the client on a socket whose handshake is done has shown. */
 export function shownCertificate(socket: Socket<unknown>): ShownCertificate {
-  const shown = (socket as unknown as TlsFacts).getPeerCertificate(false) as PeerCertificate | null;
+  const shown = tlsFacts(socket).getPeerCertificate(false) as PeerCertificate | null;
   if (!shown?.raw) return { is: "none" };
   if (!socket.authorized) return { is: "bad", why: faultOf(socket.getAuthorizationError()) ?? "UNSPECIFIED" };
   const why = weakness(shown);

@@ -2,7 +2,7 @@
 // accepted as such, where nothing of the client has a say before the handshake (Listener.acceptsTls), else adopted with the
 // context that the ClientHello chose.
 import type { Socket } from "bun";
-import { upgradeToServer, type TlsFacts } from "../platform/bun.ts";
+import { upgradeToServer, tlsFacts } from "../platform/bun.ts";
 import { hasOnlySentFin } from "../platform/sockets.ts";
 import type { TlsFailure } from "../shared/counters.ts";
 import { countTime, HANDSHAKE_TIMES, LISTENER, tlsFailureCell } from "../shared/counters.ts";
@@ -56,8 +56,7 @@ const handshaking: Phase = definePhase("handshaking", {
 
   clientHandshake(connection, socket, done, error) {
     const { listener } = connection;
-    if (listener.acceptsTls !== null)
-      connection.noteSni(hostNameOf((socket as unknown as TlsFacts).getServername() ?? "") ?? "");
+    if (listener.acceptsTls !== null) connection.noteSni(hostNameOf(tlsFacts(socket).getServername() ?? "") ?? "");
     // So Bun tells of a FIN before the handshake is done, where the socket was accepted as TLS.
     if (!done && (error as { code?: string } | null)?.code === "ECONNRESET") return handshakeCut(connection);
     if (!done) return refuse(connection, reasonOf(error));
@@ -77,7 +76,7 @@ const handshaking: Phase = definePhase("handshaking", {
 function noteHandshake(connection: Connection, socket: Socket<unknown>): void {
   const { counters } = connection.listener;
   const facts = connection.ensureFacts();
-  facts.tlsVersion = (socket as unknown as TlsFacts).getTLSVersion() ?? "unknown";
+  facts.tlsVersion = tlsFacts(socket).getTLSVersion() ?? "unknown";
   facts.alpn = typeof socket.alpnProtocol === "string" ? socket.alpnProtocol : "";
   const resumed = socket.isSessionReused() ? 1 : 0;
   counters[(facts.tlsVersion === "TLSv1.3" ? LISTENER.tls13 : LISTENER.tls12) + resumed]!++;

@@ -2,9 +2,14 @@
 // kept. Real handshakes are in test/e2e/tls-backends.test.ts.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Socket } from "bun";
 import { describe, expect, test } from "vitest";
-import { faultOf, SESSIONS_MAX, TlsClient, type TlsClientPlan } from "../../src/platform/tls-client.ts";
+import {
+  faultOf,
+  SESSIONS_MAX,
+  TlsClient,
+  type ShowsCertificate,
+  type TlsClientPlan,
+} from "../../src/platform/tls-client.ts";
 
 const file = (name: string): string => readFileSync(join(import.meta.dirname, "../config/fixtures", name), "utf8");
 
@@ -49,8 +54,9 @@ describe("the name", () => {
 
 describe("the verdict on a handshake", () => {
   /** A socket whose peer has shown a certificate for these names. */
-  const shown = (subjectaltname: string): Socket<unknown> =>
-    ({ getPeerCertificate: () => ({ subject: { CN: "x" }, subjectaltname }) }) as unknown as Socket<unknown>;
+  const shown = (subjectaltname: string): ShowsCertificate => ({
+    getPeerCertificate: () => ({ subject: { CN: "x" }, subjectaltname }),
+  });
   const nobody = shown("");
   const MISMATCH = failed("ERR_TLS_CERT_ALTNAME_INVALID");
 

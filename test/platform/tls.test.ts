@@ -17,6 +17,7 @@ import {
   type ClientTls,
   type ServerTls,
   type TlsContext,
+  tlsFacts,
   type TlsFacts,
 } from "../../src/platform/bun.ts";
 import { beginConnect, duplicate, hasOnlySentFin, localAddress, sockaddr } from "../../src/platform/sockets.ts";
@@ -49,7 +50,7 @@ class Heard {
   socket: Socket<Heard> | null = null;
 
   get facts(): TlsFacts {
-    return this.socket as unknown as TlsFacts;
+    return tlsFacts(this.socket!);
   }
 
   /** For the plain socket: `data` is what it has for its data before and after. */

@@ -9,6 +9,7 @@ export class FakeSocket {
   readonly calls: string[] = [];
   paused = false;
 
+  // Code under test is typed with Bun's Socket, a class of some fifty members. Any other member that it calls throws here.
   /** As the code under test sees it. */
   get socket(): Socket<unknown> {
     return this as unknown as Socket<unknown>;
