@@ -168,6 +168,7 @@ export type ToWorker =
   | WorkerStart
   | { kind: "apply"; plan: Plan }
   | PoolState
+  | EndConnections
   /** Exit at once: connections are reset, and the supervisor releases their claims. */
   | { kind: "exit" }
   /**
@@ -182,6 +183,8 @@ export type FromWorker =
   | { kind: "refused"; generation: number; reason: string }
   | { kind: "access"; text: string; lines: number }
   | { kind: "over_budget" }
+  /** The answer to EndConnections: how many connections it ended. */
+  | { kind: "ended"; request: number; count: number }
   | { kind: "debug"; event: string; fields: Record<string, string | number> }
   | { kind: "crashed"; reason: string }
   | { kind: "stopped" };
@@ -202,6 +205,19 @@ export interface PoolState {
   backends: BackendPlan[] | null;
   /** As in the plan. */
   memory: SharedArrayBuffer[];
+}
+
+/** Ends of connections that somebody outside the worker asks for. They are resets, whatever the listener says. */
+export type OrderedEnd = "killed" | "drain";
+
+/** Ends the connections in these rows of the worker's ledger, each only if it still has the id beside it: rows are reused. */
+export interface EndConnections {
+  kind: "end";
+  /** Returned with the answer. */
+  request: number;
+  end: OrderedEnd;
+  rows: Uint32Array;
+  ids: Float64Array;
 }
 
 /** How long a worker accepts the connections in the queue of a listening socket before it closes the socket. */

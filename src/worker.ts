@@ -27,6 +27,9 @@ self.onmessage = ({ data: message }): void => {
     case "pool":
       plane?.update(message);
       return;
+    case "end":
+      plane?.end(message);
+      return;
     case "exit":
       plane?.exit();
       return;

@@ -250,7 +250,7 @@ const listenerRows = {
   on_abort: row(
     choice(["reset", "close"]),
     "reset",
-    "How lb ends a connection that it relays: at a timeout, a lifetime or a shutdown. reset: RST on both sides, without close_notify, at an idle timeout too, because lb cannot know whether an answer is complete. close: FIN, with close_notify on TLS, but still RST while bytes wait for a receiver and, at a lifetime or a shutdown, while bytes have moved within the last second.",
+    "How lb ends a connection that it relays: at a timeout, a lifetime or a shutdown. reset: RST on both sides, without close_notify, at an idle timeout too, because lb cannot know whether an answer is complete. close: FIN, with close_notify on TLS, but still RST while bytes wait for a receiver and, at a lifetime or a shutdown, while bytes have moved within the last second. Connections that are killed through the admin API or ended by the timeout of a drain are always reset.",
   ),
   buffer: row(
     size(),

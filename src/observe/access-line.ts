@@ -2,7 +2,7 @@
 import { addressAt, formatHostPort, isUnixPeerAt } from "../core/address.ts";
 import type { End, EndedBy } from "../core/ends.ts";
 import { monotonicMs } from "../platform/clock.ts";
-import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS, type Ledger } from "../shared/ledger.ts";
+import { PROXIED, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS, type Ledger } from "../shared/ledger.ts";
 
 /** Strings that are empty and numbers that are negative are left out. */
 export interface AccessLine {
@@ -52,7 +52,7 @@ export function lineOfRow(
     timeMs: Date.now(),
     id: floats[floatsAt + ROW_FLOAT.id]!,
     client: clientText(words, at + ROW.address),
-    peer: words[at + ROW.proxied] === 1 ? clientText(words, at + ROW.peer) : "",
+    peer: words[at + ROW.proxied] === PROXIED.yes ? clientText(words, at + ROW.peer) : "",
     durationMs: monotonicMs() - floats[floatsAt + ROW_FLOAT.startedMs]!,
     bytesIn: floats[floatsAt + ROW_FLOAT.bytesIn]!,
     bytesOut: floats[floatsAt + ROW_FLOAT.bytesOut]!,

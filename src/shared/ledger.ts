@@ -5,7 +5,7 @@
 
 /**
  * Words (Int32) of a row. `address` is the client's: four words, and `port` follows, as platform's peerAddress writes all
- * five. `peer` is of the same form and counts where `proxied` is 1: the client is not the peer but who a PROXY header said.
+ * five. `peer` is of the same form and counts where `proxied` is PROXIED.yes: the client is not the peer but who a PROXY header said.
  */
 export const ROW = {
   claims: 0,
@@ -23,6 +23,9 @@ export const ROW = {
   phase: 19,
   sniLength: 20,
 } as const;
+
+/** What `proxied` of a row says of its address. It changes at most once in the life of a connection. */
+export const PROXIED = { no: 0, yes: 1, changing: 2 } as const;
 
 /** Float64 cells of a row; they lie behind the words. `startedMs` is on platform's monotonicMs(). */
 export const ROW_FLOAT = { startedMs: 11, bytesIn: 12, bytesOut: 13, id: 14 } as const;
@@ -83,6 +86,9 @@ export class Ledger {
     }
     const { words, floats } = this;
     const at = row * ROW_WORDS;
+    const floatsAt = row * ROW_FLOATS;
+    // Before anything else changes: see isStill.
+    floats[floatsAt + ROW_FLOAT.id] = 0;
     words[at] = CLAIM.row;
     words[at + ROW.pool] = 0;
     words[at + ROW.backend] = 0;
@@ -91,7 +97,6 @@ export class Ledger {
     words[at + ROW.proxied] = 0;
     words[at + ROW.phase] = 0;
     words[at + ROW.sniLength] = 0;
-    const floatsAt = row * ROW_FLOATS;
     floats[floatsAt + ROW_FLOAT.bytesIn] = 0;
     floats[floatsAt + ROW_FLOAT.bytesOut] = 0;
     return row;
@@ -119,6 +124,29 @@ export class Ledger {
 
   phase(row: number): PhaseName {
     return PHASES[this.words[row * ROW_WORDS + ROW.phase]!] ?? "accepted";
+  }
+
+  /**
+   * For a reader in another thread, before it reads a row: the id of the connection in it, or 0 where there is none or its address
+   * is just being written.
+   */
+  idOf(row: number): number {
+    if (this.words[row * ROW_WORDS + ROW.proxied] === PROXIED.changing) return 0;
+    return this.floats[row * ROW_FLOATS + ROW_FLOAT.id]!;
+  }
+
+  /** Whether the client of a row is who a PROXY header said. */
+  isProxied(row: number): boolean {
+    return this.words[row * ROW_WORDS + ROW.proxied] === PROXIED.yes;
+  }
+
+  /**
+   * The same after it has read: whether what it read belongs together. A worker sets the id to 0 before it gives a row to another
+   * connection, and writes the new id after the address; while it replaces the address by that of a PROXY header, `proxied` is
+   * PROXIED.changing, and then PROXIED.yes. The counts of bytes and the backend may change at any time.
+   */
+  isStill(row: number, id: number, proxied: boolean): boolean {
+    return this.idOf(row) === id && this.isProxied(row) === proxied;
   }
 
   /** Rows in use, for the reader of another thread: the supervisor after the worker's death, or the status. */

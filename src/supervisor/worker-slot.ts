@@ -1,5 +1,12 @@
 // The supervisor's side of one worker: starts its thread, gives it plans, starts it again when it dies, stops it.
-import { LISTENING_MAX, type FromWorker, type Plan, type PoolState, type ToWorker } from "../messages.ts";
+import {
+  LISTENING_MAX,
+  type FromWorker,
+  type OrderedEnd,
+  type Plan,
+  type PoolState,
+  type ToWorker,
+} from "../messages.ts";
 import type { AccessLine } from "../observe/access-line.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { hasDescriptors, replaceListeningFd, resetOnClose } from "../platform/sockets.ts";
@@ -82,6 +89,9 @@ export class WorkerSlot {
   /** Plans that the worker has not answered yet. */
   #pendingPlans: { generation: number; settle: (answer: Answer) => void; timer: ReturnType<typeof setTimeout> }[] = [];
   readonly #onGone: (() => void)[] = [];
+  /** Requests to end connections that the worker has not answered yet, by number. */
+  readonly #pendingEnds = new Map<number, (count: number) => void>();
+  #lastEndRequest = 0;
 
   constructor(index: number, position: number, options: SlotOptions) {
     this.index = index;
@@ -135,6 +145,29 @@ export class WorkerSlot {
   /** Sends the worker the new state of a pool. One that is being restarted gets it with its plan. */
   sendPoolState(state: PoolState): void {
     this.#post(state);
+  }
+
+  /** The connections of the worker, which writes there at any time. */
+  get ledger(): Ledger {
+    return this.#ledger;
+  }
+
+  /**
+   * Ends the connections in these rows of the ledger that still have these ids. Resolves with how many that were; 0 if the worker
+   * dies before it answers.
+   */
+  endConnections(end: OrderedEnd, rows: Uint32Array, ids: Float64Array): Promise<number> {
+    if (this.#worker === null) return Promise.resolve(0);
+    const request = ++this.#lastEndRequest;
+    const { promise, resolve } = Promise.withResolvers<number>();
+    this.#pendingEnds.set(request, resolve);
+    this.#post({ kind: "end", request, end, rows, ids });
+    return promise;
+  }
+
+  #settleEnd(request: number, count: number): void {
+    this.#pendingEnds.get(request)?.(count);
+    this.#pendingEnds.delete(request);
   }
 
   /** Sends the plan again if the worker's state was outdated at the last call too, which only a bug can cause. */
@@ -264,6 +297,9 @@ export class WorkerSlot {
       case "over_budget":
         this.#options.onOverBudget();
         return;
+      case "ended":
+        this.#settleEnd(message.request, message.count);
+        return;
       case "debug":
         this.#options.log.debug(message.event, { worker: this.index, ...message.fields });
         return;
@@ -285,6 +321,7 @@ export class WorkerSlot {
       this.#options,
     );
     this.#logPending[0] = 0;
+    for (const request of [...this.#pendingEnds.keys()]) this.#settleEnd(request, 0);
     if (this.state === "retiring" || this.state === "gone") {
       this.state = "gone";
       for (const resolve of this.#onGone) resolve();

@@ -37,8 +37,9 @@ export class Acceptor implements ClientSide {
     words[at + ROW.pool] = listener.plan.pool;
     words[at + ROW.clientFd] = fd;
     floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = monotonicMs();
-    floats[row * ROW_FLOATS + ROW_FLOAT.id] = host.ids.next();
     const present = readPeer(socket, fd, words, at + ROW.address);
+    // After the address: who reads the row from outside believes it from here on.
+    floats[row * ROW_FLOATS + ROW_FLOAT.id] = host.ids.next();
     host.startClock();
     const connection = new Connection(host, listener, socket, row);
     socket.data = connection;

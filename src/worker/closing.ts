@@ -14,6 +14,9 @@ const QUIET_MS = 1000;
 /** The client's socket outlives a refusal with FIN by at most this long, so that the FIN is not overtaken by a RST. */
 export const LINGER_MS = 1000;
 
+/** Ends that are a reset for both sides, whatever the listener says. */
+const ALWAYS_RESETS: ReadonlySet<End> = new Set(["reset", "backend_down", "killed", "drain"]);
+
 /** The sockets of a connection, and what decides how they are closed. */
 export interface Peers extends TimerNode, ResetState {
   readonly host: Host;
@@ -32,10 +35,10 @@ export interface Peers extends TimerNode, ResetState {
 
 /**
  * Whether an end that lb imposes on a relaying connection is a FIN. lb cannot know whether an answer is complete, so it is a reset
- * unless the listener says otherwise, and always where the pool asks for a reset.
+ * unless the listener says otherwise, and always where the pool or an operator asks for one.
  */
 export function abortsWithFin(peers: Peers, end: End): boolean {
-  if (peers.listener.plan.onAbort === "reset" || end === "backend_down") return false;
+  if (peers.listener.plan.onAbort === "reset" || ALWAYS_RESETS.has(end)) return false;
   const { toBackend, toClient } = peers;
   // Bytes of a paused sender may wait in the kernel.
   if (toBackend.queue !== null || toBackend.paused || toClient.queue !== null || toClient.paused) return false;
@@ -61,7 +64,8 @@ export function closePeers(peers: Peers, { end, by }: Ended, relayed: boolean, w
   backendSocket?.terminate();
   // An alert must reach the client; a reset could overtake it.
   const alerted = end === "handshake_failed" && by !== "backend";
-  if (alerted || (!relayed && end !== "reset" && peers.listener.plan.overLimit === "close")) return linger(peers);
+  if (alerted || (!relayed && peers.listener.plan.overLimit === "close" && !ALWAYS_RESETS.has(end)))
+    return linger(peers);
   peers.client = null;
   client?.terminate();
 }

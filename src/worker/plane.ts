@@ -3,12 +3,12 @@
 import { PlanCache } from "../core/plan-cache.ts";
 import type { TimerNode } from "../core/timer-wheel.ts";
 import { TimerWheel } from "../core/timer-wheel.ts";
-import type { FromWorker, Plan, PoolState, TlsServerPlan, WorkerStart } from "../messages.ts";
+import type { EndConnections, FromWorker, Plan, PoolState, TlsServerPlan, WorkerStart } from "../messages.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { Splice } from "../platform/splice.ts";
 import { WORKER } from "../shared/counters.ts";
 import { ConnectionIds } from "../shared/connection-ids.ts";
-import { Ledger } from "../shared/ledger.ts";
+import { Ledger, ROW_FLOAT, ROW_FLOATS } from "../shared/ledger.ts";
 import { AccessLog } from "./access-log.ts";
 import { TICK_MS } from "./clock.ts";
 import { Listener } from "./listener.ts";
@@ -129,6 +129,18 @@ export class DataPlane implements Host {
       if (!session?.backend || !down.includes(session.backend.id)) continue;
       if (this.ledger.phase(session.row) === "relaying") session.finish("backend_down", "lb");
     }
+  }
+
+  /** Ends connections from outside, and answers how many there were. */
+  end({ request, end, rows, ids }: EndConnections): void {
+    let count = 0;
+    for (const [i, row] of rows.entries()) {
+      const session = this.#sessions[row];
+      if (session === undefined || this.floats[row * ROW_FLOATS + ROW_FLOAT.id] !== ids[i]) continue;
+      session.finish(end, "lb");
+      count++;
+    }
+    this.#post({ kind: "ended", request, count });
   }
 
   // For the supervisor, who compares it with what it has said.

@@ -1,5 +1,5 @@
 // The phase in which something of the client must be read before it can be routed: the PROXY header, the ClientHello.
-import { ROW, ROW_WORDS } from "../shared/ledger.ts";
+import { PROXIED, ROW, ROW_WORDS } from "../shared/ledger.ts";
 import { describeTlvs, type ProxyHeader } from "../wire/proxy-protocol.ts";
 import { fatalAlert } from "../wire/tls-records.ts";
 import { admitClient, checkAddress } from "./admission.ts";
@@ -72,10 +72,11 @@ function believe(connection: Connection, header: ProxyHeader): void {
     ...(header.tlvs === null ? {} : describeTlvs(header.tlvs)),
   }));
   if (header.source === null) return;
+  words[at + ROW.proxied] = PROXIED.changing;
   words.copyWithin(at + ROW.peer, at + ROW.address, at + ROW.address + 5);
-  words[at + ROW.proxied] = 1;
   words.set(header.source.address, at + ROW.address);
   words[at + ROW.port] = header.source.port;
+  words[at + ROW.proxied] = PROXIED.yes;
   connection.ensureFacts().addressed = header.destination;
 }
 

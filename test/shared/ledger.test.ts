@@ -4,6 +4,7 @@ import {
   Ledger,
   ledgerMemory,
   PHASES,
+  PROXIED,
   ROW,
   ROW_FLOAT,
   ROW_FLOATS,
@@ -47,6 +48,28 @@ describe("Ledger", () => {
     expect(ledger.words[at + ROW.backendFd]).toBe(-1);
     expect(ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn]).toBe(0);
     expect(ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut]).toBe(0);
+  });
+
+  test("tells a reader whether what it has read is of one connection", () => {
+    const ledger = new Ledger(ledgerMemory(1));
+    const row = ledger.take();
+    // The worker has not written the address yet.
+    expect(ledger.idOf(row)).toBe(0);
+    ledger.floats[row * ROW_FLOATS + ROW_FLOAT.id] = 5;
+    expect(ledger.isStill(row, 5, false)).toBe(true);
+
+    const at = row * ROW_WORDS + ROW.proxied;
+    ledger.words[at] = PROXIED.changing;
+    expect([ledger.idOf(row), ledger.isStill(row, 5, false)]).toEqual([0, false]);
+    ledger.words[at] = PROXIED.yes;
+    expect([ledger.isStill(row, 5, false), ledger.isStill(row, 5, true)]).toEqual([false, true]);
+
+    // What was read of a connection that has ended since is still of that one, until the row has another.
+    ledger.release(row);
+    expect(ledger.isStill(row, 5, true)).toBe(true);
+    ledger.take();
+    expect(ledger.isStill(row, 5, true)).toBe(false);
+    expect(ledger.idOf(row)).toBe(0);
   });
 
   test("keeps every cell of every row apart from all others", () => {

@@ -1,8 +1,8 @@
 // The end of a connection and the events after it, between two fake sockets.
 import { describe, expect, test } from "vitest";
-import type { ListenerPlan } from "../../src/messages.ts";
+import type { FromWorker, ListenerPlan } from "../../src/messages.ts";
 import { WORKER } from "../../src/shared/counters.ts";
-import { ROW_WORDS } from "../../src/shared/ledger.ts";
+import { ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { TICK_MS } from "../../src/worker/clock.ts";
 import { LINGER_MS } from "../../src/worker/closing.ts";
 import { attemptFailed } from "../../src/worker/dialing.ts";
@@ -67,6 +67,41 @@ describe("the end of a connection", () => {
   });
 });
 
+describe("an end from outside the worker", () => {
+  const order = (stage: Stage, id: number): void => {
+    stage.plane.end({
+      kind: "end",
+      request: 7,
+      end: "killed",
+      rows: Uint32Array.of(stage.connection.row),
+      ids: Float64Array.of(id),
+    });
+  };
+  const answer = (stage: Stage): FromWorker | undefined => stage.messages.find(({ kind }) => kind === "ended");
+
+  test("ends the connection in the row and is answered with the count", () => {
+    const stage = new Stage();
+    stage.relay();
+    stage.plane.floats[stage.connection.row * ROW_FLOATS + ROW_FLOAT.id] = 41;
+    order(stage, 41);
+    expect(stage.ended).toEqual(["killed lb"]);
+    expect(stage.lines).toMatchObject([{ id: 41, end: "killed", end_by: "lb" }]);
+    expect(answer(stage)).toEqual({ kind: "ended", request: 7, count: 1 });
+  });
+
+  test("spares the connection that has the row now, and a row that is free", () => {
+    const stage = new Stage();
+    stage.relay();
+    stage.plane.floats[stage.connection.row * ROW_FLOATS + ROW_FLOAT.id] = 42;
+    order(stage, 41);
+    expect(stage.ended).toEqual([]);
+    expect(answer(stage)).toMatchObject({ count: 0 });
+    stage.connection.finish("eof", "client");
+    order(stage, 42);
+    expect(stage.ended).toEqual(["eof client"]);
+  });
+});
+
 describe('with on_abort = "close" an end that lb imposes', () => {
   const closing: Partial<ListenerPlan> = { onAbort: "close" };
   const how = (stage: Stage): string[][] => [stage.client.calls, stage.backend.calls];
@@ -99,6 +134,19 @@ describe('with on_abort = "close" an end that lb imposes', () => {
       expect(how(busy)).toEqual(RST);
     },
   );
+
+  test.each(["killed", "drain", "backend_down"] as const)("%s is a reset all the same, before it relays too", (end) => {
+    const relaying = new Stage({ listener: { ...closing, overLimit: "close" } });
+    relaying.relay();
+    relaying.pass(5000);
+    relaying.connection.finish(end, "lb");
+    expect(how(relaying)).toEqual(RST);
+
+    const dialing = new Stage({ listener: { ...closing, overLimit: "close" } });
+    dialing.dial();
+    dialing.connection.finish(end, "lb");
+    expect(how(dialing)).toEqual(RST);
+  });
 
   test("is a reset where bytes still wait, so that nobody takes a part for the whole", () => {
     const stage = new Stage({ listener: closing });

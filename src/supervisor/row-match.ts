@@ -1,0 +1,32 @@
+// Which rows of the workers' ledgers somebody asks for. Workers write there at any time, so every answer is about a moment ago.
+import { cidrHasAt, type CidrTable } from "../core/cidr-set.ts";
+import { ROW, ROW_WORDS, type Ledger } from "../shared/ledger.ts";
+
+/** Conditions, all of which must hold; null = none. Sets hold ids of the registry. */
+export interface RowMatch {
+  readonly listeners: ReadonlySet<number> | null;
+  readonly pools: ReadonlySet<number> | null;
+  readonly backends: ReadonlySet<number> | null;
+  readonly clients: CidrTable | null;
+}
+
+export const EVERY_ROW: RowMatch = { listeners: null, pools: null, backends: null, clients: null };
+
+/** Calls `take` with each row that matches and the id of its connection. What it reads of the row needs an `isStill` behind it. */
+export function eachMatch(ledger: Ledger, match: RowMatch, take: (row: number, id: number) => void): void {
+  for (const row of ledger.rowsInUse()) {
+    const id = ledger.idOf(row);
+    if (id === 0) continue;
+    const proxied = ledger.isProxied(row);
+    if (matches(ledger.words, row * ROW_WORDS, match) && ledger.isStill(row, id, proxied)) take(row, id);
+  }
+}
+
+function matches(words: Int32Array, at: number, { listeners, pools, backends, clients }: RowMatch): boolean {
+  return (
+    (listeners === null || listeners.has(words[at + ROW.listener]!)) &&
+    (pools === null || pools.has(words[at + ROW.pool]!)) &&
+    (backends === null || backends.has(words[at + ROW.backend]!)) &&
+    (clients === null || cidrHasAt(clients, words, at + ROW.address))
+  );
+}

@@ -1,0 +1,109 @@
+// Which connections are ended from outside, in which portions, and over which time. The workers are played by the test.
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import type { OrderedEnd } from "../../src/messages.ts";
+import { Ledger, ledgerMemory, PROXIED, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
+import { END_BATCH, endMatching, endOverWindow, type EndingWorker } from "../../src/supervisor/ordered-ends.ts";
+import { EVERY_ROW } from "../../src/supervisor/row-match.ts";
+
+let lastId = 0;
+
+/** A worker with connections in its ledger, which ends what it is asked to. */
+class FakeWorker implements EndingWorker {
+  readonly ledger = new Ledger(ledgerMemory(1000));
+  readonly asked: { end: OrderedEnd; count: number }[] = [];
+  hangs = false;
+
+  open(backend: number): number {
+    const row = this.ledger.take();
+    this.ledger.words[row * ROW_WORDS + ROW.backend] = backend;
+    this.ledger.floats[row * ROW_FLOATS + ROW_FLOAT.id] = ++lastId;
+    return row;
+  }
+
+  get count(): number {
+    return [...this.ledger.rowsInUse()].length;
+  }
+
+  endConnections(end: OrderedEnd, rows: Uint32Array, ids: Float64Array): Promise<number> {
+    this.asked.push({ end, count: rows.length });
+    if (this.hangs) return new Promise(() => undefined);
+    let count = 0;
+    for (const [i, row] of rows.entries()) {
+      if (this.ledger.idOf(row) !== ids[i]) continue;
+      this.ledger.release(row);
+      count++;
+    }
+    return Promise.resolve(count);
+  }
+}
+
+const backend = (id: number) => ({ ...EVERY_ROW, backends: new Set([id]) });
+
+describe("ends at once", () => {
+  test("hit what matches in every worker and nothing else, and tell the number", async () => {
+    const workers = [new FakeWorker(), new FakeWorker()];
+    for (const worker of workers) for (const id of [1, 1, 2]) worker.open(id);
+    expect(await endMatching(workers, backend(1), "drain")).toBe(4);
+    expect(workers.map(({ count }) => count)).toEqual([1, 1]);
+    expect(workers[0]!.asked).toEqual([{ end: "drain", count: 2 }]);
+  });
+
+  test("come in portions, so that a worker serves others in between", async () => {
+    const worker = new FakeWorker();
+    for (let i = 0; i < END_BATCH + 1; i++) worker.open(1);
+    expect(await endMatching([worker], backend(1), "killed")).toBe(END_BATCH + 1);
+    expect(worker.asked.map(({ count }) => count)).toEqual([END_BATCH, 1]);
+  });
+
+  test("spare a row whose connection or address is just being written", async () => {
+    const worker = new FakeWorker();
+    const fresh = worker.open(1);
+    worker.ledger.floats[fresh * ROW_FLOATS + ROW_FLOAT.id] = 0;
+    const believing = worker.open(1);
+    worker.ledger.words[believing * ROW_WORDS + ROW.proxied] = PROXIED.changing;
+    expect(await endMatching([worker], backend(1), "killed")).toBe(0);
+    expect(worker.asked).toEqual([]);
+  });
+});
+
+describe("ends over a window", () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+
+  test("are spread evenly, include what comes meanwhile, and leave nothing", async () => {
+    const worker = new FakeWorker();
+    for (let i = 0; i < 100; i++) worker.open(1);
+    worker.open(2);
+    const done = vi.fn();
+    endOverWindow(() => [worker], backend(1), { end: "drain", windowMs: 1000, done });
+    await vi.advanceTimersByTimeAsync(450);
+    expect(worker.count - 1).toBeGreaterThanOrEqual(40);
+    expect(worker.count - 1).toBeLessThanOrEqual(60);
+    worker.open(1);
+    expect(done).not.toHaveBeenCalled();
+    await vi.advanceTimersByTimeAsync(600);
+    expect(worker.count).toBe(1);
+    expect(done).toHaveBeenCalledOnce();
+  });
+
+  test("stop when they are called off", async () => {
+    const worker = new FakeWorker();
+    for (let i = 0; i < 100; i++) worker.open(1);
+    const stop = endOverWindow(() => [worker], backend(1), { end: "drain", windowMs: 1000 });
+    await vi.advanceTimersByTimeAsync(450);
+    stop();
+    const left = worker.count;
+    await vi.advanceTimersByTimeAsync(2000);
+    expect(worker.count).toBe(left);
+    expect(left).toBeGreaterThan(0);
+  });
+
+  test("go on in other workers while one hangs", async () => {
+    const [hung, other] = [new FakeWorker(), new FakeWorker()];
+    hung.hangs = true;
+    for (let i = 0; i < 10; i++) for (const worker of [hung, other]) worker.open(1);
+    endOverWindow(() => [hung, other], backend(1), { end: "drain", windowMs: 500 });
+    await vi.advanceTimersByTimeAsync(600);
+    expect([hung.count, other.count]).toEqual([10, 0]);
+  });
+});
