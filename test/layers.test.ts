@@ -10,6 +10,7 @@ const ROWS = [
   ["main.ts", "worker.ts"],
   ["cli"],
   ["supervisor", "worker"],
+  ["admin"],
   ["observe"],
   ["messages.ts"],
   ["shared"],

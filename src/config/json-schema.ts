@@ -10,7 +10,7 @@ export function jsonSchema(): JsonSchema {
   const schema = toJsonSchema(file, {
     typeMode: "input",
     errorMode: "ignore",
-    overrideSchema: ({ valibotSchema, jsonSchema: made }) => overridden(valibotSchema as Partial<Described>, made),
+    overrideSchema: ({ valibotSchema, jsonSchema: made }) => overridden(valibotSchema, made),
   });
   return { $schema: "http://json-schema.org/draft-07/schema#", title: "lb", ...schema };
 }
@@ -26,7 +26,9 @@ interface Described {
   default: unknown;
 }
 
-function overridden({ row, entries, default: value }: Partial<Described>, made: JsonSchema): JsonSchema {
+/** The JSON Schema `made` from a schema of rows, with what the conversion leaves out: docs, and that other keys are refused. */
+export function overridden(valibotSchema: object, made: JsonSchema): JsonSchema {
+  const { row, entries, default: value } = valibotSchema as Partial<Described>;
   const schema = { ...made };
   if (entries !== undefined) {
     schema.additionalProperties = false;

@@ -103,6 +103,11 @@ export function either<A, B, C, D>(first: Kind<A, B>, second: Kind<C, D>, typeOf
   return withWords(replaceRun(v.union([first, second]), run), `${first.words} or a ${second.words}`) as never;
 }
 
+/** A value, or null: for JSON, since TOML has no null. */
+export function orNull<In, Out>(kind: Kind<In, Out>): Kind<In | null, Out | null> {
+  return withWords(v.nullable(kind), `${kind.words} or null`, kind.example) as Kind<In | null, Out | null>;
+}
+
 /** A table whose keys are options. Every unknown key is a problem of its own. `example` is in TOML. `renamed`: former names and the present ones. */
 export function section<const R extends Rows>(
   example: string,

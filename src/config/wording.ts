@@ -34,6 +34,7 @@ function found(value: unknown, words: string): string {
   if (typeof value === "number") return String(value) + (words.includes("number") ? "" : " (a number)");
   if (typeof value === "boolean") return `${value} (a boolean)`;
   if (Array.isArray(value)) return "an array";
+  if (value === null) return "null";
   return value instanceof Date ? "a date" : "a table";
 }
 

@@ -1,144 +1,167 @@
 // The snapshot: the state of the running process at one moment, as plain data. /api/status returns it as JSON, so its keys are a
-// public interface. The Prometheus text is made from it.
-import type { End, EndedBy } from "../core/ends.ts";
-import type { TlsFailure } from "../shared/counters.ts";
+// public interface. The Prometheus text is made from it. The types and the OpenAPI document come from the schemas below.
+import * as v from "valibot";
+import { END_NAMES, ENDED_BY } from "../core/ends.ts";
+import { TLS_FAILURES } from "../shared/counters.ts";
 
-export interface Snapshot {
-  version: string;
-  pid: number;
-  /** RFC 3339. */
-  started_at: string;
-  uptime_seconds: number;
-  /** Whether the process accepts connections on every listener. */
-  ready: boolean;
-  /** Why not, one sentence each; empty when ready. */
-  not_ready: string[];
-  config: ConfigStatus;
-  connections: {
-    open: number;
-    /** The cap of the whole process, and the open-files limit that it comes from. */
-    max: number;
-    open_files_limit: number;
-  };
-  process: {
-    /** Of all threads, user and system. */
-    cpu_seconds: number;
-    resident_bytes: number;
-    /** null where the system does not report it. */
-    open_files: number | null;
-  };
-  /** Access log lines lost because the disk or the reader of a pipe was too slow. */
-  access_log_lines_lost: number;
-  workers: WorkerStatus[];
-  listeners: ListenerStatus[];
-  pools: PoolStatus[];
+const count = v.number;
+
+/** A schema with a sentence for the OpenAPI document. */
+function said<Schema extends v.GenericSchema>(schema: Schema, description: string) {
+  return v.pipe(schema, v.description(description));
 }
 
-export interface ConfigStatus {
-  file: string;
-  generation: number;
-  /** When the active generation was loaded, RFC 3339. */
-  loaded_at: string;
-  reloads: { success: number; failure: number };
-  /** Whether the last attempt to load succeeded, and if not, what was wrong. */
-  last_reload_ok: boolean;
-  last_reload_error: string | null;
+/** `bounds` says where the upper bounds stand. */
+function times(what: string, bounds: string) {
+  return said(
+    v.object({ sum: v.number(), buckets: v.array(count()) }),
+    `${what}, in milliseconds: their sum, and how many by upper bound (${bounds}), not cumulated.`,
+  );
 }
 
-export interface WorkerStatus {
-  index: number;
-  state: "starting" | "running" | "retiring";
-  /** Number of restarts of this worker. */
-  restarts: number;
-  accepted: number;
-  open: number;
-  bytes_in: number;
-  bytes_out: number;
-  log_lines_lost: number;
-  /** For how long the event loop has not run though a timer was due; 0 while it runs on time. */
-  loop_blocked_ms: number;
-  /** How late the timers of its clock ran: buckets by upper bound (LOOP_BUCKETS_MS), not cumulated. */
-  loop_delay_ms: { sum: number; buckets: number[] };
-}
+const worker = v.object({
+  index: v.number(),
+  state: v.picklist(["starting", "running", "retiring"]),
+  restarts: said(count(), "Number of restarts of this worker."),
+  accepted: count(),
+  open: count(),
+  bytes_in: count(),
+  bytes_out: count(),
+  log_lines_lost: count(),
+  loop_blocked_ms: said(
+    v.number(),
+    "For how long the event loop has not run though a timer was due; 0 while it runs on time.",
+  ),
+  loop_delay_ms: times("How late the timers of its clock ran", "LOOP_BUCKETS_MS"),
+});
 
-export interface ListenerStatus {
-  name: string;
-  bind: string[];
-  pool: string | null;
-  /** Whether a pool that the listener can route to has a backend up. */
-  ready: boolean;
-  /** The pools that have none, one sentence each. */
-  not_ready: string[];
-  open: number;
-  /** 0 = no cap of its own. */
-  max_connections: number;
-  accepted: number;
-  bytes_in: number;
-  bytes_out: number;
-  /** null where TLS is not terminated here. */
-  tls: TlsStatus | null;
-  /** Ended connections; combinations that never occurred are left out. */
-  ends: { end: End; end_by: EndedBy; count: number }[];
-}
+const tls = v.object({
+  certificates: v.array(
+    v.object({ cert: v.string(), names: v.array(v.string()), not_after: v.string(), days_left: v.number() }),
+  ),
+  handshakes: said(
+    v.array(v.object({ version: v.picklist(["TLSv1.2", "TLSv1.3"]), resumed: v.boolean(), count: count() })),
+    "Handshakes that succeeded.",
+  ),
+  failures: v.array(v.object({ reason: v.picklist(TLS_FAILURES), count: count() })),
+  truncated: said(count(), "Clients that sent their FIN without a close_notify before it."),
+  handshake_ms: times("Successful handshakes, from accept on", "HANDSHAKE_BUCKETS_MS"),
+});
 
-export interface TlsStatus {
-  certificates: { cert: string; names: string[]; not_after: string; days_left: number }[];
-  /** Handshakes that succeeded. */
-  handshakes: { version: "TLSv1.2" | "TLSv1.3"; resumed: boolean; count: number }[];
-  failures: { reason: TlsFailure; count: number }[];
-  /** Clients that sent their FIN without a close_notify before it. */
-  truncated: number;
-  /** Successful handshakes, from accept on: buckets by upper bound (HANDSHAKE_BUCKETS_MS), not cumulated. */
-  handshake_ms: { sum: number; buckets: number[] };
-}
+const listener = v.object({
+  name: v.string(),
+  bind: v.array(v.string()),
+  pool: v.nullable(v.string()),
+  ready: said(v.boolean(), "Whether a pool that the listener can route to has a backend up."),
+  not_ready: said(v.array(v.string()), "The pools that have none, one sentence each."),
+  open: count(),
+  max_connections: said(v.number(), "0 = no cap of its own."),
+  accepted: count(),
+  bytes_in: count(),
+  bytes_out: count(),
+  tls: said(v.nullable(tls), "null where TLS is not terminated here."),
+  ends: said(
+    v.array(v.object({ end: v.picklist(END_NAMES), end_by: v.picklist(ENDED_BY), count: count() })),
+    "Ended connections; combinations that never occurred are left out.",
+  ),
+});
 
-export interface PoolStatus {
-  name: string;
-  balance: string;
-  /** Names of backends that have had no address yet. */
-  unresolved: string[];
-  /** With source_hash: equal on machines that send every client to the same backend; else null. */
-  hash_table_fingerprint: number | null;
-  backends: BackendStatus[];
-}
+const agent = v.object({
+  up: v.boolean(),
+  state: v.picklist(["ready", "drain", "maint"]),
+  percent: v.number(),
+  last_error: v.nullable(v.string()),
+});
 
-export interface BackendStatus {
-  name: string;
-  address: string;
-  /** The state set by an operator. */
-  state: "ready";
-  up: boolean;
-  weight: number;
-  backup: boolean;
-  /** 0 = no cap. */
-  max_connections: number;
-  open: number;
-  /** Connection attempts by result. */
-  connects: {
-    attempted: number;
-    succeeded: number;
-    refused: number;
-    timed_out: number;
-    failed: number;
-    tls_failed: number;
-    retried_away: number;
-  };
-  /** Successful connects: their times, in buckets by upper bound (CONNECT_BUCKETS_MS, the last one infinite), not cumulated. */
-  connect_ms: { sum: number; buckets: number[] };
-  bytes_in: number;
-  bytes_out: number;
-  ended: number;
-  /** Connections that the backend ended with FIN and without a close_notify, where it speaks TLS. */
-  tls_truncated: number;
-  health: {
-    up: boolean;
-    check: string;
-    /** When it came up or went down last, RFC 3339. */
-    since: string;
-    checks: { success: number; failure: number };
-    /** What the last failed check said; null after a success. */
-    last_error: string | null;
-    /** What its agent says, and why it could not be asked the last time; null = it has none. */
-    agent: { up: boolean; state: "ready" | "drain" | "maint"; percent: number; last_error: string | null } | null;
-  };
-}
+const backend = v.object({
+  name: v.string(),
+  address: v.string(),
+  state: said(v.picklist(["ready"]), "The state set by an operator."),
+  up: v.boolean(),
+  weight: v.number(),
+  backup: v.boolean(),
+  max_connections: said(v.number(), "0 = no cap."),
+  open: count(),
+  connects: said(
+    v.object({
+      attempted: count(),
+      succeeded: count(),
+      refused: count(),
+      timed_out: count(),
+      failed: count(),
+      tls_failed: count(),
+      retried_away: count(),
+    }),
+    "Connection attempts by result.",
+  ),
+  connect_ms: times("Successful connects", "CONNECT_BUCKETS_MS, the last one infinite"),
+  bytes_in: count(),
+  bytes_out: count(),
+  ended: count(),
+  tls_truncated: said(
+    count(),
+    "Connections that the backend ended with FIN and without a close_notify, where it speaks TLS.",
+  ),
+  health: v.object({
+    up: v.boolean(),
+    check: v.string(),
+    since: said(v.string(), "When it came up or went down last, RFC 3339."),
+    checks: v.object({ success: count(), failure: count() }),
+    last_error: said(v.nullable(v.string()), "What the last failed check said; null after a success."),
+    agent: said(
+      v.nullable(agent),
+      "What its agent says, and why it could not be asked the last time; null = it has none.",
+    ),
+  }),
+});
+
+const pool = v.object({
+  name: v.string(),
+  balance: v.string(),
+  unresolved: said(v.array(v.string()), "Names of backends that have had no address yet."),
+  hash_table_fingerprint: said(
+    v.nullable(v.number()),
+    "With source_hash: equal on machines that send every client to the same backend; else null.",
+  ),
+  backends: v.array(backend),
+});
+
+const config = v.object({
+  file: v.string(),
+  generation: v.number(),
+  loaded_at: said(v.string(), "When the active generation was loaded, RFC 3339."),
+  reloads: v.object({ success: count(), failure: count() }),
+  last_reload_ok: said(v.boolean(), "Whether the last attempt to load succeeded."),
+  last_reload_error: said(v.nullable(v.string()), "What was wrong with it, if it failed."),
+});
+
+export const snapshot = v.object({
+  version: v.string(),
+  pid: v.number(),
+  started_at: said(v.string(), "RFC 3339."),
+  uptime_seconds: v.number(),
+  ready: said(v.boolean(), "Whether the process accepts connections on every listener."),
+  not_ready: said(v.array(v.string()), "Why not, one sentence each; empty when ready."),
+  config,
+  connections: said(
+    v.object({ open: count(), max: v.number(), open_files_limit: v.number() }),
+    "Open connections, the cap of the whole process, and the open-files limit that it comes from.",
+  ),
+  process: v.object({
+    cpu_seconds: said(v.number(), "Of all threads, user and system."),
+    resident_bytes: v.number(),
+    open_files: said(v.nullable(v.number()), "null where the system does not report it."),
+  }),
+  access_log_lines_lost: said(count(), "Access log lines lost because the disk or the reader of a pipe was too slow."),
+  workers: v.array(worker),
+  listeners: v.array(listener),
+  pools: v.array(pool),
+});
+
+export type Snapshot = v.InferOutput<typeof snapshot>;
+export type ConfigStatus = Snapshot["config"];
+export type WorkerStatus = v.InferOutput<typeof worker>;
+export type ListenerStatus = v.InferOutput<typeof listener>;
+export type TlsStatus = v.InferOutput<typeof tls>;
+export type PoolStatus = v.InferOutput<typeof pool>;
+export type BackendStatus = v.InferOutput<typeof backend>;

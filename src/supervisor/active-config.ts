@@ -4,7 +4,7 @@ import { availableParallelism } from "node:os";
 import type { Config } from "../config/schema.ts";
 import type { Plan } from "../messages.ts";
 import { ownSockets } from "../platform/sockets.ts";
-import type { Admin } from "./admin.ts";
+import type { Admin } from "../admin/admin.ts";
 import { budget, shares, type Needs } from "./budget.ts";
 import type { Logger } from "./log.ts";
 import { listenerPlan, poolPlan } from "./plans.ts";

@@ -5,7 +5,7 @@ import { summarize } from "../config/diff.ts";
 import { loadConfig, type FileContents } from "../config/load.ts";
 import { countedProblems, formatProblem } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
-import type { Admin } from "./admin.ts";
+import type { Admin } from "../admin/admin.ts";
 import { tooFewFiles } from "./budget.ts";
 import type { Fleet } from "./fleet.ts";
 import { needsOf, workerCount, type ActiveConfig } from "./active-config.ts";

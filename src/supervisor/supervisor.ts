@@ -9,14 +9,14 @@ import { inheritedSockets } from "../platform/inherited.ts";
 import { formatAccess } from "../observe/access-line.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 import { add, claimed } from "../shared/cells.ts";
-import { startAdmin, type Admin } from "./admin.ts";
+import { startAdmin, type Admin } from "../admin/admin.ts";
 import { ledgerRows, shares, tooFewFiles } from "./budget.ts";
 import { Fleet } from "./fleet.ts";
 import type { AgentReport } from "../wire/agent.ts";
 import { HealthChecks } from "./health.ts";
 import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
 import { AccessSink, Log } from "./log.ts";
-import { failure, readinessOf, type Operations } from "./operations.ts";
+import { failure, readinessOf, type Operations } from "../admin/operations.ts";
 import type { Phase } from "./readiness.ts";
 import { poolState, readdressedState } from "./plans.ts";
 import { Registry, type PoolRecord } from "./registry.ts";
@@ -197,6 +197,7 @@ export class Supervisor {
       bind: config.admin.bind,
       token: config.admin.token,
       operations: this.#operations,
+      connectionsMax: shares().admin,
       failed: (error) => this.#log.error("admin endpoint failed", { reason: String(error) }),
     });
   }

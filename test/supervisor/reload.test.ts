@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { loadConfig } from "../../src/config/load.ts";
 import type { Config } from "../../src/config/schema.ts";
 import { ActiveConfig, workerCount } from "../../src/supervisor/active-config.ts";
-import type { Admin } from "../../src/supervisor/admin.ts";
+import type { Admin } from "../../src/admin/admin.ts";
 import { Registry } from "../../src/supervisor/registry.ts";
 import { Reloads } from "../../src/supervisor/reload.ts";
 import { Resolver } from "../../src/supervisor/resolve.ts";

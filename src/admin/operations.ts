@@ -19,7 +19,13 @@ export interface Readiness {
 }
 
 /** What became of an operation. It never throws where the caller or the network is at fault. */
-export type Result<T> = { ok: true; value: T } | { ok: false; error: OperationError };
+export type Result<T> = { ok: true; value: T; change?: Change } | { ok: false; error: OperationError };
+
+/** What an operation has changed, for the audit line in the log: plain values, such as "drain" or { weight: 3 }. */
+export interface Change {
+  before: unknown;
+  after: unknown;
+}
 
 export type OperationErrorName =
   "no_such_listener" | "no_such_worker" | "worker_not_running" | "stopping" | "reload_failed";

@@ -1,0 +1,118 @@
+// The routes of the admin endpoint. A row says all of one: the schemas, the access that it needs, and the operation behind it.
+import * as v from "valibot";
+import { whole, text as textKind } from "../config/kinds.ts";
+import { required } from "../config/rows.ts";
+import { PROMETHEUS_CONTENT_TYPE, prometheusText } from "../observe/prometheus.ts";
+import { snapshot, type Snapshot } from "../observe/snapshot.ts";
+import { openApi } from "./openapi.ts";
+import type { Readiness, Result } from "./operations.ts";
+import { json, route, text, type Route } from "./route.ts";
+
+const readiness = text<Readiness>(
+  { description: "Ready. Each further line is a pool without a backend up.", statuses: { 503: "Not ready, and why." } },
+  ({ ready, reasons }) => ({
+    status: ready ? 200 : 503,
+    content: `${[ready ? "ready" : "not ready", ...reasons].join("\n")}\n`,
+  }),
+);
+
+const done = json(
+  "Done",
+  v.object({ ok: v.literal(true), message: v.string() }),
+  "The change is made; `message` says what it was.",
+);
+
+/** The message of an operation as a reply. */
+function doneWith(result: Result<string>): Result<{ ok: true; message: string }> {
+  return result.ok ? { ...result, value: { ok: true, message: result.value } } : result;
+}
+
+const metrics = text<Snapshot>({ description: "All metrics.", contentType: PROMETHEUS_CONTENT_TYPE }, (value) => ({
+  status: 200,
+  content: prometheusText(value),
+}));
+
+export const ROUTES: readonly Route[] = [
+  route({
+    name: "getLive",
+    method: "GET",
+    path: "/live",
+    access: "open",
+    summary: "Whether the process can answer",
+    query: "any",
+    reply: text<string>({ description: "It can." }, (value) => ({ status: 200, content: value })),
+    handle: () => ({ ok: true, value: "ok\n" }),
+  }),
+  route({
+    name: "getReady",
+    method: "GET",
+    path: "/ready",
+    access: "open",
+    summary: "Whether the process accepts connections on every listener",
+    query: "any",
+    reply: readiness,
+    handle: (operations) => operations.readiness(null),
+  }),
+  route({
+    name: "getListenerReady",
+    method: "GET",
+    path: "/ready/{listener}",
+    access: "open",
+    summary: "Whether a pool that this listener can route to has a backend up",
+    parameters: { listener: required(textKind("listener's name"), "Name of the listener.") },
+    query: "any",
+    errors: ["no_such_listener"],
+    reply: readiness,
+    handle: (operations, { path }) => operations.readiness(path.listener),
+  }),
+  route({
+    name: "getMetrics",
+    method: "GET",
+    path: "/metrics",
+    access: "read",
+    summary: "The metrics in Prometheus' text format",
+    query: "any",
+    reply: metrics,
+    handle: (operations) => ({ ok: true, value: operations.status() }),
+  }),
+  route({
+    name: "getStatus",
+    method: "GET",
+    path: "/api/status",
+    access: "read",
+    summary: "The state of the process at this moment",
+    query: "any",
+    reply: json("Status", snapshot, "The state."),
+    handle: (operations) => ({ ok: true, value: operations.status() }),
+  }),
+  route({
+    name: "getOpenApi",
+    method: "GET",
+    path: "/api/openapi.json",
+    access: "read",
+    summary: "This document",
+    reply: json("OpenApi", v.record(v.string(), v.unknown()), "An OpenAPI 3.1 document."),
+    handle: () => ({ ok: true, value: openApi(ROUTES) }),
+  }),
+  route({
+    name: "reload",
+    method: "POST",
+    path: "/api/reload",
+    access: "change",
+    summary: "Load the config file again",
+    errors: ["stopping", "reload_failed"],
+    reply: done,
+    handle: async (operations) => doneWith(await operations.reload()),
+  }),
+  route({
+    name: "restartWorker",
+    method: "POST",
+    path: "/api/workers/{worker}/restart",
+    access: "change",
+    summary: "End a worker and start it again; its connections are reset",
+    parameters: { worker: required(whole(0, 9999), "Index of the worker.") },
+    errors: ["no_such_worker", "worker_not_running"],
+    reply: done,
+    handle: (operations, { path }) => doneWith(operations.restartWorker(path.worker)),
+  }),
+];
