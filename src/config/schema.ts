@@ -455,10 +455,16 @@ const pool = section('{ backends = ["127.0.0.1:3000"] }', {
     "keep",
     "What happens to the connections of a backend that goes down. reset: RST, whatever on_abort says.",
   ),
-  slow_start: later(
-    row(duration({ zero: "off" }), "0s", "Time in which a backend that comes up reaches its full weight."),
+  slow_start: row(
+    duration({ zero: "off" }),
+    "0s",
+    "Time in which a backend that comes up reaches its full weight, from 10 %. It applies to a backend that was down, ejected or drained before, or that joins a pool which serves already, not to the backends that lb starts with. No effect with balance = source_hash and first.",
   ),
-  panic_threshold: later(row(whole(0, 100), 0, "Percentage of backends up below which health is ignored; 0 = never.")),
+  panic_threshold: row(
+    whole(0, 100),
+    0,
+    "Percentage of backends up below which health checks and ejections are ignored; 0 = never. Primaries and backups are counted separately. Backends that are drained or have weight 0 neither count nor get connections. If no primary is up and a backup is, the backups are used.",
+  ),
   queue: row(queue, {}, "Queue for connections that arrive when every backend is full."),
   keepalive: row(keepalive(), "75s", "TCP keepalive on connections to backends. No effect on Unix sockets."),
   health: row(health, {}, "Active health check. Left out = tcp with these defaults."),

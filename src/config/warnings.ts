@@ -54,6 +54,10 @@ function warnOfBalance({ isSound, isWhole }: Subject, pool: FilePool, report: Re
   if (pool.hash_key !== "client" && pool.balance !== "source_hash" && isSound([...path, "hash_key"])) {
     report([...path, "hash_key"], `has no effect: balance is "${pool.balance}"`);
   }
+  const ignoresRamp = pool.balance === "first" || pool.balance === "source_hash";
+  if (pool.slow_start > 0 && ignoresRamp && isSound([...path, "slow_start"])) {
+    report([...path, "slow_start"], `has no effect: balance is "${pool.balance}"`);
+  }
   if (pool.balance !== "first" || !isWhole([...path, "backends"])) return;
   const { backends } = pool;
   for (const [index, { weight }] of backends.entries()) {

@@ -213,8 +213,22 @@ export const METRICS: readonly Metric[] = [
       pools.flatMap(({ name, hash_table_fingerprint: value }) => (value === null ? [] : [{ labels: [name], value }])),
   },
 
+  {
+    name: "lb_pool_panic",
+    type: "gauge",
+    labels: ["pool"],
+    help: "1 while fewer backends than panic_threshold are up and health is ignored, else 0.",
+    samples: ({ pools }) => pools.map(({ name, panic }) => ({ labels: [name], value: panic ? 1 : 0 })),
+  },
+
   ofBackend("lb_backend_up", "gauge", "1 while the backend is up, else 0.", (b) => (b.up ? 1 : 0)),
   ofBackend("lb_backend_weight", "gauge", "Weight of the backend; 0 takes no new connections.", (b) => b.weight),
+  ofBackend(
+    "lb_backend_ramp_ratio",
+    "gauge",
+    "Part of its weight that the backend has by slow_start; 1 = all.",
+    (b) => b.ramp_percent / 100,
+  ),
   ofBackend("lb_backend_connections_open", "gauge", "Connections open or being made now.", (b) => b.open),
   ofBackend(
     "lb_backend_connections_limit",

@@ -79,6 +79,7 @@ const backend = v.object({
   state: said(v.picklist(["ready"]), "The state set by an operator."),
   up: v.boolean(),
   weight: v.number(),
+  ramp_percent: said(v.number(), "The part of its weight that it has by slow_start; 100 = all."),
   backup: v.boolean(),
   max_connections: said(v.number(), "0 = no cap."),
   open: count(),
@@ -123,6 +124,7 @@ const pool = v.object({
     v.nullable(v.number()),
     "With source_hash: equal on machines that send every client to the same backend; else null.",
   ),
+  panic: said(v.boolean(), "Fewer backends than panic_threshold are up, so health is ignored."),
   backends: v.array(backend),
 });
 

@@ -5,8 +5,8 @@ import type { ListenerTlsConfig, PoolTlsConfig } from "../config/schema.ts";
 import type { BackendPlan, ListenerPlan, PoolPlan, PoolState, PoolTier, TlsServerPlan } from "../messages.ts";
 import { maySelfConnect } from "../platform/own-addresses.ts";
 import type { TlsClientPlan } from "../platform/tls-client.ts";
-import { tiersOf } from "../policy/tiers.ts";
 import type { MadeTable } from "./hash-tables.ts";
+import { poolTiers } from "./pool-tiers.ts";
 import type { BackendRecord, ListenerRecord, PoolRecord } from "./registry.ts";
 
 export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[]): ListenerPlan {
@@ -94,7 +94,7 @@ export function poolPlan(record: PoolRecord): PoolPlan {
     tls: config.tls && clientTlsPlan(config.tls),
     backends: record.backends.map(backendPlan),
     memory: record.memory,
-    tiers: poolTiers(record),
+    tiers: tierPlans(record),
     version: record.version,
   };
 }
@@ -106,7 +106,7 @@ export function poolState(record: PoolRecord): PoolState {
     kind: "pool",
     pool: record.id,
     version: record.version,
-    tiers: poolTiers(record),
+    tiers: tierPlans(record),
     down,
     backends: null,
     memory: record.memory,
@@ -138,16 +138,8 @@ export function hostOf({ config: { endpoint } }: BackendRecord): string {
   return endpoint.kind === "name" ? endpoint.host : "";
 }
 
-// All that is known of the backends comes together here.
-function poolTiers(pool: PoolRecord): PoolTier[] {
-  const inputs = pool.backends.map(({ id, up, agent, config: { weight, backup } }) => {
-    const percent = agent.state === "ready" ? agent.percent : 0;
-    return { id, up, weight: (weight * percent) / 100, backup };
-  });
-  return tiersOf(inputs).map(({ priority, entries }) => ({
-    entries,
-    table: hashTable(pool, priority)?.table ?? null,
-  }));
+function tierPlans(pool: PoolRecord): PoolTier[] {
+  return poolTiers(pool).map(({ priority, entries }) => ({ entries, table: hashTable(pool, priority)?.table ?? null }));
 }
 
 /** The Maglev table over the primaries (priority 0) or the backups (1) of a pool; null where it does not hash. */

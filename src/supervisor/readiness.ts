@@ -1,6 +1,7 @@
 // Whether clients should be sent here: /ready speaks of the process, /ready/LISTENER of the pools behind one listener. A pool
 // without a backend makes its listeners not ready, never the process: other listeners still serve.
 import type { PoolConfig } from "../config/schema.ts";
+import { takesConnections } from "./pool-tiers.ts";
 import type { ListenerRecord, PoolRecord } from "./registry.ts";
 
 /** Workers start again within milliseconds, and connections wait in the accept queue meanwhile. */
@@ -38,7 +39,7 @@ export function listenerReadiness(
   if (config.pool !== null) names.add(config.pool);
   if (names.size === 0) return { ready: false, not_ready: ["the listener has no pool and no routes"] };
   const reached = pools.filter(({ name }) => names.has(name));
-  const without = reached.filter((pool) => !takesConnections(pool));
+  const without = reached.filter((pool) => !pool.backends.some((backend) => takesConnections(pool, backend)));
   return {
     ready: without.length < reached.length,
     not_ready: without.map(({ name, config: pool }) => {
@@ -47,9 +48,4 @@ export function listenerReadiness(
       return `pool ${name} has no backend up${waiting}`;
     }),
   };
-}
-
-/** A backend of weight 0 takes no new connections. */
-function takesConnections({ backends }: PoolRecord): boolean {
-  return backends.some(({ up, config }) => up && config.weight > 0);
 }

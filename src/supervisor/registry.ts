@@ -2,6 +2,7 @@
 // their cells in shared memory. plans.ts makes the messages to workers from them.
 import { formatAddress, formatEndpoint, formatHostPort, type Address } from "../core/address.ts";
 import type { BackendConfig, Config, ListenerConfig, PoolConfig } from "../config/schema.ts";
+import { RAMP_FROM } from "../policy/slow-start.ts";
 import { Arena, Cells, claimed } from "../shared/cells.ts";
 import { clientMemory } from "../shared/clients.ts";
 import { BACKEND, LISTENER } from "../shared/counters.ts";
@@ -35,7 +36,19 @@ export interface BackendRecord {
   up: boolean;
   /** What its agent says of new connections. */
   agent: AgentReport;
+  /** The same object over reloads. */
+  readonly state: BackendState;
   readonly cells: Cells;
+}
+
+/** What backend-states.ts notes of a backend. */
+export interface BackendState {
+  /** It took connections before it was taken out, or has joined a pool that was serving: it ramps when it takes them again. */
+  hasServed: boolean;
+  /** The part of its weight that it has by slow_start, above 0, at most 1. */
+  ramp: number;
+  /** When its ramp began, on performance.now(); null = it does not ramp. */
+  rampFromMs: number | null;
 }
 
 export interface PoolRecord {
@@ -236,6 +249,7 @@ export class Registry {
           // A backend without health checks is up.
           up: !isChecked(pool) || (same?.up ?? isUpAtFirst(pool)),
           agent: (pool.health.agent_port > 0 ? same?.agent : null) ?? NOTHING_REPORTED,
+          state: same?.state ?? firstState(pool, known.size > 0),
           cells: same?.cells ?? new Cells(this.arena, this.#rows, BACKEND.size),
         });
       }
@@ -255,6 +269,12 @@ function isChecked({ health: { type, agent_port } }: PoolConfig): boolean {
 /** The state of a backend that was never checked. */
 function isUpAtFirst({ health: { type, initial, role } }: PoolConfig): boolean {
   return type === "off" || (initial === "up" && role === "");
+}
+
+// A pool that serves has one that joins ramp, as one that comes back.
+function firstState(pool: PoolConfig, joins: boolean): BackendState {
+  const isRamping = joins && pool.slow_start > 0;
+  return { hasServed: joins, ramp: isRamping ? RAMP_FROM : 1, rampFromMs: isRamping ? performance.now() : null };
 }
 
 // A client with open connections keeps its place, so there are twice as many places as there can be such clients.

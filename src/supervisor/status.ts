@@ -29,6 +29,7 @@ import type { WorkerSlot } from "./worker-slot.ts";
 import type { HealthChecks } from "./health.ts";
 import { listenerReadiness, processNotReady, type Phase, type Unresolved } from "./readiness.ts";
 import { hashTable } from "./plans.ts";
+import { poolTiers, ramps } from "./pool-tiers.ts";
 import type { BackendRecord, ListenerRecord, PoolRecord, Registry } from "./registry.ts";
 
 /** What the status shows of a worker. */
@@ -153,6 +154,7 @@ function poolStatus(pool: PoolRecord, health: StatusSources["health"], unresolve
     balance: pool.config.balance,
     unresolved,
     hash_table_fingerprint: hashTable(pool, 0)?.fingerprint ?? null,
+    panic: poolTiers(pool).some(({ panic }) => panic),
     backends: pool.backends.map((backend) => backendStatus(backend, pool, health)),
   };
 }
@@ -168,6 +170,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: StatusS
     state: "ready",
     up: backend.up,
     weight: backend.config.weight,
+    ramp_percent: Math.round((ramps(pool.config) ? backend.state.ramp : 1) * 100),
     backup: backend.config.backup,
     max_connections: backend.config.max_connections,
     open: claimed(backend.cells.open),

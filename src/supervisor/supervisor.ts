@@ -10,16 +10,16 @@ import { formatAccess } from "../observe/access-line.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 import { add, claimed } from "../shared/cells.ts";
 import { startAdmin, type Admin } from "../admin/admin.ts";
+import { BackendStates } from "./backend-states.ts";
 import { ledgerRows, shares, tooFewFiles } from "./budget.ts";
 import { Fleet } from "./fleet.ts";
-import type { AgentReport } from "../wire/agent.ts";
 import { HealthChecks } from "./health.ts";
 import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
 import { AccessSink, Log } from "./log.ts";
 import { failure, readinessOf, type Operations } from "../admin/operations.ts";
 import type { Phase } from "./readiness.ts";
-import { poolState, readdressedState } from "./plans.ts";
-import { Registry, type PoolRecord } from "./registry.ts";
+import { readdressedState } from "./plans.ts";
+import { Registry } from "./registry.ts";
 import { Reloads } from "./reload.ts";
 import { Resolver } from "./resolve.ts";
 import { ListeningSockets } from "./sockets.ts";
@@ -28,8 +28,6 @@ import { daysLeft, takeSnapshot } from "./status.ts";
 /** The last part of shutdown_timeout, over which the remaining connections are ended. */
 const SPREAD_PART = 1 / 5;
 const HOUSEKEEPING_MS = 1000;
-/** Backends of a pool for each millisecond by which the workers hear later of a change of health. */
-const TOLD_AT_ONCE = 20;
 /** Time limit for writing the last log lines at the end. */
 const LAST_LINES_MS = 2000;
 /** The same after a second signal. */
@@ -86,14 +84,13 @@ export class Supervisor {
   readonly #sockets = new ListeningSockets(this.#passed);
   readonly #resolver: Resolver;
   readonly #health: HealthChecks;
+  readonly #states: BackendStates;
   readonly #fleet: Fleet;
   readonly #open: Int32Array<SharedArrayBuffer>;
   readonly #active: ActiveConfig;
   readonly #reloads: Reloads;
   #housekeeping: ReturnType<typeof setInterval> | null = null;
   readonly #startedAtMs = Date.now();
-  /** Pools of which the workers do not know the health yet, by id. */
-  readonly #untold = new Set<number>();
   #overBudget = false;
   #exiting = false;
   /** Days since the load of the config on which expiring certificates were logged. */
@@ -111,9 +108,15 @@ export class Supervisor {
     this.#resolver = new Resolver(log);
     this.#health = new HealthChecks({
       places: shares().healthChecks,
-      onChange: (id, up, reason) => this.#healthChanged(id, up, reason),
-      onAgent: (id, report) => this.#agentReported(id, report),
+      onChange: (id, up, reason) => this.#states.healthChanged(id, up, reason),
+      onAgent: (id, report) => this.#states.agentReported(id, report),
       onUnknown: (id, reason) => this.#healthUnknown(id, reason),
+    });
+    this.#states = new BackendStates({
+      registry: this.#registry,
+      facts: (id) => this.#health.facts(id),
+      send: (state) => this.#fleet.sendPoolState(state),
+      log,
     });
     this.#open = this.#registry.arena.int32(1);
     const [registry, sockets, access] = [this.#registry, this.#sockets, this.#access];
@@ -227,6 +230,7 @@ export class Supervisor {
 
   #follow(): void {
     this.#health.follow(this.#registry.pools);
+    this.#states.followConfig();
     this.#resolver.follow(this.#active.config.pools, (pool) => this.#namesAnswered(pool));
   }
 
@@ -234,50 +238,6 @@ export class Supervisor {
   #onReloaded(): void {
     this.#daysLogged = 0;
     this.#follow();
-  }
-
-  #healthChanged(backendId: number, up: boolean, reason: string): void {
-    const backend = this.#registry.backendById.get(backendId);
-    const pool = this.#registry.pools.find(({ backends }) => backends.some(({ id }) => id === backendId));
-    if (backend === undefined || pool === undefined) return;
-    backend.up = up;
-    pool.version++;
-    this.#tellHealth(pool);
-    const left = pool.backends.filter((other) => other.up).length;
-    const fields = { pool: pool.name, backend: backend.name, backends_up: left, backends: pool.backends.length };
-    if (up) this.#log.info("backend up", fields);
-    else this.#log.warn("backend down", { ...fields, reason });
-  }
-
-  #agentReported(backendId: number, report: AgentReport): void {
-    const backend = this.#registry.backendById.get(backendId);
-    const pool = this.#registry.pools.find(({ backends }) => backends.some(({ id }) => id === backendId));
-    if (backend === undefined || pool === undefined) return;
-    backend.agent = report;
-    pool.version++;
-    this.#tellHealth(pool);
-    const { state, percent } = report;
-    this.#log.info("backend's agent reports", {
-      pool: pool.name,
-      backend: backend.name,
-      state,
-      weight_percent: percent,
-    });
-  }
-
-  // The state of a pool costs as much as the pool is large, for each thread. When ten thousand backends go down at once, the
-  // changes of a few milliseconds are one.
-  #tellHealth({ id, backends }: PoolRecord): void {
-    const delayMs = Math.floor(backends.length / TOLD_AT_ONCE);
-    const tell = (): void => {
-      this.#untold.delete(id);
-      const pool = this.#registry.pools.find((pool) => pool.id === id);
-      if (pool !== undefined) this.#fleet.sendPoolState(poolState(pool));
-    };
-    if (delayMs === 0) return tell();
-    if (this.#untold.has(id)) return;
-    this.#untold.add(id);
-    setTimeout(tell, delayMs);
   }
 
   #healthUnknown(backendId: number, reason: string): void {
@@ -297,6 +257,7 @@ export class Supervisor {
     this.#health.follow(this.#registry.pools);
     pool.version++;
     this.#fleet.sendPoolState(readdressedState(pool, removed));
+    this.#states.followConfig();
   }
 
   // ---------------------------------------------------------------- limits
@@ -360,6 +321,7 @@ export class Supervisor {
     await Bun.sleep(delayMs);
     this.#phase = "stopping";
     this.#health.stop();
+    this.#states.stop();
     this.#resolver.stop();
     this.#sockets.stopAll();
     const deadlineMs = monotonicMs() + timeoutMs;

@@ -53,6 +53,8 @@ describe("the metrics", () => {
       'lb_listener_sent_bytes_total{listener="web"}': 2020,
       [`lb_backend_up{${backend}}`]: 0,
       [`lb_backend_weight{${backend}}`]: 3,
+      [`lb_backend_ramp_ratio{${backend}}`]: 0.55,
+      'lb_pool_panic{pool="app"}': 1,
       [`lb_backend_connections_open{${backend}}`]: 2,
       [`lb_backend_connections_limit{${backend}}`]: 500,
       [`lb_backend_connections_ended_total{${backend}}`]: 8,

@@ -84,13 +84,21 @@ export function filledSnapshot(): Snapshot {
         balance: "round_robin",
         unresolved: [],
         hash_table_fingerprint: 3189987144,
+        panic: true,
         backends: [
           filledBackend("app.example:80", "10.0.0.1:80"),
           filledBackend("app.example:80", "10.0.0.2:80"),
           { ...filledBackend("big", "unix:/run/app.sock"), up: false },
         ],
       },
-      { name: "empty", balance: "least_connections", unresolved: [], hash_table_fingerprint: null, backends: [] },
+      {
+        name: "empty",
+        balance: "least_connections",
+        unresolved: [],
+        hash_table_fingerprint: null,
+        panic: false,
+        backends: [],
+      },
     ],
   };
 }
@@ -104,6 +112,7 @@ function filledBackend(name: string, address: string): BackendStatus {
     state: "ready",
     up: true,
     weight: 3,
+    ramp_percent: 55,
     backup: false,
     max_connections: 500,
     open: 2,

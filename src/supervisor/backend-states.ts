@@ -1,0 +1,201 @@
+// What happens to backends while the config stays: they go down and come up, their agents report, they ramp. Each change is noted in
+// the records of the registry, logged, and sent to the workers as the new tiers of the pool. Nothing else changes tiers, apart from
+// the config and the look-up of names.
+import type { PoolState } from "../messages.ts";
+import { RAMP_FROM, rampAt, rampStepMs } from "../policy/slow-start.ts";
+import type { AgentReport } from "../wire/agent.ts";
+import type { HealthFacts } from "./health.ts";
+import type { Log } from "./log.ts";
+import { poolState } from "./plans.ts";
+import { poolTiers, ramps, takesConnections } from "./pool-tiers.ts";
+import type { BackendRecord, PoolRecord, Registry } from "./registry.ts";
+
+/** Backends of a pool for each millisecond by which the workers hear later of a change. */
+const TOLD_AT_ONCE = 20;
+
+export interface BackendStatesOptions {
+  registry: Registry;
+  /** Of the active checks of a backend; null = it has none. */
+  facts: (backendId: number) => Pick<HealthFacts, "failure"> | null;
+  /** To all workers. */
+  send: (state: PoolState) => void;
+  log: Pick<Log, "info" | "warn">;
+  /** Milliseconds on a clock that never goes back; left out = performance.now(). */
+  nowMs?: () => number;
+}
+
+/** A backend of the active config and its pool. */
+interface Found {
+  pool: PoolRecord;
+  backend: BackendRecord;
+}
+
+export class BackendStates {
+  readonly #options: BackendStatesOptions;
+  readonly #nowMs: () => number;
+  /** Pools of which the workers do not know the state yet, by id. */
+  readonly #untold = new Set<number>();
+  /** What is due next in a pool, by the pool's id. */
+  readonly #timers = new Map<number, ReturnType<typeof setTimeout>>();
+  /** The priorities of the tiers that panic, by the pool's id; for the log. */
+  readonly #panics = new Map<number, readonly number[]>();
+
+  constructor(options: BackendStatesOptions) {
+    this.#options = options;
+    this.#nowMs = options.nowMs ?? (() => performance.now());
+  }
+
+  // ---------------------------------------------------------------- changes
+
+  /** Every worker has a new config, or the names of a pool have other addresses. */
+  followConfig(): void {
+    for (const pool of this.#options.registry.pools) {
+      this.#advance(pool);
+      this.#notePanic(pool);
+    }
+  }
+
+  healthChanged(backendId: number, up: boolean, reason: string): void {
+    const found = this.#find(backendId);
+    if (found === null) return;
+    const { pool, backend } = found;
+    this.#change(found, () => void (backend.up = up));
+    const left = pool.backends.filter((other) => other.up).length;
+    const fields = { pool: pool.name, backend: backend.name, backends_up: left, backends: pool.backends.length };
+    if (up) this.#options.log.info("backend up", fields);
+    else this.#options.log.warn("backend down", { ...fields, reason });
+  }
+
+  agentReported(backendId: number, report: AgentReport): void {
+    const found = this.#find(backendId);
+    if (found === null) return;
+    const { pool, backend } = found;
+    this.#change(found, () => void (backend.agent = report));
+    const { state, percent } = report;
+    this.#options.log.info("backend's agent reports", {
+      pool: pool.name,
+      backend: backend.name,
+      state,
+      weight_percent: percent,
+    });
+  }
+
+  stop(): void {
+    for (const timer of this.#timers.values()) clearTimeout(timer);
+    this.#timers.clear();
+  }
+
+  #find(backendId: number): Found | null {
+    const { registry } = this.#options;
+    const backend = registry.backendById.get(backendId);
+    const pool = registry.pools.find(({ backends }) => backends.some(({ id }) => id === backendId));
+    return backend === undefined || pool === undefined ? null : { pool, backend };
+  }
+
+  /** The one way in which a backend changes. One that takes connections again, having failed or been taken out before, ramps. */
+  #change({ pool, backend }: Found, change: () => void): void {
+    const { state } = backend;
+    const before = takesConnections(pool, backend);
+    if (before) state.hasServed = true;
+    change();
+    const after = takesConnections(pool, backend);
+    if (!after) endRamp(state);
+    else if (!before && this.#isReturn(backend)) this.#beginRamp(pool, backend);
+    this.#schedule(pool);
+    this.#tell(pool);
+  }
+
+  // A backend that is up at its first check ever, where `initial` is down, has not come back: it ramped at each start of lb.
+  #isReturn({ id, state }: BackendRecord): boolean {
+    return state.hasServed || (this.#options.facts(id)?.failure ?? 0) > 0;
+  }
+
+  #beginRamp({ config }: PoolRecord, { state }: BackendRecord): void {
+    if (!ramps(config)) return;
+    state.ramp = RAMP_FROM;
+    state.rampFromMs = this.#nowMs();
+  }
+
+  // ---------------------------------------------------------------- time
+
+  // What is due by now.
+  #advance(pool: PoolRecord): void {
+    const nowMs = this.#nowMs();
+    let isChanged = false;
+    for (const { state } of pool.backends) {
+      if (state.rampFromMs === null) continue;
+      const ramp = ramps(pool.config) ? rampAt(nowMs - state.rampFromMs, pool.config.slow_start) : 1;
+      isChanged ||= ramp !== state.ramp;
+      if (ramp === 1) endRamp(state);
+      else state.ramp = ramp;
+    }
+    this.#schedule(pool);
+    if (isChanged) this.#tell(pool);
+  }
+
+  // One timer for each pool in which something is due.
+  #schedule({ id, config, backends }: PoolRecord): void {
+    const isRamping = backends.some(({ state }) => state.rampFromMs !== null);
+    const dueMs = isRamping ? rampStepMs(config.slow_start) : Infinity;
+    clearTimeout(this.#timers.get(id));
+    this.#timers.delete(id);
+    if (dueMs === Infinity) return;
+    const timer = setTimeout(() => {
+      this.#timers.delete(id);
+      const pool = this.#options.registry.pools.find((pool) => pool.id === id);
+      if (pool !== undefined) this.#advance(pool);
+    }, dueMs);
+    this.#timers.set(id, timer);
+  }
+
+  // ---------------------------------------------------------------- workers and log
+
+  // The state of a pool costs as much as the pool is large, for each thread. When ten thousand backends go down at once, the
+  // changes of a few milliseconds are one.
+  #tell(pool: PoolRecord): void {
+    const { id, backends } = pool;
+    pool.version++;
+    const delayMs = Math.floor(backends.length / TOLD_AT_ONCE);
+    const tell = (): void => {
+      this.#untold.delete(id);
+      const now = this.#options.registry.pools.find((pool) => pool.id === id);
+      if (now === undefined) return;
+      this.#options.send(poolState(now));
+      this.#notePanic(now);
+    };
+    if (delayMs === 0) return tell();
+    if (this.#untold.has(id)) return;
+    this.#untold.add(id);
+    setTimeout(tell, delayMs);
+  }
+
+  #notePanic(pool: PoolRecord): void {
+    const { log } = this.#options;
+    const before = this.#panics.get(pool.id) ?? [];
+    const now = poolTiers(pool).flatMap(({ priority, panic }) => (panic ? priority : []));
+    if (now.length === 0) this.#panics.delete(pool.id);
+    else this.#panics.set(pool.id, now);
+    for (const priority of now) {
+      if (before.includes(priority)) continue;
+      const { panic_threshold } = pool.config;
+      log.warn("pool in panic, health is ignored", { ...tierFields(pool, priority), panic_threshold });
+    }
+    for (const priority of before)
+      if (!now.includes(priority)) log.info("pool no longer in panic", tierFields(pool, priority));
+  }
+}
+
+function endRamp(state: BackendRecord["state"]): void {
+  state.ramp = 1;
+  state.rampFromMs = null;
+}
+
+function tierFields(pool: PoolRecord, priority: number): Record<string, string | number> {
+  const all = pool.backends.filter(({ config }) => Number(config.backup) === priority);
+  return {
+    pool: pool.name,
+    tier: priority === 0 ? "primaries" : "backups",
+    backends_up: all.filter((backend) => takesConnections(pool, backend)).length,
+    backends: all.length,
+  };
+}

@@ -1,0 +1,32 @@
+// What is known of the backends of a pool, brought together: the inputs of its tiers, and the tiers.
+import type { PoolConfig } from "../config/schema.ts";
+import { isUsable, tiersOf, type Tier, type TierInput } from "../policy/tiers.ts";
+import type { BackendRecord, PoolRecord } from "./registry.ts";
+
+/** The tiers of the pool as they are now. */
+export function poolTiers(pool: PoolRecord): Tier[] {
+  const inputs = pool.backends.map((backend) => tierInput(pool, backend));
+  return tiersOf(inputs, pool.config.panic_threshold);
+}
+
+/** Whether the backend takes new connections, a panic aside. */
+export function takesConnections(pool: PoolRecord, backend: BackendRecord): boolean {
+  return isUsable(tierInput(pool, backend));
+}
+
+/** Whether a backend of the pool that comes up begins with a part of its weight. source_hash and first have no use for that. */
+export function ramps({ slow_start, balance }: PoolConfig): boolean {
+  return slow_start > 0 && balance !== "source_hash" && balance !== "first";
+}
+
+function tierInput({ config }: PoolRecord, { id, up, agent, state, config: own }: BackendRecord): TierInput {
+  return {
+    id,
+    healthUp: up,
+    ejected: false,
+    drained: agent.state !== "ready",
+    weight: (own.weight * agent.percent) / 100,
+    priority: Number(own.backup),
+    ramp: ramps(config) ? state.ramp : 1,
+  };
+}

@@ -1,0 +1,163 @@
+// What becomes of changes of backends: the tiers that workers hear of, and the log.
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import type { PoolState } from "../../src/messages.ts";
+import { BackendStates } from "../../src/supervisor/backend-states.ts";
+import { Registry, type BackendRecord } from "../../src/supervisor/registry.ts";
+import { configOf } from "../support/config.ts";
+import { recordingLog } from "../support/recording-log.ts";
+
+const toml = (pool: string, backends = ["a", "b", "c", "d"]): string => `
+  [listeners.web]
+  bind = ":8080"
+  pool = "app"
+  [pools.app]
+  backends = [${backends.map((name, i) => `{ address = "10.0.0.${"abcdef".indexOf(name) + 1}:80", name = "${name}", weight = ${i === 0 ? 2 : 1} }`).join(", ")}]
+  ${pool}
+`;
+
+function start(pool: string, backends?: string[]) {
+  const registry = new Registry();
+  const { log, said } = recordingLog();
+  const sent: PoolState[] = [];
+  const failures = new Map<number, number>();
+  const states = new BackendStates({
+    registry,
+    log,
+    facts: (id) => ({ failure: failures.get(id) ?? 0 }),
+    send: (state) => sent.push(state),
+  });
+  const load = (next: string, names?: string[]): void => {
+    registry.commit(registry.draft(configOf(toml(next, names)), 1000, () => []));
+    states.followConfig();
+  };
+  load(pool, backends);
+  const record = (name: string): BackendRecord => registry.pools[0]!.backends.find((one) => one.name === name)!;
+  const names = new Map<number, string>();
+  /** "a:2000 b:1000" of the first tier that the workers heard of last. */
+  const told = (): string => {
+    for (const { id, name } of registry.backendById.values()) names.set(id, name);
+    const [tier] = sent.at(-1)?.tiers ?? [];
+    return (tier?.entries ?? []).map(({ id, effectiveWeight }) => `${names.get(id)}:${effectiveWeight}`).join(" ");
+  };
+  const health = (name: string, up: boolean): void => states.healthChanged(record(name).id, up, "refused");
+  return { registry, states, said, sent, told, load, record, health, failures };
+}
+
+beforeEach(() => void vi.useFakeTimers());
+afterEach(() => void vi.useRealTimers());
+
+describe("slow_start", () => {
+  test("lets a backend that comes up again reach its weight in 20 steps", () => {
+    const { told, sent, health, record } = start('slow_start = "10s"', ["a", "b"]);
+    health("a", false);
+    expect(told()).toBe("b:1000");
+    health("a", true);
+    expect(told()).toBe("a:200 b:1000");
+    const before = sent.length;
+    vi.advanceTimersByTime(5000);
+    expect(told()).toBe("a:1100 b:1000");
+    vi.advanceTimersByTime(5000);
+    expect(told()).toBe("a:2000 b:1000");
+    expect(sent.length - before).toBe(20);
+    expect(record("a").state.rampFromMs).toBeNull();
+    vi.advanceTimersByTime(60_000);
+    expect(sent.length - before).toBe(20);
+    expect(sent.map(({ version }) => version)).toEqual(sent.map(({ version }) => version).toSorted((x, y) => x - y));
+  });
+
+  test("does nothing for the backends of the first config, nor for one that its first check finds up", () => {
+    const { told, health, record } = start('slow_start = "10s"\nhealth.initial = "down"', ["a", "b"]);
+    expect([record("a").state.ramp, record("a").up]).toEqual([1, false]);
+    health("a", true);
+    health("b", true);
+    expect(told()).toBe("a:2000 b:1000");
+  });
+
+  test("holds for one that comes up after failures although it has never been up", () => {
+    const { told, health, record, failures } = start('slow_start = "10s"\nhealth.initial = "down"', ["a", "b"]);
+    failures.set(record("b").id, 1);
+    health("a", true);
+    health("b", true);
+    expect(told()).toBe("a:2000 b:100");
+  });
+
+  test("survives a reload, and lets a backend that joins the pool ramp", () => {
+    const { told, load, health, record } = start('slow_start = "10s"', ["a", "b"]);
+    health("a", false);
+    health("a", true);
+    vi.advanceTimersByTime(5000);
+    load('slow_start = "10s"\nretries = 1', ["a", "b", "c"]);
+    expect([record("a").state.ramp, record("b").state.ramp, record("c").state.ramp]).toEqual([0.55, 1, 0.1]);
+    vi.advanceTimersByTime(500);
+    expect(told()).toBe("a:1190 b:1000 c:145");
+    vi.advanceTimersByTime(10_000);
+    expect(told()).toBe("a:2000 b:1000 c:1000");
+  });
+
+  test("begins anew when the backend goes down while it ramps, and ends when the option is removed", () => {
+    const { told, load, health } = start('slow_start = "10s"', ["a", "b"]);
+    health("b", false);
+    health("b", true);
+    vi.advanceTimersByTime(5000);
+    health("b", false);
+    expect(told()).toBe("a:2000");
+    health("b", true);
+    expect(told()).toBe("a:2000 b:100");
+    load("", ["a", "b"]);
+    expect(told()).toBe("a:2000 b:1000");
+  });
+
+  test.each(["source_hash", "first"])("is ignored by %s", (balance) => {
+    const { told, health } = start(`slow_start = "10s"\nbalance = "${balance}"`, ["a", "b"]);
+    health("b", false);
+    health("b", true);
+    expect(told()).toBe("a:2000 b:1000");
+  });
+
+  test("holds for a backend that its agent brings back from a drain", () => {
+    const { told, states, record } = start('slow_start = "10s"\nhealth.agent_port = 99', ["a", "b"]);
+    states.agentReported(record("b").id, { up: true, state: "drain", percent: 100 });
+    expect(told()).toBe("a:2000");
+    states.agentReported(record("b").id, { up: true, state: "ready", percent: 50 });
+    expect(told()).toBe("a:2000 b:50");
+  });
+});
+
+describe("a panic", () => {
+  test("is logged when it begins and when it ends, and lets every backend have connections", () => {
+    const { told, health, said } = start("panic_threshold = 50");
+    health("a", false);
+    health("b", false);
+    expect(told()).toBe("c:1000 d:1000");
+    health("c", false);
+    expect(told()).toBe("a:2000 b:1000 c:1000 d:1000");
+    health("d", false);
+    health("c", true);
+    health("d", true);
+    expect(told()).toBe("c:1000 d:1000");
+    const tier = { pool: "app", tier: "primaries", backends: 4 };
+    expect(said.filter(({ event }) => event.includes("panic"))).toEqual([
+      { level: "warn", event: "pool in panic, health is ignored", ...tier, backends_up: 1, panic_threshold: 50 },
+      { level: "info", event: "pool no longer in panic", ...tier, backends_up: 2 },
+    ]);
+  });
+});
+
+test("a change in a large pool is sent with those of the next milliseconds", () => {
+  const registry = new Registry();
+  const backends = Array.from({ length: 100 }, (_, i) => `"10.0.1.${i}:80"`).join(", ");
+  registry.commit(
+    registry.draft(
+      configOf(`${toml("", ["a"]).split("[pools.app]")[0]}\n[pools.app]\nbackends = [${backends}]`),
+      1000,
+      () => [],
+    ),
+  );
+  const sent: PoolState[] = [];
+  const states = new BackendStates({ registry, log: recordingLog().log, facts: () => null, send: (s) => sent.push(s) });
+  for (const { id } of registry.pools[0]!.backends.slice(0, 50)) states.healthChanged(id, false, "refused");
+  expect(sent).toEqual([]);
+  vi.advanceTimersByTime(5);
+  expect(sent.length).toBe(1);
+  expect(sent[0]!.down.length).toBe(50);
+});
