@@ -5,7 +5,11 @@ import type { Refusal } from "./input.ts";
 
 /** The status of each error of an operation. */
 export const STATUSES: Record<OperationErrorName, number> = {
+  bad_request: 400,
   no_such_listener: 404,
+  no_such_pool: 404,
+  no_such_backend: 404,
+  no_such_connection: 404,
   no_such_worker: 404,
   worker_not_running: 409,
   stopping: 409,

@@ -1,5 +1,6 @@
 // What a running lb can be asked and told to do. The admin endpoint is the caller: it adds HTTP and access control, and does not
 // know how an operation works. A new operation (drain, weights, connections) is a method here and a row of its routes.
+import type { ConnectionFilter, ConnectionList, ConnectionQuery } from "../observe/live.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 
 export interface Operations {
@@ -10,6 +11,11 @@ export interface Operations {
   reload(): Promise<Result<string>>;
   /** Ends a worker and starts it again; its connections are reset. */
   restartWorker(index: number): Result<string>;
+  /** What is connected right now. */
+  connections(query: ConnectionQuery): Result<ConnectionList>;
+  /** Ends connections as `killed`. The value is how many there were. */
+  endConnections(filter: ConnectionFilter): Promise<Result<number>>;
+  endConnection(id: number): Promise<Result<number>>;
 }
 
 export interface Readiness {
@@ -28,7 +34,15 @@ export interface Change {
 }
 
 export type OperationErrorName =
-  "no_such_listener" | "no_such_worker" | "worker_not_running" | "stopping" | "reload_failed";
+  | "bad_request"
+  | "no_such_listener"
+  | "no_such_pool"
+  | "no_such_backend"
+  | "no_such_connection"
+  | "no_such_worker"
+  | "worker_not_running"
+  | "stopping"
+  | "reload_failed";
 
 export interface OperationError {
   /** For programs. */

@@ -149,6 +149,11 @@ export class Ledger {
     return this.idOf(row) === id && this.isProxied(row) === proxied;
   }
 
+  /** One more than the highest row that was ever in use, for a reader in another thread. */
+  get rowsUsed(): number {
+    return this.words[0]!;
+  }
+
   /** Rows in use, for the reader of another thread: the supervisor after the worker's death, or the status. */
   *rowsInUse(): Generator<number> {
     const end = this.words[0] ?? 0;

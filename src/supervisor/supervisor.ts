@@ -15,6 +15,7 @@ import { ledgerRows, shares, tooFewFiles } from "./budget.ts";
 import { Fleet } from "./fleet.ts";
 import { HealthChecks } from "./health.ts";
 import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
+import { LiveConnections } from "./live-connections.ts";
 import { AccessSink, Log } from "./log.ts";
 import { failure, readinessOf, type Operations } from "../admin/operations.ts";
 import type { Phase } from "./readiness.ts";
@@ -88,6 +89,7 @@ export class Supervisor {
   readonly #fleet: Fleet;
   readonly #open: Int32Array<SharedArrayBuffer>;
   readonly #active: ActiveConfig;
+  readonly #live: LiveConnections;
   readonly #reloads: Reloads;
   #housekeeping: ReturnType<typeof setInterval> | null = null;
   readonly #startedAtMs = Date.now();
@@ -136,6 +138,7 @@ export class Supervisor {
       },
       onOverBudget: () => this.#logOverBudget(),
     });
+    this.#live = new LiveConnections(registry, () => [...this.#fleet.slots, ...this.#fleet.retiring]);
     this.#reloads = new Reloads(loaded, {
       file: options.file,
       active: this.#active,
@@ -224,6 +227,9 @@ export class Supervisor {
         "try again in a few seconds",
       );
     },
+    connections: (query) => this.#live.list(query),
+    endConnections: (filter) => this.#live.end(filter),
+    endConnection: (id) => this.#live.endOne(id),
   };
 
   // ---------------------------------------------------------------- the backends

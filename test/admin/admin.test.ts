@@ -54,6 +54,9 @@ function options(bind: string, token: string | null): AdminOptions {
         restarted.push(index);
         return { ok: true, value: "restarted" };
       },
+      connections: () => ({ ok: true, value: { total: 0, connections: [] } }),
+      endConnections: async () => ({ ok: true, value: 0 }),
+      endConnection: async () => ({ ok: true, value: 0 }),
     },
     connectionsMax: 16,
     failed: (error) => failures.push(error),

@@ -1,0 +1,75 @@
+// The rates of live connections. A rate needs the counts of bytes of two moments, and a ledger has those of now: so each request
+// leaves a sample behind for the next ones. No timer samples while nobody asks, and the samples go when nobody has asked for a
+// while. A sample takes 24 bytes for each row of a ledger that was ever used, and there are two at most.
+import { ROW_FLOAT, ROW_FLOATS, type Ledger } from "../shared/ledger.ts";
+
+/** A rate is taken over this time at least. */
+export const RATE_MS_MIN = 1000;
+/** A sample older than that says little of now. */
+export const RATE_MS_MAX = 30_000;
+
+/** Three cells for each row: the id of the connection, its bytes in and its bytes out. */
+const CELLS = 3;
+
+interface Sample {
+  readonly atMs: number;
+  readonly byLedger: ReadonlyMap<Ledger, Float64Array>;
+}
+
+/** Bytes per second. */
+export interface Rates {
+  in: number;
+  out: number;
+}
+
+export class ByteRates {
+  /** What rates are taken from: at least RATE_MS_MIN old when it is used. */
+  #base: Sample | null = null;
+  /** The base to be. */
+  #next: Sample | null = null;
+  #forget: ReturnType<typeof setTimeout> | null = null;
+
+  /** To be called at each request, before `of`. `nowMs` is on monotonicMs(). */
+  sample(ledgers: readonly Ledger[], nowMs: number): void {
+    if (this.#base !== null && nowMs - this.#base.atMs > RATE_MS_MAX) this.#base = null;
+    if (this.#next === null || nowMs - this.#next.atMs >= RATE_MS_MIN) {
+      if (this.#next !== null && nowMs - this.#next.atMs <= RATE_MS_MAX) this.#base = this.#next;
+      this.#next = { atMs: nowMs, byLedger: new Map(ledgers.map((ledger) => [ledger, sampleOf(ledger)])) };
+    }
+    if (this.#forget !== null) clearTimeout(this.#forget);
+    this.#forget = setTimeout(() => this.forget(), RATE_MS_MAX);
+    this.#forget.unref();
+  }
+
+  /** The rates of the connection with this id in a row. One that the base does not know has begun since, or there is no base. */
+  of(ledger: Ledger, row: number, id: number, nowMs: number): Rates {
+    const floatsAt = row * ROW_FLOATS;
+    const { floats } = ledger;
+    const cells = this.#base?.byLedger.get(ledger);
+    const known = cells !== undefined && cells[row * CELLS] === id;
+    const fromMs = known ? this.#base!.atMs : floats[floatsAt + ROW_FLOAT.startedMs]!;
+    const seconds = Math.max(RATE_MS_MIN, nowMs - fromMs) / 1000;
+    const since = (cell: number, sampled: number): number =>
+      Math.max(0, Math.round((floats[floatsAt + cell]! - (known ? cells[row * CELLS + sampled]! : 0)) / seconds));
+    return { in: since(ROW_FLOAT.bytesIn, 1), out: since(ROW_FLOAT.bytesOut, 2) };
+  }
+
+  /** Frees the samples. */
+  forget(): void {
+    this.#base = null;
+    this.#next = null;
+  }
+}
+
+function sampleOf(ledger: Ledger): Float64Array {
+  const { floats } = ledger;
+  const cells = new Float64Array(ledger.rowsUsed * CELLS);
+  for (const row of ledger.rowsInUse()) {
+    const floatsAt = row * ROW_FLOATS;
+    // A row that a new connection takes while it is read has an id that nobody asks for, or no bytes yet.
+    cells[row * CELLS] = ledger.idOf(row);
+    cells[row * CELLS + 1] = floats[floatsAt + ROW_FLOAT.bytesIn]!;
+    cells[row * CELLS + 2] = floats[floatsAt + ROW_FLOAT.bytesOut]!;
+  }
+  return cells;
+}
