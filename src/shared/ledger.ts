@@ -6,6 +6,7 @@
 /**
  * Words (Int32) of a row. `address` is the client's: four words, and `port` follows, as platform's peerAddress writes all
  * five. `peer` is of the same form and counts where `proxied` is PROXIED.yes: the client is not the peer but who a PROXY header said.
+ * `firstEnd` says whose FIN came first.
  */
 export const ROW = {
   claims: 0,
@@ -22,6 +23,7 @@ export const ROW = {
   peer: 14,
   phase: 19,
   sniLength: 20,
+  firstEnd: 21,
 } as const;
 
 /** What `proxied` of a row says of its address. It changes at most once in the life of a connection. */
@@ -39,6 +41,9 @@ export const ROW_FLOATS = ROW_WORDS / 2;
  */
 export const PHASES = ["accepted", "reading", "handshaking", "dialing", "relaying", "closed"] as const;
 export type PhaseName = (typeof PHASES)[number];
+
+/** `firstEnd` of a row. */
+export const FIRST_END = { none: 0, client: 1, backend: 2 } as const;
 
 /** The longest server name that a ClientHello can carry and a ledger holds (RFC 1035 section 2.3.4). */
 export const SNI_BYTES_MAX = 255;
@@ -97,6 +102,7 @@ export class Ledger {
     words[at + ROW.proxied] = 0;
     words[at + ROW.phase] = 0;
     words[at + ROW.sniLength] = 0;
+    words[at + ROW.firstEnd] = FIRST_END.none;
     floats[floatsAt + ROW_FLOAT.bytesIn] = 0;
     floats[floatsAt + ROW_FLOAT.bytesOut] = 0;
     return row;

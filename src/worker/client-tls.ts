@@ -3,6 +3,7 @@
 // context that the ClientHello chose.
 import type { Socket } from "bun";
 import { upgradeToServer, tlsFacts } from "../platform/bun.ts";
+import { monotonicMs } from "../platform/clock.ts";
 import { hasOnlySentFin } from "../platform/sockets.ts";
 import type { TlsFailure } from "../shared/counters.ts";
 import { countTime, HANDSHAKE_TIMES, LISTENER, tlsFailureCell } from "../shared/counters.ts";
@@ -74,13 +75,14 @@ const handshaking: Phase = definePhase("handshaking", {
 });
 
 function noteHandshake(connection: Connection, socket: Socket<unknown>): void {
-  const { counters } = connection.listener;
+  const { host, row, listener } = connection;
+  const { counters } = listener;
   const facts = connection.ensureFacts();
   facts.tlsVersion = tlsFacts(socket).getTLSVersion() ?? "unknown";
   facts.alpn = typeof socket.alpnProtocol === "string" ? socket.alpnProtocol : "";
   const resumed = socket.isSessionReused() ? 1 : 0;
   counters[(facts.tlsVersion === "TLSv1.3" ? LISTENER.tls13 : LISTENER.tls12) + resumed]!++;
-  countTime(counters, HANDSHAKE_TIMES, performance.now() - connection.startedMs);
+  countTime(counters, HANDSHAKE_TIMES, monotonicMs() - host.floats[row * ROW_FLOATS + ROW_FLOAT.startedMs]!);
 }
 
 /** Whether the certificate that the client has shown, or that it has shown none, is accepted; if not, the connection has ended. */

@@ -7,12 +7,11 @@ import type { TimerNode } from "../core/timer-wheel.ts";
 import type { TlsFacts } from "../platform/bun.ts";
 import type { PickContext } from "../policy/candidate.ts";
 import { BACKEND, LISTENER, WORKER } from "../shared/counters.ts";
-import { PHASES, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS, type PhaseName } from "../shared/ledger.ts";
+import { FIRST_END, PHASES, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS, type PhaseName } from "../shared/ledger.ts";
 import { LATE_MS } from "./clock.ts";
 import { abortsWithFin, closePeers, stopLingering, type Peers } from "./closing.ts";
 import { conclude } from "./ending.ts";
 import { Flow } from "./flow.ts";
-import type { Head } from "./head.ts";
 import type { Listener } from "./listener.ts";
 import { Pace } from "./pace.ts";
 import type { Backend, Pool } from "./pool.ts";
@@ -23,7 +22,7 @@ import type { TlsObserver } from "./tls-observer.ts";
 import type { Sleeper } from "./wakes.ts";
 
 /** Where each phase may lead. A retry dials again. */
-const NEXT: Record<PhaseName, readonly PhaseName[]> = {
+const NEXT: Readonly<Record<PhaseName, readonly PhaseName[]>> = {
   accepted: ["reading", "handshaking", "dialing", "closed"],
   reading: ["handshaking", "dialing", "closed"],
   handshaking: ["dialing", "closed"],
@@ -35,6 +34,10 @@ const NEXT: Record<PhaseName, readonly PhaseName[]> = {
 /** What events mean while a connection is in a phase. One object for each phase, without state: that is the connection's. */
 export interface Phase {
   readonly name: PhaseName;
+  /** Its place in PHASES. */
+  readonly code: number;
+  /** Bit n is set where the phase with code n may follow. */
+  readonly next: number;
   clientData(connection: Connection, chunk: Uint8Array): void;
   clientDrained(connection: Connection): void;
   clientEnded(connection: Connection): void;
@@ -57,6 +60,8 @@ export interface Phase {
   stopping(connection: Connection): void;
 }
 
+// What few connections need stands in `facts` or in an observer, and what lasts for a short time in the row of the ledger: 26
+// fields are the most that fit into 224 bytes, and one more costs 32. test/worker/connection.test.ts measures it.
 export class Connection implements Session, Peers, Times, TimerNode, PickContext, Sleeper, ClientSide, BackendSide {
   timerNext: TimerNode | null = null;
   timerPrev: TimerNode | null = null;
@@ -73,15 +78,11 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
   /** Where the connection goes: the listener's pool, or a route's. */
   pool: Pool | null;
   backend: Backend | null = null;
-  /** The row of the backend that relays, which counts each byte as it passes; null before. */
-  backendCounters: Float64Array | null = null;
   /** Ids of backends that failed, not to be tried again. */
   tried: number[] | null = null;
   readonly toBackend = new Flow();
   readonly toClient = new Flow();
 
-  /** While reading. */
-  head: Head | null = null;
   facts: ClientFacts | null = null;
   /** Follows the TLS records from the backend, where TLS is spoken with it. */
   backendTlsObserver: TlsObserver | null = null;
@@ -89,17 +90,10 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
   /** When a byte, or a FIN, last came. */
   activeWheelMs: number;
   readonly startedWheelMs: number;
-  /** The same moment on performance.now(), which is exact; the wheel's clock moves in ticks. */
-  readonly startedMs = performance.now();
-  readonly lifetimeEndsWheelMs: number;
   stopAtWheelMs = Infinity;
   /** On performance.now(). */
   dialStartedMs = 0;
   connectMs = -1;
-  /** Who has cut TLS short, for the log; "" = nobody. */
-  truncated = "";
-  /** Whose FIN came first. */
-  firstEnd: EndedBy | null = null;
   /** TCP keepalive that the backend's socket is still to get; 0 = none. */
   keepaliveMs = 0;
   resetsBackend = false;
@@ -115,12 +109,9 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     this.toClient.to = client;
     this.activeWheelMs = host.wheel.now + LATE_MS;
     this.startedWheelMs = this.activeWheelMs;
-    const { lifetime } = listener.plan.timeoutsMs;
-    // Within the last tenth at random, so that connections opened together do not all come back together.
-    this.lifetimeEndsWheelMs = lifetime === 0 ? Infinity : this.startedWheelMs + lifetime * (0.9 + 0.1 * Math.random());
     const { upload, download } = listener.plan.bandwidth;
-    if (upload > 0) this.toBackend.pace = new Pace(upload, this.startedMs);
-    if (download > 0) this.toClient.pace = new Pace(download, this.startedMs);
+    if (upload > 0) this.toBackend.pace = new Pace(upload, performance.now());
+    if (download > 0) this.toClient.pace = new Pace(download, performance.now());
   }
 
   // ---------------------------------------------------------------- what is known
@@ -139,7 +130,18 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
   }
 
   get isRelaying(): boolean {
-    return this.phase.name === "relaying";
+    return this.phase.code === RELAYING;
+  }
+
+  /**
+   * Within the last tenth of `lifetime`, so that connections opened together do not all come back together. Multiples of the
+   * golden ratio spread evenly, however many of the numbers are taken.
+   */
+  get lifetimeEndsWheelMs(): number {
+    const { lifetime } = this.listener.plan.timeoutsMs;
+    if (lifetime === 0) return Infinity;
+    const spread = (this.host.floats[this.row * ROW_FLOATS + ROW_FLOAT.id]! * GOLDEN_RATIO) % 1;
+    return this.startedWheelMs + lifetime * (0.9 + 0.1 * spread);
   }
 
   get halfClosed(): boolean {
@@ -271,10 +273,10 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
 
   /** The only place where the phase changes. */
   enter(phase: Phase): void {
-    const { name } = phase;
-    if (!NEXT[this.phase.name].includes(name)) throw new Error(`${this.phase.name} cannot become ${name}`);
+    const { code } = phase;
+    if ((this.phase.next & (1 << code)) === 0) throw new Error(`${this.phase.name} cannot become ${phase.name}`);
     this.phase = phase;
-    this.host.words[this.row * ROW_WORDS + ROW.phase] = PHASE_CODES[name];
+    this.host.words[this.row * ROW_WORDS + ROW.phase] = code;
   }
 
   /** A byte has moved, or a FIN has come. */
@@ -294,7 +296,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     this.host.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesIn]! += bytes;
     this.listener.counters[LISTENER.bytesIn]! += bytes;
     this.host.counters[WORKER.bytesIn]! += bytes;
-    if (this.backendCounters !== null) this.backendCounters[BACKEND.bytesIn]! += bytes;
+    if (this.backend !== null && this.isRelaying) this.backend.counters[BACKEND.bytesIn]! += bytes;
     this.touch();
   }
 
@@ -302,7 +304,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     this.host.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut]! += bytes;
     this.listener.counters[LISTENER.bytesOut]! += bytes;
     this.host.counters[WORKER.bytesOut]! += bytes;
-    if (this.backendCounters !== null) this.backendCounters[BACKEND.bytesOut]! += bytes;
+    if (this.backend !== null && this.isRelaying) this.backend.counters[BACKEND.bytesOut]! += bytes;
     this.touch();
   }
 
@@ -311,14 +313,23 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     if (this.toBackend.state !== "open") return;
     this.toBackend.state = "ending";
     this.touch();
-    this.firstEnd ??= "client";
-    if (this.facts?.tlsObserver?.cut) this.countTruncated("client", this.listener.counters, LISTENER.tlsTruncated);
+    this.noteFirstEnd(FIRST_END.client);
+    // A FIN without a close_notify before it is passed on like any other, counted and logged.
+    if (this.facts?.tlsObserver?.noteEnd()) this.listener.counters[LISTENER.tlsTruncated]!++;
   }
 
-  /** A FIN without a close_notify before it: passed on like any other, counted and logged. */
-  countTruncated(by: EndedBy, counters: Float64Array, cell: number): void {
-    counters[cell]!++;
-    this.truncated = this.truncated === "" ? `truncated by ${by}` : "truncated by both";
+  noteFirstEnd(by: number): void {
+    const { words } = this.host;
+    const at = this.row * ROW_WORDS + ROW.firstEnd;
+    if (words[at] === FIRST_END.none) words[at] = by;
+  }
+
+  /** Who has cut TLS short, for the log; "" = nobody. */
+  get truncated(): string {
+    const byClient = this.facts?.tlsObserver?.truncated === true;
+    const byBackend = this.backendTlsObserver?.truncated === true;
+    if (byClient) return byBackend ? "truncated by both" : "truncated by client";
+    return byBackend ? "truncated by backend" : "";
   }
 
   // ---------------------------------------------------------------- the end
@@ -334,7 +345,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     conclude(this, ended);
     this.toBackend.clear();
     this.toClient.clear();
-    this.head = null;
+    if (this.facts !== null) this.facts.head = null;
     closePeers(this, ended, relayed, withFin);
   }
 
@@ -346,14 +357,17 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
   }
 }
 
-const PHASE_CODES = Object.fromEntries(PHASES.map((name, code) => [name, code])) as Record<PhaseName, number>;
+const RELAYING = PHASES.indexOf("relaying");
+const GOLDEN_RATIO = (Math.sqrt(5) - 1) / 2;
 
 function ignore(): void {
   // A phase in which this event means nothing.
 }
 
+type Events = Omit<Phase, "name" | "code" | "next">;
+
 /** The events of a phase before the end, as far as the phase has no other meaning for them. */
-const LIVE: Omit<Phase, "name"> = {
+const LIVE: Events = {
   clientData: (connection, chunk) => void connection.forwardToBackend(chunk),
   clientDrained: ignore,
   clientEnded: (connection) => connection.noteClientEnd(),
@@ -379,8 +393,9 @@ const LIVE: Omit<Phase, "name"> = {
 };
 
 /** A phase in which events mean what is said here. All phases are made here, so that the engine sees one shape of object. */
-export function definePhase(name: PhaseName, events: Partial<Omit<Phase, "name">>): Phase {
-  return { name, ...LIVE, ...events };
+export function definePhase(name: PhaseName, events: Partial<Events>): Phase {
+  const next = NEXT[name].reduce((bits, follower) => bits | (1 << PHASES.indexOf(follower)), 0);
+  return { name, code: PHASES.indexOf(name), next, ...LIVE, ...events };
 }
 
 /** Before accept.ts has said what comes first. */

@@ -12,6 +12,18 @@ export const DIAL_QUEUE_BYTES = 16 * 1024;
 /** `open`: bytes flow. `ending`: the sender's FIN was seen, the queue is not empty yet. `done`: the FIN was passed on. */
 export type FlowState = "open" | "ending" | "done";
 
+/** What pump.ts and wakes.ts keep of a flow that they have moved bytes of, or that waits for a time. */
+export class PumpState {
+  /** The receiver's socket was told how much it may hold; see pump.ts. */
+  limited = false;
+  /** When to look at the flow again where no event of a socket says so, on performance.now(); Infinity = never. */
+  wakeAtMs = Infinity;
+  /** How long the last look waited, 0 = it found bytes. */
+  waitedMs = 0;
+}
+
+// Two of these come with every connection, so what most of them never need is in an object of its own. Eight fields are the
+// most that fit into 80 bytes; test/worker/connection.test.ts measures it.
 export class Flow {
   state: FlowState = "open";
   /** Who sends; null once its socket is closed. */
@@ -25,12 +37,8 @@ export class Flow {
   pace: Pace | null = null;
   /** Every byte has to pass through this process, as TLS does: the kernel may not move any by itself. */
   mustSeeBytes = false;
-  /** The receiver's socket was told how much it may hold; see pump.ts. */
-  limited = false;
-  /** When to look at the flow again where no event of a socket says so, on performance.now(); Infinity = never. */
-  wakeAtMs = Infinity;
-  /** How long the last look waited, 0 = it found bytes. */
-  waitedMs = 0;
+  /** Null where all chunks were small and went at once, as in most connections. */
+  pump: PumpState | null = null;
 
   /**
    * Bytes of the sender, in a buffer that belongs to the flow from now on. False = the receiver is gone, and the bytes with it.
@@ -113,6 +121,15 @@ export class Flow {
     return this.queue === null && this.to !== null;
   }
 
+  /** When its time comes; Infinity = it waits for none. */
+  get wakeAtMs(): number {
+    return this.pump === null ? Infinity : this.pump.wakeAtMs;
+  }
+
+  ensurePump(): PumpState {
+    return (this.pump ??= new PumpState());
+  }
+
   /** Forgets everything: no socket is used and no buffer held from now on. */
   clear(): void {
     this.queue?.clear();
@@ -120,6 +137,6 @@ export class Flow {
     this.from = null;
     this.to = null;
     this.pace = null;
-    this.wakeAtMs = Infinity;
+    this.pump = null;
   }
 }

@@ -52,9 +52,10 @@ export function follow(connection: Connection, flow: Flow, length: number): void
     return;
   }
   if (length < PUMP_FROM_BYTES || !readable(connection, flow)) return;
-  flow.waitedMs = 0;
-  if (!flow.limited) {
-    flow.limited = true;
+  const state = flow.ensurePump();
+  state.waitedMs = 0;
+  if (!state.limited) {
+    state.limited = true;
     limitUnsent(receiverFd(connection, flow), UNSENT_BYTES_MAX);
   }
   if (flow.mustSeeBytes) settle(connection, flow, MOVED);
@@ -177,7 +178,7 @@ function copyPortion(connection: Connection, flow: Flow, bytes: number): Moved {
 function count(connection: Connection, flow: Flow, bytes: number): void {
   moved = bytes;
   if (bytes === 0) return;
-  flow.waitedMs = 0;
+  if (flow.pump !== null) flow.pump.waitedMs = 0;
   if (flow === connection.toBackend) connection.countIn(bytes);
   else connection.countOut(bytes);
 }
@@ -196,8 +197,9 @@ function settle(connection: Connection, flow: Flow, outcome: Moved): void {
   if (flow.pace !== null && (flow.queue !== null || outcome !== EMPTY)) return wakeForPace(connection, flow);
   // Its `drain` goes on.
   if (flow.queue !== null) return;
-  if (outcome === EMPTY) flow.waitedMs = Math.min(LOOK_MS_MAX, Math.max(LOOK_MS, flow.waitedMs * 2));
-  connection.host.wakes.at(connection, flow, outcome === EMPTY ? flow.waitedMs : 0);
+  const state = flow.ensurePump();
+  if (outcome === EMPTY) state.waitedMs = Math.min(LOOK_MS_MAX, Math.max(LOOK_MS, state.waitedMs * 2));
+  connection.host.wakes.at(connection, flow, outcome === EMPTY ? state.waitedMs : 0);
 }
 
 // The receiver is full: a `buffer` larger than the bytes that wait takes more of the sender's.

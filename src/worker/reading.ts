@@ -13,7 +13,7 @@ const NOTHING = new Uint8Array(0);
 /** Begins to read. Where a PROXY header is to come, the client's own address is not admitted yet. */
 export function startReading(connection: Connection, proxyHeader: HeadNeeds["proxyHeader"]): void {
   const { listener } = connection;
-  connection.head = new Head({ proxyHeader, hello: listener.readsHello, tlsOnly: listener.tls !== null });
+  connection.ensureFacts().head = new Head({ proxyHeader, hello: listener.readsHello, tlsOnly: listener.tls !== null });
   connection.enter(reading);
   scheduleDeadline(connection);
 }
@@ -22,14 +22,16 @@ const reading: Phase = definePhase("reading", {
   clientData: readHead,
 
   clientEnded(connection) {
-    const { head, listener } = connection;
+    const { listener } = connection;
+    const head = headOf(connection);
     if (head?.empty) return connection.finish("eof", "client");
     if (listener.tls !== null) return handshakeCut(connection);
     connection.finish(head?.readingProxyHeader ? "proxy_header_bad" : "handshake_failed", "client", "closed");
   },
 
   timer(connection) {
-    const { head, listener } = connection;
+    const { listener } = connection;
+    const head = headOf(connection);
     const terminates = listener.tls !== null;
     if (terminates) countFailure(connection, "timeout");
     const silent = head?.empty && !head.readingProxyHeader;
@@ -37,9 +39,13 @@ const reading: Phase = definePhase("reading", {
   },
 });
 
+function headOf({ facts }: Connection): Head | null {
+  return facts === null ? null : facts.head;
+}
+
 /** Bytes of the client while the head is being read. */
 function readHead(connection: Connection, chunk: Uint8Array): void {
-  const { head } = connection;
+  const head = headOf(connection);
   if (head === null) return;
   const answer = head.push(chunk);
   switch (answer.is) {
@@ -54,7 +60,7 @@ function readHead(connection: Connection, chunk: Uint8Array): void {
       if (answer.header !== null) believe(connection, answer.header);
       return admitBelieved(connection, head);
     case "done":
-      connection.head = null;
+      connection.ensureFacts().head = null;
       if (connection.listener.tls !== null && answer.hello !== null)
         return beginHandshake(connection, answer.hello, head.bytes);
       return route(connection, answer.hello, head.bytes);

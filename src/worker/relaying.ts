@@ -2,7 +2,7 @@
 import type { Socket } from "bun";
 import { FIN_NEXT, NO_END, RESET_NEXT, setKeepalive } from "../platform/sockets.ts";
 import { BACKEND } from "../shared/counters.ts";
-import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
+import { FIRST_END, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
 import { definePhase, type Connection, type Phase } from "./connection.ts";
 import type { Flow } from "./flow.ts";
 import { follow, pump, PUMP_FROM_BYTES } from "./pump.ts";
@@ -18,7 +18,7 @@ export function startRelaying(connection: Connection, backendSocket: Socket<unkn
   connection.touch();
   toClient.from = backendSocket;
   toBackend.to = backendSocket;
-  countForBackend(connection);
+  countEarlyBytes(connection);
   if (connection.speaksTls) toBackend.mustSeeBytes = toClient.mustSeeBytes = true;
   connection.keepaliveMs = connection.pool?.plan.keepaliveMs ?? 0;
   schedule(connection);
@@ -27,11 +27,8 @@ export function startRelaying(connection: Connection, backendSocket: Socket<unkn
 }
 
 // What the client has said before counts for the backend that gets it, not for those that were tried.
-function countForBackend(connection: Connection): void {
-  if (connection.backend === null) return;
-  const { host, row } = connection;
-  connection.backendCounters = connection.backend.counters;
-  connection.backendCounters[BACKEND.bytesIn]! += host.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn]!;
+function countEarlyBytes({ backend, host, row }: Connection): void {
+  if (backend !== null) backend.counters[BACKEND.bytesIn]! += host.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn]!;
 }
 
 const relaying: Phase = definePhase("relaying", {
@@ -133,9 +130,9 @@ function noteBackendEnd(connection: Connection): void {
   if (connection.toClient.state !== "open") return;
   connection.toClient.state = "ending";
   connection.touch();
-  connection.firstEnd ??= "backend";
-  if (connection.backendTlsObserver?.cut && connection.backend !== null)
-    connection.countTruncated("backend", connection.backend.counters, BACKEND.tlsTruncated);
+  connection.noteFirstEnd(FIRST_END.backend);
+  if (connection.backendTlsObserver?.noteEnd() && connection.backend !== null)
+    connection.backend.counters[BACKEND.tlsTruncated]!++;
   passEnds(connection);
 }
 
@@ -163,7 +160,9 @@ function passEnds(connection: Connection): void {
 }
 
 function finishEof(connection: Connection): void {
-  connection.finish("eof", connection.firstEnd ?? "client");
+  const { host, row } = connection;
+  const backendFirst = host.words[row * ROW_WORDS + ROW.firstEnd] === FIRST_END.backend;
+  connection.finish("eof", backendFirst ? "backend" : "client");
 }
 
 // ---------------------------------------------------------------------- time

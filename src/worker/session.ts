@@ -7,6 +7,7 @@ import type { ConnectionIds } from "../shared/connection-ids.ts";
 import type { Ledger } from "../shared/ledger.ts";
 import type { ProxyEnd } from "../wire/proxy-protocol.ts";
 import type { ClientCertificate } from "./client-certificate.ts";
+import type { Head } from "./head.ts";
 import type { Listener } from "./listener.ts";
 import type { Backend, Pool } from "./pool.ts";
 import type { TlsObserver } from "./tls-observer.ts";
@@ -22,6 +23,8 @@ export class ClientFacts {
   tlsVersion = "";
   /** The certificate that the client has shown and that was accepted. */
   certificate: ClientCertificate | null = null;
+  /** Gathers the client's first bytes while they are read. */
+  head: Head | null = null;
   /** Follows the TLS records from the client, where its ciphertext can be seen. */
   tlsObserver: TlsObserver | null = null;
   /** Whom the client addressed, where a PROXY header said so. */

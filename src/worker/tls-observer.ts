@@ -10,6 +10,8 @@ export class TlsObserver implements ClientSide, BackendSide {
   readonly #floats: Float64Array;
   /** The cell where the direction's bytes are counted when TLS delivers them. */
   readonly #delivered: number;
+  /** The direction has ended without a close_notify. */
+  truncated = false;
 
   constructor(host: Crashes, floats: Float64Array, delivered: number) {
     this.host = host;
@@ -25,6 +27,12 @@ export class TlsObserver implements ClientSide, BackendSide {
   /** Whether what has come does not end with a close_notify. */
   get cut(): boolean {
     return !this.#records.closesOrderly(this.#floats[this.#delivered]!);
+  }
+
+  /** The direction's FIN has come. Whether it cuts TLS short. */
+  noteEnd(): boolean {
+    this.truncated = this.cut;
+    return this.truncated;
   }
 
   clientData(chunk: Uint8Array): void {

@@ -19,9 +19,10 @@ export class Wakes {
 
   /** Wakes the flow in `inMs`, to the millisecond; with 0 in the next turn of the loop. */
   at(sleeper: Sleeper, flow: Flow, inMs: number): void {
-    flow.wakeAtMs = performance.now() + inMs;
+    const atMs = performance.now() + inMs;
+    flow.ensurePump().wakeAtMs = atMs;
     this.#waiting.add(sleeper);
-    if (flow.wakeAtMs < this.#nextMs) this.#set(flow.wakeAtMs, inMs);
+    if (atMs < this.#nextMs) this.#set(atMs, inMs);
   }
 
   forget(sleeper: Sleeper): void {
@@ -58,8 +59,8 @@ export class Wakes {
   }
 
   #wake(sleeper: Sleeper, flow: Flow, now: number): void {
-    if (flow.wakeAtMs > now) return;
-    flow.wakeAtMs = Infinity;
+    if (flow.pump === null || flow.pump.wakeAtMs > now) return;
+    flow.pump.wakeAtMs = Infinity;
     sleeper.wake(flow);
   }
 }

@@ -1,4 +1,5 @@
 // The end of a connection and the events after it, between two fake sockets.
+import { estimateShallowMemoryUsageOf } from "bun:jsc";
 import { describe, expect, test } from "vitest";
 import type { FromWorker, ListenerPlan } from "../../src/messages.ts";
 import { WORKER } from "../../src/shared/counters.ts";
@@ -9,6 +10,19 @@ import { attemptFailed } from "../../src/worker/dialing.ts";
 import { encode, listenDuringTests, RESET, Stage } from "../support/stage.ts";
 
 listenDuringTests();
+
+// The engine has sizes of 16 + 8 x (6, 8, 12, 18, 26, 30, 38, ...) bytes for an object with so many fields.
+test("a connection takes 224 bytes and each of its flows 80, while small chunks go through it", () => {
+  const stage = new Stage({ listener: { timeoutsMs: { handshake: 0, idle: 60_000, halfClose: 1000, lifetime: 0 } } });
+  stage.relay();
+  const { connection, backend } = stage;
+  connection.clientData(encode("request"));
+  connection.backendData(backend.socket, encode("answer"));
+  const { toBackend, toClient } = connection;
+  expect([connection, toBackend, toClient].map((it) => estimateShallowMemoryUsageOf(it))).toEqual([224, 80, 80]);
+  const nulls = [connection.facts, connection.tried, toBackend.pump, toBackend.queue, toClient.pump, toClient.queue];
+  expect(nulls).toEqual(Array(6).fill(null));
+});
 
 describe("the end of a connection", () => {
   test("comes once: claims end, counters move and one line is written, whatever is called afterwards", () => {

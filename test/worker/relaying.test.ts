@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { ListenerPlan } from "../../src/messages.ts";
 import { BACKEND, LISTENER, WORKER } from "../../src/shared/counters.ts";
-import { ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
+import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { TICK_MS } from "../../src/worker/clock.ts";
 import { dial } from "../../src/worker/dialing.ts";
 import { DIAL_QUEUE_BYTES } from "../../src/worker/flow.ts";
@@ -243,6 +243,17 @@ describe("timeouts", () => {
       stage.pass(1000 + 2 * TICK_MS);
       expect(stage.ended).toEqual(["lifetime lb"]);
     }
+  });
+
+  test("lifetime: connections opened together end at times that are spread over its last tenth", () => {
+    const stage = new Stage({ listener: timeouts({ lifetime: 10_000 }) });
+    const { connection, plane } = stage;
+    const ends = Array.from({ length: 100 }, (_, i) => {
+      plane.floats[connection.row * ROW_FLOATS + ROW_FLOAT.id] = 1_000_000 + i;
+      return connection.lifetimeEndsWheelMs - connection.startedWheelMs;
+    });
+    const tenths = new Set(ends.map((ms) => Math.floor((ms - 9000) / 100)));
+    expect(tenths).toEqual(new Set([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]));
   });
 
   test("none: a connection may be silent for ever", () => {
