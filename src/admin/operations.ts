@@ -34,7 +34,7 @@ export interface Change {
 }
 
 export type OperationErrorName =
-  | "bad_request"
+  | "no_condition"
   | "no_such_listener"
   | "no_such_pool"
   | "no_such_backend"

@@ -4,6 +4,7 @@ import { whole, text as textKind } from "../config/kinds.ts";
 import { required } from "../config/rows.ts";
 import { PROMETHEUS_CONTENT_TYPE, prometheusText } from "../observe/prometheus.ts";
 import { snapshot, type Snapshot } from "../observe/snapshot.ts";
+import { LIVE_ROUTES } from "./live-routes.ts";
 import { openApi } from "./openapi.ts";
 import type { Readiness, Result } from "./operations.ts";
 import { json, route, text, type Route } from "./route.ts";
@@ -115,4 +116,5 @@ export const ROUTES: readonly Route[] = [
     reply: done,
     handle: (operations, { path }) => doneWith(operations.restartWorker(path.worker)),
   }),
+  ...LIVE_ROUTES,
 ];

@@ -1,19 +1,54 @@
-// What is connected right now, as plain data: the questions and the answers of /api/connections and /api/clients, so their keys are a
-// public interface.
-import type { PhaseName } from "../shared/ledger.ts";
+// What is connected right now, as plain data: the answers of /api/connections, so their keys are a public interface, and what they can
+// be asked for. The types and the OpenAPI document come from the schemas below.
+import * as v from "valibot";
+import type { Cidr } from "../core/address.ts";
+import { PHASES } from "../shared/ledger.ts";
+
+/** A schema with a sentence for the OpenAPI document. */
+function said<Schema extends v.GenericSchema>(schema: Schema, description: string) {
+  return v.pipe(schema, v.description(description));
+}
+
+const connection = v.object({
+  id: said(v.number(), "As in the access log; never used again while the process lives."),
+  listener: v.string(),
+  client: said(v.string(), "Address and port, from a trusted PROXY header if there is one; unix for a unix socket."),
+  peer: said(v.nullable(v.string()), "The address that connected to lb, if that is a proxy and not the client."),
+  sni: said(v.nullable(v.string()), "The server name that the client sent."),
+  pool: said(v.nullable(v.string()), "null where the listener has none and no route is chosen yet."),
+  backend: said(v.nullable(v.string()), "null before one is picked."),
+  phase: v.picklist(PHASES),
+  age_ms: v.number(),
+  bytes_in: said(v.number(), "From the client."),
+  bytes_out: said(v.number(), "To the client."),
+  rate_in: said(
+    v.number(),
+    "Bytes per second since an earlier request that lies 1 s to 30 s back; the average over the life of the connection where there was none.",
+  ),
+  rate_out: v.number(),
+  worker: v.number(),
+});
+export type ConnectionStatus = v.InferOutput<typeof connection>;
+
+export const connectionList = v.object({
+  total: said(v.number(), "Connections that match; `connections` has the first `limit` of them."),
+  connections: v.array(connection),
+});
+export type ConnectionList = v.InferOutput<typeof connectionList>;
 
 /** What connections can be sorted by: the largest first, or with a "-" before it the smallest. */
-export const CONNECTION_SORTS = ["age_ms", "bytes_in", "bytes_out", "rate_in", "rate_out", "id"] as const;
-export type ConnectionSort = (typeof CONNECTION_SORTS)[number];
+const SORTS = ["age_ms", "bytes_in", "bytes_out", "rate_in", "rate_out", "id"] as const;
+export type ConnectionSort = (typeof SORTS)[number];
+export type SignedSort = ConnectionSort | `-${ConnectionSort}`;
+export const CONNECTION_SORTS: readonly SignedSort[] = SORTS.flatMap((sort) => [sort, `-${sort}` as const]);
 
 /** Connections in one answer, if the request does not say, and at most. */
 export const CONNECTIONS_DEFAULT = 10_000;
 export const CONNECTIONS_MAX = 100_000;
 
-/** Conditions, all of which must hold. */
+/** Conditions, all of which must hold; undefined = none. */
 export interface ConnectionFilter {
-  /** An address or a CIDR. */
-  client?: string | undefined;
+  client?: Cidr | undefined;
   listener?: string | undefined;
   pool?: string | undefined;
   /** The name of a backend, its address, or `name@address`. */
@@ -21,37 +56,6 @@ export interface ConnectionFilter {
 }
 
 export interface ConnectionQuery extends ConnectionFilter {
-  limit?: number | undefined;
-  sort?: ConnectionSort | `-${ConnectionSort}` | undefined;
-}
-
-export interface ConnectionList {
-  /** Connections that match, of which `connections` has the first `limit`. */
-  total: number;
-  connections: ConnectionStatus[];
-}
-
-export interface ConnectionStatus {
-  /** As in the access log; never used again while the process lives. */
-  id: number;
-  listener: string;
-  /** "address:port", from a trusted PROXY header if there is one; "unix" for a unix socket. */
-  client: string;
-  /** The address that connected to lb, if that is a proxy and not the client. */
-  peer: string | null;
-  /** The server name that the client sent. */
-  sni: string | null;
-  /** null where no pool takes it. */
-  pool: string | null;
-  /** null before one was picked. */
-  backend: string | null;
-  phase: PhaseName;
-  age_ms: number;
-  /** From the client, and to it. */
-  bytes_in: number;
-  bytes_out: number;
-  /** Bytes per second since an earlier request, from 1 s to 30 s ago; the average since the begin where there was none. */
-  rate_in: number;
-  rate_out: number;
-  worker: number;
+  limit?: number;
+  sort?: SignedSort;
 }

@@ -1,7 +1,6 @@
 // What is connected right now: lists connections from the workers' ledgers, and ends them on an operator's order. Reading shared
 // memory costs the workers nothing.
 import { cidrTable } from "../core/cidr-set.ts";
-import { parseCidr } from "../core/address.ts";
 import { clientText } from "../observe/access-line.ts";
 import {
   CONNECTIONS_DEFAULT,
@@ -10,6 +9,7 @@ import {
   type ConnectionQuery,
   type ConnectionSort,
   type ConnectionStatus,
+  type SignedSort,
 } from "../observe/live.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS, type Ledger } from "../shared/ledger.ts";
@@ -67,9 +67,10 @@ export class LiveConnections {
     if (!match.ok) return match;
     if (Object.values(match.value).every((condition) => condition === null)) {
       const cure = "give client, listener, pool or backend";
-      return failure("bad_request", "to end connections takes at least one condition", cure);
+      return failure("no_condition", "to end connections takes at least one condition", cure);
     }
-    return { ok: true, value: await endMatching(this.#workers(), match.value, "killed") };
+    const ended = await endMatching(this.#workers(), match.value, "killed");
+    return { ok: true, value: ended, change: { before: null, after: { killed: ended } } };
   }
 
   /** Ends the connection with this id. */
@@ -79,7 +80,7 @@ export class LiveConnections {
       for (const row of ledger.rowsInUse()) {
         if (ledger.floats[row * ROW_FLOATS + ROW_FLOAT.id] !== id) continue;
         const ended = await worker.endConnections("killed", Uint32Array.of(row), Float64Array.of(id));
-        if (ended > 0) return { ok: true, value: ended };
+        if (ended > 0) return { ok: true, value: ended, change: { before: null, after: { killed: id } } };
       }
     }
     return failure(
@@ -103,13 +104,13 @@ export class LiveConnections {
         `there is no backend ${JSON.stringify(backend)}`,
         "`pools` of GET /api/status lists the backends",
       );
-    const cidr = client === undefined ? null : parseCidr(client);
-    if (cidr !== null && "bad" in cidr)
-      return failure("bad_request", `client: ${cidr.bad}`, "give an address or a CIDR, such as 10.0.0.1 or 10.0.0.0/8");
-    return { ok: true, value: { ...EVERY_ROW, listeners, pools, backends, clients: cidr && cidrTable([cidr]) } };
+    return {
+      ok: true,
+      value: { ...EVERY_ROW, listeners, pools, backends, clients: client === undefined ? null : cidrTable([client]) },
+    };
   }
 
-  #keyOf(sort: string, nowMs: number): (ledger: Ledger, row: number, id: number) => number {
+  #keyOf(sort: SignedSort, nowMs: number): (ledger: Ledger, row: number, id: number) => number {
     const reversed = sort.startsWith("-");
     const by = (reversed ? sort.slice(1) : sort) as ConnectionSort;
     const value = (ledger: Ledger, row: number, id: number): number => {

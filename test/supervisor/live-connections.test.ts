@@ -1,5 +1,6 @@
 // The list of live connections from the ledgers of two workers, with its filters, and the ends that an operator orders.
 import { beforeEach, describe, expect, test } from "vitest";
+import { parseCidr, type Cidr } from "../../src/core/address.ts";
 import type { ConnectionFilter, ConnectionQuery, ConnectionStatus } from "../../src/observe/live.ts";
 import { ActiveConfig } from "../../src/supervisor/active-config.ts";
 import { LiveConnections } from "../../src/supervisor/live-connections.ts";
@@ -52,6 +53,10 @@ function web(more: LiveRow = {}): LiveRow {
 function db(more: LiveRow = {}): LiveRow {
   const pool = registry.pools[1]!;
   return { listener: idOf(registry.listeners, "db"), pool: pool.id, backend: pool.backends[0]!.id, ...more };
+}
+
+function net(text: string): Cidr {
+  return parseCidr(text) as Cidr;
 }
 
 function list(query: ConnectionQuery = {}): { total: number; connections: ConnectionStatus[] } {
@@ -112,11 +117,11 @@ describe("the list", () => {
     expect(count({ pool: "data" })).toBe(2);
     expect(count({ backend: "one" })).toBe(1);
     expect(count({ backend: "127.0.0.1:2" })).toBe(1);
-    expect(count({ client: "10.0.0.1" })).toBe(2);
-    expect(count({ client: "10.0.0.0/8" })).toBe(3);
-    expect(count({ client: "2001:db8::/32" })).toBe(1);
-    expect(count({ client: "10.0.0.1", listener: "web" })).toBe(1);
-    expect(count({ client: "10.0.0.2", listener: "db" })).toBe(0);
+    expect(count({ client: net("10.0.0.1") })).toBe(2);
+    expect(count({ client: net("10.0.0.0/8") })).toBe(3);
+    expect(count({ client: net("2001:db8::/32") })).toBe(1);
+    expect(count({ client: net("10.0.0.1"), listener: "web" })).toBe(1);
+    expect(count({ client: net("10.0.0.2"), listener: "db" })).toBe(0);
     // A name with two addresses means both, and with one of them that one.
     expect(count({ backend: "db" })).toBe(2);
     expect(count({ backend: "db@10.0.0.2:3" })).toBe(1);
@@ -126,8 +131,6 @@ describe("the list", () => {
     [{ listener: "wbe" }, "no_such_listener", 'there is no listener "wbe"'],
     [{ pool: "none" }, "no_such_pool", 'there is no pool "none"'],
     [{ backend: "none" }, "no_such_backend", 'there is no backend "none"'],
-    [{ client: "10.0.0.1/8" }, "bad_request", "client: 10.0.0.1/8 has host bits set: did you mean 10.0.0.0/8?"],
-    [{ client: "me" }, "bad_request", 'client: "me" is not an IP address'],
   ])("refuses %j with the reason and the cure", (filter, name, detail) => {
     expect(refused(filter)).toMatchObject({ name, detail, cure: expect.stringMatching(/./) as string });
   });
@@ -183,7 +186,7 @@ describe("a row that changes while it is read", () => {
       }
       return isStill(...args);
     };
-    expect(list({ client: "10.0.0.1" })).toEqual({ total: 0, connections: [] });
+    expect(list({ client: net("10.0.0.1") })).toEqual({ total: 0, connections: [] });
   });
 
   test("is left out where the PROXY header has changed its address meanwhile", () => {
@@ -195,7 +198,7 @@ describe("a row that changes while it is read", () => {
       ledger.words[row * ROW_WORDS + ROW.proxied] = 1;
       return isStill(...args);
     };
-    expect(list({ client: "10.0.0.1" }).total).toBe(0);
+    expect(list({ client: net("10.0.0.1") }).total).toBe(0);
   });
 });
 
@@ -227,7 +230,7 @@ describe("ends by an operator", () => {
   test("hit one connection by its id, in whichever worker", async () => {
     workers[0]!.open(web());
     const { id } = workers[1]!.open(web());
-    expect(await live.endOne(id)).toEqual({ ok: true, value: 1 });
+    expect(await live.endOne(id)).toMatchObject({ ok: true, value: 1 });
     expect(workers.map(({ asked }) => asked)).toEqual([[], [{ end: "killed", ids: [id] }]]);
     expect(await live.endOne(id)).toMatchObject({ ok: false, error: { name: "no_such_connection" } });
   });
@@ -235,13 +238,13 @@ describe("ends by an operator", () => {
   test("hit all that match a filter", async () => {
     for (const client of ["10.0.0.1", "10.0.0.2", "10.0.1.1"])
       for (const worker of workers) worker.open(web({ client }));
-    expect(await live.end({ client: "10.0.0.0/24" })).toEqual({ ok: true, value: 4 });
+    expect(await live.end({ client: net("10.0.0.0/24") })).toMatchObject({ ok: true, value: 4 });
     expect(list().connections.map(({ client }) => client)).toEqual(["10.0.1.1:4000", "10.0.1.1:4000"]);
   });
 
   test("need a condition", async () => {
     workers[0]!.open(web());
-    expect(await live.end({})).toMatchObject({ ok: false, error: { name: "bad_request" } });
+    expect(await live.end({})).toMatchObject({ ok: false, error: { name: "no_condition" } });
     expect(workers[0]!.asked).toEqual([]);
   });
 });

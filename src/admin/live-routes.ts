@@ -1,0 +1,74 @@
+// The routes for what is connected right now.
+import * as v from "valibot";
+import { choice, cidr, text, whole } from "../config/kinds.ts";
+import { absent, required, row } from "../config/rows.ts";
+import { CONNECTION_SORTS, connectionList, CONNECTIONS_DEFAULT, CONNECTIONS_MAX } from "../observe/live.ts";
+import type { Result } from "./operations.ts";
+import { json, route, type Route } from "./route.ts";
+
+const filter = {
+  client: absent(cidr(), undefined, "Address or CIDR of the client, as the access log has it."),
+  listener: absent(text("listener's name"), undefined, "Name of the listener."),
+  pool: absent(text("pool's name"), undefined, "Name of the pool."),
+  backend: absent(
+    text("backend's name"),
+    undefined,
+    "Name of the backend, its address, or `name@address` for one of several addresses of a name.",
+  ),
+};
+
+const FILTER_ERRORS = ["no_such_listener", "no_such_pool", "no_such_backend"] as const;
+
+const ended = json(
+  "Ended",
+  v.object({ ended: v.pipe(v.number(), v.description("Connections that were open and were ended.")) }),
+  "They are ended as `killed`, each with a reset on both sides.",
+);
+
+function endedOf(result: Result<number>): Result<{ ended: number }> {
+  return result.ok ? { ...result, value: { ended: result.value } } : result;
+}
+
+export const LIVE_ROUTES: readonly Route[] = [
+  route({
+    name: "getConnections",
+    method: "GET",
+    path: "/api/connections",
+    access: "read",
+    summary: "The connections that are open now",
+    query: {
+      ...filter,
+      limit: row(whole(0, CONNECTIONS_MAX), CONNECTIONS_DEFAULT, "Connections in the answer."),
+      sort: row(
+        choice(CONNECTION_SORTS),
+        "age_ms",
+        "By what the connections are sorted: the largest first, or with a - before it the smallest.",
+      ),
+    },
+    errors: FILTER_ERRORS,
+    reply: json("Connections", connectionList, "The connections."),
+    handle: (operations, { query }) => operations.connections(query),
+  }),
+  route({
+    name: "endConnections",
+    method: "DELETE",
+    path: "/api/connections",
+    access: "change",
+    summary: "End all connections that match; takes at least one condition",
+    query: filter,
+    errors: ["no_condition", ...FILTER_ERRORS],
+    reply: ended,
+    handle: async (operations, { query }) => endedOf(await operations.endConnections(query)),
+  }),
+  route({
+    name: "endConnection",
+    method: "DELETE",
+    path: "/api/connections/{id}",
+    access: "change",
+    summary: "End one connection",
+    parameters: { id: required(whole(1, Number.MAX_SAFE_INTEGER), "Id of the connection.") },
+    errors: ["no_such_connection"],
+    reply: ended,
+    handle: async (operations, { path }) => endedOf(await operations.endConnection(path.id)),
+  }),
+];

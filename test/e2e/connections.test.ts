@@ -1,0 +1,156 @@
+// What is connected right now, from a process with three workers: listed, filtered and ended through the admin endpoint.
+import { expect, test } from "vitest";
+import type { ConnectionList } from "../../src/observe/live.ts";
+import { echo } from "../support/backends.ts";
+import { peersMissing } from "../support/certificates.ts";
+import { connect, type Client } from "../support/client.ts";
+import { freePorts, startLb, type Lb } from "../support/lb.ts";
+import { Python } from "../support/python.ts";
+import { setUpUnless } from "../support/set-up.ts";
+
+let python: Python;
+
+setUpUnless(peersMissing, async (keep) => {
+  python = await keep(new Python());
+});
+
+const CHANGE = { headers: { "X-Lb-Admin": "1" } };
+
+async function list(lb: Lb, query = ""): Promise<ConnectionList> {
+  const response = await lb.fetch(`/api/connections${query}`);
+  expect(response.status).toBe(200);
+  return (await response.json()) as ConnectionList;
+}
+
+async function kill(lb: Lb, path: string): Promise<{ status: number; body: Record<string, unknown> }> {
+  const response = await lb.fetch(`/api/connections${path}`, { method: "DELETE", ...CHANGE });
+  return { status: response.status, body: (await response.json()) as Record<string, unknown> };
+}
+
+/** So many working connections from an address. */
+function opened(count: number, port: number, from: string): Promise<Client[]> {
+  return Promise.all(
+    Array.from({ length: count }, async () => {
+      const client = await connect(port, { from });
+      expect(await client.echoes()).toBe(true);
+      return client;
+    }),
+  );
+}
+
+test("connections of all workers are listed, filtered and ended, and nothing else is", async () => {
+  using first = await echo();
+  using second = await echo();
+  const [web, db] = await freePorts(2);
+  await using lb = await startLb(`
+    workers = 3
+    [listeners.web]
+    bind = "127.0.0.1:${web}"
+    pool = "app"
+    [listeners.db]
+    bind = "127.0.0.1:${db}"
+    pool = "data"
+    [pools.app]
+    backends = [{ address = "${first.address}", name = "one" }]
+    [pools.data]
+    backends = ["${second.address}"]
+  `);
+  const mine = await opened(20, web, "127.0.0.2");
+  const others = await opened(10, web, "127.0.0.3");
+  const data = await opened(5, db, "127.0.0.2");
+
+  const all = await list(lb);
+  expect(all.total).toBe(35);
+  const clients = all.connections.map(({ client }) => client);
+  expect(clients.toSorted()).toEqual([...mine, ...others, ...data].map(({ address }) => address).toSorted());
+  expect(new Set(all.connections.map(({ id }) => id)).size).toBe(35);
+  // The kernel spreads them: that 35 all go to one of three workers is one in 3^34.
+  expect(new Set(all.connections.map(({ worker }) => worker)).size).toBeGreaterThan(1);
+  const one = all.connections.find(({ client }) => client === mine[0]!.address);
+  expect(one).toMatchObject({ listener: "web", peer: null, sni: null, pool: "app", backend: "one", phase: "relaying" });
+  expect([one!.bytes_in, one!.bytes_out]).toEqual([5, 5]);
+
+  const total = async (query: string): Promise<number> => (await list(lb, query)).total;
+  expect(await total("?client=127.0.0.2")).toBe(25);
+  expect(await total("?client=127.0.0.0/30&listener=web")).toBe(30);
+  expect(await total(`?backend=${encodeURIComponent(second.address)}`)).toBe(5);
+  expect(await total("?pool=data&client=127.0.0.3")).toBe(0);
+  const limited = await list(lb, "?limit=3&sort=-age_ms");
+  expect([limited.total, limited.connections.length]).toEqual([35, 3]);
+
+  // One by its id.
+  const target = mine[3]!;
+  const { id } = all.connections.find(({ client }) => client === target.address)!;
+  expect(await kill(lb, `/${id}`)).toMatchObject({ status: 200, body: { ended: 1 } });
+  expect(await target.ended).toBe("reset");
+  expect(await lb.lineOf(target)).toMatchObject({ id, end: "killed", end_by: "lb" });
+  expect(await kill(lb, `/${id}`)).toMatchObject({ status: 404, body: { error: "no_such_connection" } });
+
+  // By a filter.
+  expect(await kill(lb, "?client=127.0.0.2&listener=web")).toMatchObject({ status: 200, body: { ended: 19 } });
+  for (const client of mine) expect(await client.ended).toBe("reset");
+  for (const client of [...others, ...data]) expect(await client.echoes("still")).toBe(true);
+  expect(await lb.metric("lb_listener_connections_ended_total", { end: "killed", end_by: "lb" })).toBe(20);
+  expect(await total("")).toBe(15);
+
+  // Nothing without a condition, or with one that is misspelt.
+  expect(await kill(lb, "")).toMatchObject({ status: 400, body: { error: "no_condition" } });
+  expect(await kill(lb, "?clint=127.0.0.3")).toMatchObject({ status: 400 });
+  expect(await kill(lb, "?client=127.0.0.3/8")).toMatchObject({ status: 400 });
+  expect(await kill(lb, "?listener=wbe")).toMatchObject({ status: 404 });
+  expect((await lb.fetch("/api/connections?client=127.0.0.3", { method: "DELETE" })).status).toBe(403);
+  expect(await total("")).toBe(15);
+});
+
+test('what is killed is reset on both sides, even with on_abort = "close" and before it relays', async () => {
+  const server = await python.serve({ mode: "manual" });
+  const [web, head] = await freePorts(2);
+  await using lb = await startLb(`
+      [listeners.web]
+      bind = "127.0.0.1:${web}"
+      pool = "app"
+      on_abort = "close"
+      [listeners.head]
+      bind = "127.0.0.1:${head}"
+      pool = "app"
+      over_limit = "close"
+      proxy_protocol = "required"
+      trusted_proxies = ["127.0.0.1"]
+      [pools.app]
+      backends = ["${server.address}"]
+      health.type = "off"
+    `);
+  const client = await python.connect(web);
+  const backend = await server.nth(0);
+  await backend.send("half an ans");
+  expect(await client.read("half an ans")).toMatchObject({ data: "half an ans" });
+  const reading = await python.connect(head, { preface: "PROXY TCP4 " });
+  const { connections } = await list(lb, "?listener=head");
+  expect(connections).toMatchObject([{ phase: "reading", pool: "app", backend: null }]);
+
+  expect(await kill(lb, "?client=127.0.0.1")).toMatchObject({ body: { ended: 2 } });
+  expect(await client.read()).toEqual({ data: "", end: "reset" });
+  expect(await backend.read()).toMatchObject({ end: "reset" });
+  expect(await reading.read()).toEqual({ data: "", end: "reset" });
+  expect(await lb.lineOf(client)).toMatchObject({ end: "killed", end_by: "lb", bytes_out: 11 });
+});
+
+test("rates come from two requests", async () => {
+  using backend = await echo();
+  const [port] = await freePorts(1);
+  await using lb = await startLb(`
+    [listeners.web]
+    bind = "127.0.0.1:${port}"
+    pool = "app"
+    [pools.app]
+    backends = ["${backend.address}"]
+  `);
+  const [client] = await opened(1, port, "127.0.0.2");
+  await list(lb);
+  // A request that comes later than that finds a base for the rate.
+  await new Promise((resolve) => setTimeout(resolve, 1100));
+  client!.send("x".repeat(50_000));
+  await client!.until(() => client!.text.length === 50_000);
+  const { rate_in, rate_out } = (await list(lb)).connections[0]!;
+  expect([rate_in > 0, rate_in <= 50_000, rate_out > 0]).toEqual([true, true, true]);
+});
