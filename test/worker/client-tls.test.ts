@@ -1,11 +1,20 @@
-// What a client that speaks no TLS that we can serve sees and counts as. Handshakes that go well, and faults within them, are shown
-// by real clients in test/e2e/tls.test.ts.
+// The handshake with a client: what is noted and counted when it succeeds, and why it fails. Clients of other TLS libraries are in
+// test/e2e/tls.test.ts.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
+import { describe, expect, test } from "vitest";
 import { parseAddress } from "../../src/core/address.ts";
-import { LISTENER, TLS_FAILURES, tlsFailureCell, type TlsFailure } from "../../src/shared/counters.ts";
+import {
+  readTimes,
+  HANDSHAKE_TIMES,
+  LISTENER,
+  TLS_FAILURES,
+  tlsFailureCell,
+  type TlsFailure,
+} from "../../src/shared/counters.ts";
 import { ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
+import type { TlsServerPlan } from "../../src/messages.ts";
 import { ALERTS, fatalAlert } from "../../src/wire/tls-records.ts";
 import { awaitHandshake } from "../../src/worker/client-tls.ts";
 import { TICK_MS } from "../../src/worker/clock.ts";
@@ -15,10 +24,27 @@ import { DataPlane } from "../../src/worker/plane.ts";
 import { startReading } from "../../src/worker/reading.ts";
 import { TlsServer } from "../../src/worker/tls-server.ts";
 import { FakeSocket } from "../support/fake-socket.ts";
+import { eventually } from "../support/eventually.ts";
+import { LiveListener } from "../support/live-connection.ts";
+import { calledAfterEach } from "../support/set-up.ts";
 import { listenerPlan, plan, workerStart } from "../support/plans.ts";
 import { hello, serverName } from "../wire/hello-bytes.ts";
 
+const atEnd = calledAfterEach();
+
 const file = (name: string): string => readFileSync(join(import.meta.dirname, "../config/fixtures", name), "utf8");
+
+const tlsPlan = (given: Partial<TlsServerPlan> = {}): TlsServerPlan => ({
+  certificates: [{ cert: file("site.pem"), key: file("site.key"), names: ["a.example"] }],
+  unknownSni: "default",
+  minVersion: "1.2",
+  ciphers: "",
+  alpn: ["h2", "http/1.1"],
+  clientAuth: "off",
+  clientCa: null,
+  clientCrl: null,
+  ...given,
+});
 
 class Stage {
   readonly client = new FakeSocket();
@@ -34,16 +60,7 @@ class Stage {
     const row = this.host.ledger.take();
     this.host.words.set([...parseAddress("10.0.0.1")!, 999], row * ROW_WORDS + ROW.address);
     this.host.words[row * ROW_WORDS + ROW.clientFd] = -1;
-    const server = new TlsServer({
-      certificates: [{ cert: file("site.pem"), key: file("site.key"), names: ["a.example"] }],
-      unknownSni: "reject",
-      minVersion: "1.2",
-      ciphers: "",
-      alpn: [],
-      clientAuth: "off",
-      clientCa: null,
-      clientCrl: null,
-    });
+    const server = new TlsServer(tlsPlan({ unknownSni: "reject" }));
     this.listener = new Listener(listenerPlan(), new Map(), server, 0);
     this.connection = new Connection(this.host, this.listener, this.client.socket, row);
     this.host.remember(this.connection);
@@ -118,4 +135,62 @@ test("a client that resets the connection amid the handshake is no failed handsh
   stage.connection.clientClosed(Object.assign(new Error("reset"), { code: "ECONNRESET" }));
   expect(stage.line).toMatchObject({ end: "reset", end_by: "client" });
   expect(stage.counted).toEqual([]);
+});
+
+/** Handshakes whose duration was counted. */
+const timed = (counters: Float64Array): number =>
+  readTimes(HANDSHAKE_TIMES, (at) => counters[at]!).buckets.reduce((a, b) => a + b, 0);
+
+describe.each([
+  ["accepted as TLS", "default"],
+  // A name that may be rejected has to be read first.
+  ["adopted with its ClientHello", "reject"],
+] as const)("a handshake on a socket that is %s", (_, unknownSni) => {
+  async function start(given: Partial<TlsServerPlan> = {}): Promise<LiveListener> {
+    const live = await LiveListener.start(atEnd, { listener: { tls: tlsPlan({ unknownSni, ...given }) } });
+    expect(live.listener.acceptsTls !== null).toBe(unknownSni === "default");
+    return live;
+  }
+
+  function client({ port }: LiveListener, given: ConnectionOptions = {}): TLSSocket {
+    const options = { host: "127.0.0.1", port, servername: "a.example", rejectUnauthorized: false };
+    const socket = connectTls({ ...options, ...given }).on("error", () => undefined);
+    atEnd.push(() => socket.destroy());
+    return socket;
+  }
+
+  test("notes name, version and protocol, is counted with its duration, and then a backend is dialed", async () => {
+    const live = await start();
+    const socket = client(live, { ALPNProtocols: ["http/1.1", "h2"] });
+    socket.write("question");
+    const backend = await live.backend(0);
+    const asked = await new Promise<Buffer>((resolve) => backend.once("data", resolve));
+    expect(asked.toString()).toBe("question");
+    backend.end("answer");
+    const answer = await new Promise<Buffer>((resolve) => socket.once("data", resolve));
+    expect(answer.toString()).toBe("answer");
+    const [connection] = live.connections;
+    // The server's order of preference decides.
+    expect(connection!.facts).toMatchObject({ sni: "a.example", tlsVersion: "TLSv1.3", alpn: "h2", certificate: null });
+    expect(live.plane.ledger.sni(connection!.row)).toBe("a.example");
+    const { counters } = live.listener;
+    expect([LISTENER.tls12, LISTENER.tls13].map((cell) => counters[cell])).toEqual([0, 1]);
+    expect(timed(counters)).toBe(1);
+    socket.end();
+    await eventually("the line", () => live.lines.length > 0);
+    expect(live.lines[0]).toMatchObject({ end: "eof", sni: "a.example", tls: "TLSv1.3", bytes_in: 8, bytes_out: 6 });
+  });
+
+  test("is counted by its version, and apart where it resumes a session", async () => {
+    const live = await start();
+    const { counters } = live.listener;
+    const version = { maxVersion: "TLSv1.2" } as const;
+    const first = client(live, version);
+    await eventually("the first handshake", () => counters[LISTENER.tls12] === 1);
+    const session = await eventually("its session", () => first.getSession() ?? undefined);
+    client(live, { ...version, session });
+    await eventually("the second handshake", () => counters[LISTENER.tls12 + 1] === 1);
+    expect([counters[LISTENER.tls12], counters[LISTENER.tls13]]).toEqual([1, 0]);
+    expect(timed(counters)).toBe(2);
+  });
 });

@@ -1,256 +1,94 @@
-// Admission, in a data plane of the test's own thread that listens on real sockets: whom a listener lets in, what the others
-// see, and that every claim comes back.
-import { mkdtempSync, rmSync } from "node:fs";
-import { connect as connectUnix } from "node:net";
-import { once } from "node:events";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+// What a listener expects of a client whose address is in the ledger, and where it sends it. Limits are in admission.test.ts.
 import { describe, expect, test } from "vitest";
-import { parseCidr } from "../../src/core/address.ts";
+import { parseAddress, parseCidr } from "../../src/core/address.ts";
 import { cidrTable, type CidrTable } from "../../src/core/cidr-set.ts";
-import type { End, EndedBy } from "../../src/core/ends.ts";
-import type { FromWorker, ListenerPlan, Plan } from "../../src/messages.ts";
-import { closeDescriptor } from "../../src/platform/sockets.ts";
-import { claim, claimed, giveBack } from "../../src/shared/cells.ts";
-import { clientMemory } from "../../src/shared/clients.ts";
-import { endCell, LISTENER, WORKER } from "../../src/shared/counters.ts";
-import { DataPlane } from "../../src/worker/plane.ts";
-import { echo } from "../support/backends.ts";
-import { connect, type Client } from "../support/client.ts";
-import { listenAt } from "../support/endpoints.ts";
-import { eventually } from "../support/eventually.ts";
-import { freePort } from "../support/lb.ts";
-import { backendPlan, listenerPlan, plan, poolPlan, workerStart } from "../support/plans.ts";
-import { calledAfterEach } from "../support/set-up.ts";
+import type { ListenerPlan, RoutePlan } from "../../src/messages.ts";
+import { LISTENER } from "../../src/shared/counters.ts";
+import { ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
+import { Listener } from "../../src/worker/listener.ts";
+import { Pool } from "../../src/worker/pool.ts";
+import { listenerPlan, poolPlan } from "../support/plans.ts";
 
-const atEnd = calledAfterEach();
+const ROW_USED = 3;
 
-const table = (...cidrs: string[]): CidrTable | null =>
-  cidrTable(
-    cidrs.map((text) => {
-      const cidr = parseCidr(text);
-      if ("bad" in cidr) throw new Error(cidr.bad);
-      return cidr;
-    }),
-  );
+const table = (text: string): CidrTable => {
+  const cidr = parseCidr(text);
+  if ("bad" in cidr) throw new Error(cidr.bad);
+  return cidrTable([cidr])!;
+};
 
-class Stage {
-  readonly messages: FromWorker[] = [];
-  readonly port: number;
-  readonly plan: ListenerPlan;
-  readonly plane: DataPlane;
-
-  constructor(port: number, given: Partial<ListenerPlan>, of: Partial<Plan>, backend: string, at: string) {
-    this.port = port;
-    const pool = poolPlan({ backends: [backendPlan({ address: backend })] });
-    this.plan = listenerPlan({ pool: pool.id, ...given });
-    const fd = listenAt(at, 64);
-    const socket = { key: at, index: 0, listener: this.plan.id, fd, hostname: "", port, backlog: 64 };
-    const whole = plan({ listeners: [this.plan], pools: [pool], sockets: [socket], maxConnections: 20, ...of });
-    this.plane = new DataPlane(workerStart(whole), (message) => this.messages.push(message));
-    atEnd.push(async () => {
-      closeDescriptor(fd);
-      this.plane.stop(0, 0);
-      await eventually("the plane has stopped", () => this.messages.some(({ kind }) => kind === "stopped"));
-    });
-  }
-
-  ends(end: End, by: EndedBy = "lb"): number {
-    return this.plan.counters[endCell(end, by)]!;
-  }
-
-  /** Connects from an address of the loopback network. */
-  async client(from = "127.0.0.1", host = "127.0.0.1"): Promise<Client> {
-    const client = await connect(this.port, { host, from });
-    atEnd.push(() => client[Symbol.dispose]());
-    return client;
-  }
-
-  async echoes(from?: string): Promise<Client> {
-    const client = await this.client(from);
-    expect(await client.echoes()).toBe(true);
-    return client;
-  }
-
-  /** A client from there is turned away with this end. */
-  async refuses(end: End, from?: string): Promise<void> {
-    const before = this.ends(end);
-    const client = await this.client(from);
-    expect(await client.ended).toBe("reset");
-    expect(this.ends(end)).toBe(before + 1);
-  }
-
-  get open(): number[] {
-    return [claimed(this.plane.open), claimed(this.plan.open)];
-  }
-
-  async closed(client: Client): Promise<void> {
-    const [open] = this.open;
-    client.reset();
-    await eventually("the place is given back", () => this.open[0] === open! - 1);
-  }
+/** The cells of a ledger with this client in row ROW_USED. */
+function wordsOf(address: string, port = 999): Int32Array {
+  const words = new Int32Array(ROW_WORDS * (ROW_USED + 1));
+  // A unix peer is all zeros.
+  if (address !== "unix") words.set([...parseAddress(address)!, port], ROW_USED * ROW_WORDS + ROW.address);
+  return words;
 }
 
-async function stage(given: Partial<ListenerPlan> = {}, of: Partial<Plan> = {}, at?: string): Promise<Stage> {
-  const backend = await echo();
-  atEnd.push(() => backend.stop());
-  const port = await freePort();
-  return new Stage(port, given, of, backend.address, at ?? `:${port}`);
-}
+const listener = (given: Partial<ListenerPlan> = {}, worker = 0): Listener =>
+  new Listener(listenerPlan(given), new Map(), null, worker);
 
-describe("allow and deny", () => {
-  test("let in whom `allow` names, and everyone where it names nobody", async () => {
-    const listed = await stage({ allow: table("127.0.1.0/24", "127.0.0.5") });
-    await listed.echoes("127.0.1.77");
-    await listed.echoes("127.0.0.5");
-    await listed.refuses("denied", "127.0.0.6");
-    const open = await stage();
-    await open.echoes("127.0.0.6");
+test("a PROXY header is expected from trusted peers, and from those on a unix socket", () => {
+  const trusted = { trustedProxies: table("10.0.0.0/8") };
+  const expected = (proxyProtocol: "off" | "optional" | "required", address: string): string =>
+    listener({ ...trusted, proxyProtocol }).expectsProxyHeader(wordsOf(address), ROW_USED);
+  expect([expected("off", "10.0.0.1"), expected("off", "192.0.2.1")]).toEqual(["no", "no"]);
+  expect([expected("optional", "10.0.0.1"), expected("optional", "192.0.2.1")]).toEqual(["optional", "no"]);
+  expect([expected("required", "10.0.0.1"), expected("required", "192.0.2.1")]).toEqual(["required", "untrusted"]);
+  expect([expected("optional", "unix"), expected("required", "unix")]).toEqual(["optional", "required"]);
+});
+
+describe("the ClientHello", () => {
+  const route = (given: Partial<RoutePlan>): RoutePlan => ({ sni: [], alpn: [], clients: null, pool: 1, ...given });
+
+  test("is read only where a route or the hash depends on it", () => {
+    expect(listener().readsHello).toBe(false);
+    expect(listener({ routes: [route({ clients: table("10.0.0.0/8") })] }).readsHello).toBe(false);
+    expect(listener({ routes: [route({ sni: ["a.example"] })] }).readsHello).toBe(true);
+    expect(listener({ routes: [route({ alpn: ["h2"] })] }).readsHello).toBe(true);
+    expect(listener({ hashesSni: true }).readsHello).toBe(true);
   });
 
-  test("turn away whom `deny` names, even if `allow` does too", async () => {
-    const both = await stage({ allow: table("127.0.0.0/8"), deny: table("127.0.1.0/24") });
-    await both.echoes("127.0.0.1");
-    await both.refuses("denied", "127.0.1.1");
-  });
-
-  test("hold for IPv6 clients", async () => {
-    const v6 = await stage({ deny: table("::1") });
-    const refused = await connect(v6.port, { host: "::1" });
-    expect(await refused.ended).toBe("reset");
-    expect(v6.ends("denied")).toBe(1);
-    await v6.echoes("127.0.0.1");
-  });
-
-  test("claim no place for those who are turned away", async () => {
-    const denied = await stage({ deny: table("127.0.0.0/8") });
-    await denied.refuses("denied");
-    expect(denied.open).toEqual([0, 0]);
-    expect(denied.plan.counters[LISTENER.accepted]).toBe(1);
-    expect([denied.plane.counters[WORKER.accepted], denied.plane.counters[WORKER.ended]]).toEqual([1, 1]);
+  test("chooses the pool together with the client's address; the listener's pool takes what no route takes", () => {
+    const [own, other] = [poolPlan(), poolPlan()];
+    const pools = new Map([own, other].map((plan) => [plan.id, new Pool(plan, null, 0)]));
+    const routes = [route({ sni: ["a.example"], clients: table("10.0.0.0/8"), pool: other.id })];
+    const made = new Listener(listenerPlan({ pool: own.id, routes }), pools, null, 0);
+    const chosen = (address: string, sni: string) => made.routeFor(wordsOf(address), ROW_USED, sni, [])?.plan.id;
+    expect(chosen("10.0.0.1", "a.example")).toBe(other.id);
+    expect(chosen("10.0.0.1", "b.example")).toBe(own.id);
+    expect(chosen("10.0.0.1", "")).toBe(own.id);
+    expect(chosen("192.0.2.1", "a.example")).toBe(own.id);
   });
 });
 
-describe("caps", () => {
-  test("of the listener: the next is turned away, and comes in when one has gone", async () => {
-    const capped = await stage({ maxConnections: 2 });
-    const first = await capped.echoes();
-    await capped.echoes();
-    await capped.refuses("listener_full");
-    expect(capped.open).toEqual([2, 2]);
-    await capped.closed(first);
-    await capped.echoes();
+describe("the hash of a connection", () => {
+  const prefix = { clientPrefix: { ipv4: 24, ipv6: 64 } };
+  const hash = (address: string, by: "client" | "client_port" | "sni", port = 1, sni = ""): number =>
+    listener(prefix).hashOf(wordsOf(address, port), ROW_USED, by, sni);
+
+  test('is by `client_prefix` for "client", whatever the port', () => {
+    expect(hash("10.0.0.1", "client", 1)).toBe(hash("10.0.0.200", "client", 2));
+    expect(hash("10.0.0.1", "client")).not.toBe(hash("10.0.1.1", "client"));
+    expect(hash("2001:db8::1", "client")).toBe(hash("2001:db8::ffff", "client"));
+    expect(hash("2001:db8::1", "client")).not.toBe(hash("2001:db8:0:1::1", "client"));
   });
 
-  test("of the process: the same, and the supervisor is told, not each time", async () => {
-    const capped = await stage({}, { maxConnections: 1 });
-    // Another worker holds the only place.
-    claim(capped.plane.open, 0);
-    await capped.refuses("process_full");
-    await capped.refuses("process_full");
-    await capped.refuses("process_full");
-    expect(capped.messages.filter(({ kind }) => kind === "over_budget")).toHaveLength(1);
-    giveBack(capped.plane.open);
-    await capped.echoes();
+  test('is by address and port for "client_port"', () => {
+    expect(hash("10.0.0.1", "client_port", 1)).not.toBe(hash("10.0.0.1", "client_port", 2));
   });
 
-  test("of a client: others are not concerned", async () => {
-    const capped = await stage({ maxConnectionsPerClient: 1, clients: clientMemory(64) });
-    const first = await capped.echoes("127.0.0.1");
-    await capped.refuses("client_full", "127.0.0.1");
-    await capped.echoes("127.0.0.2");
-    await capped.closed(first);
-    await capped.echoes("127.0.0.1");
-  });
-
-  test("of a client: all addresses within the client prefix are one client", async () => {
-    const clientPrefix = { ipv4: 24, ipv6: 64 };
-    const capped = await stage({ maxConnectionsPerClient: 1, clients: clientMemory(64), clientPrefix });
-    await capped.echoes("127.0.7.1");
-    await capped.refuses("client_full", "127.0.7.200");
-    await capped.echoes("127.0.8.1");
-  });
-
-  test.each([0, 1, 8, 31])("of a client: a prefix of %d bits masks what lies beyond it", async (ipv4) => {
-    const capped = await stage({
-      maxConnectionsPerClient: 1,
-      clients: clientMemory(64),
-      clientPrefix: { ipv4, ipv6: 64 },
-    });
-    await capped.echoes("127.0.0.2");
-    await capped.refuses("client_full", "127.0.0.3");
-    if (ipv4 === 31) await capped.echoes("127.0.0.4");
-    else await capped.refuses("client_full", "127.255.0.4");
-  });
-
-  test("come back from those who are turned away by a later one", async () => {
-    const limits = { maxConnections: 5, maxConnectionsPerClient: 1, clients: clientMemory(64) };
-    const capped = await stage(limits);
-    await capped.echoes();
-    for (let i = 0; i < 10; i++) await capped.refuses("client_full");
-    expect(capped.open).toEqual([1, 1]);
+  test('is by the name for "sni", in any case, and by the client where there is none', () => {
+    expect(hash("10.0.0.1", "sni", 1, "a.example")).toBe(hash("10.9.9.9", "sni", 2, "A.Example"));
+    expect(hash("10.0.0.1", "sni", 1, "a.example")).not.toBe(hash("10.0.0.1", "sni", 1, "b.example"));
+    expect(hash("10.0.0.1", "sni")).toBe(hash("10.0.0.1", "client"));
   });
 });
 
-describe("the rate limit", () => {
-  test("admits the burst, and others are not concerned", async () => {
-    const limited = await stage({ rateLimit: { rate: 0.01, burst: 3 }, clients: clientMemory(64) });
-    for (let i = 0; i < 3; i++) await limited.echoes("127.0.0.1");
-    await limited.refuses("rate_limited", "127.0.0.1");
-    await limited.refuses("rate_limited", "127.0.0.1");
-    await limited.echoes("127.0.0.2");
-    expect(limited.open).toEqual([4, 4]);
-  });
-});
-
-describe("what a client sees that is turned away", () => {
-  test("is a FIN where the config says close, with bytes of its own unread", async () => {
-    const closing = await stage({ overLimit: "close", deny: table("127.0.0.0/8") });
-    const client = await closing.client();
-    client.send("hello?");
-    expect(await client.ended).toBe("eof");
-    // What it goes on to say is no reason for a reset.
-    client.send("anybody?");
-    client.finish();
-    await eventually("the end is counted", () => closing.ends("denied") === 1);
-    expect(client.end).toBe("eof");
-  });
-});
-
-describe("a client on a unix socket", () => {
-  test("is let in, counted as one client, and named unix in the log", async () => {
-    const folder = mkdtempSync(join(tmpdir(), "lb-listener-"));
-    atEnd.push(() => rmSync(folder, { recursive: true }));
-    const path = join(folder, "a.sock");
-    const unix = await stage({ maxConnectionsPerClient: 1, clients: clientMemory(64) }, {}, `unix:${path}`);
-    const peer = connectUnix(path);
-    atEnd.push(() => void peer.destroy());
-    peer.write("ping");
-    expect(String((await once(peer, "data"))[0])).toBe("ping");
-    const second = connectUnix(path);
-    second.on("error", () => {});
-    await once(second, "close");
-    expect(unix.ends("client_full")).toBe(1);
-    peer.destroy();
-    const line = await eventually("the line", () => {
-      const texts = unix.messages.flatMap((message) => (message.kind === "access" ? [message.text] : []));
-      return texts
-        .join("")
-        .split("\n")
-        .find((text) => text.includes('"eof"'));
-    });
-    expect(JSON.parse(line)).toMatchObject({ client: "unix", bytes_in: 4, bytes_out: 4, end_by: "client" });
-  });
-});
-
-describe("a connection that was reset while it waited to be accepted", () => {
-  test("ends as the client's reset", async () => {
-    const late = await stage();
-    // The plane shares this thread: it accepts only after this turn of the loop.
-    const clients = await Promise.all(Array.from({ length: 5 }, () => late.client()));
-    for (const client of clients) client.reset();
-    await eventually("all have ended", () => late.plane.counters[WORKER.ended] === 5);
-    expect(late.ends("reset", "client")).toBe(5);
-    expect(late.open).toEqual([0, 0]);
-  });
+test("each worker counts in a row of its own", () => {
+  const plan = listenerPlan();
+  const [first, second] = [0, 1].map((worker) => new Listener(plan, new Map(), null, worker));
+  second!.counters[LISTENER.accepted]!++;
+  expect(first!.counters[LISTENER.accepted]).toBe(0);
+  expect(plan.counters[LISTENER.size + LISTENER.accepted]).toBe(1);
 });

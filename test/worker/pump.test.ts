@@ -81,7 +81,7 @@ async function fillUntilPaused({ sender, receiver, flow }: Stage): Promise<numbe
     sent += 64 * KIB;
     return false;
   });
-  await eventually("the sender has nothing more", () => flow.queue === null && flow.waitedMs === 64);
+  await eventually("the sender has nothing more", () => flow.queue === null && flow.pump?.waitedMs === 64);
   return sent;
 }
 
@@ -156,7 +156,7 @@ describe.skipIf(!ownSockets())("a receiver that reads nothing", () => {
     const stage = await sendingFrom("backend");
     const { sender, receiver, flow, connection } = stage;
     const sent = await fillUntilPaused(stage);
-    expect(flow.wakeAtMs).toBeLessThanOrEqual(performance.now() + 64);
+    expect(flow.pump!.wakeAtMs).toBeLessThanOrEqual(performance.now() + 64);
     expect(connection.isRelaying).toBe(true);
     const all = received(receiver);
     receiver.resume();

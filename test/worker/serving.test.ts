@@ -1,7 +1,7 @@
 // Real listening sockets, served by a data plane of the test's own thread.
 import { connect, type Socket as Peer } from "node:net";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { lstatSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
 import { beforeEach, describe, expect, test } from "vitest";
@@ -82,6 +82,13 @@ async function visit({ port }: SocketPlan): Promise<Peer> {
 const accepted = ({ counters }: Listener): number => counters[LISTENER.accepted]!;
 const served = (): number => cells.filter((fd) => fd !== 0).length;
 
+/** Whether a descriptor of this process is open and another of the same socket. */
+function isSameSocket(fd: number, other: number): boolean {
+  const link = (of: number): string =>
+    lstatSync(`/proc/self/fd/${of}`, { throwIfNoEntry: false }) ? readlinkSync(`/proc/self/fd/${of}`) : "";
+  return link(fd) === link(other);
+}
+
 describe.skipIf(!ownSockets())("a socket of the plan", () => {
   test("is served on a duplicate, which the supervisor is told of", async () => {
     const web = listener();
@@ -111,10 +118,13 @@ describe.skipIf(!ownSockets())("a socket of the plan", () => {
     const plain = listener();
     const socket = await socketFor(plain);
     apply([socket], plain);
+    const first = cells[0]!;
+    expect(isSameSocket(first, socket.fd)).toBe(true);
     const secure = new Listener(plain.plan, new Map(), tlsServer(), 0);
     expect(secure.acceptsTls).not.toBeNull();
     apply([socket], secure);
     expect(served()).toBe(1);
+    await eventually("the first descriptor is closed", () => !isSameSocket(first, socket.fd));
     const client = connectTls({ host: "127.0.0.1", port: socket.port, rejectUnauthorized: false });
     client.on("error", () => undefined);
     atEnd.push(() => client.destroy());
