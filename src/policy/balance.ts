@@ -37,5 +37,5 @@ export function createBalancer<C extends Candidate>(
   previous: Balancer<Candidate> | null,
 ): Balancer<C> {
   const make: BalancerMaker = ALGORITHMS[balance];
-  return make(candidates, { deficits: previous && previous.deficits(), startAt, sources, table });
+  return make(candidates, { waits: previous && previous.waits(), startAt, sources, table });
 }

@@ -40,7 +40,7 @@ export interface HashTable {
 /** What an algorithm begins with, besides its candidates. */
 export interface Beginning {
   /** Of the predecessor, by id; null = there is none. */
-  readonly deficits: ReadonlyMap<number, number> | null;
+  readonly waits: ReadonlyMap<number, number> | null;
   /** Without a predecessor: how many picks to skip, so that several workers do not all begin with the same backend. */
   readonly startAt: number;
   readonly sources: Sources;
@@ -53,11 +53,14 @@ export interface Balancer<C extends Candidate> {
   /** The backend for the next connection, or null where every candidate is full or was tried. Hot path. */
   pick(context: PickContext): C | null;
 
+  /** A connection of the candidate, which this balancer or its predecessor picked, has given back its place. Hot path. */
+  released(candidate: C): void;
+
   /**
-   * What a successor needs to go on fairly: by id, how many picks a candidate is behind its share (below 0: ahead). Empty
-   * where an algorithm has no memory.
+   * What a successor needs to go on fairly: by id, how long a candidate waits for its next turn, as a part of the time between two
+   * of its turns, 0 to 1. Empty where an algorithm has no memory.
    */
-  deficits(): ReadonlyMap<number, number>;
+  waits(): ReadonlyMap<number, number>;
 }
 
 /** Makes a balancer. `candidates` are in the order of the config, or, for equal weights, of their turns. */
@@ -69,4 +72,4 @@ export function isFree(candidate: Candidate, tried: readonly number[] | null): b
 }
 
 /** The memory of an algorithm that has none. */
-export const NO_DEFICITS: ReadonlyMap<number, number> = new Map();
+export const NO_WAITS: ReadonlyMap<number, number> = new Map();

@@ -1,6 +1,6 @@
 // source_hash: a client stays with its backend, by a Maglev table (maglev.ts). Where that backend cannot be picked, the
 // client has an order of its own in which it goes through the others, so no other client's backend changes.
-import { isFree, NO_DEFICITS, type Balancer, type Beginning, type Candidate, type PickContext } from "./candidate.ts";
+import { isFree, NO_WAITS, type Balancer, type Beginning, type Candidate, type PickContext } from "./candidate.ts";
 
 /** Slots that are tried before every candidate is looked at: with half of the backends down, one in 2^64 goes so far. */
 const PROBES_MAX = 64;
@@ -47,8 +47,10 @@ class SourceHash<C extends Candidate> implements Balancer<C> {
     return this.#scan(hash, tried);
   }
 
-  deficits(): ReadonlyMap<number, number> {
-    return NO_DEFICITS;
+  released(): void {}
+
+  waits(): ReadonlyMap<number, number> {
+    return NO_WAITS;
   }
 
   #scan(hash: number, tried: readonly number[] | null): C | null {

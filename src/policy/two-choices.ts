@@ -1,8 +1,8 @@
 // The power of two choices (Mitzenmacher, IEEE TPDS 12(10), 2001): two backends are drawn at random, by weight, and the
 // better one is picked. It needs no memory and no scan, and several workers that see the same state do not all run to one backend.
-import { isFree, NO_DEFICITS, type Balancer, type Candidate, type PickContext, type Sources } from "./candidate.ts";
+import { isFree, NO_WAITS, type Balancer, type Candidate, type PickContext, type Sources } from "./candidate.ts";
 
-/** Draws for each of the two, before every candidate is looked at. */
+/** Draws for each of the two. If all fail, the first one is searched for, and there is no second one. */
 const DRAWS_MAX = 8;
 
 /** What algorithms that compare two candidates share; `prefers` is what they differ in. */
@@ -11,10 +11,12 @@ export abstract class TwoChoices<C extends Candidate> implements Balancer<C> {
   readonly #sources: Sources;
   /** Sums of the weights up to and with each candidate. */
   readonly #sums: Float64Array;
+  readonly #step: number;
 
   constructor(candidates: readonly C[], sources: Sources) {
     this.#candidates = candidates.filter(({ weight }) => weight > 0);
     this.#sources = sources;
+    this.#step = stepThrough(this.#candidates.length);
     let sum = 0;
     this.#sums = Float64Array.from(this.#candidates, ({ weight }) => (sum += weight));
   }
@@ -23,16 +25,19 @@ export abstract class TwoChoices<C extends Candidate> implements Balancer<C> {
   protected abstract prefers(b: C, a: C, nowMs: number): boolean;
 
   pick({ tried }: PickContext): C | null {
-    const a = this.#draw(tried, -1);
-    if (a < 0) return this.#best(tried);
-    const b = this.#draw(tried, a);
+    const drawn = this.#draw(tried, -1);
+    const a = drawn >= 0 ? drawn : this.#next(tried);
+    if (a < 0) return null;
     const first = this.#candidates[a] as C;
+    const b = this.#draw(tried, a);
     const second = this.#candidates[b];
     return second !== undefined && this.prefers(second, first, this.#sources.nowMs()) ? second : first;
   }
 
-  deficits(): ReadonlyMap<number, number> {
-    return NO_DEFICITS;
+  released(): void {}
+
+  waits(): ReadonlyMap<number, number> {
+    return NO_WAITS;
   }
 
   // The index of a free candidate, drawn by weight among those other than index `not`; -1 where chance finds none.
@@ -50,15 +55,25 @@ export abstract class TwoChoices<C extends Candidate> implements Balancer<C> {
     return -1;
   }
 
-  // Nearly everything is full or tried, or has hardly any weight: look at each.
-  #best(tried: readonly number[] | null): C | null {
-    const nowMs = this.#sources.nowMs();
-    let best: C | null = null;
-    for (const candidate of this.#candidates) {
-      if (isFree(candidate, tried) && (best === null || this.prefers(candidate, best, nowMs))) best = candidate;
+  // The index of a free candidate, found in steps that lead to each; -1 = there is none. Steps of one would favour whoever stands
+  // behind a row of full ones.
+  #next(tried: readonly number[] | null): number {
+    const size = this.#candidates.length;
+    let index = Math.floor(this.#sources.random() * size);
+    for (let i = 0; i < size; i++) {
+      if (isFree(this.#candidates[index] as C, tried)) return index;
+      index = (index + this.#step) % size;
     }
-    return best;
+    return -1;
   }
+}
+
+/** A number without a common divisor with `size`, near the golden section of it. */
+function stepThrough(size: number): number {
+  const divisor = (a: number, b: number): number => (b === 0 ? a : divisor(b, a % b));
+  let step = Math.max(1, Math.round(size * 0.618));
+  while (divisor(step, size) !== 1) step++;
+  return step;
 }
 
 // The first index whose sum is above `value`, by halving.

@@ -34,6 +34,8 @@ export class Backend implements Candidate {
   #sockaddr: Uint8Array | null = null;
   /** The effective one of its tier. */
   weight = 0;
+  /** That of its tier; null = not to be picked. */
+  balancer: Balancer<Backend> | null = null;
   /** Kept where the pool's algorithm asks for it. */
   latency: Latency | null = null;
 
@@ -126,6 +128,7 @@ export class Backend implements Candidate {
 
   giveBack(): void {
     giveBack(this.open);
+    this.balancer?.released(this);
   }
 }
 
@@ -221,6 +224,8 @@ export class Pool {
   // `settings`: others than the backends may have changed with it.
   #become({ backends, memory, tiers, version }: PoolPlan | PoolState, settings: boolean): void {
     if (version < this.#version || (version === this.#version && !settings)) return;
+    // Also of those that go: their connections must not keep a former order alive.
+    for (const backend of this.#backends) backend.balancer = null;
     if (backends !== null) {
       const known = new Map(this.#backends.map((backend) => [backend.id, backend]));
       this.#backends = backends.map((plan) => {
@@ -246,7 +251,9 @@ export class Pool {
         return backend ?? [];
       });
       const setting = { balance, startAt: this.#worker, sources: SOURCES, table };
-      return { backends, balancer: createBalancer(backends, setting, this.#tiers[i]?.balancer ?? null) };
+      const balancer = createBalancer(backends, setting, this.#tiers[i]?.balancer ?? null);
+      for (const backend of backends) backend.balancer = balancer;
+      return { backends, balancer };
     });
   }
 }

@@ -14,6 +14,8 @@ export class FakeBackend implements Candidate {
   picks = 0;
   /** How often it was asked whether it is full. */
   checks = 0;
+  /** How often it was asked for its connections. */
+  reads = 0;
 
   constructor(id: number, weight = 1) {
     this.id = id;
@@ -21,6 +23,7 @@ export class FakeBackend implements Candidate {
   }
 
   openCount(): number {
+    this.reads++;
     return this.open;
   }
 

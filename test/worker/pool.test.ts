@@ -249,6 +249,19 @@ describe("an attempt to connect", () => {
   });
 });
 
+describe("least_connections", () => {
+  test("knows of a place that is given back at once, with however many backends", () => {
+    const many = Array.from({ length: 300 }, () => backendPlan());
+    pool = new Pool(poolPlan({ backends: many, balance: "least_connections" }), null, 0);
+    const held = Array.from({ length: 600 }, () => pool.acquire(context())!);
+    expect(many.every((backend) => claimed(openOf(backend)) === 2)).toBe(true);
+    for (const at of [17, 599, 250]) {
+      pool.release(held[at]!);
+      expect(pool.acquire(context())).toBe(held[at]);
+    }
+  });
+});
+
 describe("source_hash", () => {
   test("sends a client to the same backend, whatever other backends do", () => {
     const table = tableOf(ids.map((id) => new FakeBackend(id)));

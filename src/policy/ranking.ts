@@ -1,0 +1,177 @@
+// A standing order of the candidates, so that a pick does not look at each: a winner tree (Knuth, The Art of Computer Programming,
+// volume 3, section 5.4.1), in which a change of one candidate costs one comparison a level. What an algorithm prefers is its
+// `beats`. Other workers change counts without a word, so every pick reads a few candidates again, in rotation, and the winner.
+import type { Balancer, Beginning, Candidate, PickContext } from "./candidate.ts";
+import { Turns } from "./turns.ts";
+
+/** With no more candidates than these, a pick reads all of them again, and so sees them as they are. */
+export const REREAD_ALL_MAX = 64;
+/** How many candidates a pick reads again where there are more. */
+export const REREAD = 16;
+
+/** Why a candidate cannot win now; bits. */
+const FULL = 1;
+const TRIED = 2;
+
+export abstract class Ranking<C extends Candidate> implements Balancer<C> {
+  protected readonly candidates: readonly C[];
+  protected readonly turns: Turns;
+  /** Connections as last read, where the order depends on them. */
+  protected readonly open: Float64Array;
+
+  readonly #counts: boolean;
+  readonly #out: Uint8Array;
+  /** Node 1 is the root, the children of i are 2i and 2i + 1, and the leaves begin at #leaves. The index of the winner below, or -1. */
+  readonly #winners: Int32Array;
+  readonly #leaves: number;
+  #fullCount = 0;
+  readonly #rereads: number;
+  /** Where the next pick begins to read again. */
+  #cursor = 0;
+  /** The last answer, whose count is an expectation; -1 = none. */
+  #picked = -1;
+  /** Made when a connection has tried somebody, or a place is given back while it counts. */
+  #indices: Map<number, number> | null = null;
+
+  /** `counts`: the order depends on the numbers of open connections. */
+  constructor(candidates: readonly C[], { waits, startAt }: Beginning, counts: boolean) {
+    this.candidates = candidates.filter(({ weight }) => weight > 0);
+    const known = waits !== null && this.candidates.some(({ id }) => waits.has(id)) ? waits : null;
+    const size = this.candidates.length;
+    this.turns = new Turns(this.candidates, known);
+    this.open = new Float64Array(counts ? size : 0);
+    this.#counts = counts;
+    this.#rereads = size <= REREAD_ALL_MAX ? size : REREAD;
+    this.#out = new Uint8Array(size);
+    this.#leaves = 2 ** Math.ceil(Math.log2(Math.max(1, size)));
+    this.#winners = new Int32Array(2 * this.#leaves).fill(-1);
+    this.#build();
+    if (known === null && size > 0) for (let i = 0; i < startAt; i++) this.#take(this.#winners[1] as number);
+    if (!counts) return;
+    this.candidates.forEach((candidate, index) => (this.open[index] = candidate.openCount()));
+    this.#build();
+  }
+
+  /** Whether `b` goes before `a`, whose index is lower. */
+  protected abstract beats(b: number, a: number): boolean;
+
+  pick({ tried }: PickContext): C | null {
+    this.#rereadSome();
+    if (tried === null) return this.#pickBest();
+    for (const id of tried) this.#mark(id, TRIED);
+    const picked = this.#pickBest();
+    for (const id of tried) this.#mark(id, 0);
+    return picked;
+  }
+
+  released(candidate: C): void {
+    if (!(this.#counts && this.#rereads < this.candidates.length) && this.#fullCount === 0) return;
+    const index = this.#indexOf(candidate.id);
+    // The backend may have been given another plan since it was picked.
+    if (index >= 0 && this.candidates[index] === candidate) this.#reread(index);
+  }
+
+  waits(): ReadonlyMap<number, number> {
+    return this.turns.waits();
+  }
+
+  #pickBest(): C | null {
+    for (;;) {
+      const index = this.#winners[1] as number;
+      if (index < 0) {
+        if (!this.#findFree()) return null;
+      } else if (!this.#reread(index)) {
+        // It is about to get one more; whether it did, the next pick sees.
+        if (this.#counts) this.open[index]! += 1;
+        this.#picked = this.#counts ? index : -1;
+        this.#take(index);
+        return this.candidates[index] as C;
+      }
+    }
+  }
+
+  #take(index: number): void {
+    this.turns.take(index);
+    this.#update(index);
+  }
+
+  #rereadSome(): void {
+    if (this.#picked >= 0) this.#reread(this.#picked);
+    if (!this.#counts && this.#fullCount === 0) return;
+    const size = this.candidates.length;
+    for (let left = this.#rereads; left > 0; left--) {
+      const index = this.#cursor;
+      this.#cursor = index + 1 === size ? 0 : index + 1;
+      const isFull = (this.#out[index] as number) & FULL;
+      // One that is not full at the same count as before has not become full.
+      if (isFull || (this.#counts && this.#candidateAt(index).openCount() !== this.open[index])) this.#reread(index);
+    }
+  }
+
+  // Every candidate is out: whether one of those that were full is not.
+  #findFree(): boolean {
+    let found = false;
+    for (let index = 0; index < this.candidates.length; index++) {
+      if (this.#out[index] === FULL && this.#reread(index)) found = true;
+    }
+    return found;
+  }
+
+  // Whether something is different from what the order was made of.
+  #reread(index: number): boolean {
+    const candidate = this.#candidateAt(index);
+    const out = this.#out[index] as number;
+    const full = candidate.full() ? FULL : 0;
+    const open = this.#counts ? candidate.openCount() : 0;
+    if (full === (out & FULL) && (!this.#counts || open === this.open[index])) return false;
+    if (this.#counts) this.open[index] = open;
+    if (full !== (out & FULL)) {
+      this.#out[index] = out ^ FULL;
+      this.#fullCount += full ? 1 : -1;
+      if (!full) this.turns.skipMissed(index);
+    }
+    this.#update(index);
+    return true;
+  }
+
+  #mark(id: number, tried: typeof TRIED | 0): void {
+    const index = this.#indexOf(id);
+    if (index < 0) return;
+    this.#out[index] = ((this.#out[index] as number) & FULL) | tried;
+    this.#update(index);
+  }
+
+  #update(index: number): void {
+    const winners = this.#winners;
+    let node = this.#leaves + index;
+    winners[node] = this.#out[index] === 0 ? index : -1;
+    while (node > 1) {
+      node >>= 1;
+      const before = winners[node];
+      const winner = this.#winnerBelow(node);
+      winners[node] = winner;
+      // Somebody else wins here, as before: nothing changes above.
+      if (winner === before && winner !== index) return;
+    }
+  }
+
+  #build(): void {
+    for (let index = 0; index < this.candidates.length; index++) this.#winners[this.#leaves + index] = index;
+    for (let node = this.#leaves - 1; node > 0; node--) this.#winners[node] = this.#winnerBelow(node);
+  }
+
+  #winnerBelow(node: number): number {
+    const a = this.#winners[2 * node] as number;
+    const b = this.#winners[2 * node + 1] as number;
+    return a < 0 || (b >= 0 && this.beats(b, a)) ? b : a;
+  }
+
+  #candidateAt(index: number): C {
+    return this.candidates[index] as C;
+  }
+
+  #indexOf(id: number): number {
+    this.#indices ??= new Map(this.candidates.map((candidate, index) => [candidate.id, index]));
+    return this.#indices.get(id) ?? -1;
+  }
+}
