@@ -1,32 +1,32 @@
-// What HAProxy's agent says (configuration manual, "agent-check"): one line of words about its server. Here a line says everything: what
-// it leaves out is up, ready and 100 %.
+// The answer of HAProxy's agent (configuration manual, "agent-check"): one line of words about its server. A line states everything:
+// without a word for it, the server is up, ready and at 100 %.
 import { Answer } from "./answer.ts";
 import { bad, cutShort, excerpt, more, ok, type Cut, type Exchange, type Step, type Verdict } from "./exchange.ts";
 import { latin1 } from "./latin1.ts";
 
-/** Of the line. */
+/** Maximum length of the line. */
 export const AGENT_LINE_BYTES_MAX = 512;
 
-/** Far more than any weight can use. */
+/** Maximum percentage, far above what any weight can use. */
 export const AGENT_PERCENT_MAX = 10_000;
 
 export interface AgentReport {
   readonly up: boolean;
   /** maint and drain both take no new connections. */
   readonly state: "ready" | "drain" | "maint";
-  /** Part of the configured weight. */
+  /** Percentage of the configured weight. */
   readonly percent: number;
 }
 
-/** What holds until an agent has said something. */
+/** The report that holds before the agent has answered. */
 export const NOTHING_REPORTED: AgentReport = { up: true, state: "ready", percent: 100 };
 
 const DOWN: ReadonlySet<string> = new Set(["down", "stopped", "fail", "failed"]);
 
-/** The report of a line, or null where it holds no word of the protocol. Other words are ignored: HAProxy has more. */
+/** The report of a line, or null if it contains no word of the protocol. Unknown words are ignored: HAProxy has more. */
 export function parseAgentLine(line: string): AgentReport | null {
   let [up, state, percent, isKnown] = [true, NOTHING_REPORTED.state, 100, false];
-  // Behind # stands a description.
+  // A description follows #.
   const words = line
     .replace(/#.*/s, "")
     .toLowerCase()
@@ -44,7 +44,7 @@ export function parseAgentLine(line: string): AgentReport | null {
 
 /** Waits for the line, which ends with LF or with the connection. */
 export class AgentExchange implements Exchange {
-  /** What the agent has said, once the exchange has ended well. */
+  /** The agent's report, once the exchange has succeeded. */
   report: AgentReport = NOTHING_REPORTED;
   readonly #answer = new Answer(AGENT_LINE_BYTES_MAX);
 

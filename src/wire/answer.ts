@@ -1,4 +1,4 @@
-// What a peer has said so far, up to a limit.
+// The bytes that a peer has sent so far, up to a limit.
 
 const FIRST_BYTES = 256;
 
@@ -11,7 +11,7 @@ export class Answer {
     this.bytesMax = bytesMax;
   }
 
-  /** A view, good until the next `push` or `clear`. */
+  /** A view that is valid until the next `push` or `clear`. */
   get bytes(): Uint8Array {
     return this.#memory.subarray(0, this.#length);
   }
@@ -41,7 +41,7 @@ export class Answer {
   }
 }
 
-/** Where `wanted` begins in `bytes`, at `from` or behind; -1 = nowhere. Nothing wanted is found at once. */
+/** The position of `wanted` in `bytes` at or after `from`; -1 if it is not there. An empty `wanted` is found at `from`. */
 export function indexOfBytes(bytes: Uint8Array, wanted: Uint8Array, from = 0): number {
   const [first] = wanted;
   if (first === undefined) return from;

@@ -1,27 +1,27 @@
-// The first message of a TLS client: bytes → the name, the protocols and the versions that it asks for. Nothing is
-// decrypted, and no more is judged than what has to be understood; the server judges the rest.
+// Parser for the first message of a TLS client: the server name, the protocols and the TLS versions that it offers. It decrypts
+// nothing and validates only what it has to parse; the TLS server validates the rest.
 import { parseAddress } from "../core/address.ts";
 import { latin1 } from "./latin1.ts";
 import { ALERTS, type AlertDescription } from "./tls-records.ts";
 
-/** The longest ClientHello, with the four bytes before it. With post-quantum key shares one has about 1,800. */
+/** Maximum size of a ClientHello, its four header bytes included. With post-quantum key shares one has about 1,800 bytes. */
 export const HELLO_HANDSHAKE_BYTES_MAX = 16384;
 
-/** The longest payload of a record (RFC 8446 section 5.1). */
+/** Maximum payload of a record (RFC 8446 section 5.1). */
 export const RECORD_BYTES_MAX = 16384;
 
 export interface ClientHello {
   /**
-   * The host name asked for (RFC 6066 section 3), in lower case, without a dot at its end; null if there is none, or if
-   * it cannot be a host's: an IP address, which the RFC forbids, or anything but letters, digits, "-" and "_" in labels.
+   * The requested host name (RFC 6066 section 3), in lower case, without a trailing dot. Null if there is none, or if it is not a
+   * host name: an IP address, which the RFC forbids, or a name with other characters than letters, digits, "-" and "_" in labels.
    * With `ech` it may be the public name of the outer hello.
    */
   serverName: string | null;
-  /** RFC 7301, in the client's order of preference, a character a byte. */
+  /** ALPN (RFC 7301), in the client's order of preference, one character per byte. */
   alpn: readonly string[];
   /** As on the wire: 0x0303 is TLS 1.2. `min` is known only from supported_versions (RFC 8446 section 4.2.1). */
   versions: { min?: number; max: number };
-  /** Whether there is an encrypted_client_hello (RFC 9849), be it a real or a GREASE one: they look alike. */
+  /** There is an encrypted_client_hello (RFC 9849), real or GREASE: the two cannot be told apart. */
   ech: boolean;
 }
 
@@ -30,43 +30,43 @@ export type HelloAnswer =
   | { is: "hello"; hello: ClientHello }
   /** The first bytes are not those of a TLS handshake: another protocol, or SSL 2. */
   | { is: "not_tls" }
-  /** `alert` is what the client is to be told. */
+  /** `alert` is the alert to send to the client. */
   | { is: "bad"; why: string; alert: AlertDescription };
 
-/** The answer to the bytes, all that have arrived. Where they come in pieces, a HelloReader does not begin anew each time. */
+/** The answer to all bytes that have arrived. For bytes that come in pieces use a HelloReader, which does not start over each time. */
 export function parseClientHello(bytes: Uint8Array): HelloAnswer {
   return new HelloReader().push(bytes);
 }
 
 /**
- * Gathers the bytes of one client until its hello is whole, over any number of records and chunks. Whatever the chunks
- * are, each byte is looked at once on its way and once when the hello is whole, and the memory is at most twice what
- * came: at most six times HELLO_HANDSHAKE_BYTES_MAX before the answer, in records of one byte.
+ * Collects the bytes of one client until its ClientHello is complete, over any number of records and chunks. Whatever the chunks
+ * are, each byte is read once as it arrives and once when the hello is complete. Memory use is at most twice the bytes received,
+ * which are at most six times HELLO_HANDSHAKE_BYTES_MAX, in records of one byte.
  */
 export class HelloReader {
   #answer: HelloAnswer = MORE;
   #bytes: Uint8Array = NOTHING;
   #length = 0;
 
-  /** How far #bytes are understood. */
+  /** How many of #bytes are parsed. */
   #at = 0;
   #records = 0;
-  /** Bytes of the current record's payload from #at on; 0 between records. */
+  /** Remaining payload bytes of the current record from #at on; 0 between records. */
   #recordLeft = 0;
-  /** Handshake bytes before #at, and how many there are in all: 0 until it is known. */
+  /** Handshake bytes before #at, and their total: 0 until it is known. */
   #gathered = 0;
   #needed = 0;
-  /** The message's length, as far as its bytes have come. */
+  /** The message's length, as far as its bytes have arrived. */
   #bodyBytes = 0;
 
-  /** Everything pushed, for whom the hello was meant. */
+  /** All pushed bytes, for the server that the hello is meant for. */
   get bytes(): Uint8Array {
     return this.#bytes.subarray(0, this.#length);
   }
 
   /**
-   * The answer to all chunks so far; once it is not "more" it stays. The chunk may be kept without a copy, so nobody may
-   * write to its memory afterwards.
+   * The answer to all chunks so far; any answer other than "more" is final. The chunk may be kept without a copy, so its memory must
+   * not be written to afterwards.
    */
   push(chunk: Uint8Array): HelloAnswer {
     this.#append(chunk);
@@ -79,7 +79,7 @@ export class HelloReader {
     if (this.#length === 0) {
       this.#bytes = chunk;
     } else if (chunk.length > 0) {
-      // The first chunk is its giver's memory and is never written to, even if it is a view with room behind it.
+      // The first chunk is the caller's memory and is never written to, even if it is a view with room behind it.
       if (length > this.#bytes.length) {
         const grown = new Uint8Array(length * 2);
         grown.set(this.bytes);
@@ -113,7 +113,7 @@ export class HelloReader {
     }
   }
 
-  /** Reads the head of a record (RFC 8446 section 5.1), as far as it is there. Null if it is whole and good. */
+  /** Reads the header of a record (RFC 8446 section 5.1), as far as it has arrived. Null if it is complete and valid. */
   #startRecord(): HelloAnswer | null {
     const bytes = this.#bytes;
     const at = this.#at;
@@ -121,7 +121,7 @@ export class HelloReader {
     const first = this.#records === 0;
     if (arrived > 0 && bytes[at] !== HANDSHAKE)
       return first ? NOT_TLS : bad("another record amid the ClientHello", ALERTS.unexpectedMessage);
-    // Of the version only the first byte is looked at: the rest "MUST be ignored for all purposes".
+    // Only the first byte of the version is checked: the rest "MUST be ignored for all purposes".
     if (arrived > 1 && bytes[at + 1] !== 3)
       return first ? NOT_TLS : bad("a record that is not of TLS", ALERTS.protocolVersion);
     if (arrived > 3) {
@@ -140,7 +140,7 @@ export class HelloReader {
     return null;
   }
 
-  /** Reads what lies of the message's type and length between #at and `end`. Null if it is good so far. */
+  /** Reads the part of the message's type and length that is between #at and `end`. Null if it is valid so far. */
   #readHandshakeHead(end: number): HelloAnswer | null {
     let index = this.#gathered;
     for (let at = this.#at; at < end && index < HANDSHAKE_HEAD_BYTES; at++, index++) {
@@ -151,7 +151,7 @@ export class HelloReader {
         continue;
       }
       this.#bodyBytes = this.#bodyBytes * 256 + byte;
-      // The bytes of the length that are still to come make it no smaller.
+      // The bytes of the length that have not arrived yet can only make it larger.
       const least = HANDSHAKE_HEAD_BYTES + this.#bodyBytes * 256 ** (HANDSHAKE_HEAD_BYTES - 1 - index);
       if (least > HELLO_HANDSHAKE_BYTES_MAX)
         return bad(`a ClientHello of more than ${HELLO_HANDSHAKE_BYTES_MAX} bytes`, ALERTS.illegalParameter);
@@ -162,7 +162,7 @@ export class HelloReader {
     return null;
   }
 
-  /** The whole message, without the heads of its records. */
+  /** The whole message, without the record headers. */
   #message(): Uint8Array {
     if (this.#records === 1) return this.#bytes.subarray(RECORD_HEAD_BYTES, this.#at);
     const message = new Uint8Array(this.#needed);
@@ -203,7 +203,7 @@ const HOST_NAME = 0;
 const ECH_OUTER = 0;
 const ECH_INNER = 1;
 
-/** RFC 6066 section 3: an SNI name longer than any host name, which OpenSSL and BoringSSL refuse too. */
+/** RFC 6066 section 3: longer than any host name. OpenSSL and BoringSSL refuse longer names too. */
 const SERVER_NAME_BYTES_MAX = 255;
 
 interface Fault {
@@ -211,7 +211,7 @@ interface Fault {
   alert: AlertDescription;
 }
 
-/** A length that is wrong, unless it says otherwise (RFC 8446 section 6.2, on each alert). */
+/** The default alert is that of a wrong length (RFC 8446 section 6.2, on each alert). */
 function fault(why: string, alert: AlertDescription = ALERTS.decodeError): Fault {
   return { why, alert };
 }
@@ -220,7 +220,7 @@ function bad(why: string, alert: AlertDescription = ALERTS.decodeError): HelloAn
   return { is: "bad", why, alert };
 }
 
-/** The message of RFC 8446 section 4.1.2, which that of TLS 1.2 and earlier is too. */
+/** The message of RFC 8446 section 4.1.2, which is also that of TLS 1.2 and earlier. */
 function readHello(message: Uint8Array): HelloAnswer {
   const body = new Cursor(message, HANDSHAKE_HEAD_BYTES, message.length);
   const legacyVersion = body.number(2);
@@ -239,7 +239,7 @@ function readHello(message: Uint8Array): HelloAnswer {
   return found === null ? { is: "hello", hello } : { is: "bad", ...found };
 }
 
-/** These and the functions below fill in `hello` and return what is wrong, or null. */
+/** This function and those below fill in `hello` and return the fault, or null. */
 function readExtensions(body: Cursor, hello: ClientHello): Fault | null {
   const extensions = body.vector(2);
   if (extensions === null || body.left > 0) return fault("wrong length of the extensions");
@@ -273,9 +273,9 @@ function readExtension(type: number, data: Cursor, hello: ClientHello): Fault | 
 }
 
 /**
- * RFC 6066 section 3. A name that is empty, longer than SERVER_NAME_BYTES_MAX or has a NUL in it breaks the message, as
- * it does for OpenSSL and BoringSSL; any other that cannot be a host's counts as no name, because clients send such
- * names and servers let them pass.
+ * RFC 6066 section 3. A name that is empty, longer than SERVER_NAME_BYTES_MAX or contains a NUL makes the message invalid, as in
+ * OpenSSL and BoringSSL. Any other name that is not a host name counts as no name, because clients send such names and servers
+ * accept them.
  */
 function readServerName(data: Cursor, hello: ClientHello): Fault | null {
   const names = data.vector(2);
@@ -297,7 +297,7 @@ function readServerName(data: Cursor, hello: ClientHello): Fault | null {
   return null;
 }
 
-/** A server name as it was sent (RFC 6066 section 3) in its one form, or null if no host has it, such as an address. */
+/** The canonical form of a server name as it was sent (RFC 6066 section 3), or null if it is not a host name, such as an address. */
 export function hostNameOf(text: string): string | null {
   const name = (text.endsWith(".") ? text.slice(0, -1) : text).toLowerCase();
   return /^[a-z\d_-]{1,63}(\.[a-z\d_-]{1,63})*$/.test(name) && parseAddress(name) === null ? name : null;
@@ -318,12 +318,12 @@ function readAlpn(data: Cursor, hello: ClientHello): Fault | null {
   return null;
 }
 
-/** RFC 8701 section 2: the ALPN names {0x0A,0x0A}, {0x1A,0x1A} and so on stand for nothing. */
+/** GREASE values (RFC 8701 section 2): the ALPN names {0x0A,0x0A}, {0x1A,0x1A} and so on have no meaning. */
 function isGrease(name: string): boolean {
   return name.length === 2 && name[0] === name[1] && (name.charCodeAt(0) & 0x0f) === 0x0a;
 }
 
-/** RFC 8446 section 4.2.1. GREASE and drafts differ from TLS in the first byte. */
+/** RFC 8446 section 4.2.1. GREASE values and drafts differ from TLS versions in the first byte. */
 function readVersions(data: Cursor, hello: ClientHello): Fault | null {
   const list = data.vector(1);
   if (list === null || list.left === 0 || list.left % 2 !== 0 || data.left > 0) {
@@ -342,7 +342,7 @@ function readVersions(data: Cursor, hello: ClientHello): Fault | null {
   return null;
 }
 
-/** RFC 9849 section 5: the outer form is the client's, the inner one comes from a server that has decrypted it. */
+/** RFC 9849 section 5: a client sends the outer form; the inner form comes from a server that has decrypted it. */
 function readEch(data: Cursor, hello: ClientHello): Fault | null {
   const type = data.number(1);
   if (type === ECH_INNER && data.left === 0) return null;
@@ -357,7 +357,7 @@ function readEch(data: Cursor, hello: ClientHello): Fault | null {
   return null;
 }
 
-/** Numbers and vectors of the presentation language (RFC 8446 section 3) in bytes from `at` to `end`, never beyond. */
+/** Reads numbers and vectors of the presentation language (RFC 8446 section 3) from `at` to `end`, never beyond. */
 class Cursor {
   at: number;
   readonly #bytes: Uint8Array;
@@ -369,7 +369,7 @@ class Cursor {
     this.#end = end;
   }
 
-  /** Below zero if `at` was moved beyond the end. */
+  /** Negative if `at` was moved beyond the end. */
   get left(): number {
     return this.#end - this.at;
   }
@@ -381,7 +381,7 @@ class Cursor {
     return size === 1 ? high : (high << 8) | this.#bytes[this.at++]!;
   }
 
-  /** What follows a length of `size` bytes, or null if it is longer than what is left. */
+  /** The vector after a length field of `size` bytes, or null if it is longer than the remaining bytes. */
   vector(size: 1 | 2): Cursor | null {
     const length = this.number(size);
     if (length < 0 || length > this.left) return null;
@@ -390,7 +390,7 @@ class Cursor {
     return vector;
   }
 
-  /** The rest, a character a byte. */
+  /** The remaining bytes, one character per byte. */
   text(): string {
     return latin1(this.#bytes.subarray(this.at, this.#end));
   }

@@ -1,4 +1,4 @@
-// The health check by HTTP: one request, and what its response must be.
+// The HTTP health check: one request, and the conditions on its response.
 import { formatStatusRanges, type StatusRange } from "../core/http-status.ts";
 import { indexOfBytes } from "./answer.ts";
 import { bad, cutShort, more, ok, type Cut, type Exchange, type Step, type Verdict } from "./exchange.ts";
@@ -45,7 +45,7 @@ export class HttpCheck implements Exchange {
     if (status === 0 && cut === "timeout") return cutShort(cut, NOTHING);
     const fault = this.#fault();
     if (status !== 0 && fault !== null) return fault;
-    // A response without an end, such as a stream of events, has said all that was asked.
+    // A response that does not end, such as an event stream, has already delivered what was asked for.
     if (cut === "timeout") return ok();
     const answer = this.#reader.end();
     return answer.is === "bad" ? bad(answer.why) : (fault ?? ok());

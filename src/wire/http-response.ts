@@ -1,19 +1,19 @@
-// The response of an HTTP/1.1 server to one request (RFC 9112): bytes → status and the begin of the body. Knows nothing of what
-// was asked but whether the response has a body.
+// Parser for the response of an HTTP/1.1 server to one request (RFC 9112): status and the first part of the body. It knows nothing of
+// the request except whether its response has a body.
 import { Answer } from "./answer.ts";
 import { excerpt } from "./exchange.ts";
 import { latin1 } from "./latin1.ts";
 
-/** Of the status line and the fields of all responses, interim ones and trailers included. */
+/** Maximum size of the status line and the fields of all responses, interim responses and trailers included. */
 export const HTTP_HEAD_BYTES_MAX = 16 * 1024;
 
-/** Of the body, once its transfer coding is taken off: what comes behind is not read. */
+/** Maximum size of the body without its transfer coding: the rest is not read. */
 export const HTTP_BODY_BYTES_MAX = 64 * 1024;
 
-/** Of one line with the size of a chunk, extensions included. */
+/** Maximum size of one line with a chunk size, extensions included. */
 export const HTTP_CHUNK_LINE_BYTES_MAX = 256;
 
-/** "response": it is complete, or as much of its body is there as is kept. */
+/** "response": it is complete, or the part of its body that is kept has arrived. */
 export type HttpAnswer =
   { readonly is: "more" } | { readonly is: "response" } | { readonly is: "bad"; readonly why: string };
 
@@ -37,9 +37,9 @@ const LF = 0x0a;
 const CR = 0x0d;
 
 export class HttpResponseReader {
-  /** Of the final response; 0 = its head has not come yet. */
+  /** Status of the final response; 0 = its head has not arrived yet. */
   status = 0;
-  /** The body, without transfer coding. */
+  /** The body without transfer coding. */
   readonly body = new Answer(HTTP_BODY_BYTES_MAX);
   readonly #hasBody: boolean;
   #state: State = "status";
@@ -49,10 +49,10 @@ export class HttpResponseReader {
   #statusRead = 0;
   #lengths: string[] = [];
   #codings: string[] = [];
-  /** Bytes of the body or of the chunk that are still to come. */
+  /** Remaining bytes of the body or of the chunk. */
   #left = 0;
 
-  /** `hasBody`: false for the response to HEAD. */
+  /** `hasBody`: false for the response to a HEAD request. */
   constructor(hasBody: boolean) {
     this.#hasBody = hasBody;
   }
@@ -85,7 +85,7 @@ export class HttpResponseReader {
 
   // ---------------------------------------------------------------- lines
 
-  /** Takes bytes up to the end of a line, and the line where it is complete: how many bytes. */
+  /** Takes bytes up to the end of a line, and handles the line once it is complete. Returns how many bytes it took. */
   #takeLine(bytes: Uint8Array): number {
     const end = bytes.indexOf(LF);
     const taken = end < 0 ? bytes.length : end + 1;
@@ -135,7 +135,7 @@ export class HttpResponseReader {
   }
 
   #readField(line: string): void {
-    // RFC 9112 section 5.2: a line that begins with white space continues the one before. Neither field that counts is that long.
+    // RFC 9112 section 5.2: a line that begins with white space continues the line before. The two fields that matter are never that long.
     if (/^[ \t]/.test(line)) return;
     const [, name, value] = /^([^\s:]+):[ \t]*(.*?)[ \t]*$/s.exec(line) ?? [];
     if (name === undefined || value === undefined) {
@@ -145,7 +145,7 @@ export class HttpResponseReader {
     if (name.toLowerCase() === "transfer-encoding") this.#codings.push(...value.toLowerCase().split(/[ \t]*,[ \t]*/));
   }
 
-  /** The empty line behind the fields: RFC 9112 section 6.3 says how long the body is. */
+  /** The empty line after the fields: RFC 9112 section 6.3 says how the length of the body is determined. */
   #endHead(): void {
     const status = this.#statusRead;
     const [length] = this.#lengths;
@@ -198,7 +198,7 @@ export class HttpResponseReader {
   }
 }
 
-// The arguments of a call are limited in number.
+// A call has a maximum number of arguments.
 function latin1Long(bytes: Uint8Array): string {
   let text = "";
   for (let at = 0; at < bytes.length; at += 4096) text += latin1(bytes.subarray(at, at + 4096));

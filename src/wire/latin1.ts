@@ -1,6 +1,6 @@
-// ISO 8859-1, which gives every byte a character: for text in protocols that do not say what characters it has.
+// ISO 8859-1, in which every byte is a character: for text in protocols that do not name a character set.
 
-/** The bytes as text, a character a byte. A few thousand at most. */
+/** The bytes as text, one character per byte. For a few thousand bytes at most. */
 export function latin1(bytes: Uint8Array): string {
   return String.fromCharCode(...bytes);
 }

@@ -1,14 +1,14 @@
-// The health check of MySQL and MariaDB: the connection phase of their client/server protocol, up to a login without a password.
+// The health check for MySQL and MariaDB: the connection phase of the client/server protocol, up to a login without a password.
 import { Answer } from "./answer.ts";
 import { bad, cutShort, excerpt, more, ok, type Cut, type Exchange, type Step, type Verdict } from "./exchange.ts";
 import { latin1 } from "./latin1.ts";
 
-/** Of all packets of a server in one check. */
+/** Maximum size of all packets from the server in one check. */
 export const MYSQL_BYTES_MAX = 16 * 1024;
 
 const PACKET_HEADER_BYTES = 4;
 
-// Capabilities of a client.
+// Client capabilities.
 const LONG_PASSWORD = 0x1;
 const PROTOCOL_41 = 0x200;
 const SECURE_CONNECTION = 0x8000;
@@ -25,14 +25,14 @@ const AUTH_SWITCH = 0xfe;
 const ERROR = 0xff;
 const GREETING = 0x0a;
 
-/** Behind MORE_DATA: the server asks for the password, because it is not empty (caching_sha2_password). */
+/** After MORE_DATA: the server asks for the password, because it is not empty (caching_sha2_password). */
 const FULL_AUTHENTICATION = 0x04;
 
-/** Logs in without a password and quits; without a user it quits after the greeting, which the server logs. */
+/** Logs in without a password and quits. Without a user it quits after the greeting; the server logs that. */
 export class MysqlCheck implements Exchange {
   readonly #user: string;
   readonly #answer = new Answer(MYSQL_BYTES_MAX);
-  /** Where the first packet begins that was not read yet. */
+  /** Where the first unread packet begins. */
   #at = 0;
   #isGreeted = false;
 
@@ -74,14 +74,14 @@ export class MysqlCheck implements Exchange {
   }
 }
 
-/** What the server says to a login; null = nothing that counts. */
+/** The server's answer to a login; null = nothing that decides the check. */
 function readReply(packet: Uint8Array, sequence: number): Step | null {
   switch (packet[0]) {
     case OK:
       return ok(QUIT);
     case ERROR:
       return bad(errorText(packet));
-    // Another way to log in: without a password the answer is empty in all of them.
+    // Another authentication plugin: without a password the response is empty in all of them.
     case AUTH_SWITCH:
       return more(Uint8Array.of(0, 0, 0, (sequence + 1) & 0xff));
     case MORE_DATA:
@@ -91,7 +91,7 @@ function readReply(packet: Uint8Array, sequence: number): Step | null {
   }
 }
 
-/** The greeting (HandshakeV10) names the way to log in last: the texts before it have a length of their own or end with NUL. */
+/** The greeting (HandshakeV10) ends with the authentication plugin: the fields before it have a fixed length or end with NUL. */
 function pluginOf(packet: Uint8Array): string {
   const versionEnd = packet.indexOf(0, 1);
   if (versionEnd < 0) return "";
@@ -117,7 +117,7 @@ function loginPacket(user: string, plugin: string, sequence: number): Uint8Array
   return packet;
 }
 
-/** 0xff, the number, and where the protocol is 4.1 "#" with the SQLSTATE; then the message. */
+/** 0xff, the error number, in protocol 4.1 "#" with the SQLSTATE, and the message. */
 function errorText(packet: Uint8Array): string {
   const code = (packet[1] ?? 0) | ((packet[2] ?? 0) << 8);
   const text = latin1(packet.subarray(3, 203)).replace(/^#.{5}/s, "");

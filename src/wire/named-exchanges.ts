@@ -1,5 +1,5 @@
-// The exchanges that have a name: servers of which a line or two say whether they serve. In patterns (?:^|\n) is the begin of a
-// line, because ^ with the flag m would also match between CR and LF.
+// The exchanges that have a name in the config: servers that say in one or two lines whether they serve. In patterns (?:^|\n) is the
+// beginning of a line, because ^ with the flag m would also match between CR and LF.
 import type { Exchange } from "./exchange.ts";
 import { StepExchange, type Expectation } from "./step-exchange.ts";
 
@@ -10,8 +10,8 @@ const replyOf = (words: string, wanted: RegExp, refused: RegExp): Expectation =>
 };
 
 /**
- * Redis. A server that asks for a password is alive, and what else it may say is behind that password. The role is asked together
- * with PING, because a master that still loads its data says "role:master" already.
+ * Redis. A server that asks for a password is alive, and everything else it could answer requires that password. The role is requested
+ * together with PING, because a master that is still loading its data already says "role:master".
  */
 export function redisExchange(role: "" | "master" | "replica"): Exchange {
   if (role === "") {
@@ -39,7 +39,7 @@ export function smtpExchange(): Exchange {
   );
 }
 
-/** SSH: both sides say their version (RFC 4253 section 4.2), the server perhaps after other lines. */
+/** SSH: both sides send their version (RFC 4253 section 4.2); the server may send other lines first. */
 export function sshExchange(): Exchange {
   const wanted = /(?:^|\n)SSH-(?:2\.0|1\.99)-[^\n]*\n/;
   const refused = /(?:^|\n)SSH-(?!2\.0-|1\.99-)[^\n]*\n/;

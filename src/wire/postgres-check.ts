@@ -1,10 +1,10 @@
-// The health check of PostgreSQL: as much of its protocol (version 3.0, "Message Flow" and "Message Formats" of its manual) as
+// The health check for PostgreSQL: the part of its protocol (version 3.0, "Message Flow" and "Message Formats" in its manual) that
 // shows that it serves, in a way that it does not log.
 import { Answer } from "./answer.ts";
 import { bad, cutShort, excerpt, more, ok, type Cut, type Exchange, type Step, type Verdict } from "./exchange.ts";
 import { latin1 } from "./latin1.ts";
 
-/** Of one message; an error with every field fits. */
+/** Maximum size of one message; an error with every field fits. */
 export const POSTGRES_MESSAGE_BYTES_MAX = 16 * 1024;
 
 const SSL_REQUEST = Uint8Array.of(0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f);
@@ -12,15 +12,15 @@ const TERMINATE = Uint8Array.of(0x58, 0, 0, 0, 4);
 const PROTOCOL_3 = 3 << 16;
 
 export interface PostgresCheckSpec {
-  /** "" = nobody: the check ends with TLS, or with the answer that there is none. */
+  /** "" = no user: the check ends with TLS, or with the answer that the server has no TLS. */
   user: string;
-  /** TLS was done before, without an SSLRequest. */
+  /** TLS was established before, without an SSLRequest. */
   isSecured: boolean;
 }
 
 /**
- * SSLRequest, and on "S" a TLS handshake: a server that is left behind its "S" logs that it could not accept the connection. With a
- * user the startup packet follows, and a request for a password is success: that is where clients without one leave too.
+ * SSLRequest, and after "S" a TLS handshake: a server whose client leaves after "S" logs that it could not accept the connection. With
+ * a user the startup packet follows, and a request for a password counts as success: clients without one leave at that point too.
  */
 export class PostgresCheck implements Exchange {
   readonly #spec: PostgresCheckSpec;
@@ -50,7 +50,7 @@ export class PostgresCheck implements Exchange {
       case undefined:
         return more();
       case 0x53: // S
-        // Plain bytes behind it would be taken for encrypted ones (CVE-2021-23222).
+        // Plaintext bytes after it would be taken for encrypted ones (CVE-2021-23222).
         if (bytes.length > 1) return bad(`bytes behind the answer to SSLRequest: ${excerpt(bytes)}`);
         this.#answer.clear();
         return { is: "tls", next: this.#startUp() };
@@ -69,7 +69,7 @@ export class PostgresCheck implements Exchange {
     this.#phase = "startup";
     const { user } = this.#spec;
     if (user === "") return ok();
-    // The database "postgres" is always there; without a name it would be that of the user, and the server logs that it is missing.
+    // The database "postgres" always exists; the default is a database with the name of the user, and the server logs if it is missing.
     const fields = `user\0${user}\0database\0postgres\0application_name\0lb\0\0`;
     const body = new TextEncoder().encode(fields);
     const packet = new Uint8Array(8 + body.length);
@@ -93,7 +93,7 @@ export class PostgresCheck implements Exchange {
       const body = bytes.subarray(at + 5, at + 1 + length);
       switch (type) {
         case 0x52: // AuthenticationOk, or a request for authentication: R
-          // Only one that is logged in may terminate.
+          // Only a client that is logged in may send Terminate.
           return ok(body.length >= 4 && view.getUint32(at + 5) === 0 ? TERMINATE : null);
         case 0x45: // ErrorResponse: E
           return bad(errorText(body));

@@ -1,6 +1,6 @@
-// The PROXY protocol, versions 1 and 2, both ways: bytes → header and header → bytes. Section numbers are those of HAProxy's
-// "The PROXY protocol, Versions 1 & 2" (https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt). Whose header is
-// believed is not decided here.
+// The PROXY protocol, versions 1 and 2: parses and writes headers. Section numbers are those of HAProxy's
+// "The PROXY protocol, Versions 1 & 2" (https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt). It does not decide from which
+// peers a header is accepted.
 import type { Address } from "../core/address.ts";
 import { formatAddress, isIPv4, parseAddress } from "../core/address.ts";
 import { latin1 } from "./latin1.ts";
@@ -20,16 +20,16 @@ import type { Tlvs } from "./proxy-tlvs.ts";
 export type { SslTlv, Tlvs } from "./proxy-tlvs.ts";
 export { UNIQUE_ID_BYTES_MAX, describeTlvs } from "./proxy-tlvs.ts";
 
-/** The longest line of version 1, CR and LF included (section 2.1). */
+/** Maximum length of a version 1 line, CR and LF included (section 2.1). */
 export const PROXY_V1_BYTES_MAX = 107;
 
 /**
- * The longest header of version 2, TLVs included. The standard allows 65,551 bytes; one without TLVs takes 232 at most,
- * and one with every TLV that it registers fits into 4 KB.
+ * Maximum length of a version 2 header, TLVs included. The standard allows 65,551 bytes; a header without TLVs has 232 bytes at most,
+ * and one with every registered TLV fits into 4 KB.
  */
 export const PROXY_V2_BYTES_MAX = 4096;
 
-/** The longest text that is sent in a TLV: a server name (RFC 6066 section 3) and an ALPN name have 255 bytes at most. */
+/** Maximum length of a text that is sent in a TLV: a server name (RFC 6066 section 3) and an ALPN name have 255 bytes at most. */
 export const SENT_TEXT_BYTES_MAX = 255;
 
 /** One end of a connection. */
@@ -40,27 +40,27 @@ export interface ProxyEnd {
 
 export interface ProxyHeader {
   version: 1 | 2;
-  /** "local": the sender's own connection, such as a health check; the ends are those of the connection itself. */
+  /** "local": the sender's own connection, such as a health check; the endpoints are those of the connection itself. */
   command: "proxy" | "local";
-  /** Both null where the header names no IP addresses: LOCAL, UNKNOWN, UNSPEC, UNIX. */
+  /** Both null if the header has no IP addresses: LOCAL, UNKNOWN, UNSPEC, UNIX. */
   source: ProxyEnd | null;
   destination: ProxyEnd | null;
-  /** Null where there are none, with LOCAL, and where they cannot be told from addresses. */
+  /** Null if there are none, with LOCAL, and where they cannot be told from addresses. */
   tlvs: Tlvs | null;
 }
 
 export type ProxyAnswer =
   | { is: "more" }
-  /** `length` is how many bytes the header takes; the client's own follow. */
+  /** `length` is the number of bytes of the header; the client's own bytes follow. */
   | { is: "proxy"; header: ProxyHeader; length: number }
   /** The bytes begin with neither version's signature. */
   | { is: "none" }
   | { is: "bad"; why: string };
 
 /**
- * Reads the header that the bytes, all that have arrived, begin with. It answers "more" only while some continuation is
- * a header (but for a checksum, which is judged at the end), and from the first other answer on, more bytes do not
- * change it. Call it again with each segment: it looks at PROXY_V2_BYTES_MAX bytes at most.
+ * Parses the header at the beginning of `bytes`, which are all bytes that have arrived. The answer is "more" only while some
+ * continuation is a valid header (except for a checksum, which is verified at the end). Any other answer is final. Call it again with
+ * each segment: it reads PROXY_V2_BYTES_MAX bytes at most.
  */
 export function parseProxyHeader(bytes: Uint8Array): ProxyAnswer {
   if (bytes.length === 0) return MORE;
@@ -71,7 +71,7 @@ export function parseProxyHeader(bytes: Uint8Array): ProxyAnswer {
   return signature === V1_SIGNATURE ? parseV1(bytes) : parseV2(bytes);
 }
 
-/** The line of version 1 (section 2.1). Without both ends it says UNKNOWN; if only one of them is IPv4, both go as IPv6. */
+/** The line of version 1 (section 2.1). Without both endpoints it is UNKNOWN; if only one of them is IPv4, both are sent as IPv6. */
 export function proxyHeaderV1(source: ProxyEnd | null, destination: ProxyEnd | null): Uint8Array {
   if (source === null || destination === null) return text.encode("PROXY UNKNOWN\r\n");
   const inIPv4 = isV4(source) && isV4(destination);
@@ -80,28 +80,28 @@ export function proxyHeaderV1(source: ProxyEnd | null, destination: ProxyEnd | n
   return text.encode(`PROXY ${inIPv4 ? "TCP4" : "TCP6"} ${from} ${to} ${source.port} ${destination.port}\r\n`);
 }
 
-/** What a header of version 2 is to say. A TLV without a value, or with a longer one than SENT_TEXT_BYTES_MAX, is left out. */
+/** The content of a version 2 header. A TLV without a value, or with a value longer than SENT_TEXT_BYTES_MAX, is left out. */
 export interface ProxyHeaderV2 {
   command: "proxy" | "local";
   source: ProxyEnd | null;
   destination: ProxyEnd | null;
   authority?: string | null;
-  /** A character a byte. */
+  /** One character per byte. */
   alpn?: string | null;
   tls?: {
     version: string;
     cipher?: string | null;
-    /** The verified certificate of the client: its common name ("" = none), and whether the session is a resumed one. */
+    /** The client's verified certificate: its common name ("" = none), and whether the session is resumed. */
     clientCertificate?: { readonly name: string; readonly resumed: boolean } | null;
   } | null;
   /** At most UNIQUE_ID_BYTES_MAX bytes, else a RangeError. */
   uniqueId?: Uint8Array | null;
-  /** Whether a CRC32C is added. */
+  /** Whether to add a CRC32C. */
   crc?: boolean;
 }
 
 /**
- * The header of version 2 (section 2.2). Without both ends it says UNSPEC; if only one of them is IPv4, both go as IPv6.
+ * The header of version 2 (section 2.2). Without both endpoints it is UNSPEC; if only one of them is IPv4, both are sent as IPv6.
  * LOCAL is sixteen bytes with no address and no TLV.
  */
 export function proxyHeaderV2(given: ProxyHeaderV2): Uint8Array {
@@ -152,15 +152,15 @@ function bad(why: string): ProxyAnswer {
 
 type Field = "signature" | "protocol" | "address4" | "address6" | "port";
 
-/** The bytes that a field has at least: "TCP4", "0.0.0.0", "::", "0". */
+/** The minimum length of each field: "TCP4", "0.0.0.0", "::", "0". */
 const SHORTEST: Readonly<Record<Field, number>> = { signature: 5, protocol: 4, address4: 7, address6: 2, port: 1 };
 
 const TCP4: readonly Field[] = ["signature", "protocol", "address4", "address4", "port", "port"];
 const TCP6: readonly Field[] = ["signature", "protocol", "address6", "address6", "port", "port"];
 
 /**
- * Every byte is judged as it comes, yet a value is used only when the line is whole. The line ends at CR LF and nothing
- * else: a lone CR or LF is refused, with UNKNOWN too, where the rest of the line is ignored.
+ * Every byte is validated as it arrives, but a value is used only when the line is complete. Only CR LF ends the line: a lone CR or LF
+ * is refused, also with UNKNOWN, where the rest of the line is ignored.
  */
 function parseV1(bytes: Uint8Array): ProxyAnswer {
   const line = latin1(bytes.subarray(0, PROXY_V1_BYTES_MAX));
@@ -169,7 +169,7 @@ function parseV1(bytes: Uint8Array): ProxyAnswer {
   const fields = (ended ? line.slice(0, end) : line).split(" ");
   const isUnknown = fields[1] === "UNKNOWN";
   const wrong = isUnknown ? -1 : wrongField(fields, ended);
-  // Faults are told from left to right, so that what follows the first one does not change the answer.
+  // Fields are validated from left to right, so that bytes after the first fault do not change the answer.
   if (wrong >= 0)
     return bad(`not a line of version 1 of up to ${PROXY_V1_BYTES_MAX} bytes: field ${wrong + 1} is wrong`);
   if ((ended ? end : line.length) + 2 > PROXY_V1_BYTES_MAX) return bad(`no CR LF within ${PROXY_V1_BYTES_MAX} bytes`);
@@ -186,8 +186,8 @@ function parseV1(bytes: Uint8Array): ProxyAnswer {
 }
 
 /**
- * The first field that no continuation makes right, from 0, or -1. A line that has `ended` has no continuation. A field is
- * wrong too if it leaves no place for those that have to follow.
+ * The number of the first field that no continuation can make valid, from 0, or -1. A line that has `ended` has no continuation. A
+ * field is also wrong if it leaves no room for the fields that must follow.
  */
 function wrongField(fields: readonly string[], ended: boolean): number {
   const expected = fields[1] === "TCP6" ? TCP6 : TCP4;
@@ -206,10 +206,10 @@ function wrongField(fields: readonly string[], ended: boolean): number {
   return fields.length > expected.length ? expected.length : -1;
 }
 
-/** Of what can follow the beginning of an address to make it whole, the shortest is one of these. */
+/** The shortest continuation that completes a partial address is one of these. */
 const ADDRESS_ENDINGS = ["", "0", ":", "::", ".0", "0.0", ".0.0", "0.0.0", ".0.0.0", "0.0.0.0"];
 
-/** How few characters make the beginning of a field a whole one: 0 if it is one, -1 if none do. */
+/** The minimum number of characters that complete a partial field: 0 if it is complete, -1 if nothing completes it. */
 function shortestEnding(field: Field, start: string): number {
   switch (field) {
     case "signature":
@@ -245,7 +245,7 @@ const INET6 = 2;
 const STREAM = 1;
 const DGRAM = 2;
 
-/** Bytes of both ends, by family: UNSPEC, INET, INET6, UNIX. */
+/** Bytes of both endpoints, by family: UNSPEC, INET, INET6, UNIX. */
 const ADDRESS_BYTES = [0, 12, 36, 216];
 
 function parseV2(bytes: Uint8Array): ProxyAnswer {
@@ -255,7 +255,7 @@ function parseV2(bytes: Uint8Array): ProxyAnswer {
   if ((bytes[12]! & 0xf0) !== VERSION_2) return bad(`version ${bytes[12]! >> 4} of the binary header`);
   if (command > PROXY) return bad(`command ${command} is not assigned`);
   if (arrived <= 13) return MORE;
-  // With LOCAL the family is ignored, and the whole block skipped (section 2.2).
+  // With LOCAL the family is ignored and the whole block is skipped (section 2.2).
   const family = command === LOCAL ? UNSPEC : bytes[13]! >> 4;
   const protocol = command === LOCAL ? UNSPEC : bytes[13]! & 0x0f;
   if (family >= ADDRESS_BYTES.length || protocol > DGRAM) {
@@ -283,17 +283,17 @@ interface Block {
   end: number;
 }
 
-/** What follows the fixed part of a header with the command PROXY. */
+/** Parses what follows the fixed part of a header with the command PROXY. */
 function parseV2Block(bytes: Uint8Array, header: ProxyHeader, { family, protocol, end }: Block): ProxyAnswer {
   const whole = bytes.length >= end;
   if (family !== UNSPEC && protocol === UNSPEC) {
-    // What an unspecified protocol has for ports, and so where TLVs would begin, nobody can know.
+    // The size of the ports of an unspecified protocol is unknown, and so is where TLVs would begin.
     return whole ? { is: "proxy", header, length: end } : MORE;
   }
   const tlvs = V2_FIXED_BYTES + ADDRESS_BYTES[family]!;
   if (end < tlvs) return bad(`${end - V2_FIXED_BYTES} bytes are too few for the addresses`);
   const fault = tlvFault(bytes, tlvs, end, Math.min(bytes.length, end));
-  // With UNSPEC there may be addresses that only the sender understands, which a receiver ignores.
+  // With UNSPEC there may be addresses that only the sender understands; a receiver ignores them.
   if (fault !== null && family !== UNSPEC) return bad(fault);
   if (!whole) return MORE;
   if (fault === null && end > tlvs) {
@@ -333,7 +333,7 @@ function isV4(end: ProxyEnd): boolean {
   return isIPv4(w0, w1, w2);
 }
 
-/** A mapped address in groups of hexadecimal digits: section 2.1 knows no others, although many receivers do. */
+/** A mapped address in hexadecimal groups: section 2.1 allows no other form, although many receivers do. */
 function formatAsIPv6(address: Address): string {
   const [w0, w1, w2, w3] = address;
   if (!isIPv4(w0, w1, w2)) return formatAddress(w0, w1, w2, w3);
@@ -362,13 +362,13 @@ function writeTlvs(writer: Writer, { alpn, authority, tls, uniqueId }: ProxyHead
   writer.tlv(TLV.ssl, ssl.written());
 }
 
-// Section 2.2.6: CERT_CONN only where the certificate came over this very connection.
+// Section 2.2.6: CERT_CONN only if the certificate was presented on this connection.
 function certificateFlags(shown: { readonly resumed: boolean } | null): number {
   if (shown === null) return 0;
   return shown.resumed ? SSL_CLIENT_CERT_SESS : SSL_CLIENT_CERT_SESS | SSL_CLIENT_CERT_CONN;
 }
 
-/** Bytes in network order. What a header can have at most fits, because each of its texts is bounded. */
+/** Writes bytes in network order. The largest possible header fits, because each of its texts is bounded. */
 class Writer {
   at = 0;
   readonly #bytes = new Uint8Array(2048);
@@ -398,7 +398,7 @@ class Writer {
     this.raw(value);
   }
 
-  /** A text that is too long is left out, not cut: the beginning of a name may be another's name. */
+  /** A text that is too long is left out and not truncated: a truncated name could be another host's name. */
   textTlv(type: number, value: Uint8Array): void {
     if (value.length <= SENT_TEXT_BYTES_MAX) this.tlv(type, value);
   }

@@ -1,5 +1,5 @@
-// What follows the addresses in a PROXY header of version 2: type, length, value, again and again (section 2.2 of HAProxy's
-// "The PROXY protocol"). Checking stands apart from reading, so that a fault is seen before the header is whole.
+// The TLVs (type, length, value) after the addresses in a PROXY header of version 2 (section 2.2 of HAProxy's "The PROXY protocol").
+// Validation is separate from parsing, so that a fault is found before the header is complete.
 import { crc32c } from "../core/crc32c.ts";
 import { latin1 } from "./latin1.ts";
 
@@ -7,24 +7,24 @@ import { latin1 } from "./latin1.ts";
 export const UNIQUE_ID_BYTES_MAX = 128;
 
 /**
- * What the TLVs say; null is not said. Where a type comes twice, the first counts. Nothing but lengths and the checksum
- * has been checked: the text is the sender's, of any characters.
+ * The content of the TLVs; null = not present. Where a type occurs twice, the first one counts. Only lengths and the checksum are
+ * validated: texts are the sender's and may contain any character.
  */
 export interface Tlvs {
-  /** The protocol's name as in ALPN, a character a byte. */
+  /** The protocol's name as in ALPN, one character per byte. */
   alpn: string | null;
-  /** UTF-8: the name that the client asked for, in the case that it was sent in. */
+  /** UTF-8: the server name that the client asked for, in its original case. */
   authority: string | null;
   /** Opaque; up to UNIQUE_ID_BYTES_MAX bytes. */
   uniqueId: Uint8Array | null;
   ssl: SslTlv | null;
-  /** The namespace's name. */
+  /** Name of the network namespace. */
   netns: string | null;
-  /** "vpce-…": the VPC endpoint that the client came through. */
+  /** "vpce-…": the VPC endpoint through which the client came. */
   awsVpcEndpointId: string | null;
-  /** The private endpoint that the client came through. */
+  /** The private endpoint through which the client came. */
   azureLinkId: number | null;
-  /** Whether a CRC32C was present; it was right then. */
+  /** Whether a CRC32C was present; it was correct then. */
   checksum: boolean;
 }
 
@@ -41,7 +41,7 @@ export interface SslTlv {
   keyAlg: string | null;
 }
 
-/** The client came over TLS; with a certificate on its connection; with one at least once in its session. */
+/** The client uses TLS; it sent a certificate on this connection; it sent one at least once in its session. */
 export const SSL_CLIENT_SSL = 0x01;
 export const SSL_CLIENT_CERT_CONN = 0x02;
 export const SSL_CLIENT_CERT_SESS = 0x04;
@@ -59,27 +59,27 @@ export const TLV = {
   sslSigAlg: 0x24,
   sslKeyAlg: 0x25,
   netns: 0x30,
-  // From the range for applications, which others may use for something else: what does not look like these clouds'
-  // own value is skipped.
+  // These types are from the range for applications, which others may use for something else: a value that does not look like these
+  // clouds' own is skipped.
   aws: 0xea,
   azure: 0xee,
 } as const;
 
-/** The value of both clouds begins with a subtype, and this is the one for the endpoint in each. */
+/** The value of both clouds begins with a subtype; this one is the endpoint's in each. */
 const CLOUD_ENDPOINT = 0x01;
 
 /** Type and length. */
 const HEAD_BYTES = 3;
 
 /**
- * Why the bytes from `start` to `end` are not well-formed TLVs, or null. `available` is how far they have arrived: null
- * then means that the rest can still make them well-formed, whatever its checksum.
+ * Why the bytes from `start` to `end` are not well-formed TLVs, or null. `available` is how far they have arrived: null then means
+ * that the remaining bytes can still make them well-formed, whatever the checksum is.
  */
 export function tlvFault(bytes: Uint8Array, start: number, end: number, available: number): string | null {
   return faultWithin(bytes, { start, end, available }, false);
 }
 
-/** Where the checksum's four bytes are in well-formed TLVs, or -1. */
+/** Position of the checksum's four bytes in well-formed TLVs, or -1. */
 export function checksumOffset(bytes: Uint8Array, start: number, end: number): number {
   for (let at = start; at < end; at += HEAD_BYTES + lengthAt(bytes, at)) {
     if (bytes[at] === TLV.crc32c) return at + HEAD_BYTES;
@@ -87,13 +87,13 @@ export function checksumOffset(bytes: Uint8Array, start: number, end: number): n
   return -1;
 }
 
-/** The checksum of a header of `end` bytes, with its own four bytes, at `field`, taken as zeros (section 2.2.3). */
+/** The checksum of a header of `end` bytes, with its own four bytes at `field` taken as zeros (section 2.2.3). */
 export function headerChecksum(bytes: Uint8Array, field: number, end: number): number {
   const before = crc32c(ZEROS, crc32c(bytes.subarray(0, field)));
   return crc32c(bytes.subarray(field + ZEROS.length, end), before);
 }
 
-/** Reads well-formed TLVs. What it returns does not hold on to `bytes`. */
+/** Parses well-formed TLVs. The result holds no reference to `bytes`. */
 export function readTlvs(bytes: Uint8Array, start: number, end: number): Tlvs {
   const tlvs: Tlvs = {
     alpn: null,
@@ -131,7 +131,7 @@ export function readTlvs(bytes: Uint8Array, start: number, end: number): Tlvs {
         if (value[0] === CLOUD_ENDPOINT) tlvs.awsVpcEndpointId ??= latin1(value.subarray(1));
         break;
       case TLV.azure:
-        // Four bytes, the low one first: the only number here that is not in network order.
+        // Four bytes, little-endian: the only number in the header that is not in network order.
         if (value[0] === CLOUD_ENDPOINT && value.length === 5) {
           tlvs.azureLinkId ??= (value[1]! | (value[2]! << 8) | (value[3]! << 16) | (value[4]! << 24)) >>> 0;
         }
@@ -141,7 +141,7 @@ export function readTlvs(bytes: Uint8Array, start: number, end: number): Tlvs {
   return tlvs;
 }
 
-/** What the TLVs say, for a log: printable ASCII only, other characters escaped as in a JavaScript string. */
+/** The TLVs as text for a log: printable ASCII, other characters escaped as in a JavaScript string. */
 export function describeTlvs(tlvs: Tlvs): Record<string, string> {
   const { ssl } = tlvs;
   const said: Record<string, string | null> = {
@@ -165,7 +165,7 @@ export function describeTlvs(tlvs: Tlvs): Record<string, string> {
   return described;
 }
 
-/** Flags and verify. */
+/** Size of flags and verify. */
 const SSL_HEAD_BYTES = 5;
 
 const ZEROS = new Uint8Array(4);
@@ -178,7 +178,7 @@ interface Span {
   available: number;
 }
 
-/** The types inside of PP2_TYPE_SSL are a list of their own, whose values may have any length. */
+/** The types inside PP2_TYPE_SSL are a list of their own; their values may have any length. */
 function faultWithin(bytes: Uint8Array, { start, end, available }: Span, insideSsl: boolean): string | null {
   let checksums = 0;
   let at = start;
@@ -191,7 +191,7 @@ function faultWithin(bytes: Uint8Array, { start, end, available }: Span, insideS
     const high = at + 1 < available ? bytes[at + 1]! << 8 : 0;
     const low = at + 2 < available ? bytes[at + 2]! : -1;
     const least = low < 0 ? high : high + low;
-    // With the first byte of the length alone, 256 lengths are open: the longer ones change nothing in what fits.
+    // With only the first byte of the length, 256 lengths are possible; the longer ones do not change whether the rest fits.
     const most = low < 0 ? 0xffff : least;
     if (!someLengthFits(type, least, most, room)) return `TLV 0x${hex(bytes[at]!)} has a wrong length`;
     if (low < 0) return null;
@@ -205,7 +205,7 @@ function faultWithin(bytes: Uint8Array, { start, end, available }: Span, insideS
   return null;
 }
 
-/** Whether some length from `least` to `most` is one that the type can have and leaves place for no TLV or a whole one. */
+/** Whether some length from `least` to `most` is valid for the type and leaves room for no TLV or for a complete one. */
 function someLengthFits(type: number, least: number, most: number, room: number): boolean {
   for (let length = Math.min(most, room, longest(type)); length >= least; length--) {
     const rest = room - length;

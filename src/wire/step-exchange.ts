@@ -1,23 +1,23 @@
-// An exchange made of steps, each of which sends bytes, expects something in the answer, or both: what a config says in
-// `type = "exchange"`, and the protocols of which a few lines of text say enough.
+// An exchange of steps, each of which sends bytes, expects something in the answer, or both: `type = "exchange"` of the config, and the
+// protocols for which a few lines of text are enough.
 import { PatternSearch, type Pattern } from "../core/pattern.ts";
 import { Answer, indexOfBytes } from "./answer.ts";
 import { bad, cutShort, excerpt, more, ok, type Cut, type Exchange, type Step, type Verdict } from "./exchange.ts";
 
-/** Of the answer to one step. */
+/** Maximum size of the answer to one step. */
 export const ANSWER_BYTES_MAX = 64 * 1024;
 
-/** Of the answer, as far as the expressions of a named exchange look at it. */
+/** How much of the answer the expressions of a named exchange read. */
 export const REPLY_BYTES_MAX = 4096;
 
-/** What an answer must hold. `words` names it in messages. */
+/** What an answer must contain. `words` names it in messages. */
 export type Expectation =
   | { readonly is: "bytes"; readonly bytes: Uint8Array; readonly words: string }
   | { readonly is: "pattern"; readonly pattern: Pattern; readonly words: string }
-  /** Of a named exchange: `refused` matches an answer that will not become a good one; it is tried first. */
+  /** Of a named exchange: `refused` matches an answer that can no longer become the expected one; it is tried first. */
   | { readonly is: "reply"; readonly wanted: RegExp; readonly refused: RegExp; readonly words: string };
 
-/** `send` comes first. An expectation looks at all that has come since something was sent last. */
+/** `send` comes first. An expectation reads everything that has arrived since the last send. */
 export interface ExchangeStep {
   readonly send: Uint8Array | null;
   readonly expect: Expectation | null;
@@ -31,11 +31,11 @@ export class StepExchange implements Exchange {
   readonly #answer = new Answer(ANSWER_BYTES_MAX);
   #at = 0;
   #isSent = false;
-  /** Where the search goes on. */
+  /** Where the search continues. */
   #searched = 0;
   #search: TextSearch | null = null;
 
-  /** `goodbye` is sent at the end, whatever the backend has said; its answer is not waited for. */
+  /** `goodbye` is sent at the end whatever the backend has answered; its answer is not waited for. */
   constructor(steps: readonly ExchangeStep[], goodbye: Uint8Array | null = null) {
     this.#steps = steps;
     this.#goodbye = goodbye;
@@ -56,7 +56,7 @@ export class StepExchange implements Exchange {
     return this.#missing(expected, cut === "timeout" ? " in time" : " before the end");
   }
 
-  /** Takes every step that can be taken now. */
+  /** Takes all steps that are possible now. */
   #go(): Step {
     let send: Uint8Array = NOTHING;
     for (; this.#at < this.#steps.length; this.#at++) {
@@ -112,7 +112,7 @@ export class StepExchange implements Exchange {
   }
 }
 
-/** A search in bytes that may cut a character. */
+/** A search in bytes that may split a character. */
 class TextSearch {
   readonly #search: PatternSearch;
   readonly #decoder = new TextDecoder();

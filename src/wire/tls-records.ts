@@ -1,5 +1,5 @@
-// Alerts before the keys are there, and the records of one direction of a TLS connection, seen from outside: their types and
-// lengths, nothing of what they hide. Tells an end with close_notify from a cut (RFC 8446 section 6.1), which the runtime reports alike.
+// Alerts before there are keys, and the types and lengths of the records of one direction of a TLS connection, without decryption. Tells
+// an end with close_notify from a truncation (RFC 8446 section 6.1), which the runtime reports alike.
 
 /** Descriptions of alerts (RFC 8446 section 6). */
 export const ALERTS = {
@@ -23,30 +23,29 @@ const HEAD_BYTES = 5;
 const ALERT = 21;
 const APPLICATION_DATA = 23;
 
-/** What TLS 1.3 adds to the content of each protected record: its true type and, in every suite there is, a tag of 16 bytes. */
+/** The overhead of a protected record in TLS 1.3: its true type and, in every existing suite, a tag of 16 bytes. */
 const ADDED_BYTES = 17;
 /** Level and description. */
 const ALERT_BYTES = 2;
 const FATAL = 2;
 
 /**
- * Follows the records as their bytes come. In TLS 1.2 an alert's type stands in the clear. In TLS 1.3 every record looks the
- * same, so an alert is told by its length, and from data of that length by this: data comes out decrypted, an alert does not.
+ * Follows the records as their bytes arrive. In TLS 1.2 the type of an alert is visible. In TLS 1.3 all records look alike: an alert is
+ * recognised by its length, and told from data of that length by the decrypted output, because data produces output and an alert does not.
  */
 export class RecordWalk {
-  /** Bytes of the record's head that have come, and of its payload that have not. */
+  /** Bytes of the record's header that have arrived, and bytes of its payload that have not. */
   #head = 0;
   #left = 0;
   #type = 0;
   #length = 0;
-  /** Content of all whole records so far, by TLS 1.3's count. */
+  /** Content of all complete records so far, as TLS 1.3 counts it. */
   #content = 0;
-  /** What of it had come out as no data when the last bytes began. */
+  /** The part of it that had produced no data when the last bytes began. */
   #hidden = 0;
 
   /**
-   * The next bytes of the wire, in pieces as they come. `delivered` is how many bytes of data have come out before these
-   * were decrypted.
+   * The next bytes of the wire, in any segmentation. `delivered` is how many bytes of data were decrypted before these bytes were.
    */
   push(bytes: Uint8Array, delivered: number): void {
     this.#hidden = this.#content - delivered;
@@ -55,7 +54,7 @@ export class RecordWalk {
         const taken = Math.min(this.#left, bytes.length - at);
         this.#left -= taken;
         at += taken;
-        // Only a whole record is decrypted.
+        // Only a complete record is decrypted.
         if (this.#left === 0 && this.#type === APPLICATION_DATA) this.#content += this.#length - ADDED_BYTES;
         continue;
       }
@@ -69,9 +68,9 @@ export class RecordWalk {
   }
 
   /**
-   * Whether the last that came was an alert, now that no more comes: close_notify, since any other has broken the connection.
-   * `delivered` is how many bytes of data have come out in all. Where records are padded, which hardly anybody does, an alert
-   * is taken for a cut.
+   * Whether the last record was an alert, now that no more come: that is close_notify, since any other alert has ended the connection.
+   * `delivered` is how many bytes of data were decrypted in total. With padded records, which hardly anybody uses, an alert counts as a
+   * truncation.
    */
   closesOrderly(delivered: number): boolean {
     if (this.#head > 0 || this.#left > 0) return false;
