@@ -3,6 +3,7 @@
 import { existsSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { closest } from "../config/suggest.ts";
+import { describeAdminCommands } from "./admin-commands.ts";
 
 /** What the entry point has to offer. */
 export interface Program {
@@ -12,8 +13,7 @@ export interface Program {
 }
 
 /** Commands that are planned; a file of that name can be given with a path ("./status"). */
-const planned =
-  "status top reload drain ready weight maintenance connections clients explain logs config upgrade import".split(" ");
+const planned = ["top", "upgrade", "import"];
 
 const badUsage = 2;
 const helpWidth = 100;
@@ -68,13 +68,14 @@ export function describe(program: Program, result: { code: number }): Command {
     end((await import("./schema.ts")).schema()),
   );
   command("health", "ask a running lb whether it is alive or ready; exit code 0 if so, else 1")
-    .argument("[FILE|URL]", "its config, or its admin address; default: /etc/lb/lb.toml, then ./lb.toml")
+    .argument("[FILE|URL]", "its config, or its admin address; default: ./lb.toml, then /etc/lb/lb.toml")
     .option("--ready [LISTENER]", "ask whether it accepts connections, or whether LISTENER has a backend that is up")
     .action(async (where: string | undefined, { ready }: { ready?: string | true }) => {
       if (typeof ready === "string" && /[/:]/.test(ready))
         lb.error(`lb: ${ready} is not the name of a listener; write FILE or URL before --ready`);
       end(await (await import("./health.ts")).health(where, ready));
     });
+  describeAdminCommands(lb, command, end);
   command("version", "print the version").action(() => console.log(`lb ${program.version}`));
   command("help", "print help")
     .argument("[COMMAND]", "of which command")

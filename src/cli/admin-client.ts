@@ -1,0 +1,158 @@
+// Requests to the admin endpoint of a running lb. By node:http, because fetch would go through the proxy that the environment
+// names and cannot reach abstract Unix sockets.
+import { request, type IncomingMessage, type RequestOptions } from "node:http";
+import { formatAddress, type Endpoint } from "../core/address.ts";
+import { endpointName, type AdminEndpoint } from "./admin-endpoint.ts";
+
+/** A request without an answer after this time has failed. */
+export const TIMEOUT_MS = 10_000;
+
+/** Why a request failed, in one line, and what to do about it ("" = nothing is known). */
+export class AdminError extends Error {
+  readonly cure: string;
+
+  constructor(message: string, cure = "") {
+    super(message);
+    this.cure = cure;
+  }
+}
+
+export interface AdminRequest {
+  method: "GET" | "POST" | "PATCH" | "DELETE";
+  path: string;
+  /** What is undefined is left out. */
+  query?: Record<string, string | number | undefined>;
+  /** Sent as JSON. */
+  body?: unknown;
+  timeoutMs?: number;
+}
+
+export class AdminClient {
+  readonly #endpoint: AdminEndpoint;
+
+  constructor(endpoint: AdminEndpoint) {
+    this.#endpoint = endpoint;
+  }
+
+  get name(): string {
+    return endpointName(this.#endpoint);
+  }
+
+  /** The answer, whatever its status. Throws AdminError where there is none. */
+  async ask(asked: AdminRequest): Promise<{ status: number; text: string }> {
+    const answer = await this.#send(asked);
+    return { status: answer.statusCode ?? 0, text: await textOf(answer) };
+  }
+
+  /** The JSON of a good answer. Throws AdminError. */
+  async json<T>(asked: AdminRequest): Promise<T> {
+    const { status, text } = await this.ask(asked);
+    if (status >= 300) throw this.#refusal(status, text);
+    try {
+      return JSON.parse(text) as T;
+    } catch {
+      throw new AdminError(`${this.name} answered with something that is not JSON`, "is it lb?");
+    }
+  }
+
+  /** The lines of an answer that goes on until lb or the caller ends it. Throws AdminError. */
+  async *lines(asked: AdminRequest, signal?: AbortSignal): AsyncGenerator<string> {
+    const answer = await this.#send(asked);
+    const status = answer.statusCode ?? 0;
+    if (status >= 300) throw this.#refusal(status, await textOf(answer));
+    signal?.addEventListener("abort", () => answer.destroy(), { once: true });
+    answer.setEncoding("utf8");
+    let rest = "";
+    try {
+      for await (const chunk of answer as AsyncIterable<string>) {
+        const lines = (rest + chunk).split("\n");
+        rest = lines.pop() ?? "";
+        yield* lines;
+      }
+    } catch (error) {
+      if (signal?.aborted !== true) throw new AdminError(`${this.name} ended the answer (${codeOf(error)})`);
+    }
+  }
+
+  #send({ method, path, query = {}, body, timeoutMs = TIMEOUT_MS }: AdminRequest): Promise<IncomingMessage> {
+    const { endpoint, token } = this.#endpoint;
+    const content = body === undefined ? null : JSON.stringify(body);
+    const search = new URLSearchParams();
+    for (const [key, value] of Object.entries(query)) if (value !== undefined) search.set(key, String(value));
+    const headers: Record<string, string> = { Host: "localhost", "X-Lb-Admin": "1", Accept: "application/json" };
+    if (token !== null) headers["Authorization"] = `Bearer ${token}`;
+    if (content !== null) headers["Content-Type"] = "application/json";
+    const options = { ...target(endpoint), method, path: search.size === 0 ? path : `${path}?${search}`, headers };
+    return send({ ...options, agent: false }, content, { name: this.name, timeoutMs });
+  }
+
+  // A problem of RFC 9457, or whatever else was answered.
+  #refusal(status: number, text: string): AdminError {
+    if (status === 401) return new AdminError(`${this.name} needs a token`, TOKEN_CURE);
+    try {
+      const { detail, cure } = JSON.parse(text) as { detail?: unknown; cure?: unknown };
+      if (typeof detail === "string") return new AdminError(detail, typeof cure === "string" ? cure : "");
+    } catch {
+      // Not JSON.
+    }
+    return new AdminError(`${this.name} answered with status ${status}`);
+  }
+}
+
+const TOKEN_CURE = "give it with --token-file or in LB_ADMIN_TOKEN";
+const REACH_CURE = "is lb running? Give its address with --admin, or its config with --config";
+
+function send(
+  options: RequestOptions,
+  content: string | null,
+  { name, timeoutMs }: { name: string; timeoutMs: number },
+): Promise<IncomingMessage> {
+  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+  const fail = (why: string, cure = ""): void => reject(new AdminError(`${name} ${why}`, cure));
+  const outgoing = request(options, (answer) => {
+    clearTimeout(timer);
+    resolve(answer);
+  });
+  const timer = setTimeout(() => {
+    fail(`did not answer within ${timeoutMs / 1000} s`);
+    outgoing.destroy();
+  }, timeoutMs);
+  outgoing.on("error", (error) => {
+    clearTimeout(timer);
+    fail(...reasonOf(codeOf(error)));
+  });
+  outgoing.end(content ?? undefined);
+  return promise;
+}
+
+function reasonOf(code: string): [why: string, cure: string] {
+  if (code.startsWith("HPE_")) return ["does not speak HTTP", ""];
+  if (code === "ECONNRESET") return ["closed the connection without an answer", ""];
+  return [`cannot be reached (${code})`, REACH_CURE];
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : String(error);
+}
+
+async function textOf(answer: IncomingMessage): Promise<string> {
+  answer.setEncoding("utf8");
+  let text = "";
+  for await (const chunk of answer as AsyncIterable<string>) text += chunk;
+  return text;
+}
+
+function target(endpoint: Endpoint): RequestOptions {
+  switch (endpoint.kind) {
+    case "unix":
+      return { socketPath: endpoint.path };
+    case "abstract":
+      return { socketPath: `\0${endpoint.name}` };
+    case "name":
+      return { host: endpoint.host, port: endpoint.port };
+    case "ip":
+      return { host: formatAddress(...endpoint.address), port: endpoint.port };
+    case "any":
+      return { host: "127.0.0.1", port: endpoint.port };
+  }
+}

@@ -1,0 +1,22 @@
+// What the commands share that ask a running lb: the endpoint by the options, failures as one line and an exit code.
+import { AdminClient, AdminError } from "./admin-client.ts";
+import { adminEndpoint, type AdminOptions } from "./admin-endpoint.ts";
+
+/** Runs `work` with a client for the endpoint that the options name. The exit code: 0, 1 a failure, 2 wrong options. */
+export async function askLb(
+  options: AdminOptions,
+  work: (client: AdminClient) => Promise<number | void>,
+): Promise<number> {
+  const endpoint = adminEndpoint(options, process.env);
+  if ("error" in endpoint) {
+    console.error(`lb: ${endpoint.error}`);
+    return 2;
+  }
+  try {
+    return (await work(new AdminClient(endpoint))) ?? 0;
+  } catch (error) {
+    if (!(error instanceof AdminError)) throw error;
+    console.error(`lb: ${error.message}${error.cure === "" ? "" : `\n    ${error.cure}`}`);
+    return 1;
+  }
+}

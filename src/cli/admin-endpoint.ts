@@ -1,0 +1,128 @@
+// Where the admin endpoint of a running lb is, and the token for it: by --admin, by a config file, or by the default. Reads only
+// [admin] of a config file, so that a fault elsewhere in the file keeps nobody from asking the running lb.
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { parse } from "smol-toml";
+import { expand, type Environment } from "../config/env.ts";
+import { absoluteEndpoint, absolutePath } from "../config/paths.ts";
+import { formatAddress, formatEndpoint, parseEndpoint, type Endpoint } from "../core/address.ts";
+
+/** Where a config is looked for when none is given, in this order. */
+export const DEFAULT_FILES = ["lb.toml", "/etc/lb/lb.toml"];
+const DEFAULT_BIND = "127.0.0.1:9900";
+
+export interface AdminEndpoint {
+  readonly endpoint: Endpoint;
+  /** "" or the path of a URL. */
+  readonly path: string;
+  /** null = none is known. */
+  readonly token: string | null;
+}
+
+/** What the user says of it; all of it may be left out. */
+export interface AdminOptions {
+  /** An address as in the config, or a URL. */
+  admin?: string | undefined;
+  config?: string | undefined;
+  tokenFile?: string | undefined;
+}
+
+/** The endpoint to ask, or one line about what is wrong with the options or the file. */
+export function adminEndpoint(options: AdminOptions, env: Environment): AdminEndpoint | { error: string } {
+  const found = located(options, env);
+  if ("error" in found) return found;
+  const given = options.tokenFile === undefined ? null : readToken(options.tokenFile);
+  if (given !== null && typeof given !== "string") return given;
+  const token = given ?? (env["LB_ADMIN_TOKEN"] || found.token);
+  return { ...found, token };
+}
+
+/** As in the config: "127.0.0.1:9900", "unix:/run/lb/admin.sock". */
+export function endpointName({ endpoint }: AdminEndpoint): string {
+  return formatEndpoint(endpoint);
+}
+
+/** An address or a URL, or the name of a config file. */
+export function endpointOrFile(text: string): AdminOptions {
+  const isFile = !text.includes("://") && (existsSync(text) || parseEndpoint(text).kind === "bad");
+  return isFile ? { config: text } : { admin: text };
+}
+
+function located({ admin, config }: AdminOptions, env: Environment): AdminEndpoint | { error: string } {
+  if (admin !== undefined) return byAddress(admin);
+  const file = config ?? DEFAULT_FILES.find((name) => existsSync(name));
+  return file === undefined ? at(DEFAULT_BIND) : byFile(file, env);
+}
+
+function byAddress(text: string): AdminEndpoint | { error: string } {
+  if (!text.includes("://")) return at(text);
+  const url = URL.parse(text);
+  if (url === null) return { error: `${text} is not a URL` };
+  if (url.protocol !== "http:") return { error: `${text}: only http:// can be asked` };
+  const found = at(`${url.hostname}:${url.port || "80"}`);
+  return "error" in found || url.pathname === "/" ? found : { ...found, path: url.pathname };
+}
+
+function at(text: string): AdminEndpoint | { error: string } {
+  const endpoint = parseEndpoint(text);
+  if (endpoint.kind === "bad") return { error: `${text}: ${endpoint.why}` };
+  return { endpoint: reachable(endpoint), path: "", token: null };
+}
+
+function byFile(file: string, env: Environment): AdminEndpoint | { error: string } {
+  const text = contentOf(file);
+  if (typeof text !== "string") return text;
+  let admin: Record<string, unknown> = {};
+  try {
+    const { admin: table } = parse(text);
+    if (typeof table === "object" && table !== null) admin = table as Record<string, unknown>;
+  } catch {
+    return at(DEFAULT_BIND);
+  }
+  if (admin["enabled"] === false)
+    return { error: `${file} has the admin endpoint switched off: there is nothing to ask` };
+  const given = { bind: textOr(admin["bind"], DEFAULT_BIND), token_file: textOr(admin["token_file"], "") };
+  const { problems } = expand(given, env);
+  const found = at(given.bind);
+  if (problems[0] !== undefined || "error" in found) {
+    return { error: `${file}: admin.bind: ${problems[0]?.message ?? ("error" in found ? found.error : "")}` };
+  }
+  const folder = dirname(resolve(file));
+  // Who may not read the token may have another one.
+  const token = given.token_file === "" ? null : readToken(absolutePath(folder, given.token_file));
+  return {
+    ...found,
+    endpoint: absoluteEndpoint(folder, found.endpoint),
+    token: typeof token === "string" ? token : null,
+  };
+}
+
+function textOr(value: unknown, other: string): string {
+  return typeof value === "string" ? value : other;
+}
+
+function readToken(file: string): string | { error: string } {
+  const text = contentOf(file);
+  if (typeof text !== "string") return text;
+  return text.trim() === "" ? { error: `${file} has no token in it` } : text.trim();
+}
+
+function contentOf(file: string): string | { error: string } {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? ` (${String(error.code)})` : "";
+    return { error: `${file} cannot be read${code}` };
+  }
+}
+
+/** An address that everything is bound to is asked on the loopback interface. */
+function reachable(endpoint: Endpoint): Endpoint {
+  if (endpoint.kind === "any") return { kind: "ip", address: LOOPBACK, port: endpoint.port };
+  if (endpoint.kind !== "ip") return endpoint;
+  const text = formatAddress(...endpoint.address);
+  if (text === "0.0.0.0") return { ...endpoint, address: LOOPBACK };
+  return text === "::" ? { ...endpoint, address: [0, 0, 0, 1] } : endpoint;
+}
+
+const LOOPBACK = [0, 0, 0xffff, 0x7f000001] as const;

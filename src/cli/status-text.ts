@@ -1,0 +1,119 @@
+// The status of a running lb as text: a head, then a table of listeners, of pools with their backends, of workers. Pure.
+import { formatBytes, formatCount, formatDuration } from "../core/format.ts";
+import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot, WorkerStatus } from "../observe/snapshot.ts";
+import { table, type Column } from "./table.ts";
+
+/** The lines. `nowMs` is Date.now(): snapshots carry times of day. */
+export function statusText(snapshot: Snapshot, nowMs: number): string[] {
+  const backends = snapshot.pools.flatMap((pool) =>
+    pool.backends.map((backend, i) => ({ pool, backend, first: i === 0 })),
+  );
+  return [
+    ...head(snapshot, nowMs),
+    "",
+    ...table(LISTENERS, snapshot.listeners),
+    "",
+    ...table(backendColumns(nowMs), backends),
+    "",
+    ...table(WORKERS, snapshot.workers),
+  ];
+}
+
+function head(
+  { version, pid, uptime_seconds, ready, not_ready, config, connections }: Snapshot,
+  nowMs: number,
+): string[] {
+  const { success, failure } = config.reloads;
+  const loaded = formatDuration(nowMs - Date.parse(config.loaded_at));
+  return [
+    `lb ${version}, process ${pid}, up ${formatDuration(uptime_seconds * 1000)}: ${ready ? "ready" : "not ready"}`,
+    ...not_ready.map((reason) => `  ${reason}`),
+    `connections  ${connections.open} of at most ${connections.max}`,
+    `config       ${config.file}, generation ${config.generation}, loaded ${loaded} ago; reloads: ${success} good, ${failure} failed`,
+    ...(config.last_reload_error === null ? [] : [`last reload  failed: ${config.last_reload_error.split("\n")[0]}`]),
+  ];
+}
+
+const LISTENERS: readonly Column<ListenerStatus>[] = [
+  { title: "LISTENER", cell: ({ name }) => name },
+  { title: "BIND", cell: ({ bind }) => bind.join(" ") },
+  { title: "POOL", cell: ({ pool }) => pool ?? "-" },
+  { title: "STATE", cell: listenerState },
+  { title: "OPEN", align: "right", cell: ({ open }) => String(open) },
+  { title: "MAX", align: "right", cell: ({ max_connections: max }) => (max === 0 ? "" : String(max)) },
+  { title: "ACCEPTED", align: "right", cell: ({ accepted }) => formatCount(accepted) },
+  { title: "REFUSED", align: "right", cell: (listener) => zeroAsNothing(refused(listener)) },
+  { title: "IN", align: "right", cell: ({ bytes_in }) => formatBytes(bytes_in) },
+  { title: "OUT", align: "right", cell: ({ bytes_out }) => formatBytes(bytes_out) },
+];
+
+export function listenerState({ ready }: ListenerStatus): string {
+  return ready ? "ready" : "no backend";
+}
+
+/** Ends before a backend was chosen: by a limit, a list, or because no backend had room. */
+const REFUSALS: ReadonlySet<string> = new Set([
+  "denied",
+  "rate_limited",
+  "process_full",
+  "listener_full",
+  "client_full",
+  "no_route",
+  "no_backend",
+  "queue_full",
+  "queue_timeout",
+]);
+
+/** Connections that a listener refused. */
+export function refused({ ends }: ListenerStatus): number {
+  return ends.reduce((sum, { end, count }) => sum + (REFUSALS.has(end) ? count : 0), 0);
+}
+
+interface BackendRow {
+  pool: PoolStatus;
+  backend: BackendStatus;
+  /** Of its pool. */
+  first: boolean;
+}
+
+function backendColumns(nowMs: number): readonly Column<BackendRow>[] {
+  return [
+    { title: "POOL", cell: ({ pool, first }) => (first ? pool.name : "") },
+    { title: "BACKEND", cell: ({ backend }) => backend.name },
+    { title: "ADDRESS", cell: ({ backend }) => (backend.address === backend.name ? "" : backend.address) },
+    { title: "STATE", cell: ({ backend }) => backendState(backend) },
+    { title: "FOR", align: "right", cell: ({ backend }) => formatDuration(nowMs - Date.parse(backend.health.since)) },
+    { title: "WEIGHT", align: "right", cell: ({ backend }) => String(backend.weight) },
+    { title: "OPEN", align: "right", cell: ({ backend }) => String(backend.open) },
+    { title: "MAX", align: "right", cell: ({ backend }) => zeroAsNothing(backend.max_connections) },
+    { title: "CONNECTS", align: "right", cell: ({ backend }) => formatCount(backend.connects.succeeded) },
+    { title: "FAILED", align: "right", cell: ({ backend }) => zeroAsNothing(failedConnects(backend)) },
+    { title: "IN", align: "right", cell: ({ backend }) => formatBytes(backend.bytes_in) },
+    { title: "OUT", align: "right", cell: ({ backend }) => formatBytes(backend.bytes_out) },
+    { title: "LAST ERROR", cell: ({ backend }) => backend.health.last_error ?? "" },
+  ];
+}
+
+/** One word or two: what a new connection would find. */
+export function backendState({ state, up, backup }: BackendStatus): string {
+  const health = up ? "up" : "down";
+  return `${state === "ready" ? health : state}${backup ? " backup" : ""}`;
+}
+
+export function failedConnects({ connects }: BackendStatus): number {
+  return connects.refused + connects.timed_out + connects.failed + connects.tls_failed;
+}
+
+const WORKERS: readonly Column<WorkerStatus>[] = [
+  { title: "WORKER", cell: ({ index }) => String(index) },
+  { title: "STATE", cell: ({ state }) => state },
+  { title: "OPEN", align: "right", cell: ({ open }) => String(open) },
+  { title: "ACCEPTED", align: "right", cell: ({ accepted }) => formatCount(accepted) },
+  { title: "IN", align: "right", cell: ({ bytes_in }) => formatBytes(bytes_in) },
+  { title: "OUT", align: "right", cell: ({ bytes_out }) => formatBytes(bytes_out) },
+  { title: "RESTARTS", align: "right", cell: ({ restarts }) => zeroAsNothing(restarts) },
+];
+
+function zeroAsNothing(count: number): string {
+  return count === 0 ? "" : formatCount(count);
+}

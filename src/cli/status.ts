@@ -1,0 +1,28 @@
+// `lb status`: what a running lb is doing, once or again each second.
+import type { Snapshot } from "../observe/snapshot.ts";
+import type { AdminClient } from "./admin-client.ts";
+import { askLb } from "./admin-command.ts";
+import type { AdminOptions } from "./admin-endpoint.ts";
+import { statusText } from "./status-text.ts";
+
+const INTERVAL_MS = 1000;
+
+/** Prints the status; with `watch` until interrupted. Returns the exit code. */
+export function status(options: AdminOptions & { json?: boolean; watch?: boolean }): Promise<number> {
+  return askLb(options, async (client) => {
+    do {
+      const text = await textOf(client, options.json === true);
+      if (options.watch === true && process.stdout.isTTY) process.stdout.write(CLEAR);
+      console.log(text);
+      if (options.watch === true) await Bun.sleep(INTERVAL_MS);
+    } while (options.watch === true);
+  });
+}
+
+/** ECMA-48: cursor home, erase the screen below. */
+const CLEAR = "\x1b[H\x1b[J";
+
+async function textOf(client: AdminClient, json: boolean): Promise<string> {
+  const snapshot = await client.json<Snapshot>({ method: "GET", path: "/api/status" });
+  return json ? JSON.stringify(snapshot, null, 2) : statusText(snapshot, Date.now()).join("\n");
+}
