@@ -3,6 +3,8 @@ import { InvalidArgumentError, Option, type Command } from "commander";
 import type { AdminOptions } from "./admin-endpoint.ts";
 import type { BackendChange } from "./backend.ts";
 import type { ConnectionsOptions } from "./connections.ts";
+import type { ExplainOptions } from "./explain.ts";
+import type { LogsOptions } from "./logs.ts";
 
 /** Adds them to `lb`. `command` makes one as the others are, `end` takes the exit code. */
 export function describeAdminCommands(
@@ -20,6 +22,9 @@ export function describeAdminCommands(
     .option("--json", "print the snapshot of GET /api/status")
     .option("--watch", "again each second, until interrupted")
     .action(async (options: AdminOptions) => end(await (await import("./status.ts")).status(options)));
+  asking("top", "show the same live on the whole terminal, with sorting, filters, drain and kill").action(
+    async (options: AdminOptions) => end(await (await import("./top/top.ts")).top(options)),
+  );
   asking("reload", "load the config again; says what was wrong if it was not taken").action(
     async (options: AdminOptions) => end(await (await import("./reload.ts")).reload(options)),
   );
@@ -57,6 +62,27 @@ export function describeAdminCommands(
       if (kill === true && !filtered) lb.error("lb: --kill needs --client, --listener, --pool or --backend");
       end(await (await import("./connections.ts")).connections(options));
     });
+  asking("clients", "list the clients with the most connections, traffic or refusals")
+    .option("--sort <KEY>", "by this key of the JSON, such as open or refused")
+    .option("--limit <N>", "at most so many", count)
+    .option("--json", "print the answer of GET /api/clients")
+    .action(async (options: AdminOptions) => end(await (await import("./clients.ts")).clients(options)));
+  asking("explain", "say what would be done with a client: limits, route, pool, backend; nothing is connected")
+    .requiredOption("--listener <NAME>", "the listener that it connects to")
+    .requiredOption("--client <ADDRESS>", "its address, such as 192.0.2.1")
+    .option("--sni <NAME>", "the server name that it asks for")
+    .option("--alpn <PROTOCOL>", "the protocol that it offers, such as h2")
+    .option("--json", "print the answer of POST /api/explain")
+    .action(async (options: ExplainOptions) => end(await (await import("./explain.ts")).explain(options)));
+  asking("logs", "print access lines as connections end, until interrupted")
+    .option("-f, --follow", "what it does anyway")
+    .option("--client <ADDRESS>", "only of this client, or of this CIDR")
+    .option("--listener <NAME>", "only of this listener")
+    .option("--pool <NAME>", "only of this pool")
+    .option("--backend <NAME>", "only of this backend")
+    .option("--end <END>", "only with this end, such as connect_refused")
+    .option("--json", "as JSON")
+    .action(async (options: LogsOptions) => end(await (await import("./logs.ts")).logs(options)));
 }
 
 const STATES = [

@@ -13,7 +13,7 @@ export interface Program {
 }
 
 /** Commands that are planned; a file of that name can be given with a path ("./status"). */
-const planned = ["top", "upgrade", "import"];
+const planned = ["upgrade", "import"];
 
 const badUsage = 2;
 const helpWidth = 100;

@@ -1,0 +1,135 @@
+// `lb top`: the running lb on the whole terminal, again each second. Asks, draws, and sends what the user confirmed.
+import { isatty } from "node:tty";
+import type { Snapshot } from "../../observe/snapshot.ts";
+import { AdminError, type AdminClient, type AdminRequest } from "../admin-client.ts";
+import { askLb } from "../admin-command.ts";
+import type { AdminOptions } from "../admin-endpoint.ts";
+import type { ClientFigures } from "../clients.ts";
+import type { LiveConnection } from "../connections.ts";
+import { draw, pageOf } from "./screen.ts";
+import { FIRST_STATE, press, type Key, type TopState } from "./state.ts";
+import { Terminal } from "./terminal.ts";
+import { NO_DATA, type TopData, type ViewName } from "./views.ts";
+
+const INTERVAL_MS = 1000;
+/** An lb that is silent for longer is shown as lost. */
+const ANSWER_MS = 3000;
+/** Rows asked for in the views that can be longer than any screen. */
+const ROWS_MAX = 500;
+
+/** Runs until the user quits. The exit code. */
+export function top(options: AdminOptions): Promise<number> {
+  if (!isatty(0) || !isatty(1)) {
+    console.error("lb: top needs a terminal; lb status prints the same figures once");
+    return Promise.resolve(2);
+  }
+  return askLb(options, (client) => new Top(client).run());
+}
+
+class Top {
+  readonly #client: AdminClient;
+  readonly #terminal: Terminal;
+  readonly #colour = !process.env["NO_COLOR"] && process.env["TERM"] !== "dumb";
+  #state: TopState = FIRST_STATE;
+  #data: TopData = NO_DATA;
+  readonly #quit = Promise.withResolvers<number>();
+  #timer: ReturnType<typeof setTimeout> | null = null;
+
+  constructor(client: AdminClient) {
+    this.#client = client;
+    this.#terminal = new Terminal(process.stdin, process.stdout, {
+      key: (key) => this.#pressed(key),
+      resized: () => this.#draw(),
+      ended: () => this.#quit.resolve(0),
+    });
+  }
+
+  async run(): Promise<number> {
+    // What keeps lb from being asked at all, such as a wrong token, is better read in the shell.
+    this.#remember(await this.#snapshot());
+    this.#terminal.open();
+    this.#draw();
+    void this.#askAgain();
+    const code = await this.#quit.promise;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#terminal.close();
+    return code;
+  }
+
+  #snapshot(): Promise<Snapshot> {
+    return this.#client.json<Snapshot>({ method: "GET", path: "/api/status", timeoutMs: ANSWER_MS });
+  }
+
+  // ---------------------------------------------------------------- asking
+
+  async #askAgain(): Promise<void> {
+    if (!this.#state.paused) await this.#ask();
+    this.#timer = setTimeout(() => void this.#askAgain(), INTERVAL_MS);
+  }
+
+  async #ask(): Promise<void> {
+    try {
+      const [snapshot] = await Promise.all([this.#snapshot(), this.#askForView(this.#state.view)]);
+      this.#remember(snapshot);
+    } catch (error) {
+      if (!(error instanceof AdminError)) throw error;
+      this.#data = { ...this.#data, error: error.message };
+    }
+    this.#draw();
+  }
+
+  // Only what is shown is asked for.
+  async #askForView(view: ViewName): Promise<void> {
+    const query = { limit: ROWS_MAX };
+    if (view === "connections") {
+      const request: AdminRequest = { method: "GET", path: "/api/connections", query, timeoutMs: ANSWER_MS };
+      const connections = await this.#client.json<{ total: number; connections: LiveConnection[] }>(request);
+      this.#data = { ...this.#data, connections };
+    } else if (view === "clients") {
+      const request: AdminRequest = { method: "GET", path: "/api/clients", query, timeoutMs: ANSWER_MS };
+      const { clients } = await this.#client.json<{ clients: ClientFigures[] }>(request);
+      this.#data = { ...this.#data, clients };
+    }
+  }
+
+  #remember(snapshot: Snapshot): void {
+    const nowMs = Date.now();
+    const { snapshot: before, answeredAtMs } = this.#data;
+    // Counters of another process say nothing about rates.
+    const same = before !== null && before.pid === snapshot.pid && before.started_at === snapshot.started_at;
+    const elapsedMs = nowMs - answeredAtMs;
+    this.#data = { ...this.#data, snapshot, before: same ? before : null, elapsedMs, answeredAtMs: nowMs, error: null };
+  }
+
+  // ---------------------------------------------------------------- keys
+
+  #pressed(key: Key): void {
+    const { view } = this.#state;
+    const { state, request, quit } = press(this.#state, key, this.#data, pageOf(this.#terminal.rows));
+    this.#state = state;
+    if (quit === true) return this.#quit.resolve(0);
+    this.#draw();
+    if (request !== undefined) void this.#send(request);
+    else if (state.view !== view) void this.#ask();
+  }
+
+  async #send(request: AdminRequest): Promise<void> {
+    let message: string;
+    try {
+      ({ message } = await this.#client.json<{ message: string }>(request));
+    } catch (error) {
+      if (!(error instanceof AdminError)) throw error;
+      message = error.cure === "" ? error.message : `${error.message}; ${error.cure}`;
+    }
+    this.#state = { ...this.#state, message };
+    await this.#ask();
+  }
+
+  // ---------------------------------------------------------------- drawing
+
+  #draw(): void {
+    const { columns, rows } = this.#terminal;
+    const screen = { columns, rows, colour: this.#colour, endpoint: this.#client.name, nowMs: Date.now() };
+    this.#terminal.show(draw(this.#state, this.#data, screen));
+  }
+}
