@@ -22,11 +22,11 @@ export function describeAdminCommands(
     .option("--json", "print the snapshot of GET /api/status")
     .option("--watch", "again each second, until interrupted")
     .action(async (options: AdminOptions) => end(await (await import("./status.ts")).status(options)));
-  asking("top", "show the same live on the whole terminal, with sorting, filters, drain and kill").action(
+  asking("top", "the same live on the whole terminal: sort, filter, drain, kill").action(
     async (options: AdminOptions) => end(await (await import("./top/top.ts")).top(options)),
   );
-  asking("reload", "load the config again; says what was wrong if it was not taken").action(
-    async (options: AdminOptions) => end(await (await import("./reload.ts")).reload(options)),
+  asking("reload", "load the config file again, and say what was wrong with it").action(async (options: AdminOptions) =>
+    end(await (await import("./reload.ts")).reload(options)),
   );
 
   const change = async (name: string, what: BackendChange, options: AdminOptions): Promise<void> =>
@@ -39,7 +39,7 @@ export function describeAdminCommands(
         change(name, { state, ...(timeout !== undefined && { timeout }) }, options),
       );
   }
-  asking("weight", "change a backend's weight until the config file says another one")
+  asking("weight", "change a backend's weight until the file has another one")
     .argument("<POOL/BACKEND>", "its pool and its name, as in lb status", backendName)
     .argument("<WEIGHT>", "0..256, or file: that of the config file", weight)
     .action(async (name: string, value: number | null, options: AdminOptions) =>
@@ -62,12 +62,12 @@ export function describeAdminCommands(
       if (kill === true && !filtered) lb.error("lb: --kill needs --client, --listener, --pool or --backend");
       end(await (await import("./connections.ts")).connections(options));
     });
-  asking("clients", "list the clients with the most connections, traffic or refusals")
+  asking("clients", "list the clients with the most connections or refusals")
     .option("--sort <KEY>", "by this key of the JSON, such as open or refused")
     .option("--limit <N>", "at most so many", count)
     .option("--json", "print the answer of GET /api/clients")
     .action(async (options: AdminOptions) => end(await (await import("./clients.ts")).clients(options)));
-  asking("explain", "say what would be done with a client: limits, route, pool, backend; nothing is connected")
+  asking("explain", "say which limits, route, pool and backend a client would get")
     .requiredOption("--listener <NAME>", "the listener that it connects to")
     .requiredOption("--client <ADDRESS>", "its address, such as 192.0.2.1")
     .option("--sni <NAME>", "the server name that it asks for")

@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { closest } from "../config/suggest.ts";
 import { describeAdminCommands } from "./admin-commands.ts";
+import type { AdminOptions } from "./admin-endpoint.ts";
 
 /** What the entry point has to offer. */
 export interface Program {
@@ -43,6 +44,7 @@ export function describe(program: Program, result: { code: number }): Command {
     .helpCommand(false)
     .exitOverride()
     .allowExcessArguments()
+    .configureHelp({ subcommandTerm: termOf })
     .configureOutput({
       getOutHelpWidth: () => helpWidth,
       outputError: (text, write) => write(text.replace(/^error: /, "lb: ")),
@@ -53,6 +55,7 @@ export function describe(program: Program, result: { code: number }): Command {
       refuseUnknown(lb, file);
       end(await program.run(String(file)));
     });
+  lb.commandsGroup("Commands:");
   const command = (usage: string, does: string): Command => {
     const made = lb.command(usage).description(does).helpOption("-h, --help", "print help");
     made.allowExcessArguments(false);
@@ -70,12 +73,14 @@ export function describe(program: Program, result: { code: number }): Command {
   command("health", "ask a running lb whether it is alive or ready; exit code 0 if so, else 1")
     .argument("[FILE|URL]", "its config, or its admin address; default: ./lb.toml, then /etc/lb/lb.toml")
     .option("--ready [LISTENER]", "ask whether it accepts connections, or whether LISTENER has a backend that is up")
-    .action(async (where: string | undefined, { ready }: { ready?: string | true }) => {
+    .option("--admin <ADDRESS>", "the admin endpoint, instead of FILE or URL")
+    .option("--config <FILE>", "the config that names it, instead of FILE or URL")
+    .action(async (where: string | undefined, options: AdminOptions & { ready?: string | true }) => {
+      const { ready } = options;
       if (typeof ready === "string" && /[/:]/.test(ready))
         lb.error(`lb: ${ready} is not the name of a listener; write FILE or URL before --ready`);
-      end(await (await import("./health.ts")).health(where, ready));
+      end(await (await import("./health.ts")).health(where, ready, options));
     });
-  describeAdminCommands(lb, command, end);
   command("version", "print the version").action(() => console.log(`lb ${program.version}`));
   command("help", "print help")
     .argument("[COMMAND]", "of which command")
@@ -84,6 +89,8 @@ export function describe(program: Program, result: { code: number }): Command {
       const found = lb.commands.find((one) => one.name() === name && !planned.includes(name));
       return found === undefined ? unknownCommand(lb, name) : found.help();
     });
+  lb.commandsGroup("Commands for an lb that runs:");
+  describeAdminCommands(lb, command, end);
   for (const name of planned) {
     lb.command(name, { hidden: true })
       .allowUnknownOption()
@@ -92,6 +99,12 @@ export function describe(program: Program, result: { code: number }): Command {
       .action(() => lb.error(`lb: the command ${name} is not supported yet`));
   }
   return lb;
+}
+
+/** "weight <POOL/BACKEND> <WEIGHT>": every command has options. */
+function termOf(command: Command): string {
+  const args = command.registeredArguments.map((one) => (one.required ? `<${one.name()}>` : `[${one.name()}]`));
+  return [command.name(), ...args].join(" ");
 }
 
 /** What is no command is a config file, unless it rather looks like a command that is misspelt. */

@@ -108,7 +108,10 @@ function drawView(state: TopState, data: TopData, screen: Screen): string[] {
   const { column, descending } = state.sort[state.view];
   const titles = at.map((i, n) => {
     const { title, align } = view.columns[i] ?? NO_COLUMN;
-    return padded(i === column ? `${title}${descending ? "-" : "+"}` : title, widths[n] ?? 0, align);
+    const sign = i === column ? (descending ? "-" : "+") : "";
+    // The sign stands in the gap, so that nothing moves when the order changes.
+    const [room, before] = [widths[n] ?? 0, align === "right" ? padded(title, widths[n] ?? 0, align) : title];
+    return padded(before + sign, room + GAP, "left");
   });
   const body = rows.slice(from, from + page).map((row, n) => {
     const line = drawRow({ row, view, at, widths, screen, plain: from + n === selected });
@@ -120,7 +123,7 @@ function drawView(state: TopState, data: TopData, screen: Screen): string[] {
     rows.length > page ? `rows ${from + 1} to ${Math.min(from + page, rows.length)} of ${rows.length}` : "",
   ];
   const notes = note.filter(Boolean).join("; ");
-  const lines = [bold(titles.join(" ".repeat(GAP))), ...body, ...empty];
+  const lines = [bold(titles.join("").trimEnd()), ...body, ...empty];
   return notes === "" ? lines : [...filled(lines, page + 1), dim(notes)];
 }
 
@@ -153,8 +156,7 @@ function drawRow(what: {
 const CELL_COLUMNS_MAX = 48;
 
 function widthOf(view: View, rows: readonly Row[], i: number): number {
-  // A column sorted by has a sign behind its title; the width is the same without, so that nothing moves.
-  let widest = width(view.columns[i]?.title ?? "") + 1;
+  let widest = width(view.columns[i]?.title ?? "");
   for (const { cells } of rows) widest = Math.max(widest, width(cells[i]?.text ?? ""));
   return Math.min(widest, CELL_COLUMNS_MAX);
 }
@@ -184,17 +186,17 @@ function drawFoot(state: TopState, { columns }: Screen): string {
   }
   if (mode.is === "help") return "any key goes back";
   if (message !== "") return printable(message);
-  const filter = state.filter === "" ? "" : `  filter: ${state.filter}`;
-  return dim(`${state.paused ? "PAUSED  " : ""}${KEYS[state.view]}  s sort  / filter  ? help  q quit${filter}`);
+  const filter = state.filter === "" ? "" : `filter: ${state.filter}  `;
+  return dim(`${state.paused ? "PAUSED  " : ""}${filter}${KEYS[state.view]}s sort  / filter  ? help  q quit`);
 }
 
 const KEYS: Record<TopState["view"], string> = {
-  listeners: "←→ view",
-  pools: "←→ view",
-  backends: "←→ view  d drain/ready  m maintenance  w weight",
-  clients: "←→ view  x kill",
-  connections: "←→ view  x kill",
-  workers: "←→ view",
+  listeners: "",
+  pools: "",
+  backends: "d drain/ready  m maintenance  w weight  ",
+  clients: "x kill  ",
+  connections: "x kill  ",
+  workers: "",
 };
 
 const HELP = [

@@ -68,13 +68,13 @@ class Top {
   }
 
   async #ask(): Promise<void> {
-    try {
-      const [snapshot] = await Promise.all([this.#snapshot(), this.#askForView(this.#state.view)]);
-      this.#remember(snapshot);
-    } catch (error) {
-      if (!(error instanceof AdminError)) throw error;
-      this.#data = { ...this.#data, error: error.message };
-    }
+    const [error] = await Promise.all([
+      failureOf(async () => this.#remember(await this.#snapshot())),
+      failureOf(() => this.#askForView(this.#state.view)).then((failure) => {
+        if (failure !== null) this.#state = { ...this.#state, message: failure.message };
+      }),
+    ]);
+    if (error !== null) this.#data = { ...this.#data, error: error.message };
     this.#draw();
   }
 
@@ -114,13 +114,11 @@ class Top {
   }
 
   async #send(request: AdminRequest): Promise<void> {
-    let message: string;
-    try {
+    let message = "";
+    const failure = await failureOf(async () => {
       ({ message } = await this.#client.json<{ message: string }>(request));
-    } catch (error) {
-      if (!(error instanceof AdminError)) throw error;
-      message = error.cure === "" ? error.message : `${error.message}; ${error.cure}`;
-    }
+    });
+    if (failure !== null) message = failure.cure === "" ? failure.message : `${failure.message}; ${failure.cure}`;
     this.#state = { ...this.#state, message };
     await this.#ask();
   }
@@ -131,5 +129,16 @@ class Top {
     const { columns, rows } = this.#terminal;
     const screen = { columns, rows, colour: this.#colour, endpoint: this.#client.name, nowMs: Date.now() };
     this.#terminal.show(draw(this.#state, this.#data, screen));
+  }
+}
+
+/** What the admin endpoint or the way to it has refused, or null. */
+async function failureOf(work: () => Promise<void>): Promise<AdminError | null> {
+  try {
+    await work();
+    return null;
+  } catch (error) {
+    if (error instanceof AdminError) return error;
+    throw error;
   }
 }
