@@ -63,6 +63,8 @@ export interface PoolPlan {
   sendProxy: "off" | "v1" | "v2";
   /** TLS towards the backends, or null. */
   tls: TlsClientPlan | null;
+  /** Which failures are reported for passive health; null = none. */
+  passive: PassivePlan | null;
   backends: BackendPlan[];
   /** Where the backends' cells are (shared/cells.ts). */
   memory: SharedArrayBuffer[];
@@ -70,6 +72,11 @@ export interface PoolPlan {
   tiers: PoolTier[];
   /** Rises with each change of `backends` or `tiers`; an older state never replaces a newer one. */
   version: number;
+}
+
+export interface PassivePlan {
+  connect: boolean;
+  earlyReset: boolean;
 }
 
 /** Backends that new connections may go to together: up, not drained, of a weight above 0. */
@@ -177,12 +184,21 @@ export type ToWorker =
    */
   | { kind: "stop"; spreadFromMs: number; deadlineMs: number };
 
+/** Failures of one backend that passive health counts. */
+export interface BackendFailures {
+  backend: number;
+  connect: number;
+  earlyReset: number;
+}
+
 /** One worker → supervisor. */
 export type FromWorker =
   | { kind: "applied"; generation: number }
   | { kind: "refused"; generation: number; reason: string }
   | { kind: "access"; text: string; lines: number }
   | { kind: "over_budget" }
+  /** Failures since the last such message, by the backend's id. */
+  | { kind: "failures"; failures: BackendFailures[] }
   /** The answer to EndConnections: how many connections it ended. */
   | { kind: "ended"; request: number; count: number }
   | { kind: "debug"; event: string; fields: Record<string, string | number> }

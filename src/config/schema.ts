@@ -374,15 +374,27 @@ const health = section('{ type = "tcp", interval = "2s" }', {
 });
 
 const passive = section('{ failures = 5, window = "10s" }', {
-  failures: row(whole(1, 1_000_000), 5, "Number of failed connects within `window` after which a backend is ejected."),
+  failures: row(
+    whole(1, 1_000_000),
+    5,
+    "Number of failures within `window`, on all workers together, after which a backend is ejected: it gets no new connections, and keeps those it has.",
+  ),
   count: row(
-    list(choice(["connect", "early_reset"])),
+    list(choice(["connect", "early_reset"]), 1, 'expected "connect", "early_reset" or both, found an empty array'),
     ["connect"],
-    "What counts as a failure: a failed connect, or a reset before the first byte of an answer.",
+    "What counts as a failure. connect: a connection attempt that fails, TLS handshake included. early_reset: a connection that the backend resets before the first byte of its answer.",
   ),
   window: row(duration(), "10s", "Period in which failures are counted."),
-  eject_for: row(duration(), "10s", "Duration of an ejection. It doubles with each consecutive ejection, up to 5m."),
-  max_ejected: row(whole(0, 100), 50, "Maximum percentage of the pool that may be ejected."),
+  eject_for: row(
+    duration(),
+    "10s",
+    "Duration of an ejection. Each one in a row lasts twice as long as the one before, up to 5m. The row ends when the backend has been back for as long as it was ejected the last time, plus `window`.",
+  ),
+  max_ejected: row(
+    whole(0, 100),
+    50,
+    "Maximum percentage of the pool that may be ejected at once, rounded down, but at least one backend.",
+  ),
 });
 
 const poolTls = section('{ ca = "certs/ca.pem", server_name = "db.example.com" }', {
@@ -468,7 +480,7 @@ const pool = section('{ backends = ["127.0.0.1:3000"] }', {
   queue: row(queue, {}, "Queue for connections that arrive when every backend is full."),
   keepalive: row(keepalive(), "75s", "TCP keepalive on connections to backends. No effect on Unix sockets."),
   health: row(health, {}, "Active health check. Left out = tcp with these defaults."),
-  passive: later(absent(passive, null, "Passive health check by real traffic. Left out = off.")),
+  passive: absent(passive, null, "Passive health check by real traffic. Left out = off."),
   tls: absent(poolTls, null, "TLS to the backends. Left out = no TLS."),
 });
 

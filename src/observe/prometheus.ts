@@ -229,6 +229,19 @@ export const METRICS: readonly Metric[] = [
     "Part of its weight that the backend has by slow_start; 1 = all.",
     (b) => b.ramp_percent / 100,
   ),
+  ofBackend("lb_backend_ejected", "gauge", "1 while passive health has ejected the backend, else 0.", (b) =>
+    b.ejected_until === null ? 0 : 1,
+  ),
+  {
+    name: "lb_backend_ejections_total",
+    type: "counter",
+    labels: [...BACKEND_LABELS, "reason"],
+    help: "Ejections by passive health; reason is connect or early_reset.",
+    samples: (snapshot) =>
+      eachBackend(snapshot, (labels, { ejections }) =>
+        ejections.map(({ reason, count }) => ({ labels: [...labels, reason], value: count })),
+      ),
+  },
   ofBackend("lb_backend_connections_open", "gauge", "Connections open or being made now.", (b) => b.open),
   ofBackend(
     "lb_backend_connections_limit",

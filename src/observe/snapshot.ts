@@ -81,6 +81,14 @@ const backend = v.object({
   weight: v.number(),
   ramp_percent: said(v.number(), "The part of its weight that it has by slow_start; 100 = all."),
   backup: v.boolean(),
+  ejected_until: said(
+    v.nullable(v.string()),
+    "When the ejection ends that passive health has begun, RFC 3339; null = the backend is not ejected.",
+  ),
+  ejections: said(
+    v.array(v.object({ reason: v.picklist(["connect", "early_reset"]), count: count() })),
+    "Ejections so far, by the kind of most of the failures.",
+  ),
   max_connections: said(v.number(), "0 = no cap."),
   open: count(),
   connects: said(

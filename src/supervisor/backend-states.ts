@@ -1,14 +1,20 @@
-// What happens to backends while the config stays: they go down and come up, their agents report, they ramp. Each change is noted in
+// What happens to backends while the config stays: they go down and come up, their agents report, they are ejected, they ramp. Each change is noted in
 // the records of the registry, logged, and sent to the workers as the new tiers of the pool. Nothing else changes tiers, apart from
 // the config and the look-up of names.
-import type { PoolState } from "../messages.ts";
+import type { BackendFailures, PoolState } from "../messages.ts";
+import { eject, ejectedMax, endEjection, noteFailures, type EjectionRules, type Failures } from "../policy/ejection.ts";
 import { RAMP_FROM, rampAt, rampStepMs } from "../policy/slow-start.ts";
+import { formatDuration } from "../config/units.ts";
+import type { PoolConfig } from "../config/schema.ts";
 import type { AgentReport } from "../wire/agent.ts";
 import type { HealthFacts } from "./health.ts";
 import type { Log } from "./log.ts";
 import { poolState } from "./plans.ts";
 import { poolTiers, ramps, takesConnections } from "./pool-tiers.ts";
 import type { BackendRecord, PoolRecord, Registry } from "./registry.ts";
+
+/** A longer timer fires at once. */
+const TIMER_MS_MAX = 3_600_000;
 
 /** Backends of a pool for each millisecond by which the workers hear later of a change. */
 const TOLD_AT_ONCE = 20;
@@ -59,7 +65,11 @@ export class BackendStates {
     const found = this.#find(backendId);
     if (found === null) return;
     const { pool, backend } = found;
-    this.#change(found, () => void (backend.up = up));
+    this.#change(found, () => {
+      backend.up = up;
+      // It is simply down now.
+      if (!up && isEjected(backend)) endEjection(backend.state.ejection, this.#nowMs());
+    });
     const left = pool.backends.filter((other) => other.up).length;
     const fields = { pool: pool.name, backend: backend.name, backends_up: left, backends: pool.backends.length };
     if (up) this.#options.log.info("backend up", fields);
@@ -78,6 +88,39 @@ export class BackendStates {
       state,
       weight_percent: percent,
     });
+  }
+
+  /** Failures with real traffic. Those of backends that get no connections anyway do not count. */
+  failed(failures: readonly BackendFailures[]): void {
+    for (const one of failures) {
+      const found = this.#find(one.backend);
+      if (found === null || found.pool.config.passive === null) continue;
+      const { pool, backend } = found;
+      const rules = rulesOf(found.pool.config.passive);
+      if (!takesConnections(pool, backend)) continue;
+      if (noteFailures(backend.state.ejection, one, rules, this.#nowMs())) this.#eject(found, rules);
+    }
+  }
+
+  #eject(found: Found, rules: EjectionRules): void {
+    const { pool, backend } = found;
+    const { ejection } = backend.state;
+    const max = ejectedMax(pool.backends.length, pool.config.passive?.max_ejected ?? 0);
+    const ejected = pool.backends.filter(isEjected).length;
+    // One of the next failures ejects it, when another one has returned.
+    if (ejected >= max) return;
+    this.#change(found, () => eject(ejection, rules, this.#nowMs()));
+    this.#options.log.warn("backend ejected", {
+      ...ejectionFields(found),
+      reason: `${failuresText(ejection.causes)} within ${formatDuration(rules.windowMs)}`,
+      for: formatDuration(ejection.lastMs),
+      in_a_row: ejection.inARow,
+    });
+  }
+
+  #return(found: Found): void {
+    this.#change(found, () => endEjection(found.backend.state.ejection, this.#nowMs()));
+    this.#options.log.info("backend returned", ejectionFields(found));
   }
 
   stop(): void {
@@ -121,6 +164,10 @@ export class BackendStates {
   // What is due by now.
   #advance(pool: PoolRecord): void {
     const nowMs = this.#nowMs();
+    for (const backend of pool.backends) {
+      const { untilMs } = backend.state.ejection;
+      if (untilMs !== null && (untilMs <= nowMs || pool.config.passive === null)) this.#return({ pool, backend });
+    }
     let isChanged = false;
     for (const { state } of pool.backends) {
       if (state.rampFromMs === null) continue;
@@ -135,16 +182,24 @@ export class BackendStates {
 
   // One timer for each pool in which something is due.
   #schedule({ id, config, backends }: PoolRecord): void {
-    const isRamping = backends.some(({ state }) => state.rampFromMs !== null);
-    const dueMs = isRamping ? rampStepMs(config.slow_start) : Infinity;
+    const nowMs = this.#nowMs();
+    let dueMs = Infinity;
+    for (const { state } of backends) {
+      if (state.rampFromMs !== null) dueMs = Math.min(dueMs, rampStepMs(config.slow_start));
+      const { untilMs } = state.ejection;
+      if (untilMs !== null) dueMs = Math.min(dueMs, Math.max(1, untilMs - nowMs));
+    }
     clearTimeout(this.#timers.get(id));
     this.#timers.delete(id);
     if (dueMs === Infinity) return;
-    const timer = setTimeout(() => {
-      this.#timers.delete(id);
-      const pool = this.#options.registry.pools.find((pool) => pool.id === id);
-      if (pool !== undefined) this.#advance(pool);
-    }, dueMs);
+    const timer = setTimeout(
+      () => {
+        this.#timers.delete(id);
+        const pool = this.#options.registry.pools.find((pool) => pool.id === id);
+        if (pool !== undefined) this.#advance(pool);
+      },
+      Math.min(TIMER_MS_MAX, dueMs),
+    );
     this.#timers.set(id, timer);
   }
 
@@ -183,6 +238,29 @@ export class BackendStates {
     for (const priority of before)
       if (!now.includes(priority)) log.info("pool no longer in panic", tierFields(pool, priority));
   }
+}
+
+function isEjected({ state }: BackendRecord): boolean {
+  return state.ejection.untilMs !== null;
+}
+
+function rulesOf({ failures, window, eject_for }: NonNullable<PoolConfig["passive"]>): EjectionRules {
+  return { failures, windowMs: window, ejectForMs: eject_for };
+}
+
+function ejectionFields({ pool, backend }: Found): Record<string, string | number> {
+  const ejected = pool.backends.filter(isEjected).length;
+  return { pool: pool.name, backend: backend.name, backends_ejected: ejected, backends: pool.backends.length };
+}
+
+/** "4 failed connects and 1 early reset" */
+function failuresText({ connect, earlyReset }: Failures): string {
+  return [
+    connect > 0 ? `${connect} failed connect${connect === 1 ? "" : "s"}` : [],
+    earlyReset > 0 ? `${earlyReset} early reset${earlyReset === 1 ? "" : "s"}` : [],
+  ]
+    .flat()
+    .join(" and ");
 }
 
 function endRamp(state: BackendRecord["state"]): void {

@@ -92,6 +92,10 @@ export function poolPlan(record: PoolRecord): PoolPlan {
     keepaliveMs: config.keepalive,
     sendProxy: config.send_proxy,
     tls: config.tls && clientTlsPlan(config.tls),
+    passive: config.passive && {
+      connect: config.passive.count.includes("connect"),
+      earlyReset: config.passive.count.includes("early_reset"),
+    },
     backends: record.backends.map(backendPlan),
     memory: record.memory,
     tiers: tierPlans(record),

@@ -23,7 +23,7 @@ function tierInput({ config }: PoolRecord, { id, up, agent, state, config: own }
   return {
     id,
     healthUp: up,
-    ejected: false,
+    ejected: state.ejection.untilMs !== null,
     drained: agent.state !== "ready",
     weight: (own.weight * agent.percent) / 100,
     priority: Number(own.backup),

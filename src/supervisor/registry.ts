@@ -2,6 +2,7 @@
 // their cells in shared memory. plans.ts makes the messages to workers from them.
 import { formatAddress, formatEndpoint, formatHostPort, type Address } from "../core/address.ts";
 import type { BackendConfig, Config, ListenerConfig, PoolConfig } from "../config/schema.ts";
+import { neverEjected, type Ejection } from "../policy/ejection.ts";
 import { RAMP_FROM } from "../policy/slow-start.ts";
 import { Arena, Cells, claimed } from "../shared/cells.ts";
 import { clientMemory } from "../shared/clients.ts";
@@ -49,6 +50,7 @@ export interface BackendState {
   ramp: number;
   /** When its ramp began, on performance.now(); null = it does not ramp. */
   rampFromMs: number | null;
+  readonly ejection: Ejection;
 }
 
 export interface PoolRecord {
@@ -274,7 +276,12 @@ function isUpAtFirst({ health: { type, initial, role } }: PoolConfig): boolean {
 // A pool that serves has one that joins ramp, as one that comes back.
 function firstState(pool: PoolConfig, joins: boolean): BackendState {
   const isRamping = joins && pool.slow_start > 0;
-  return { hasServed: joins, ramp: isRamping ? RAMP_FROM : 1, rampFromMs: isRamping ? performance.now() : null };
+  return {
+    hasServed: joins,
+    ramp: isRamping ? RAMP_FROM : 1,
+    rampFromMs: isRamping ? performance.now() : null,
+    ejection: neverEjected(),
+  };
 }
 
 // A client with open connections keeps its place, so there are twice as many places as there can be such clients.

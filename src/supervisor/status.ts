@@ -164,6 +164,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: StatusS
   const sum = (cell: number): number => totals[cell]!;
   const facts = health.facts(backend.id);
   const agent = health.agent(backend.id);
+  const { untilMs, count } = backend.state.ejection;
   return {
     name: backend.name,
     address: backend.address,
@@ -172,6 +173,11 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: StatusS
     weight: backend.config.weight,
     ramp_percent: Math.round((ramps(pool.config) ? backend.state.ramp : 1) * 100),
     backup: backend.config.backup,
+    ejected_until: untilMs === null ? null : new Date(Date.now() + untilMs - performance.now()).toISOString(),
+    ejections: [
+      { reason: "connect", count: count.connect },
+      { reason: "early_reset", count: count.earlyReset },
+    ],
     max_connections: backend.config.max_connections,
     open: claimed(backend.cells.open),
     connects: {

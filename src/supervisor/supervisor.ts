@@ -137,6 +137,7 @@ export class Supervisor {
         if (config.access !== "off") access.write(`${formatAccess(config.format, line)}\n`, 1, () => undefined);
       },
       onOverBudget: () => this.#logOverBudget(),
+      onFailures: (failures) => this.#states.failed(failures),
     });
     this.#live = new LiveConnections(registry, () => [...this.#fleet.slots, ...this.#fleet.retiring]);
     this.#reloads = new Reloads(loaded, {

@@ -1,6 +1,7 @@
 // The supervisor's side of one worker: starts its thread, gives it plans, starts it again when it dies, stops it.
 import {
   LISTENING_MAX,
+  type BackendFailures,
   type FromWorker,
   type OrderedEnd,
   type Plan,
@@ -57,6 +58,8 @@ export interface SlotOptions {
   /** Called for each connection that died with its worker. */
   onLost: (line: AccessLine) => void;
   onOverBudget: () => void;
+  /** Failures of backends, for passive health. */
+  onFailures: (failures: BackendFailures[]) => void;
 }
 
 export type Answer = { ok: true } | { ok: false; reason: string };
@@ -293,6 +296,9 @@ export class WorkerSlot {
         return;
       case "access":
         this.#options.onAccess(message.text, message.lines, this.#logPending);
+        return;
+      case "failures":
+        this.#options.onFailures(message.failures);
         return;
       case "over_budget":
         this.#options.onOverBudget();

@@ -338,6 +338,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     if (this.phase === closed) return;
     const relayed = this.isRelaying;
     const withFin = relayed && by === "lb" && abortsWithFin(this, end);
+    if (relayed && end === "reset" && by === "backend") this.#noteReset();
     this.enter(closed);
     this.host.wheel.cancel(this);
     this.host.wakes.forget(this);
@@ -347,6 +348,12 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     this.toClient.clear();
     if (this.facts !== null) this.facts.head = null;
     closePeers(this, ended, relayed, withFin);
+  }
+
+  // While the row is still this connection's.
+  #noteReset(): void {
+    const answered = this.host.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut]! > 0;
+    if (!answered && this.backend !== null) this.backend.passive?.resetEarly(this.backend.id);
   }
 
   abandon(): void {

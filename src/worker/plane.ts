@@ -11,6 +11,7 @@ import { ConnectionIds } from "../shared/connection-ids.ts";
 import { Ledger, ROW_FLOAT, ROW_FLOATS } from "../shared/ledger.ts";
 import { AccessLog } from "./access-log.ts";
 import { TICK_MS } from "./clock.ts";
+import { FailureReports } from "./failure-reports.ts";
 import { Listener } from "./listener.ts";
 import { LoopDelay } from "./loop-delay.ts";
 import { Pool } from "./pool.ts";
@@ -44,6 +45,7 @@ export class DataPlane implements Host {
   /** Descriptors of refused clients that wait for their FIN to be read; beyond that they are reset. */
   #lingeringMax = 0;
   readonly #post: (message: FromWorker) => void;
+  readonly #reports: FailureReports;
   #pools = new Map<number, Pool>();
   #servers: PlanCache<TlsServerPlan, TlsServer> | null = null;
   #clients: PlanCache<TlsClientPlan, TlsClient> | null = null;
@@ -72,6 +74,7 @@ export class DataPlane implements Host {
     this.ids = new ConnectionIds(start.ids);
     this.#serving = new Serving(this, start.listening, () => this.#stoppedWhenDone());
     this.#post = post;
+    this.#reports = new FailureReports(post);
     this.accessLog = new AccessLog(this, start.logPending, (text, lines) => post({ kind: "access", text, lines }));
     this.apply(start.plan);
   }
@@ -91,7 +94,7 @@ export class DataPlane implements Host {
     try {
       for (const pool of plan.pools) {
         const client = pool.tls && clients.get(pool.tls);
-        pools.set(pool.id, this.#pools.get(pool.id) ?? new Pool(pool, client, this.index));
+        pools.set(pool.id, this.#pools.get(pool.id) ?? new Pool(pool, client, this.index, this.#reports));
       }
       for (const listener of plan.listeners) {
         const server = listener.tls && servers.get(listener.tls, listener.id);

@@ -7,6 +7,7 @@ import type { Balancer, Candidate, PickContext, Sources } from "../policy/candid
 import { Latency } from "../policy/latency.ts";
 import { claim, claimed, float64At, giveBack, int32At } from "../shared/cells.ts";
 import { BACKEND, CONNECT_TIMES, countTime } from "../shared/counters.ts";
+import { PassiveHealth, type FailureReports } from "./failure-reports.ts";
 import { sockaddr } from "../platform/sockets.ts";
 import type { TlsClient } from "../platform/tls-client.ts";
 
@@ -38,6 +39,8 @@ export class Backend implements Candidate {
   balancer: Balancer<Backend> | null = null;
   /** Kept where the pool's algorithm asks for it. */
   latency: Latency | null = null;
+  /** Hears of failures where the pool has passive health. */
+  passive: PassiveHealth | null = null;
 
   /** `memory` is where the addresses of the plan point to. */
   constructor(plan: BackendPlan, memory: readonly SharedArrayBuffer[], worker: number) {
@@ -117,6 +120,7 @@ export class Backend implements Candidate {
     const { counters } = this;
     counters[outcome]!++;
     if (outcome === BACKEND.connected) countTime(counters, CONNECT_TIMES, ms);
+    else this.passive?.connectFailed(this.id);
     if (this.latency === null) return;
     this.latency.add(outcome === BACKEND.connected ? ms : Math.max(ms, FAILED_LATENCY_MS), SOURCES.nowMs());
   }
@@ -135,6 +139,7 @@ export class Backend implements Candidate {
 export class Pool {
   readonly id: number;
   readonly #worker: number;
+  readonly #reports: FailureReports | null;
   #plan: PoolPlan;
   #source: Uint8Array | null = null;
   #tls: TlsClient | null = null;
@@ -144,9 +149,11 @@ export class Pool {
   #tiers: readonly Tier[] = [];
   #version = -1;
 
-  constructor(plan: PoolPlan, tls: TlsClient | null, worker: number) {
+  /** `reports` hears of failures for passive health; null = nobody does. */
+  constructor(plan: PoolPlan, tls: TlsClient | null, worker: number, reports: FailureReports | null = null) {
     this.id = plan.id;
     this.#worker = worker;
+    this.#reports = reports;
     this.#plan = withoutBackends(plan);
     this.apply(plan, tls);
   }
@@ -238,9 +245,11 @@ export class Pool {
   }
 
   #makeTiers(plans: readonly PoolTier[]): Tier[] {
-    const { balance } = this.#plan;
+    const { balance, passive: counted } = this.#plan;
     const byId = new Map(this.#backends.map((backend) => [backend.id, backend]));
+    const passive = counted && this.#reports && new PassiveHealth(counted, this.#reports);
     for (const backend of this.#backends) {
+      backend.passive = passive;
       if (balance === "least_latency") backend.latency ??= new Latency();
       else backend.latency = null;
     }

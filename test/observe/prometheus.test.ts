@@ -54,6 +54,8 @@ describe("the metrics", () => {
       [`lb_backend_up{${backend}}`]: 0,
       [`lb_backend_weight{${backend}}`]: 3,
       [`lb_backend_ramp_ratio{${backend}}`]: 0.55,
+      [`lb_backend_ejected{${backend}}`]: 1,
+      [`lb_backend_ejections_total{${backend},reason="connect"}`]: 6,
       'lb_pool_panic{pool="app"}': 1,
       [`lb_backend_connections_open{${backend}}`]: 2,
       [`lb_backend_connections_limit{${backend}}`]: 500,

@@ -143,6 +143,90 @@ describe("a panic", () => {
   });
 });
 
+describe("passive health", () => {
+  const PASSIVE = 'passive = { failures = 3, window = "1s", eject_for = "10s", count = ["connect", "early_reset"] }';
+  const fail = ({ states, record }: ReturnType<typeof start>, name: string, connect: number, earlyReset = 0): void =>
+    states.failed([{ backend: record(name).id, connect, earlyReset }]);
+
+  test("ejects a backend for the failures of all workers together, and takes it back after eject_for", () => {
+    const run = start(PASSIVE);
+    fail(run, "b", 1);
+    fail(run, "b", 1, 0);
+    expect(run.sent).toEqual([]);
+    fail(run, "b", 0, 1);
+    expect(run.told()).toBe("a:2000 c:1000 d:1000");
+    vi.advanceTimersByTime(9_999);
+    expect(run.told()).toBe("a:2000 c:1000 d:1000");
+    vi.advanceTimersByTime(1);
+    expect(run.told()).toBe("a:2000 b:1000 c:1000 d:1000");
+    const backend = { pool: "app", backend: "b", backends: 4 };
+    expect(run.said).toEqual([
+      {
+        level: "warn",
+        event: "backend ejected",
+        ...backend,
+        backends_ejected: 1,
+        reason: "2 failed connects and 1 early reset within 1s",
+        for: "10s",
+        in_a_row: 1,
+      },
+      { level: "info", event: "backend returned", ...backend, backends_ejected: 0 },
+    ]);
+    fail(run, "b", 3);
+    expect(run.said.at(-1)).toMatchObject({ reason: "3 failed connects within 1s", for: "20s", in_a_row: 2 });
+  });
+
+  test("ejects no more of a pool than max_ejected", () => {
+    const run = start(PASSIVE);
+    for (const name of ["a", "b", "c", "d"]) fail(run, name, 3);
+    expect(run.told()).toBe("c:1000 d:1000");
+    vi.advanceTimersByTime(10_000);
+    fail(run, "c", 3);
+    expect(run.told()).toBe("a:2000 b:1000 d:1000");
+  });
+
+  test("lets a backend return through slow start", () => {
+    const run = start(`${PASSIVE}\nslow_start = "10s"`, ["a", "b"]);
+    fail(run, "b", 3);
+    vi.advanceTimersByTime(10_000);
+    expect(run.told()).toBe("a:2000 b:100");
+    vi.advanceTimersByTime(10_000);
+    expect(run.told()).toBe("a:2000 b:1000");
+  });
+
+  test("gives way to the active check: a backend that goes down is not ejected any more", () => {
+    const run = start(PASSIVE, ["a", "b"]);
+    fail(run, "b", 3);
+    run.health("b", false);
+    expect(run.record("b").state.ejection.untilMs).toBeNull();
+    fail(run, "b", 3);
+    run.health("b", true);
+    expect(run.told()).toBe("a:2000 b:1000");
+    vi.advanceTimersByTime(60_000);
+    expect(run.said.map(({ event }) => event)).toEqual(["backend ejected", "backend down", "backend up"]);
+  });
+
+  test("survives a reload, and ends where the section is removed", () => {
+    const run = start(PASSIVE, ["a", "b"]);
+    fail(run, "b", 3);
+    run.load(`${PASSIVE}\nretries = 1`, ["a", "b"]);
+    expect(run.record("b").state.ejection.untilMs).not.toBeNull();
+    run.load("", ["a", "b"]);
+    expect(run.told()).toBe("a:2000 b:1000");
+    expect(run.said.at(-1)).toMatchObject({ event: "backend returned" });
+    fail(run, "b", 3);
+    expect(run.told()).toBe("a:2000 b:1000");
+  });
+
+  test("is ignored in a panic", () => {
+    const run = start(`${PASSIVE}\npanic_threshold = 60`, ["a", "b"]);
+    fail(run, "b", 3);
+    expect(run.told()).toBe("a:2000 b:1000");
+    expect(run.said.at(-1)).toMatchObject({ event: "backend ejected" });
+    expect(run.said.some(({ event }) => event === "pool in panic, health is ignored")).toBe(true);
+  });
+});
+
 test("a change in a large pool is sent with those of the next milliseconds", () => {
   const registry = new Registry();
   const backends = Array.from({ length: 100 }, (_, i) => `"10.0.1.${i}:80"`).join(", ");

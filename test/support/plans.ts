@@ -66,6 +66,7 @@ export function poolPlan(given: Partial<PoolPlan> = {}): PoolPlan {
     keepaliveMs: 75_000,
     sendProxy: "off",
     tls: null,
+    passive: null,
     memory: arena.memory,
     tiers: tiersWith(backends.map(({ id }) => id)),
     version: 1,

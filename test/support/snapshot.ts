@@ -113,6 +113,11 @@ function filledBackend(name: string, address: string): BackendStatus {
     up: true,
     weight: 3,
     ramp_percent: 55,
+    ejected_until: "2026-01-02T03:05:05.000Z",
+    ejections: [
+      { reason: "connect", count: 6 },
+      { reason: "early_reset", count: 1 },
+    ],
     backup: false,
     max_connections: 500,
     open: 2,
