@@ -1,12 +1,12 @@
-// IP addresses, CIDRs and endpoints as values: text in, text out. Nothing here looks a name up or opens a socket.
+// IP addresses, CIDRs and endpoints as values: parsing and formatting. Nothing here looks up a name or opens a socket.
 
 /**
- * Four unsigned 32-bit words, most significant first, in IPv6 form. An IPv4 address is always the mapped form
- * [0, 0, 0xffff, v4] (RFC 4291 section 2.5.5.2), so each address has one value, whichever family its socket was of.
+ * Four unsigned 32-bit words, most significant first, in IPv6 form. An IPv4 address always has the mapped form
+ * [0, 0, 0xffff, v4] (RFC 4291 section 2.5.5.2), so each address has one value, whatever the family of its socket.
  */
 export type Address = readonly [number, number, number, number];
 
-/** What a listener binds or a backend is dialled at. `name` is in lower case; ports are 0..65535. */
+/** The address of a listener or a backend. `name` is in lower case; ports are 0..65535. */
 export type Endpoint =
   | { kind: "ip"; address: Address; port: number }
   | { kind: "any"; port: number }
@@ -14,22 +14,22 @@ export type Endpoint =
   | { kind: "unix"; path: string }
   | { kind: "abstract"; name: string };
 
-/** `prefix` is 0..128 on the mapped form: an IPv4 /24 is 120. The bits of `address` beyond it are zero. */
+/** `prefix` is 0..128 on the mapped form: an IPv4 /24 is 120. The other bits of `address` are zero. */
 export interface Cidr {
   address: Address;
   prefix: number;
 }
 
-/** The longest path or abstract name of a unix socket in bytes: sun_path holds 108, one of which is a NUL (unix(7)). */
+/** Maximum length of a unix socket's path or abstract name in bytes: sun_path holds 108, one of which is a NUL (unix(7)). */
 export const UNIX_NAME_BYTES_MAX = 107;
 
-/** Whether the words are an IPv4 address; the fourth word is it. */
+/** Whether the words are an IPv4 address, which is then the fourth word. */
 export function isIPv4(w0: number, w1: number, w2: number): boolean {
   return w0 === 0 && w1 === 0 && w2 === 0xffff;
 }
 
 /**
- * Reads a dotted quad (four decimal numbers without leading zeros, RFC 6943 section 3.1.1's strict form) or an IPv6
+ * Parses a dotted quad (four decimal numbers without leading zeros, RFC 6943 section 3.1.1's strict form) or an IPv6
  * address (RFC 4291 section 2.2, `::` and an embedded IPv4 address included). No brackets, no zone ids. Null if the text
  * is neither.
  */
@@ -50,7 +50,7 @@ export function addressAt(words: Int32Array, at: number): Address {
   return [words[at]! >>> 0, words[at + 1]! >>> 0, words[at + 2]! >>> 0, words[at + 3]! >>> 0];
 }
 
-/** Whether the five cells of an address and its port say that the peer has none: its socket is a Unix one. */
+/** Whether the five cells of an address and its port belong to a unix peer, which has no address. */
 export function isUnixPeerAt(words: Int32Array, at: number): boolean {
   return (words[at]! | words[at + 1]! | words[at + 2]! | words[at + 3]! | words[at + 4]!) === 0;
 }
@@ -61,15 +61,15 @@ export function formatHostPort(address: Address, port: number): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
-/** The first `bits` bits of a word, the others zero. `bits` below 0 counts as 0, above 32 as 32. */
+/** A word with its first `bits` bits kept and the others zero. `bits` below 0 counts as 0, above 32 as 32. */
 export function maskWord(word: number, bits: number): number {
   if (bits <= 0) return 0;
   return bits >= 32 ? word >>> 0 : (word & (-1 << (32 - bits))) >>> 0;
 }
 
 /**
- * Reads "10.0.0.1:80", "[2001:db8::1]:80", "name.example:80", ":8080" (every address), "unix:/path" or "unix:@name".
- * `why` is one line for the author of the text. A path may be relative; what it is relative to is the caller's business.
+ * Parses "10.0.0.1:80", "[2001:db8::1]:80", "name.example:80", ":8080" (every address), "unix:/path" or "unix:@name".
+ * `why` is one line for the author of the text. A path may be relative; the caller decides to what.
  */
 export function parseEndpoint(text: string): Endpoint | { kind: "bad"; why: string } {
   if (text.startsWith("unix:")) return parseUnix(text.slice("unix:".length));
@@ -94,7 +94,7 @@ export function parseEndpoint(text: string): Endpoint | { kind: "bad"; why: stri
   return why ? bad(why) : { kind: "name", host: host.toLowerCase(), port };
 }
 
-/** The canonical text, which `parseEndpoint` reads back to the same value: two endpoints are the same if it is. */
+/** The canonical text, which `parseEndpoint` parses to the same value: two endpoints are equal if their texts are. */
 export function formatEndpoint(endpoint: Endpoint): string {
   switch (endpoint.kind) {
     case "ip":
@@ -110,14 +110,14 @@ export function formatEndpoint(endpoint: Endpoint): string {
   }
 }
 
-/** Reads "10.0.0.0/8", "2001:db8::/32" or a single address. `bad` is one line for the author of the text. */
+/** Parses "10.0.0.0/8", "2001:db8::/32" or a single address. `bad` is one line for the author of the text. */
 export function parseCidr(text: string): Cidr | { bad: string } {
   const slash = text.indexOf("/");
   const host = slash < 0 ? text : text.slice(0, slash);
   const address = parseAddress(host);
   if (!address) return { bad: `"${host}" is not an IP address` };
   if (slash < 0) return { address, prefix: 128 };
-  // The text decides how the number counts: "::ffff:10.0.0.0/104" is the IPv6 way to write 10.0.0.0/8.
+  // The notation decides what the prefix counts: "::ffff:10.0.0.0/104" is 10.0.0.0/8 in IPv6 notation.
   const width = host.includes(":") ? 128 : 32;
   const digits = text.slice(slash + 1);
   if (!/^(0|[1-9]\d{0,2})$/.test(digits) || Number(digits) > width) {
@@ -131,14 +131,14 @@ export function parseCidr(text: string): Cidr | { bad: string } {
   return { address, prefix };
 }
 
-/** "10.0.0.0/8", "2001:db8::/32"; a single address too gets its prefix length. */
+/** "10.0.0.0/8", "2001:db8::/32"; a single address gets its prefix length too. */
 export function formatCidr(cidr: Cidr): string {
   const [w0, w1, w2] = cidr.address;
   const inIPv4 = isIPv4(w0, w1, w2) && cidr.prefix >= 96;
   return `${formatAddress(...cidr.address)}/${inIPv4 ? cidr.prefix - 96 : cidr.prefix}`;
 }
 
-/** The first `prefix` (0..128, on the mapped form) bits of an address, the others zero. */
+/** An address with its first `prefix` bits (0..128, on the mapped form) kept and the others zero. */
 export function maskAddress(address: Address, prefix: number): Address {
   const [w0, w1, w2, w3] = address;
   return [maskWord(w0, prefix), maskWord(w1, prefix - 32), maskWord(w2, prefix - 64), maskWord(w3, prefix - 96)];
@@ -147,7 +147,7 @@ export function maskAddress(address: Address, prefix: number): Address {
 const DOT = 0x2e;
 const COLON = 0x3a;
 
-/** The dotted quad that is the rest of the text from `from`, as an unsigned word, or -1. */
+/** The dotted quad in the rest of the text from `from`, as an unsigned word, or -1. */
 function parseIPv4(text: string, from: number): number {
   let address = 0;
   let at = from;
@@ -197,14 +197,14 @@ function parseIPv6(text: string): Address | null {
       at++;
     }
   }
-  // "::" stands for one group of zeros or more (RFC 4291 section 2.2).
+  // "::" stands for one or more groups of zeros (RFC 4291 section 2.2).
   if (gap < 0 ? groups.length !== 8 : groups.length > 7) return null;
   if (gap >= 0) groups.splice(gap, 0, ...Array<number>(8 - groups.length).fill(0));
   const word = (i: number) => (groups[i] as number) * 0x10000 + (groups[i + 1] as number);
   return [word(0), word(2), word(4), word(6)];
 }
 
-/** NaN, what charCodeAt gives beyond the end, is no digit either. */
+/** NaN, which charCodeAt returns beyond the end, is not a digit either. */
 function hexDigit(code: number): number {
   if (code >= 0x30 && code <= 0x39) return code - 0x30;
   const lower = code | 0x20;
@@ -253,18 +253,18 @@ function parseBracketed(text: string): Endpoint | { kind: "bad"; why: string } {
   return { kind: "ip", address, port };
 }
 
-/** -1 if it is no decimal number from 0 to 65535. */
+/** -1 if it is not a decimal number from 0 to 65535. */
 function parsePort(text: string): number {
   const port = /^(0|[1-9]\d{0,4})$/.test(text) ? Number(text) : -1;
   return port > 65535 ? -1 : port;
 }
 
-/** RFC 1123 section 2.1, and the underscore that service names use. A dot at the end is let pass: it makes a name absolute. */
+/** RFC 1123 section 2.1, and the underscore that service names use. A trailing dot is allowed: it makes a name absolute. */
 function whyNotName(host: string): string | null {
   const name = host.endsWith(".") ? host.slice(0, -1) : host;
   if (name.length > 253) return `${name.length} characters: a host name has at most 253`;
   const labels = name.split(".");
-  // Resolvers take "10.1", "0x7f.1" and "1.2.3.256" for numbers in their own ways: a name does not end in a number.
+  // Resolvers read "10.1", "0x7f.1" and "1.2.3.256" as numbers in their own ways, so a name must not end in a number.
   if (/^(\d+|0x[\da-f]*)$/i.test(labels.at(-1) as string)) return `"${host}" is not an IPv4 address`;
   const wrong = labels.find((label) => !/^[a-z\d_]([a-z\d_-]{0,61}[a-z\d_])?$/i.test(label));
   return wrong === undefined ? null : `"${host}" is neither an IP address nor a host name`;

@@ -1,6 +1,6 @@
-// The names of the balancing algorithms and of what they may hash: the words of the config, of plans and of the status.
+// The names of the balancing algorithms and of what they can hash, as in the config, the plans and the status.
 
-/** In the order in which the documentation lists them. */
+/** In the order of the documentation. */
 export const BALANCES = [
   "round_robin",
   "least_connections",

@@ -1,6 +1,6 @@
-// The bytes that wait for a socket to take them, in order. It owns their memory and keeps it in proportion to their
-// number, whatever the chunks are: small ones are copied together, and a view on a much larger buffer is copied out of it.
-// The memory of large chunks goes back as soon as their bytes have gone.
+// The bytes that wait, in order, until a socket takes them. The queue owns their memory and keeps it in proportion to the number of
+// bytes, whatever the chunks are: small chunks are copied together, and a view on a much larger buffer is copied out of it. The memory
+// of large chunks is freed as soon as their bytes are written.
 
 /** The result of writing a queue: it is empty, the writer is full, or the writer is closed. */
 export const DRAINED = 1;
@@ -15,7 +15,7 @@ export interface ByteWriter {
   write(chunk: Uint8Array): number;
 }
 
-/** Chunks of up to this many bytes are copied into a shared block. */
+/** Chunks of up to this size are copied into a shared block. */
 const SMALL_BYTES = 2048;
 const FIRST_BLOCK_BYTES = 4096;
 const BLOCK_BYTES_MAX = 16384;
@@ -23,17 +23,17 @@ const BLOCK_BYTES_MAX = 16384;
 /** Smaller buffers are left to the garbage collector. */
 export const RELEASE_FROM_BYTES = 16384;
 
-/** A chunk that is put into the queue may leave this much of its buffer unused. */
+/** A chunk that is queued may leave this much of its buffer unused. */
 const WASTE_BYTES_MAX = 4096;
 
-/** Emptied places at the head of the list are given back once there are this many, and as many as filled ones. */
+/** Empty slots at the head of the list are removed once there are this many, and as many as filled ones. */
 const COMPACT_FROM = 64;
 
 export class ByteQueue {
-  /** How many bytes wait. */
+  /** Number of queued bytes. */
   bytes = 0;
 
-  // In order: #chunks from #head on, then what is in #block from #blockStart to #blockEnd.
+  // In order: #chunks from #head on, then the bytes in #block from #blockStart to #blockEnd.
   #chunks: (Uint8Array | null)[] = [];
   #head = 0;
   #block: Uint8Array | null = null;
@@ -41,8 +41,7 @@ export class ByteQueue {
   #blockEnd = 0;
 
   /**
-   * Puts a chunk at the end. It may be kept without a copy, and its buffer is the queue's from now on: nobody else may use it
-   * afterwards.
+   * Appends a chunk. It may be kept without a copy, and the queue owns its buffer from now on: nobody else may use it afterwards.
    */
   push(chunk: Uint8Array): void {
     const length = chunk.byteLength;
@@ -63,7 +62,7 @@ export class ByteQueue {
     this.#blockEnd += length;
   }
 
-  /** Writes from the front for as long as the writer takes everything. CLOSED leaves the queue empty. */
+  /** Writes from the front as long as the writer takes everything. CLOSED leaves the queue empty. */
   drainTo(writer: ByteWriter): Drain {
     while (this.bytes > 0) {
       const chunk = this.#front();
@@ -76,8 +75,8 @@ export class ByteQueue {
   }
 
   /**
-   * Writes at most `maxBytes` from the front and returns how many went, or CLOSED with the queue empty. Fewer than both
-   * `maxBytes` and what waited means that the writer is full.
+   * Writes at most `maxBytes` from the front and returns how many bytes were written, or CLOSED with the queue empty. Fewer than both
+   * `maxBytes` and the queued bytes means that the writer is full.
    */
   take(maxBytes: number, writer: ByteWriter): number {
     let written = 0;
@@ -94,7 +93,7 @@ export class ByteQueue {
     return written;
   }
 
-  /** Forgets everything, and leaves the memory to the collector: a write may be reading it at this moment. */
+  /** Drops all bytes and leaves the memory to the garbage collector: a write may be reading it at this moment. */
   clear(): void {
     this.bytes = 0;
     this.#chunks = [];
@@ -107,9 +106,9 @@ export class ByteQueue {
     return (this.#block as Uint8Array).subarray(this.#blockStart, this.#blockEnd);
   }
 
-  /** Takes off the front what a write took; false if the writer is closed. */
+  /** Removes what a write took from the front; false if the writer is closed. */
   #took(taken: number): boolean {
-    // A write may run the handler of a close, and that one clears the queue: then it is empty already.
+    // A write can run the close handler, which clears the queue: then the queue is empty already.
     if (taken < 0 || this.bytes === 0) {
       this.clear();
       return false;
@@ -141,7 +140,7 @@ export class ByteQueue {
     }
   }
 
-  /** What comes next stands behind the block, so the block joins the list and takes no more. */
+  /** What comes next belongs behind the block, so the block is moved to the list and takes no more bytes. */
   #sealBlock(): void {
     if (this.#block === null) return;
     this.#chunks.push(compact(this.#block.subarray(this.#blockStart, this.#blockEnd)));
@@ -155,14 +154,14 @@ export class ByteQueue {
   }
 }
 
-/** The same bytes, in a buffer of little more than their size: most of a large read may have gone already. */
+/** The same bytes in a buffer of little more than their size: most of a large read may have been written already. */
 function fit(chunk: Uint8Array): Uint8Array {
   return chunk.buffer.byteLength - chunk.byteLength > WASTE_BYTES_MAX ? copied(chunk) : compact(chunk);
 }
 
 /**
- * The same bytes, in a buffer at most twice their size. A chunk that shrinks by partial writes is copied at each
- * halving, which adds up to less than one copy of the whole.
+ * The same bytes in a buffer at most twice their size. A chunk that shrinks by partial writes is copied at each halving, which is
+ * less than one copy of the whole in total.
  */
 function compact(chunk: Uint8Array): Uint8Array {
   return chunk.byteLength * 2 >= chunk.buffer.byteLength ? chunk : copied(chunk);
@@ -175,8 +174,8 @@ function copied(chunk: Uint8Array): Uint8Array {
 }
 
 /**
- * Gives the memory of a chunk back now if it is large, and not when the collector comes: what is read next then finds it
- * mapped and in the processor's cache. The chunk, and every other view of its buffer, is empty afterwards.
+ * Frees the memory of a large chunk now instead of at the next garbage collection: the next read then gets memory that is mapped and in
+ * the processor's cache. The chunk, and every other view of its buffer, is empty afterwards.
  */
 export function release(chunk: Uint8Array): void {
   const { buffer } = chunk;

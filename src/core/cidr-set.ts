@@ -1,18 +1,18 @@
-// A set of addresses given as CIDRs: built once for a config, looked up once a connection. The two families never meet:
-// "::/0" is every IPv6 address and no IPv4 one, although IPv4 addresses are held in mapped form.
+// A set of addresses given as CIDRs: built once per config, looked up once per connection. The two families are separate: "::/0" is
+// every IPv6 address and no IPv4 address, although IPv4 addresses have the mapped form.
 import type { Cidr } from "./address.ts";
 import { isIPv4 } from "./address.ts";
 
 /**
- * Plain data, which passes through structured clone. Each array is a list of ranges, sorted and disjoint, both ends
- * included: v4 as (start, end), v6 as four words of start and four of end.
+ * Plain data that passes through structured clone. Each array is a sorted list of disjoint ranges, both ends included: v4 as
+ * (start, end), v6 as four words of start and four of end.
  */
 export interface CidrTable {
   v4: Uint32Array;
   v6: Uint32Array;
 }
 
-/** The set that the CIDRs make together, or null if there is none of them. */
+/** The union of the CIDRs, or null if there are none. */
 export function cidrTable(cidrs: readonly Cidr[]): CidrTable | null {
   if (cidrs.length === 0) return null;
   const v4: Cidr[] = [];
@@ -24,7 +24,7 @@ export function cidrTable(cidrs: readonly Cidr[]): CidrTable | null {
   return { v4: ranges4(v4), v6: ranges6(v6) };
 }
 
-/** Whether the address, in the form of `Address`, is in the set. On the hot path: allocates nothing. */
+/** Whether the set contains the address. Hot path: allocates nothing. */
 export function cidrHas(table: CidrTable, w0: number, w1: number, w2: number, w3: number): boolean {
   return isIPv4(w0, w1, w2) ? has4(table.v4, w3) : has6(table.v6, w0, w1, w2, w3);
 }
@@ -56,7 +56,7 @@ function has6(ranges: Uint32Array, w0: number, w1: number, w2: number, w3: numbe
   return low > 0 && compareAt(ranges, low * 8 - 4, w0, w1, w2, w3) >= 0;
 }
 
-/** The four words at `offset` against the address: below 0, 0, above 0. */
+/** Compares the four words at `offset` with the address: negative, 0, positive. */
 function compareAt(words: Uint32Array, offset: number, w0: number, w1: number, w2: number, w3: number): number {
   return (
     (words[offset] as number) - w0 ||
@@ -92,7 +92,7 @@ function ranges6(cidrs: readonly Cidr[]): Uint32Array {
   const ranges = new Uint32Array(sorted.length * 8);
   let used = 0;
   for (const { address, prefix } of sorted) {
-    // Two CIDRs are nested or disjoint, and of nested ones the wider sorts first.
+    // Two CIDRs are nested or disjoint, and of nested ones the wider one sorts first.
     if (used > 0 && compareAt(ranges, used - 4, ...address) >= 0) continue;
     ranges.set(address, used);
     for (let i = 0; i < 4; i++) ranges[used + 4 + i] = (address[i] as number) | hostMask(prefix - 32 * i);
@@ -110,7 +110,7 @@ function compareAddresses(a: Cidr, b: Cidr): number {
   );
 }
 
-/** Ones where a word of which the prefix covers `bits` bits is free. */
+/** The mask of the host bits of a word of which the prefix covers `bits` bits. */
 function hostMask(bits: number): number {
   if (bits >= 32) return 0;
   return bits <= 0 ? 0xffffffff : 0xffffffff >>> bits;

@@ -6,7 +6,7 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   return crc;
 });
 
-/** The checksum of the bytes, unsigned. For bytes in several pieces, `before` is the checksum of those that come first. */
+/** The checksum of the bytes, unsigned. For bytes in several pieces, `before` is the checksum of the preceding ones. */
 export function crc32c(bytes: Uint8Array, before = 0): number {
   let crc = ~before;
   for (let i = 0; i < bytes.length; i++) crc = TABLE[(crc ^ bytes[i]!) & 0xff]! ^ (crc >>> 8);

@@ -1,11 +1,11 @@
-// The closed list of the ways in which a connection ends: the word in the access log, the label in the metrics.
+// The closed list of the ways in which a connection ends: the value in the access log and the label in the metrics.
 // A new end is one row here; the README's table is tested against it.
 
 /** Who ended it. */
 export const ENDED_BY = ["client", "backend", "lb"] as const;
 export type EndedBy = (typeof ENDED_BY)[number];
 
-/** EndedBy → its number, for counters' cells and for the hot path. */
+/** EndedBy → its number, for the cells of counters and for the hot path. */
 export const ENDED_BY_CODES = Object.fromEntries(ENDED_BY.map((by, code) => [by, code])) as Record<EndedBy, number>;
 
 /** Every end with its documentation. The order is that of the counters' cells. */
@@ -42,5 +42,5 @@ export type End = keyof typeof ENDS;
 
 export const END_NAMES = Object.keys(ENDS) as End[];
 
-/** End → its number, for counters' cells and for the hot path. */
+/** End → its number, for the cells of counters and for the hot path. */
 export const END_CODES = Object.fromEntries(END_NAMES.map((name, code) => [name, code])) as Record<End, number>;

@@ -1,18 +1,18 @@
-// Two hashes. `hashText` is for names, and gives the same on every machine. `hashWords` is keyed, for tables whose keys strangers
-// choose: HalfSipHash-2-4 with 64 bits of output, the 32-bit sibling of SipHash (Aumasson and Bernstein, "SipHash: a fast
-// short-input PRF", INDOCRYPT 2012; reference implementation
-// https://github.com/veorq/SipHash, halfsiphash.c). Without the key nobody can make keys that collide.
+// Two hashes. `hashText` is for names, and gives the same on every machine. `hashWords` is keyed, for tables whose keys are chosen by
+// untrusted clients: HalfSipHash-2-4 with 64 bits of output, the 32-bit variant of SipHash (Aumasson and Bernstein, "SipHash: a fast
+// short-input PRF", INDOCRYPT 2012; reference implementation https://github.com/veorq/SipHash, halfsiphash.c). Without the key nobody
+// can find colliding keys.
 
-/** Two words of key, drawn at random once a process; every thread that shares a table needs the same. */
+/** Two words of key, chosen at random once per process; all threads that share a table need the same key. */
 export type HashKey = Int32Array;
 
-/** The message: five words, the length in the top byte of the last block, and zeros for the two rounds of finalisation. */
+/** The message: five words, the length in the top byte of the last block, and zeros for the two finalization rounds. */
 const blocks = new Int32Array(8);
 blocks[5] = 20 << 24;
 
 /**
- * Hashes five 32-bit words (a scope, such as a listener's id, and an address), each as four bytes with the low one first.
- * The result goes to `out`: out[0] is the low word, out[1] the high one, both signed. Allocates nothing.
+ * Hashes five 32-bit words (a scope, such as a listener's id, and an address), each as four little-endian bytes. Writes the low word to
+ * out[0] and the high word to out[1], both signed. Allocates nothing.
  */
 export function hashWords(
   key: HashKey,
@@ -60,7 +60,7 @@ export function hashWords(
 }
 
 /**
- * Hash of a text's UTF-16 code units, an unsigned 32-bit number; another `seed` is another hash. FNV-1a (RFC 9923), and
+ * Hash of a text's UTF-16 code units, an unsigned 32-bit number; each `seed` gives another hash. FNV-1a (RFC 9923), and
  * MurmurHash3's finalizer (Austin Appleby, public domain), since FNV alone leaves the high bits of short texts alike.
  */
 export function hashText(text: string, seed: number): number {

@@ -1,9 +1,9 @@
-// Sets of HTTP status codes as a config has them: "200-399", "200,204,301-303".
+// Sets of HTTP status codes in the notation of the config: "200-399", "200,204,301-303".
 
-/** Status codes, both ends included. */
+/** A range of status codes, both ends included. */
 export type StatusRange = readonly [first: number, last: number];
 
-/** The ranges of a text, or null where it is none. Codes have three digits, 100 to 599. */
+/** The ranges of a text, or null if it is not valid. Codes have three digits, 100 to 599. */
 export function parseStatusRanges(text: string): StatusRange[] | null {
   const ranges: StatusRange[] = [];
   for (const part of text.split(",")) {

@@ -1,8 +1,8 @@
-// Regular expressions whose time is linear in the text: for texts of strangers. JavaScript's own backtrack, and with `a*a*b` a text of
-// 4 KiB takes ten seconds. The syntax and meaning are those of JavaScript with the flag m, without look-around and
-// back-references. Only whether there is a match is told, not where. (Thompson, "Regular expression search algorithm", 1968.)
+// Regular expressions that match in linear time, for untrusted text. JavaScript's own engine backtracks: with `a*a*b`, 4 KiB of text
+// take ten seconds. Syntax and meaning are those of JavaScript with the flag m, without look-around and back-references. A search says
+// whether there is a match, not where. (Thompson, "Regular expression search algorithm", 1968.)
 
-/** Instructions of a compiled pattern: what a step of the search costs at the most. */
+/** Maximum number of instructions of a compiled pattern, which is the maximum cost of one step of the search. */
 export const PATTERN_SIZE_MAX = 500;
 
 const REPEATS_MAX = 200;
@@ -15,7 +15,7 @@ type Assertion = "line start" | "line end" | "word boundary" | "no word boundary
 type Instruction =
   | { readonly is: "char"; readonly ranges: Ranges }
   | { readonly is: "assert"; readonly what: Assertion }
-  /** Goes on at both. */
+  /** Continues at both. */
   | { readonly is: "split"; readonly to: number; readonly or: number }
   | { readonly is: "match" };
 
@@ -24,10 +24,10 @@ export interface Pattern {
   readonly program: readonly Instruction[];
 }
 
-/** The pattern, or why there is none. */
+/** The compiled pattern, or why the source is not valid. */
 export function compilePattern(source: string): Pattern | { readonly bad: string } {
   try {
-    // Its messages are those that people know.
+    // Users know the messages of JavaScript's parser.
     RegExp(source, "m");
   } catch (error) {
     return { bad: error instanceof Error ? error.message.replace(/^Invalid regular expression: /, "") : "not valid" };
@@ -47,13 +47,13 @@ class Unsupported extends Error {}
 
 const END = -1;
 
-/** A search for a pattern in a text that comes in parts. */
+/** The search for a pattern in a text that arrives in parts. */
 export class PatternSearch {
   readonly #program: readonly Instruction[];
-  /** Where the search may go on once the next character is known. */
+  /** Where the search can continue with the next character. */
   #next: number[] = [];
   #before = END;
-  /** By instruction, the number of the step in which it was visited last. */
+  /** By instruction, the number of the last step that visited it. */
   readonly #visited: Float64Array;
   #step = 0;
   #found = false;
@@ -63,7 +63,7 @@ export class PatternSearch {
     this.#visited = new Float64Array(program.length);
   }
 
-  /** Goes on with the search; true = the text up to now holds a match, with its end taken for the end of a line. */
+  /** Continues the search. True = the text so far contains a match, with its end taken as the end of a line. */
   push(text: string): boolean {
     for (let i = 0; i < text.length && !this.#found; i++) {
       const char = text.charCodeAt(i);
@@ -82,7 +82,7 @@ export class PatternSearch {
     return found;
   }
 
-  /** The instructions for a character that can be reached without taking one, where `after` comes next. Sets #found. */
+  /** The character instructions that can be reached before the character `after`. Sets #found. */
   #reach(after: number): number[] {
     this.#step++;
     const reached: number[] = [];
@@ -191,7 +191,7 @@ type Node =
   | { readonly is: "either"; readonly nodes: readonly Node[] }
   | { readonly is: "repeat"; readonly node: Node; readonly least: number; readonly most: number };
 
-/** Reads what RegExp has accepted, so what is not expected here is something that is not supported. */
+/** Parses what RegExp has accepted, so anything unexpected here is a feature that is not supported. */
 class Parser {
   readonly #source: string;
   #at = 0;
@@ -228,7 +228,7 @@ class Parser {
   #repeated(node: Node): Node {
     const [text, one, least, comma, most] = this.#match(/([*+?])|\{(\d+)(?:(,)(\d*))?\}/y) ?? [];
     if (text === undefined) return node;
-    // Lazy or not, there is a match or there is none.
+    // Lazy or greedy makes no difference to whether there is a match.
     this.#take("?");
     if (one !== undefined) return { is: "repeat", node, least: one === "+" ? 1 : 0, most: one === "?" ? 1 : Infinity };
     const from = Number(least);
@@ -272,7 +272,7 @@ class Parser {
     return node;
   }
 
-  /** Behind a backslash. */
+  /** After a backslash. */
   #escape(): Ranges {
     const [, hex2, hex4, control] = this.#match(/x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|c([A-Za-z])/y) ?? [];
     if (hex2 !== undefined || hex4 !== undefined)
@@ -285,7 +285,7 @@ class Parser {
     return CLASSES[char] ?? (known === undefined ? one(char) : [[known, known]]);
   }
 
-  /** Behind [. */
+  /** After [. */
   #set(): Ranges {
     const isInverse = this.#take("^");
     const ranges: (readonly [number, number])[] = [];
@@ -299,7 +299,7 @@ class Parser {
       const last = this.#member();
       const [[from, fromEnd], [to, toEnd]] = [first[0] ?? [0, -1], last[0] ?? [0, -1]];
       if (first.length === 1 && last.length === 1 && from === fromEnd && to === toEnd) ranges.push([from, to]);
-      // A class at one end: the dash is itself.
+      // A class at one end of a range: the dash is a literal.
       else ranges.push(...first, ...one("-"), ...last);
     }
     return isInverse ? inverse(ranges) : ranges;

@@ -12,7 +12,7 @@ export class PlanCache<P, T> {
     this.#before = before === null ? new Map<string, T>() : before.#now;
   }
 
-  /** Equal plans share one where `owner` is equal too. */
+  /** Equal plans share one object if their `owner` is equal too. */
   get(plan: P, owner = 0): T {
     const key = `${owner} ${JSON.stringify(plan)}`;
     const made = this.#now.get(key) ?? this.#before.get(key) ?? new this.#make(plan);

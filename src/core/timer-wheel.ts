@@ -1,9 +1,9 @@
-// All the timeouts of one thread on one wheel: setting, moving and cancelling one costs no allocation and no search. The
-// wheel has no clock of its own; its owner calls `advance` once a tick.
+// A timer wheel for all timeouts of one thread: setting, moving and cancelling a timeout costs no allocation and no search. The wheel
+// has no clock of its own; its owner calls `advance` once per tick.
 
 /**
- * What an object needs to have to be put on a wheel; the wheel alone writes the fields. A node that is not on a wheel has
- * nulls and a `timerSlot` of -1.
+ * The fields that an object needs to be put on a wheel; only the wheel writes them. A node that is not on a wheel has nulls and a
+ * `timerSlot` of -1.
  */
 export interface TimerNode {
   timerNext: TimerNode | null;
@@ -14,24 +14,24 @@ export interface TimerNode {
   onTimer(nowMs: number): void;
 }
 
-/** `timerSlot` of a node that is on no wheel. */
+/** `timerSlot` of a node that is not on a wheel. */
 export const NO_SLOT = -1;
 
 export class TimerWheel {
   /** The time of the last `advance`, in milliseconds. */
   now: number;
-  /** How many nodes are on the wheel. */
+  /** Number of nodes on the wheel. */
   size = 0;
 
   readonly #tickMs: number;
   readonly #slots: number;
-  // One list a slot, and behind them the list of nodes that are due and wait for their call.
+  // One list per slot, and after them the list of nodes that are due and wait for their call.
   readonly #heads: (TimerNode | null)[];
   readonly #tails: (TimerNode | null)[];
-  /** The last tick whose slot has been looked at. */
+  /** The last tick whose slot was processed. */
   #tick: number;
 
-  /** `tickMs` and `slots` are whole numbers from 1; a turn is their product. Any clock that does not go back can be used. */
+  /** `tickMs` and `slots` are integers from 1; one turn is their product. Any clock that does not go back can be used. */
   constructor(tickMs: number, slots: number, nowMs = 0) {
     this.now = nowMs;
     this.#tickMs = tickMs;
@@ -41,17 +41,17 @@ export class TimerWheel {
     this.#tick = Math.floor(nowMs / tickMs);
   }
 
-  /** Puts a node on the wheel, or moves it. A time that has passed is due at the next tick. */
+  /** Puts a node on the wheel, or moves it. A time in the past is due at the next tick. */
   schedule(node: TimerNode, atMs: number): void {
     if (node.timerSlot === NO_SLOT) this.size++;
     else this.#unlink(node);
-    // Whole milliseconds, so that rounding cannot separate the tick from the time.
+    // Integer milliseconds, so that rounding cannot separate the tick from the time.
     node.timerAt = Math.ceil(atMs);
     const tick = Math.max(Math.ceil(node.timerAt / this.#tickMs), this.#tick + 1);
     this.#append(node, tick % this.#slots);
   }
 
-  /** Takes a node off, if it is on. */
+  /** Removes a node, if it is on the wheel. */
   cancel(node: TimerNode): void {
     if (node.timerSlot === NO_SLOT) return;
     this.#unlink(node);
@@ -59,22 +59,22 @@ export class TimerWheel {
   }
 
   /**
-   * Moves the clock and calls `onTimer` of what is due: never early, and at most one tick late if this is called once a
-   * tick. Each node is off the wheel when it is called, and may schedule or cancel any node. One that is scheduled in a
-   * call is never due in the same `advance`. If a call throws, the next `advance` goes on with the rest.
+   * Moves the clock and calls `onTimer` of the nodes that are due: never early, and at most one tick late if this is called once per
+   * tick. Each node is off the wheel when it is called, and may schedule or cancel any node. A node that is scheduled in a call is never
+   * due in the same `advance`. If a call throws, the next `advance` continues with the rest.
    */
   advance(nowMs: number): void {
     if (nowMs > this.now) this.now = nowMs;
     const tick = Math.floor(this.now / this.#tickMs);
     const first = this.#tick + 1;
     this.#tick = tick;
-    // After a jump of more than a turn every slot is looked at once.
+    // After a jump of more than one turn every slot is processed once.
     const last = Math.min(tick, first + this.#slots - 1);
     for (let t = first; t <= last; t++) this.#collect(t % this.#slots);
     this.#fire();
   }
 
-  /** Moves the due nodes of a slot to the list of those to be called; the others wait for a later turn. */
+  /** Moves the due nodes of a slot to the list of nodes to be called; the others wait for a later turn. */
   #collect(slot: number): void {
     let node = this.#heads[slot] as TimerNode | null;
     while (node !== null) {

@@ -1,16 +1,16 @@
-// Cells in shared memory: where they come from, and the claims on them. A claim is one atomic operation that never waits;
-// it ends when whoever holds it gives it back, or when the supervisor does so for a dead worker (see ledger.ts).
+// Cells in shared memory: how they are allocated, and the claims on them. A claim is one atomic operation that never waits. It is
+// released by its holder, or by the supervisor if the holder's worker has died (see ledger.ts).
 
 const CHUNK_BYTES = 4 * 1024 * 1024;
 
 /**
- * Hands out cells from large pieces of shared memory, so that a thousand counters are not a thousand allocations. Pages
- * that nobody touches cost nothing. Freed cells are zeroed and given out again for the same size.
+ * Allocates cells from large pieces of shared memory, so that a thousand counters are not a thousand allocations. Pages that nobody
+ * writes to cost nothing. Freed cells are zeroed and reused for the same size.
  */
 export class Arena {
   /**
-   * Every piece so far. An address counts through them: piece i begins at i * CHUNK_BYTES. To send these and numbers to a thread
-   * costs less than to send a view for each of ten thousand cells.
+   * Every piece so far. Addresses count through them: piece i begins at i * CHUNK_BYTES. Sending these and numbers to a thread costs less
+   * than sending a view for each of ten thousand cells.
    */
   readonly memory: SharedArrayBuffer[] = [];
   #used = CHUNK_BYTES;
@@ -24,7 +24,7 @@ export class Arena {
     return float64At(this.memory, this.take(8 * length), length);
   }
 
-  /** The address of so many bytes, all zero. */
+  /** Allocates this many bytes, all zero, and returns their address. */
   take(bytes: number): number {
     const size = roundUp(bytes);
     const again = this.#free.get(size)?.pop();
@@ -38,9 +38,9 @@ export class Arena {
     return address;
   }
 
-  /** Gives cells back. Nobody may hold on to them: ask for this only when no connection counts there any more. */
+  /** Frees cells. Call it only when no connection counts there any more and nobody holds a view of them. */
   free(cells: Int32Array<SharedArrayBuffer> | Float64Array<SharedArrayBuffer>): void {
-    // To zero what nobody has written would give it memory.
+    // Zeroing bytes that nobody has written would make the kernel allocate memory for them.
     if (cells.some((cell) => cell !== 0)) cells.fill(0);
     const size = roundUp(cells.byteLength);
     const list = this.#free.get(size) ?? [];
@@ -49,7 +49,7 @@ export class Arena {
   }
 }
 
-/** The cells at an address of an arena with this memory, which another thread may have. */
+/** The cells at an address of an arena with this memory, which may belong to another thread. */
 export function int32At(
   memory: readonly SharedArrayBuffer[],
   address: number,
@@ -72,23 +72,23 @@ function pieceOf(memory: readonly SharedArrayBuffer[], address: number): SharedA
   return piece;
 }
 
-// A cache line each: cells that different threads write must not share one.
+// One cache line each: cells that different threads write must not share one.
 function roundUp(bytes: number): number {
   return Math.ceil(bytes / 64) * 64;
 }
 
 /**
- * The cells of one listener or backend: its open connections over all workers, and a row of counters for each worker. Holds
- * addresses, because there may be many; each view is made when it is asked for.
+ * The cells of one listener or backend: its open connections over all workers, and a row of counters for each worker. It holds
+ * addresses, because there may be many; each view is made when it is first needed.
  */
 export class Cells {
   readonly openAt: number;
   readonly #arena: Arena;
-  /** Cells of a row. */
+  /** Number of cells in a row. */
   readonly #size: number;
   #rows: number;
   #countersAt: number;
-  /** Counters that had too few rows. Who knows them goes on writing there. */
+  /** Former counters that had too few rows. Workers that know only these keep writing there. */
   #former: { at: number; rows: number }[] | null = null;
 
   constructor(arena: Arena, rows: number, size: number) {
@@ -108,12 +108,12 @@ export class Cells {
     return this.#countersAt;
   }
 
-  /** The rows, one behind the other by the worker's index. */
+  /** The rows, one after the other by the worker's index. */
   get counters(): Float64Array<SharedArrayBuffer> {
     return this.#view(this.#countersAt, this.#rows);
   }
 
-  /** From now on `counters` has so many rows. What was counted stays in the total. */
+  /** Gives `counters` this many rows. What was counted before stays in the total. */
   grow(rows: number): void {
     this.#former ??= [];
     this.#former.push({ at: this.#countersAt, rows: this.#rows });
@@ -128,7 +128,7 @@ export class Cells {
     return sums;
   }
 
-  /** Gives everything back; see Arena.free. */
+  /** Frees all cells; see Arena.free. */
   free(): void {
     this.#arena.free(this.open);
     for (const rows of this.#views()) this.#arena.free(rows);
@@ -143,7 +143,7 @@ export class Cells {
   }
 }
 
-/** Claims one of `max` places (0 = as many as you like) in a cell. Hot path. */
+/** Claims one of `max` places in a cell; 0 = no limit. False = all are taken. Hot path. */
 export function claim(cell: Int32Array, max: number): boolean {
   if (max === 0) {
     Atomics.add(cell, 0, 1);
@@ -158,8 +158,8 @@ export function claim(cell: Int32Array, max: number): boolean {
 }
 
 /**
- * Gives one place back. A second time for the same claim throws: the cell would be below what is held, and `claim` would admit
- * too many. Hot path.
+ * Gives one place back. A second call for the same claim throws: the cell would be below the number of places held, and `claim` would
+ * admit too many. Hot path.
  */
 export function giveBack(cell: Int32Array): void {
   if (Atomics.sub(cell, 0, 1) > 0) return;
@@ -167,12 +167,12 @@ export function giveBack(cell: Int32Array): void {
   throw new Error("a place was given back twice");
 }
 
-/** How many places are claimed now. */
+/** Number of places that are claimed now. */
 export function claimed(cell: Int32Array): number {
   return Atomics.load(cell, 0);
 }
 
-/** Adds to a cell that is a sum and no cap; `by` may be negative. */
+/** Adds to a cell that is a sum and not a cap; `by` may be negative. */
 export function add(cell: Int32Array, by: number): void {
   Atomics.add(cell, 0, by);
 }

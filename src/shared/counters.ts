@@ -1,13 +1,13 @@
-// The layout of the counters' rows. A row belongs to one worker, who alone writes it with plain stores; whoever wants a
-// number adds the rows up. Rows lie in shared memory, as Float64, so that a dead worker's counts are not lost.
+// The layout of the rows of counters. A row belongs to one worker, which alone writes it, with plain stores; readers add the rows up.
+// Rows are Float64 in shared memory, so that the counts of a dead worker are not lost.
 import { END_CODES, END_NAMES, ENDED_BY, ENDED_BY_CODES, type End, type EndedBy } from "../core/ends.ts";
 
-/** Upper bounds, in milliseconds, of the buckets of the connect-time histogram; one more bucket counts what is above. */
+/** Upper bounds, in milliseconds, of the buckets of the connect-time histogram; one more bucket counts larger values. */
 export const CONNECT_BUCKETS_MS = [0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000] as const;
 
 const ENDS_CELLS = END_NAMES.length * ENDED_BY.length;
 
-/** Upper bounds, in milliseconds, of the buckets of the histogram of TLS handshakes; one more counts what is above. */
+/** Upper bounds, in milliseconds, of the buckets of the TLS handshake histogram; one more bucket counts larger values. */
 export const HANDSHAKE_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000] as const;
 
 /** Why TLS handshakes with clients fail. */
@@ -31,7 +31,7 @@ const TLS = 3 + ENDS_CELLS;
 const TLS_REST = TLS + 6;
 
 /**
- * Cells of a listener's row. Blocks: ends + endCode * 3 + endedBy; tlsFailures + the number in TLS_FAILURES;
+ * Cells of a listener's row. Blocks: ends + endCode * 3 + endedBy; tlsFailures + the index in TLS_FAILURES;
  * handshakeBuckets of HANDSHAKE_BUCKETS_MS.length + 1 cells.
  */
 export const LISTENER = {
@@ -44,7 +44,7 @@ export const LISTENER = {
   tls13: TLS + 2,
   tls13Resumed: TLS + 3,
   handshakeSumMs: TLS + 4,
-  /** FINs of clients without a close_notify. */
+  /** FINs of clients without a close_notify before them. */
   tlsTruncated: TLS + 5,
   tlsFailures: TLS_REST,
   handshakeBuckets: TLS_REST + TLS_FAILURES.length,
@@ -73,14 +73,14 @@ export const BACKEND = {
   ended: 7,
   retriedAway: 8,
   tlsFailed: 9,
-  /** FINs of the backend without a close_notify. */
+  /** FINs of the backend without a close_notify before them. */
   tlsTruncated: 10,
   connectSumMs: 11,
   connectBuckets: 12,
   size: 12 + CONNECT_BUCKETS_MS.length + 1,
 } as const;
 
-/** Upper bounds, in milliseconds, of the buckets of the histogram of event-loop delay; one more counts what is above. */
+/** Upper bounds, in milliseconds, of the buckets of the event-loop delay histogram; one more bucket counts larger values. */
 export const LOOP_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500] as const;
 
 /** Cells of a worker's own row. `loopDelayBuckets` is a block of LOOP_BUCKETS_MS.length + 1 cells. */
@@ -90,17 +90,17 @@ export const WORKER = {
   bytesIn: 2,
   bytesOut: 3,
   logLinesLost: 4,
-  /** No count: the generation in force in the worker, and the sum of the versions of its pools. */
+  /** Not counts: the generation that the worker has applied, and the sum of the versions of its pools. */
   generation: 5,
   poolVersions: 6,
-  /** When the clock ticks next, in milliseconds since 1970; 0 = it stands still. */
+  /** When the clock ticks next, in milliseconds since 1970; 0 = it is stopped. */
   tickDueMs: 7,
   loopDelaySumMs: 8,
   loopDelayBuckets: 9,
   size: 9 + LOOP_BUCKETS_MS.length + 1,
 } as const;
 
-/** A histogram in a row: the cell of the sum, the first cell of the buckets, and the upper bounds of all buckets but the last. */
+/** A histogram in a row: the cell of the sum, the first cell of the buckets, and the upper bounds of all buckets except the last. */
 export interface Histogram {
   readonly sumMs: number;
   readonly buckets: number;
@@ -124,7 +124,7 @@ export const LOOP_DELAYS: Histogram = {
   boundsMs: LOOP_BUCKETS_MS,
 };
 
-/** Counts one time. Hot path. */
+/** Counts one duration. Hot path. */
 export function countTime(row: Float64Array, { sumMs, buckets, boundsMs }: Histogram, ms: number): void {
   row[sumMs]! += ms;
   let bucket = 0;
@@ -132,7 +132,7 @@ export function countTime(row: Float64Array, { sumMs, buckets, boundsMs }: Histo
   row[buckets + bucket]!++;
 }
 
-/** A histogram as the status shows it; `cell` gives the number in a cell. */
+/** A histogram in the form of the status; `cell` returns the number in a cell. */
 export function readTimes(
   { sumMs, buckets, boundsMs }: Histogram,
   cell: (at: number) => number,

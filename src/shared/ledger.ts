@@ -1,11 +1,10 @@
-// The ledger: one row for each connection of one worker, in shared memory, written by that worker alone. It says what the
-// connection claims of the caps and what its line in the access log would be, so that the supervisor can give the claims
-// back and write the lines when the worker dies. It is also where the worker itself keeps these facts: nothing is stored
-// twice.
+// The ledger: one row for each connection of one worker, in shared memory, written by that worker alone. A row has the claims of the
+// connection and the data of its line in the access log, so that the supervisor can release the claims and write the lines when the
+// worker dies. The worker itself keeps these facts only here: nothing is stored twice.
 
 /**
- * Words (Int32) of a row. `address` is the client's: four words, and `port` follows, as platform's peerAddress writes all
- * five. `peer` is of the same form and counts where `proxied` is PROXIED.yes: the client is not the peer but who a PROXY header said.
+ * Words (Int32) of a row. `address` is the client's: four words followed by `port`, in the order of platform's peerAddress. `peer` has
+ * the same form and is valid if `proxied` is PROXIED.yes: then the client's address is the one in the PROXY header and not the peer's.
  * `firstEnd` says whose FIN came first.
  */
 export const ROW = {
@@ -26,17 +25,17 @@ export const ROW = {
   firstEnd: 21,
 } as const;
 
-/** What `proxied` of a row says of its address. It changes at most once in the life of a connection. */
+/** Values of `proxied`: where the address of a row comes from. It changes at most once in the life of a connection. */
 export const PROXIED = { no: 0, yes: 1, changing: 2 } as const;
 
-/** Float64 cells of a row; they lie behind the words. `startedMs` is on platform's monotonicMs(). */
+/** Float64 cells of a row; they are behind the words. `startedMs` is on platform's monotonicMs(). */
 export const ROW_FLOAT = { startedMs: 11, bytesIn: 12, bytesOut: 13, id: 14 } as const;
 
 export const ROW_WORDS = 30;
 export const ROW_FLOATS = ROW_WORDS / 2;
 
 /**
- * The phases of a connection in the order of its life; `phase` of a row is the number here. `reading`: the PROXY header or the
+ * The phases of a connection in the order of its life; `phase` of a row is the index here. `reading`: the PROXY header or the
  * ClientHello. `handshaking`: TLS with the client. `dialing`: connecting to a backend, TLS with it included.
  */
 export const PHASES = ["accepted", "reading", "handshaking", "dialing", "relaying", "closed"] as const;
@@ -45,23 +44,23 @@ export type PhaseName = (typeof PHASES)[number];
 /** `firstEnd` of a row. */
 export const FIRST_END = { none: 0, client: 1, backend: 2 } as const;
 
-/** The longest server name that a ClientHello can carry and a ledger holds (RFC 1035 section 2.3.4). */
+/** Maximum length of a server name in a ClientHello that a ledger stores (RFC 1035 section 2.3.4). */
 export const SNI_BYTES_MAX = 255;
-/** Names lie behind all rows, so that connections without one need no memory for it. */
+/** Names are behind all rows, so that connections without one need no memory for it. */
 const SNI_BYTES = 256;
 
-/** Bits of ROW.claims: what is to be given back. A row without `row` is free. */
+/** Bits of ROW.claims: what must be released. A row without the bit `row` is free. */
 export const CLAIM = { row: 1, process: 2, listener: 4, client: 8, backend: 16 } as const;
 
-/** Before the first row: word 0 counts the rows ever used. A whole row, so that the rows stay aligned. */
+/** Before the first row: word 0 counts the rows that were ever used. A whole row, so that the rows stay aligned. */
 const HEADER_ROWS = 1;
 
-/** Memory for the ledger of one worker. Untouched rows cost nothing. */
+/** Memory for the ledger of one worker. Rows that were never used cost nothing. */
 export function ledgerMemory(rows: number): SharedArrayBuffer {
   return new SharedArrayBuffer((rows + HEADER_ROWS) * (ROW_WORDS * 4 + SNI_BYTES));
 }
 
-/** A ledger's rows by number. `words[row * ROW_WORDS + ROW.x]` and `floats[row * ROW_FLOATS + ROW_FLOAT.x]` are the cells. */
+/** The rows of a ledger by number. `words[row * ROW_WORDS + ROW.x]` and `floats[row * ROW_FLOATS + ROW_FLOAT.x]` are the cells. */
 export class Ledger {
   readonly words: Int32Array;
   readonly floats: Float64Array;
@@ -79,7 +78,7 @@ export class Ledger {
   }
 
   /**
-   * A free row, marked as taken and zeroed but for the address. There always is one: the supervisor allows no more
+   * Takes a free row: marked as used, and zeroed except for the address. There always is one: the supervisor allows no more
    * connections than there are rows. Hot path.
    */
   take(): number {
@@ -108,13 +107,13 @@ export class Ledger {
     return row;
   }
 
-  /** The row is free again; its claims must have been given back. Hot path. */
+  /** Frees the row; its claims must have been released. Hot path. */
   release(row: number): void {
     this.words[row * ROW_WORDS] = 0;
     this.#free.push(row);
   }
 
-  /** Notes the server name that the client asks for: ASCII; what is longer than SNI_BYTES_MAX is cut off. */
+  /** Stores the server name that the client asks for: ASCII, truncated to SNI_BYTES_MAX. */
   noteSni(row: number, name: string): void {
     const length = Math.min(name.length, SNI_BYTES_MAX);
     const at = row * SNI_BYTES;
@@ -133,34 +132,34 @@ export class Ledger {
   }
 
   /**
-   * For a reader in another thread, before it reads a row: the id of the connection in it, or 0 where there is none or its address
-   * is just being written.
+   * To be called by a reader in another thread before it reads a row: the id of its connection, or 0 if there is none or its address is
+   * being written.
    */
   idOf(row: number): number {
     if (this.words[row * ROW_WORDS + ROW.proxied] === PROXIED.changing) return 0;
     return this.floats[row * ROW_FLOATS + ROW_FLOAT.id]!;
   }
 
-  /** Whether the client of a row is who a PROXY header said. */
+  /** Whether the client's address comes from a PROXY header. */
   isProxied(row: number): boolean {
     return this.words[row * ROW_WORDS + ROW.proxied] === PROXIED.yes;
   }
 
   /**
-   * The same after it has read: whether what it read belongs together. A worker sets the id to 0 before it gives a row to another
-   * connection, and writes the new id after the address; while it replaces the address by that of a PROXY header, `proxied` is
-   * PROXIED.changing, and then PROXIED.yes. The counts of bytes and the backend may change at any time.
+   * To be called after reading: whether what was read belongs to connection `id`. A worker sets the id to 0 before it gives a row to another
+   * connection, and writes the new id after the address. While it replaces the address by that of a PROXY header, `proxied` is
+   * PROXIED.changing, and then PROXIED.yes. Byte counts and the backend may change at any time.
    */
   isStill(row: number, id: number, proxied: boolean): boolean {
     return this.idOf(row) === id && this.isProxied(row) === proxied;
   }
 
-  /** One more than the highest row that was ever in use, for a reader in another thread. */
+  /** One more than the highest row that was ever used, for a reader in another thread. */
   get rowsUsed(): number {
     return this.words[0]!;
   }
 
-  /** Rows in use, for the reader of another thread: the supervisor after the worker's death, or the status. */
+  /** The rows in use, for a reader in another thread: the supervisor after the worker's death, or the status. */
   *rowsInUse(): Generator<number> {
     const end = this.words[0] ?? 0;
     for (let row = HEADER_ROWS; row < end; row++) {
