@@ -1,4 +1,4 @@
-// Health checks whose options do not go together, or do nothing.
+// Health check options that contradict each other or have no effect.
 import { quote } from "./wording.ts";
 import type { Finding, Subject } from "./finding.ts";
 import type { KeyPath } from "./problem.ts";
@@ -10,10 +10,10 @@ type Report = (finding: Finding) => void;
 
 const CHECKED: readonly Type[] = ["tcp", "tls", "http", "exchange", "redis", "postgres", "mysql", "smtp", "ssh"];
 
-/** The checks that `tls` is for. */
+/** The types of checks that `tls` applies to. */
 export const TYPES_WITH_TLS: readonly Type[] = ["http", "exchange", "redis", "smtp"];
 
-/** Options of some types only; `role` is told elsewhere. */
+/** Options of some types only; `role` is reported below. */
 const TYPES_OF: readonly (readonly [key: keyof Health, types: readonly Type[], unset: unknown])[] = [
   ["method", ["http"], "GET"],
   ["path", ["http"], "/"],

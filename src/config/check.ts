@@ -1,5 +1,5 @@
-// What no single option can know: references between sections, addresses used twice, what makes no sense together. Runs on
-// configs with faults too, so that all problems are reported at once, and then checks only the sound parts.
+// Checks that concern several options: references between sections, duplicate addresses, contradictions. They also run on configs
+// with faults, so that all problems are reported at once, and then check only the sound parts.
 import { formatCidr, formatEndpoint, isIPv4, parseAddress, UNIX_NAME_BYTES_MAX } from "../core/address.ts";
 import type { Address, Endpoint } from "../core/address.ts";
 import { checkHealth } from "./check-health.ts";
@@ -13,7 +13,7 @@ import { closest } from "./suggest.ts";
 
 type Report = (finding: Finding) => void;
 
-/** Everything wrong with the config as a whole. */
+/** All problems of the config as a whole. */
 export function check(subject: Subject): Finding[] {
   const findings: Finding[] = [];
   const report: Report = (finding) => findings.push(finding);
@@ -90,14 +90,14 @@ export function* listenerBinds(subject: Subject, { name, bind }: FileListener): 
 }
 
 /**
- * What an address occupies. A wildcard and one address of its port do not collide: with SO_REUSEPORT both can be bound, and
- * the kernel prefers the closer one. ":80" is the wildcard of both families, "[::]:80" that of IPv6 alone.
+ * The address that a listener occupies. A wildcard and one address of its port do not collide: with SO_REUSEPORT both can be bound, and
+ * the kernel prefers the more specific one. ":80" is the wildcard of both families, "[::]:80" that of IPv6 alone.
  */
 function footprint(endpoint: Endpoint): string[] {
   return endpoint.kind === "any" ? [`0.0.0.0:${endpoint.port}`, `[::]:${endpoint.port}`] : [formatEndpoint(endpoint)];
 }
 
-/** The admin endpoint shares no port with a wildcard: its socket is no part of any SO_REUSEPORT group. */
+/** The admin endpoint cannot share a port with a wildcard: its socket is not part of a SO_REUSEPORT group. */
 function checkAdminOverlap(bounds: readonly Bound[], report: Report): void {
   const admin = bounds.find((bound) => bound.path[0] === "admin");
   if (admin === undefined || !("port" in admin.endpoint)) return;
@@ -146,7 +146,7 @@ function checkListeners(subject: Subject, report: Report): void {
   }
 }
 
-/** Every name of a pool that stands in a listener or in one of its routes. */
+/** Every reference to a pool, in a listener or in one of its routes. */
 function* poolsNamed({ config, isSound, isWhole }: Subject): Generator<{ path: KeyPath; pool: string }> {
   for (const { name, pool, routes } of config.listeners) {
     const path = ["listeners", name];
@@ -159,7 +159,7 @@ function* poolsNamed({ config, isSound, isWhole }: Subject): Generator<{ path: K
   }
 }
 
-/** Routes that no connection comes to, because one before them takes it. */
+/** Routes that no connection reaches, because an earlier route takes it. */
 function checkRoutes({ name, pool, routes }: FileListener, report: Report): void {
   const path = ["listeners", name, "routes"];
   const before = new Map<string, number>();
@@ -192,7 +192,7 @@ function checkProxyProtocol({ config, isSound, isWhole }: Subject, report: Repor
       report({ path: [...path, "trusted_proxies"], message, warning: true });
     }
     if (mode === "off" || trusted.length > 0 || !isSound([...path, "bind"])) continue;
-    // The peer on a Unix socket has no address, and whoever may open the socket is trusted.
+    // The peer on a unix socket has no address; everyone who may open the socket is trusted.
     if (bind.every(({ kind }) => kind === "unix" || kind === "abstract")) continue;
     const message = `${quote(mode)} needs trusted_proxies, the addresses whose PROXY headers are trusted`;
     report({ path: [...path, "proxy_protocol"], message, hint: 'such as trusted_proxies = ["10.0.0.0/8"]' });

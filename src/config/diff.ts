@@ -1,9 +1,9 @@
-// What a reload changes, in words for the log.
+// The changes of a reload, in words for the log.
 import { basename } from "node:path";
 import { formatEndpoint } from "../core/address.ts";
 import type { BackendConfig, CertificateConfig, Config, ListenerConfig, PoolConfig } from "./schema.ts";
 
-/** One line for each change, such as "listeners.web: rate_limit changed"; none where the configs mean the same. */
+/** One line for each change, such as "listeners.web: rate_limit changed"; empty if the configs mean the same. */
 export function summarize(old: Config, next: Config): string[] {
   return [
     ...changedKeys(omit(old, ["listeners", "pools"]), omit(next, ["listeners", "pools"])).map(
@@ -16,7 +16,7 @@ export function summarize(old: Config, next: Config): string[] {
 
 function listenerChanges(old: ListenerConfig, next: ListenerConfig): string[] {
   const keys = changedKeys(old, next);
-  // Certificates come, go and change one by one, where both configs have some.
+  // Certificates are added, removed and changed one by one, if both configs have some.
   const changes = old.tls && next.tls ? certificateChanges(old.tls.certificates, next.tls.certificates) : [];
   return [...described(keys.filter((key) => key !== "tls.certificates")), ...changes];
 }
@@ -31,7 +31,7 @@ function certificateChanges(old: CertificateConfig[], next: CertificateConfig[])
   for (const certificate of next) {
     const was = before.get(certificate.cert);
     if (was === undefined) lines.push(`certificate ${nameOf(certificate)} added`);
-    // The rest of the chain and the key may change below the same leaf.
+    // The rest of the chain and the key can change while the leaf stays the same.
     else if (!sameJson(was, certificate)) lines.push(`certificate ${nameOf(certificate)} changed`);
   }
   for (const certificate of old)
@@ -65,7 +65,7 @@ function backendChanges(old: BackendConfig[], next: BackendConfig[]): string[] {
   return lines;
 }
 
-/** "big (10.0.0.12:80)", or only the address where that is the name. */
+/** "big (10.0.0.12:80)", or only the address if that is the name. */
 function addressed({ name, endpoint }: BackendConfig): string {
   const address = formatEndpoint(endpoint);
   return name === address ? name : `${name} (${address})`;
@@ -89,7 +89,7 @@ function named<T extends { name: string }>(
   return lines;
 }
 
-/** "tls.ca changed"; the same where only the content of the file did, which stands in `tls.ca_pem`. */
+/** "tls.ca changed"; also if only the content of the file changed, which is in `tls.ca_pem`. */
 function described(keys: string[]): string[] {
   return [...new Set(keys.map((key) => `${key.replace(/_pem$/, "")} changed`))];
 }

@@ -1,11 +1,11 @@
-// `${NAME}` in the strings of a config: what the environment says. Values from there are never shown in an error, because
-// they may be secrets; what the file says is shown instead.
+// Environment variables in the strings of a config: `${NAME}`. Their values are never shown in an error, because they may be secrets;
+// the text of the file is shown instead.
 import { quote } from "./wording.ts";
 import type { KeyPath } from "./problem.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** A string that the environment changed: where it is, what the file says, what came out, and the values put in. */
+/** A string that the environment changed: its path, its text in the file, the result, and the values that were inserted. */
 export interface Expansion {
   path: KeyPath;
   source: string;
@@ -25,14 +25,14 @@ export function expand(document: Record<string, unknown>, env: Environment): Exp
   return done;
 }
 
-/** The message with values from the environment turned back into what the file says. */
+/** The message with values from the environment replaced by the text of the file. */
 export function conceal(message: string, path: KeyPath, expansions: readonly Expansion[]): string {
   let told = message;
   for (const { path: at, source, value, parts } of expansions) {
     if (!at.every((part, i) => part === path[i]) && !path.every((part, i) => part === at[i])) continue;
     if (value !== "") told = told.replaceAll(quote(value), quote(source));
     for (const part of parts) {
-      // Short values are ports and numbers, and would be found in words where they do not stand.
+      // Short values are ports and numbers, which could occur elsewhere in the message.
       if (part.value.length >= 6) told = told.replaceAll(part.value, `\${${part.name}}`);
     }
   }
@@ -61,7 +61,9 @@ function expandText(source: string, path: KeyPath, env: Environment, done: Expan
   const value = source.replace(/\$\$\{|\$\{([^}]*)(\}?)/g, (all: string, name: string | undefined, end: string) => {
     if (name === undefined) return "${";
     if (end === "" || !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
-      fail('expected a variable such as "${NAME}", found a "${" that is none; a literal "${" is written "$${"');
+      fail(
+        'expected a variable such as "${NAME}", found a "${" that does not begin one; a literal "${" is written "$${"',
+      );
       return all;
     }
     const found = Object.hasOwn(env, name) ? env[name] : undefined;

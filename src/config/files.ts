@@ -3,36 +3,36 @@ import { closeSync, constants, fstatSync, openSync, readSync, statSync } from "n
 import { createHash } from "node:crypto";
 import { absolutePath } from "./paths.ts";
 
-/** What is asked of the disk. */
+/** The file system operations that loading needs. */
 export interface Disk {
   /** The first `most` bytes of a file; throws as node:fs does. */
   readFile: (path: string, most: number) => Uint8Array;
-  /** The permission bits of a file, or null where they are not known. */
+  /** The permission bits of a file, or null if they are not known. */
   modeOf: (path: string) => number | null;
 }
 
-/** Stands for what a file holds; a file that is not there, cannot be read, or is empty holds nothing. */
+/** A digest of a file's content; a file that does not exist, cannot be read, or is empty has no content. */
 export type Content = string | null;
 
-/** The content of these bytes: equal for equal bytes. */
+/** The digest of these bytes: equal for equal bytes. */
 export function contentOf(bytes: Uint8Array): Content {
   return bytes.byteLength === 0 ? null : `${bytes.byteLength} ${createHash("sha256").update(bytes).digest("base64")}`;
 }
 
-/** The real one. */
+/** The real file system. */
 export const disk: Disk = {
   readFile: readBytes,
   modeOf: (path) => statSync(path, { throwIfNoEntry: false })?.mode ?? null,
 };
 
-/** `why` goes on from "the file …": "cannot be read: there is no such file". */
+/** `why` continues "the file …": "cannot be read: there is no such file". */
 export type FileRead = { is: "bytes"; bytes: Uint8Array } | { is: "bad"; why: string };
 
-/** The files of one config, by the names that stand there. */
+/** The files of one config, by the names in the config. */
 export class NamedFiles {
-  /** Absolute, each once, in the order of their first use: also of those that cannot be read. */
+  /** Absolute, each once, in the order of first use, files that cannot be read included. */
   readonly paths: string[];
-  /** What was read, by the absolute path. Left out: a file that is too large to be read whole. */
+  /** The content that was read, by absolute path. Without files that are too large to be read completely. */
   readonly contents = new Map<string, Content>();
   private readonly folder: string;
   private readonly disk: Disk;
@@ -49,7 +49,7 @@ export class NamedFiles {
     return absolutePath(this.folder, name);
   }
 
-  /** A file of at most `most` bytes. Read once, so that all who name it see one and the same content. */
+  /** A file of at most `most` bytes. It is read once, so that all options that name it get the same content. */
   read(name: string, most: number): FileRead {
     const path = this.pathOf(name);
     let read = this.seen.get(path);
@@ -85,13 +85,13 @@ export class NamedFiles {
 }
 
 /**
- * The first `most` bytes of a regular file, as they stood at one moment. Anything else is refused, for to open a pipe or a
- * device can wait for ever, and what was read from one is not there a second time.
+ * The first `most` bytes of a regular file, as they were at one moment. Other kinds of files are refused: opening a pipe or a device can
+ * block for ever, and its content can be read only once.
  */
 export function readBytes(path: string, most: number): Uint8Array {
   for (let attempt = 0; attempt < READS_MAX; attempt++) {
     if (!statSync(path).isFile()) throw new ReadError(statSync(path).isDirectory() ? "EISDIR" : NOT_REGULAR);
-    // What is there now may have taken the file's place a moment ago.
+    // The file may have been replaced a moment ago.
     const descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       const before = fstatSync(descriptor, { bigint: true });
@@ -106,7 +106,7 @@ export function readBytes(path: string, most: number): Uint8Array {
   throw new ReadError(CHANGING);
 }
 
-/** The first `most` bytes of whatever it is; waits for a pipe's writer. For a read that is not to be done again. */
+/** The first `most` bytes of any kind of file; waits for the writer of a pipe. For a config that is read only once. */
 export function readOnce(path: string, most: number): Uint8Array {
   if (statSync(path).isFile()) return readBytes(path, most);
   const descriptor = openSync(path, "r");
@@ -117,7 +117,7 @@ export function readOnce(path: string, most: number): Uint8Array {
   }
 }
 
-/** Times that a file is read which is written meanwhile. */
+/** Maximum number of times that a file is read while it is being written. */
 const READS_MAX = 5;
 const NOT_REGULAR = "NOT_REGULAR";
 const CHANGING = "CHANGING";
@@ -144,7 +144,7 @@ function readUpTo(descriptor: number, most: number): Uint8Array {
   return Buffer.concat(chunks);
 }
 
-/** "there is no such file", or the code of an error that is less common. */
+/** "there is no such file", or the code of a less common error. */
 export function reasonOf(error: unknown): string {
   const code = error instanceof Error && "code" in error ? String(error.code) : "unknown error";
   const words: Record<string, string> = {

@@ -1,8 +1,8 @@
-// What the checks of a whole config look at, and what they find.
+// The input and the result of checks of a whole config.
 import type { KeyPath } from "./problem.ts";
 import type { FileConfig } from "./schema.ts";
 
-/** A problem or a warning, not yet placed in the file. */
+/** A problem or a warning that has no line and column yet. */
 export interface Finding {
   path: KeyPath;
   message: string;
@@ -12,7 +12,7 @@ export interface Finding {
 
 /** A config to check. */
 export interface Subject {
-  /** What the schema made of the file; wrong in the places that `isSound` and `isWhole` deny. */
+  /** The values that the schema made of the file; only what `isSound` or `isWhole` confirms is valid. */
   config: FileConfig;
   /** Whether neither the value, nor anything above or below it, has a problem. */
   isSound: (path: KeyPath) => boolean;

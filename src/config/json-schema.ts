@@ -26,7 +26,7 @@ interface Described {
   default: unknown;
 }
 
-/** The JSON Schema `made` from a schema of rows, with what the conversion leaves out: docs, and that other keys are refused. */
+/** The JSON Schema `made` from a schema of rows, plus what the conversion leaves out: docs, and that other keys are refused. */
 export function overridden(valibotSchema: object, made: JsonSchema): JsonSchema {
   const { row, entries, default: value } = valibotSchema as Partial<Described>;
   const schema = { ...made };
@@ -35,9 +35,9 @@ export function overridden(valibotSchema: object, made: JsonSchema): JsonSchema 
     if (schema.required?.length === 0) delete schema.required;
   }
   if (row !== undefined) schema.description = row.later ? `${row.doc} Not supported yet.` : row.doc;
-  // What a section is when it is left out stands with its own options.
+  // The default of a section follows from the defaults of its options.
   if (value === leftOut || (typeof value === "object" && !Array.isArray(value))) delete schema.default;
-  // A variable may stand where the pattern of a quantity does not reach.
+  // A string with a variable need not match the pattern of a quantity.
   if (row !== undefined && schema.pattern !== undefined) schema.pattern = `${schema.pattern}|\\$\\{`;
   return schema;
 }

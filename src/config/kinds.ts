@@ -23,7 +23,7 @@ import {
 } from "./wording.ts";
 import type { Kind, Message, Run } from "./wording.ts";
 
-/** Any text, or with `least` 1 any text but the empty one. */
+/** Any text; with `least` 1 any text except the empty one. */
 export function text(words: string, least = 0): Kind<string, string> {
   const example = textExamples[words];
   const message: Message = (issue) => expectedFound(withArticle(words), issue.input, example);
@@ -31,7 +31,7 @@ export function text(words: string, least = 0): Kind<string, string> {
   return withWords(schema, words, example);
 }
 
-/** A kind with a few words that are refused until their feature exists. */
+/** A kind with some words that are refused until their feature exists. */
 export function reserving<In, Out>(words: readonly string[], kind: Kind<In, Out>): Kind<In, Out> {
   const run: Run = (dataset, config) => {
     const { value } = dataset;
@@ -58,7 +58,7 @@ export function whole(least: number, most: number): Kind<number, number> {
   return withWords(schema, `whole number, ${least} to ${most}`);
 }
 
-/** One of a few words; those under `reserved` are refused until their feature exists. */
+/** One of a few words; those in `reserved` are refused until their feature exists. */
 export function choice<const Now extends string>(
   now: readonly Now[],
   reserved: readonly string[] = [],
@@ -80,7 +80,7 @@ export function choice<const Now extends string>(
   return withWords(replaceRun(schema, run), words, JSON.stringify(now[0])) as unknown as Kind<Now, Now>;
 }
 
-/** A duration in milliseconds within [least, most]. `zero` says what "0s" means; without it "0s" is refused. */
+/** A duration in milliseconds within [least, most]. `zero` is the meaning of "0s"; without it "0s" is refused. */
 export function duration(limits: { least?: number; most?: number; zero?: string } = {}): Kind<string, number> {
   const least = limits.least ?? 1;
   const most = limits.most ?? longestDuration;
@@ -93,7 +93,7 @@ export function duration(limits: { least?: number; most?: number; zero?: string 
   return withWords(schema, limits.zero === undefined ? "duration" : `duration; "0s" = ${limits.zero}`);
 }
 
-/** The longest that a 32-bit timer can count, in whole days. */
+/** The maximum of a 32-bit timer, in whole days. */
 export const longestDuration = 24 * 86_400_000;
 
 /** A size in bytes, from 4 KiB to 1 GiB. */
@@ -125,7 +125,7 @@ export function rate(): Kind<string, number> {
   return withWords(schema, "rate", '"100/s"');
 }
 
-/** An address to listen on: a name or port 0 is refused. */
+/** An address to listen on: a host name or port 0 is refused. */
 export function bindAddress(): Kind<string, BindEndpoint> {
   const wanted = 'an address to listen on such as "0.0.0.0:8080", ":8080" or "unix:/run/lb.sock"';
   const kind = endpoint(wanted, "address to listen on", (found, given) => {
@@ -140,7 +140,7 @@ export function bindAddress(): Kind<string, BindEndpoint> {
   return replaceRun(kind, run);
 }
 
-/** An address to connect to: it must name one host, and no port 0. */
+/** An address to connect to: it must have a host, and a port other than 0. */
 export function dialAddress(): Kind<string, DialEndpoint> {
   const wanted = 'an address to connect to such as "10.0.0.11:80", "name.example:80" or "unix:/run/app.sock"';
   const kind = endpoint(wanted, "address to connect to", (found, given) => {
@@ -172,13 +172,13 @@ export const nameForm = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/;
 export const nameWords =
   "letters, digits, _, - and ., which starts with a letter or digit and has 64 characters at most";
 
-/** The name of a backend, as it stands in logs and metrics. */
+/** The name of a backend in logs and metrics. */
 export function nameText(): Kind<string, string> {
   const message = expected(`a name of ${nameWords}`);
   return withWords(v.pipe(v.string(message), v.regex(nameForm, message)), "name");
 }
 
-/** What routes match a client's server name with: "www.example.com", or "*.example.com" for any one label there. */
+/** The pattern for a client's server name in a route: "www.example.com", or "*.example.com" for any one label there. */
 export function sniPattern(): Kind<string, string> {
   const wanted = 'a name such as "www.example.com" or "*.example.com"';
   const kind = dnsText(wanted, "DNS name or wildcard", true, (given) =>
@@ -194,32 +194,32 @@ export function serverName(): Kind<string, string> {
   );
 }
 
-/** An ALPN protocol's name: 1 to 255 bytes (RFC 7301 section 3.1). All registered ones that a client offers are ASCII. */
+/** The name of an ALPN protocol: 1 to 255 bytes (RFC 7301 section 3.1). All registered names that a client offers are ASCII. */
 export function protocolName(): Kind<string, string> {
   const message = expected('a protocol such as "h2" or "http/1.1", of 1 to 255 ASCII characters');
   return withWords(v.pipe(v.string(message), v.regex(/^[\x21-\x7e]{1,255}$/, message)), "protocol", '"h2"');
 }
 
-/** Status codes of HTTP: "200-399", "200,204". */
+/** HTTP status codes: "200-399", "200,204". */
 export function statusCodes(): Kind<string, string> {
   const message = expected('HTTP status codes such as "200-399" or "200,204"');
   const isStatus = (given: string) => parseStatusRanges(given) !== null;
   return withWords(v.pipe(v.string(message), v.check(isStatus, message)), "status codes");
 }
 
-/** The target of an HTTP request: it goes out as it is given. */
+/** The target of an HTTP request, which is sent as it is given. */
 export function httpPath(): Kind<string, string> {
   const message = expected('a path such as "/health", in ASCII without spaces');
   return withWords(v.pipe(v.string(message), v.regex(/^\/[\x21-\x7e]*$/, message)), "path");
 }
 
-/** A Host field of HTTP, or "". */
+/** The value of an HTTP Host field, or "". */
 export function httpHost(): Kind<string, string> {
   const message = expected('a host such as "www.example.com" or "www.example.com:8080", or ""');
   return withWords(v.pipe(v.string(message), v.regex(/^[A-Za-z0-9._:[\]-]*$/, message)), "host");
 }
 
-/** Text without NUL bytes: protocols end a name with one. */
+/** Text without NUL bytes: in protocols a NUL ends a name. */
 export function userName(): Kind<string, string> {
   const message = expected('a user\'s name of at most 128 characters, or ""');
   return withWords(v.pipe(v.string(message), v.regex(/^[^\0]{0,128}$/, message)), "user's name");
@@ -231,7 +231,7 @@ export function hex(): Kind<string, string> {
   return withWords(v.pipe(v.string(message), v.regex(/^(?:[0-9a-fA-F]{2} *)*$/, message)), "hexadecimal");
 }
 
-/** A regular expression that what a backend says is matched with. */
+/** A regular expression for the answer of a backend. */
 export function regularExpression(): Kind<string, string> {
   const wanted = 'a regular expression such as "role:(master|primary)"';
   const schema = v.pipe(
@@ -276,7 +276,7 @@ function quantity(
   );
 }
 
-/** A DNS name in lower case. `special` answers "" for a text that is fine as it is, or why it is refused. */
+/** A DNS name in lower case. `special` returns "" for a text that is accepted as it is, or why the text is refused. */
 function dnsText(
   wanted: string,
   words: string,

@@ -1,4 +1,4 @@
-// A config file → a Config, or every problem it has. Reads the file and those it names; never throws.
+// Loads a config file: a Config, or all of its problems. Reads the file and those it names; never throws.
 import { dirname, resolve } from "node:path";
 import { safeParse } from "valibot";
 import type { BaseIssue } from "valibot";
@@ -37,23 +37,23 @@ export type LoadResult =
     }
   | { ok: false; problems: Problem[]; omitted: number; files: string[]; contents: FileContents };
 
-/** What was read of those files. Left out: what was too large to be read whole, and a config that was given as a text. */
+/** The content that was read. Without files that are too large to be read completely, and without a config that was given as a text. */
 export type FileContents = ReadonlyMap<string, Content>;
 
 export interface ParseOptions extends Partial<Disk> {
   /** The config file as the user named it: for messages, and for the folder that paths are relative to. */
   file: string;
   env: Environment;
-  /** When certificates must be valid, in milliseconds since 1970; left out = now. */
+  /** The time at which certificates must be valid, in milliseconds since 1970; left out = now. */
   now?: number;
 }
 
-/** Of the config file. */
+/** Maximum size of the config file. */
 export const configBytesMax = 16 * 1024 * 1024;
 const tokenBytesMax = 64 * 1024;
 
 /**
- * Reads and checks a config file, with every file that it names. `once` says that it will not be read again: then it may be a
+ * Reads and checks a config file, with every file that it names. `once` means that it will not be read again: then it may be a
  * pipe or a device, such as /dev/stdin.
  */
 export function loadConfig(path: string, env: Environment, { once = false } = {}): LoadResult {
@@ -86,7 +86,7 @@ export function parseConfig(text: string, options: ParseOptions): LoadResult {
   try {
     return parseAll(text, options, folder, named);
   } catch (error) {
-    // A fault of this program: still an answer, because a reload must not bring the process down.
+    // A bug in lb: it is reported as a problem too, because a reload must not end the process.
     const message = `could not be checked: ${error instanceof Error ? error.name : "unknown error"}`;
     return { ok: false, problems: [{ file, line: 1, column: 1, path: "", message }], omitted: 0, ...readBy(named) };
   }
@@ -135,7 +135,7 @@ function parseAll(text: string, options: ParseOptions, folder: string, named: Na
   };
 }
 
-/** Where no timeout is given, a health check may take no longer than its interval, as in HAProxy. */
+/** The default timeout of a health check is at most its interval, as in HAProxy. */
 function limitHealthTimeouts(config: FileConfig, tree: unknown, { isSound, isWhole }: Soundness): FileConfig {
   if (!isWhole(["pools"])) return config;
   const pools = config.pools.map((pool) => {
@@ -154,7 +154,7 @@ function findingsOf(issues: readonly BaseIssue<unknown>[], unset: readonly Findi
   for (const issue of issues.slice(0, PROBLEMS_MAX + 1)) {
     const path = (issue.path ?? []).map((item) => item.key as string | number);
     const [message = "", hint] = issue.message.split("\n");
-    // Where the variable is not set, other problems with the string mean nothing.
+    // If the variable is not set, other problems with the string mean nothing.
     if (!broken.has(JSON.stringify(path))) findings.push({ path, message, ...(hint !== undefined && { hint }) });
   }
   return findings;
@@ -167,8 +167,8 @@ interface Document {
 }
 
 /**
- * Findings → problems with their places, in the order of the file, each once. At most PROBLEMS_MAX of them; `total` is the number
- * of findings where these are not all.
+ * Turns findings into problems with line and column, in the order of the file, without duplicates. At most PROBLEMS_MAX; `total` is the
+ * number of findings if these are not all.
  */
 function placer({ text, tree, file }: Document, tell: (message: string, path: KeyPath) => string) {
   return (findings: readonly Finding[], total = findings.length): { problems: Problem[]; omitted: number } => {
@@ -198,7 +198,7 @@ interface Soundness {
   isWhole: (path: KeyPath) => boolean;
 }
 
-/** What is still worth checking, given the problems found so far. */
+/** The part of the config that can be checked, given the problems found so far. */
 function soundness(findings: readonly Finding[]): Soundness {
   const exact = new Set<string>();
   const above = new Set<string>();
@@ -216,7 +216,7 @@ function soundness(findings: readonly Finding[]): Soundness {
   return { isWhole, isSound: (path) => isWhole(path) && !above.has(JSON.stringify(path)) };
 }
 
-/** The admin endpoint's bearer token. Nothing of it, and nothing of the file, ever gets into a message. */
+/** The bearer token of the admin endpoint. Neither the token nor the content of its file may appear in a message. */
 function readToken(
   config: FileConfig,
   { isSound }: Soundness,
@@ -227,22 +227,23 @@ function readToken(
   const name = config.admin.token_file;
   const refuse = (why: string) => ({ value: null, finding: { path, message: `the file ${quote(name)} ${why}` } });
   const read = files.read(name, tokenBytesMax);
-  if (read.is === "bad") return refuse(read.why.startsWith("is larger") ? `${read.why}: it is no token` : read.why);
+  if (read.is === "bad") return refuse(read.why.startsWith("is larger") ? `${read.why}: it is not a token` : read.why);
   const token = decode(read.bytes)?.trim();
-  if (token === undefined) return refuse("is not UTF-8: it is no token");
+  if (token === undefined) return refuse("is not UTF-8, so it is not a token");
   if (token === "") return refuse("is empty: expected a token");
-  // RFC 6750 section 2.1: what can stand in an Authorization header.
-  if (!/^[\x21-\x7e]+$/.test(token)) return refuse("is no token: expected one line of printable ASCII without spaces");
+  // RFC 6750 section 2.1: the characters that an Authorization header can contain.
+  if (!/^[\x21-\x7e]+$/.test(token))
+    return refuse("is not a token: expected one line of printable ASCII without spaces");
   return { value: token, finding: null };
 }
 
-/** What was read from files. */
+/** The content of files. */
 interface Contents {
   token: string | null;
   tls: TlsMaterial;
 }
 
-/** Fills in what depends on the rest: absolute paths, names, the contents of files. */
+/** Fills in the values that depend on others: absolute paths, names, the content of files. */
 function finish(config: FileConfig, folder: string, { token, tls }: Contents): Config {
   const { access } = config.log;
   const isWord = access === "stdout" || access === "stderr" || access === "off";
@@ -271,7 +272,7 @@ function finish(config: FileConfig, folder: string, { token, tls }: Contents): C
   };
 }
 
-/** What must be there, because a config without problems has it: TLS that was asked for is never left off. */
+/** Asserts that TLS material exists, as it must in a config without problems: configured TLS is never left off. */
 function made<T>(all: Map<string, T>, name: string): T {
   const one = all.get(name);
   if (one === undefined) throw new Error(`no TLS material for ${name}`);

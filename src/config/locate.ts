@@ -1,5 +1,5 @@
-// Where each key of a TOML text stands, from the syntax tree of toml-eslint-parser. Made only when there is a problem to place:
-// the tree of a large file takes a hundred times the memory of its text.
+// Line and column of each key of a TOML text, from the syntax tree of toml-eslint-parser. The tree is built only if there is a problem to
+// locate: the tree of a large file takes a hundred times the memory of its text.
 import { parseTOML } from "toml-eslint-parser";
 import type { AST } from "toml-eslint-parser";
 import type { KeyPath } from "./problem.ts";
@@ -10,24 +10,24 @@ export interface Place {
   column: number;
 }
 
-/** A key or an array element: where it stands, and what is below it. `length` counts the elements of an array of tables. */
+/** A key or an array element: its position, and its children. `length` is the number of elements of an array of tables. */
 export interface Located {
   at: Place;
   length: number;
   children: Map<string | number, Located> | null;
 }
 
-/** In a longer text, keys are first looked for in its first part, in characters: a tree of 16 MiB takes 4 GB. */
+/** In a longer text, keys are first searched for in its first part, of this many characters: a tree of 16 MiB takes 4 GB. */
 export const FIRST_PART = 1024 * 1024;
 
-/** The places of some key paths of a text, whose values are `tree`; as locator finds them. */
+/** The positions of some key paths of a text with the values `tree`; see `locator`. */
 export function placesOf(paths: readonly KeyPath[], text: string, tree: unknown): Place[] {
   const end = text.length > FIRST_PART ? text.lastIndexOf("\n", FIRST_PART) : -1;
   const places = end > 0 ? placesIn(text.slice(0, end), paths, tree) : null;
   return places ?? paths.map(locator(text));
 }
 
-/** Null where the text ends within a value, or where one of the paths is not in it but in the tree. */
+/** Null if the text ends within a value, or if one of the paths is in the tree but not in the text. */
 function placesIn(part: string, paths: readonly KeyPath[], tree: unknown): Place[] | null {
   let root: Located;
   try {
@@ -44,7 +44,7 @@ function placesIn(part: string, paths: readonly KeyPath[], tree: unknown): Place
   return places;
 }
 
-/** How many parts of the path are in the tree. */
+/** How many parts of the path exist in the tree. */
 function depthIn(tree: unknown, path: KeyPath): number {
   let value = tree;
   for (const [depth, part] of path.entries()) {
@@ -55,16 +55,16 @@ function depthIn(tree: unknown, path: KeyPath): number {
 }
 
 /**
- * Finds the place of a key path in valid TOML 1.0. A key's place is the key itself, also where its value is what is wrong: in
- * `[pools.web]` the place of pools.web is `web`. An array element's place is the element. What is not in the text (a
- * missing key) has the place of the nearest thing above it that is.
+ * Finds the position of a key path in valid TOML 1.0. The position of a key is the key itself, also if its value is wrong: in
+ * `[pools.web]` the position of pools.web is `web`. The position of an array element is the element. A path that is not in the text (a
+ * missing key) has the position of its nearest existing parent.
  */
 export function locator(text: string): (path: KeyPath) => Place {
   const root = locate(text);
   return (path) => nearest(root, path).node.at;
 }
 
-/** What the path names, or the nearest thing above it that there is; `depth` parts of the path lead to it. */
+/** The node of the path, or its nearest existing parent; `depth` parts of the path lead to it. */
 function nearest(root: Located, path: KeyPath): { node: Located; depth: number } {
   let node = root;
   for (const [depth, part] of path.entries()) {
@@ -101,7 +101,7 @@ function addTable(root: Located, table: AST.TOMLTable): void {
   const last = table.key.keys.at(-1);
   if (last === undefined) return;
   if (table.kind === "array") node = child(node, node.length++, placeOf(last));
-  // `[a.b]` may come after `[a.b.c]`, which made the node; what the user looks for is the header of its own.
+  // `[a.b]` may come after `[a.b.c]`, which made the node; the user looks for its own header.
   else node.at = placeOf(last);
   for (const pair of table.body) addPair(node, pair);
 }

@@ -1,4 +1,4 @@
-// DNS names as TLS knows them: what stands in a certificate, in `sni` and in `server_name`. Always A-labels, in lower case.
+// DNS names as TLS uses them: in certificates, in `sni` and in `server_name`. Always A-labels, in lower case.
 import { domainToASCII } from "node:url";
 import { parseAddress } from "../core/address.ts";
 
@@ -8,7 +8,7 @@ export type DnsName = { is: "name"; name: string } | { is: "bad"; why: string; m
 export function dnsName(text: string, allows: { wildcard: boolean }): DnsName {
   const bad = (why: string, meant = ""): DnsName => ({ is: "bad", why, ...(meant !== "" && { meant }) });
   if (/[^\0-\x7f]/.test(text)) return bad("it must be in its ASCII form", domainToASCII(text));
-  // RFC 6066 section 3: literal addresses are no names.
+  // RFC 6066 section 3: IP addresses are not server names.
   if (parseAddress(text.replace(/^\[(.*)\]$/, "$1")) !== null) return bad("TLS sends no IP address as a name");
   if (text.endsWith(".")) {
     const without = dnsName(text.slice(0, -1), allows);
@@ -24,5 +24,5 @@ export function dnsName(text: string, allows: { wildcard: boolean }): DnsName {
   return rest.split(".").every((label) => labelForm.test(label)) ? { is: "name", name } : bad("it is not a DNS name");
 }
 
-/** Letters, digits and hyphens (RFC 1035 section 2.3.1), and underscores, which certificates do bear. */
+/** Letters, digits and hyphens (RFC 1035 section 2.3.1), and underscores, which occur in certificates. */
 const labelForm = /^(?!-)[a-z0-9_-]{1,63}(?<!-)$/;

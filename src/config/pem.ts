@@ -1,11 +1,11 @@
-// PEM files → certificates, keys and revocation lists, or why not. Pure: bytes in, facts out. What is wrong is told without
-// a byte of the content, because a key may stand where a certificate should.
+// Parser for PEM files: certificates, keys and revocation lists. Pure: bytes in, facts or the reason of a refusal out. Messages contain
+// no byte of the content, because a file may contain a key where a certificate is expected.
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import type { KeyObject } from "node:crypto";
 import { createSecureContext } from "node:tls";
 import { dnsName } from "./names.ts";
 
-/** `why` goes on from "the file …". `hint` is a second line, such as a command that helps. */
+/** `why` continues "the file …". `hint` is a second line, such as a command that helps. */
 export interface Unfit {
   is: "bad";
   why: string;
@@ -14,9 +14,9 @@ export interface Unfit {
 
 export interface Chain {
   is: "certificates";
-  /** As in the file; at least one. */
+  /** In the order of the file; at least one. */
   certificates: X509Certificate[];
-  /** Nothing but these certificates, whatever else the file holds. */
+  /** Only these certificates, whatever else the file contains. */
   pem: string;
 }
 
@@ -29,11 +29,11 @@ export interface Key {
 export interface Revocations {
   is: "revocations";
   pem: string;
-  /** When the first of the lists should have been replaced, in milliseconds since 1970; null where none says so. */
+  /** When the first of the lists must be replaced, in milliseconds since 1970; null if none has such a date. */
   nextUpdate: number | null;
 }
 
-/** Every certificate of a file. `name` is what the config calls the file. */
+/** Every certificate of a file. `name` is the name in the config. */
 export function readCertificates(bytes: Uint8Array, name: string): Chain | Unfit {
   const file = pemFile(bytes);
   const blocks = file.blocks.filter(({ label }) => label === "CERTIFICATE" || label === "X509 CERTIFICATE");
@@ -61,7 +61,7 @@ export function readPrivateKey(bytes: Uint8Array, name: string): Key | Unfit {
     const hint = `turn a copy of it into PEM: ssh-keygen -p -m PEM -f ${shellWord(name)}`;
     return { is: "bad", why: "has its key in the format of OpenSSH", hint };
   }
-  // RFC 1421 section 4.6.1.1: the older form says so in a header.
+  // RFC 1421 section 4.6.1.1: the older form of encryption is in a header.
   if (block.label === "ENCRYPTED PRIVATE KEY" || /^Proc-Type:.*ENCRYPTED/m.test(block.text)) {
     const hint = `decrypt it: openssl pkey -in ${shellWord(name)} -out ${shellWord(`${name}.plain`)}`;
     return { is: "bad", why: "is encrypted, and lb cannot ask for a passphrase", hint };
@@ -82,7 +82,7 @@ export function readRevocations(bytes: Uint8Array, name: string): Revocations | 
     return { is: "bad", why, ...(isDer(bytes) && { hint: `from DER: openssl crl -inform DER ${inOut(name)}` }) };
   }
   const pem = blocks.map(({ text }) => text).join("");
-  // node:crypto has nothing that reads a CRL; a TLS context does, and refuses what is none.
+  // node:crypto cannot parse a CRL; a TLS context can, and refuses other content.
   if (!blocks.every(({ text }) => parsed(() => createSecureContext({ crl: text })) !== null)) {
     return { is: "bad", why: "has a revocation list that cannot be parsed" };
   }
@@ -90,7 +90,7 @@ export function readRevocations(bytes: Uint8Array, name: string): Revocations | 
   return { is: "revocations", pem, nextUpdate: updates.length > 0 ? Math.min(...updates) : null };
 }
 
-/** The DNS names of a certificate, in lower case; the common name only where there is no subjectAltName at all. */
+/** The DNS names of a certificate, in lower case; the common name only if there is no subjectAltName at all. */
 export function namesOf(certificate: X509Certificate): string[] {
   const alternatives: string | undefined = certificate.subjectAltName;
   const given =
@@ -104,19 +104,19 @@ export function namesOf(certificate: X509Certificate): string[] {
   return [...new Set(names)];
 }
 
-/** The type of a certificate's key, "rsa" or "ec"; null where the runtime does not support it, as with RSA-PSS. */
+/** The type of a certificate's key, "rsa" or "ec"; null if the runtime does not support it, as with RSA-PSS. */
 export function keyTypeOf(certificate: X509Certificate): string | null {
   return parsed(() => certificate.publicKey.asymmetricKeyType ?? null);
 }
 
 interface PemFile {
   blocks: { label: string; text: string }[];
-  /** The label of a block without an end. */
+  /** The label of a block without an END line. */
   cut: string | null;
   isDer: boolean;
 }
 
-/** What stands between BEGIN and END (RFC 7468), each block with its lines and a newline at its end. */
+/** The blocks between BEGIN and END (RFC 7468), each with both lines and a trailing newline. */
 function pemFile(bytes: Uint8Array): PemFile {
   // Text around the blocks may be in any encoding.
   const text = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
@@ -190,7 +190,7 @@ function derOf(block: string): Uint8Array {
   return Buffer.from(block.replace(/-----[^-]*-----/g, ""), "base64");
 }
 
-/** The field nextUpdate of a CRL (RFC 5280 section 5.1), or null. What comes here has been parsed by the runtime. */
+/** The field nextUpdate of a CRL (RFC 5280 section 5.1), or null. The runtime has parsed the CRL before. */
 function nextUpdateOf(der: Uint8Array): number | null {
   const list = elements(der, elements(der, 0)[0]?.start ?? 0)[0];
   if (list === undefined) return null;
@@ -207,7 +207,7 @@ function nextUpdateOf(der: Uint8Array): number | null {
 const utcTime = 0x17;
 const generalizedTime = 0x18;
 
-/** The DER elements from `at` on: their tags, and where their contents are. */
+/** The DER elements from `at` on: their tags and the positions of their contents. */
 function elements(der: Uint8Array, at: number, stop = der.byteLength): { tag: number; start: number; end: number }[] {
   const found: { tag: number; start: number; end: number }[] = [];
   while (at + 2 <= stop) {

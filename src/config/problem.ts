@@ -1,28 +1,28 @@
-// What is wrong with a config, and how it is printed.
+// Problems of a config, and how they are printed.
 
-/** One thing wrong. Lines and columns count from 1, columns in characters. */
+/** One problem. Lines and columns count from 1, columns in characters. */
 export interface Problem {
-  /** The file as it was named on the command line. */
+  /** The file as named on the command line. */
   file: string;
   line: number;
   column: number;
-  /** The key, such as `pools.web.backends[1].weight`; "" where the file as a whole is meant. */
+  /** The path of the key, such as `pools.web.backends[1].weight`; "" for the file as a whole. */
   path: string;
   /** What was expected, and what was found. */
   message: string;
   /** A proposal, such as `did you mean "weight"?`. */
   hint?: string;
-  /** Lines of the file with a caret below the place, of a syntax error. They may show what should not be in a log. */
+  /** For a syntax error: lines of the file with a caret below the position. They may show text that should not be in a log. */
   excerpt?: string[];
 }
 
-/** Problems of one file that are located and printed; the others are only counted. */
+/** Maximum number of problems of one file that are located and printed; the others are only counted. */
 export const PROBLEMS_MAX = 100;
 
 /** Keys of tables and indices of arrays, from the root of the file. */
 export type KeyPath = readonly (string | number)[];
 
-/** ["pools", "web", "backends", 1] → `pools.web.backends[1]`, quoted where TOML would quote. */
+/** ["pools", "web", "backends", 1] → `pools.web.backends[1]`, with quotes where TOML needs them. */
 export function formatPath(path: KeyPath): string {
   let text = "";
   for (const part of path) {
@@ -51,24 +51,24 @@ export function countedProblems(shown: number, omitted: number): string {
   return omitted === 0 ? count : `${count}, of which the first ${shown} are shown`;
 }
 
-/** `  12 | pool = "app` and a line with a caret below the column, for each place. Long lines are cut. */
+/** For each position: `  12 | pool = "app` and a line with a caret below the column. Long lines are cut. */
 export function excerpt(text: string, places: readonly { line: number; column: number }[]): string[] {
   const lines = text.split("\n");
   const width = String(Math.max(...places.map(({ line }) => line))).length;
   return places.flatMap(({ line, column }) => {
     const from = Math.max(0, column - 1 - excerptBefore);
     const shown = (lines[line - 1] ?? "").slice(from, from + excerptMax).replace(/[^\P{C}\t]/gu, " ");
-    // Tabs stay tabs, so that the caret stands below its character.
+    // Tabs stay tabs, so that the caret is below its character.
     const before = shown.slice(0, column - 1 - from).replace(/[^\t]/g, " ");
     return [`  ${String(line).padStart(width)} | ${shown.trimEnd()}`, `  ${" ".repeat(width)} | ${before}^`];
   });
 }
 
-/** Characters of a line that are shown, and how many of them before the place. */
+/** How many characters of a line are shown, and how many of them are before the position. */
 const excerptMax = 120;
 const excerptBefore = 60;
 
-/** By line, then by column; what stands at one place keeps its order. */
+/** By line, then by column; stable for equal positions. */
 export function sortProblems(problems: Problem[]): Problem[] {
   return problems.sort((a, b) => a.line - b.line || a.column - b.column);
 }

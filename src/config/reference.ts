@@ -128,7 +128,7 @@ connect_timeout = "1s"
 health = { interval = "5s", fall = 2 }
 \`\`\``;
 
-/** What is said above the options of a section. */
+/** The titles above the options of a section. */
 const titles: Record<string, string> = {
   "": "## The process",
   admin: "## [admin]",
@@ -156,7 +156,7 @@ function table(rows: { key: string; row: RowInfo }[]): string {
   return layOut([["Option", "Value", "Default", "Meaning"], ...cells]);
 }
 
-/** In columns where the lines are short enough, as the formatter has it; else without padding. */
+/** Aligned columns if the lines are short enough, as the formatter does it; else without padding. */
 function layOut(lines: string[][]): string {
   const widths = [0, 1, 2, 3].map((column) => Math.max(3, ...lines.map((cells) => (cells[column] ?? "").length)));
   const padded = widths.reduce((sum, width) => sum + width + 3, 1) <= 120;

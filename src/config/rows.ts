@@ -1,4 +1,4 @@
-// The rows and sections of which schema.ts consists, and values made of others.
+// The rows and sections that schema.ts is made of, and kinds of values that contain others.
 import * as v from "valibot";
 import { nameForm, nameWords } from "./kinds.ts";
 import { PROBLEMS_MAX } from "./problem.ts";
@@ -15,10 +15,10 @@ import {
 } from "./wording.ts";
 import type { Dataset, Given, Kind, Run } from "./wording.ts";
 
-/** What schema.ts says of one option. */
+/** The definition of one option in schema.ts. */
 export interface RowInfo {
   doc: string;
-  /** As it would be written; undefined where there is none. */
+  /** As written in TOML; undefined if there is none. */
   default: unknown;
   required: boolean;
   /** Reserved: refused with "not supported yet" unless it is written out as its default. */
@@ -31,7 +31,7 @@ export type Row<In, Out> = v.GenericSchema<In, Out> & { row: RowInfo };
 // oxlint-disable-next-line typescript/no-explicit-any -- rows of every kind; what they hold is inferred.
 export type Rows = Record<string, Row<any, any>>;
 
-/** An option with a default, given as it would be written in the file. */
+/** An option with a default, as written in the file. */
 export function row<In, Out>(kind: Kind<In, Out>, value: NoInfer<In>, doc: string): Row<In | undefined, Out> {
   const schema = v.optional(kind, value as never);
   return withRow(schema, { doc, default: value, required: false, later: false, kind });
@@ -42,7 +42,7 @@ export function required<In, Out>(kind: Kind<In, Out>, doc: string): Row<In, Out
   return withRow(v.nonOptional(kind), { doc, default: undefined, required: true, later: false, kind });
 }
 
-/** An option that may be left out, and is then `empty` in the parsed config. */
+/** An option that can be left out, and is then `empty` in the parsed config. */
 export function absent<In, Out, Empty>(
   kind: Kind<In, Out>,
   empty: Empty,
@@ -54,10 +54,10 @@ export function absent<In, Out, Empty>(
   return withRow(replaceRun(schema, run), { doc, default: undefined, required: false, later: false, kind });
 }
 
-/** Stands for an option without a default that is not in the file. */
+/** The value of an option without a default that is not in the file. */
 export const leftOut = Symbol("left out");
 
-/** A reserved option: whatever is not its default is refused until the feature exists. Deleting this word turns it on. */
+/** A reserved option: any value except its default is refused until the feature exists. Remove this word to enable it. */
 export function later<In, Out>(option: Row<In, Out>): Row<In, Out> {
   const { row: info } = option;
   const run: Run = (dataset, config) => {
@@ -69,7 +69,7 @@ export function later<In, Out>(option: Row<In, Out>): Row<In, Out> {
   return withRow(replaceRun(option, run), { ...info, later: true });
 }
 
-// ------------------------------------------------------------------ values made of others
+// ------------------------------------------------------------------ values that contain others
 
 /** An array with at least `least` items. `none` is the message for one with fewer. */
 export function list<In, Out>(item: Kind<In, Out>, least = 0, none = ""): Kind<In[], Out[]> {
@@ -92,7 +92,7 @@ export function oneOrMore<In, Out>(item: Kind<In, Out>): Kind<In | In[], Out[]> 
   return withWords(schema, `${item.words}, or an array of them`, item.example) as unknown as Kind<In | In[], Out[]>;
 }
 
-/** Either of two kinds: the second where the value's type is `typeOfSecond`. */
+/** Either of two kinds: the second if the value's type is `typeOfSecond`. */
 export function either<A, B, C, D>(first: Kind<A, B>, second: Kind<C, D>, typeOfSecond: string): Kind<A | C, B | D> {
   const run: Run = (dataset, config) => {
     const { value } = dataset;
@@ -103,12 +103,12 @@ export function either<A, B, C, D>(first: Kind<A, B>, second: Kind<C, D>, typeOf
   return withWords(replaceRun(v.union([first, second]), run), `${first.words} or a ${second.words}`) as never;
 }
 
-/** A value, or null: for JSON, since TOML has no null. */
+/** A value or null: for JSON, since TOML has no null. */
 export function orNull<In, Out>(kind: Kind<In, Out>): Kind<In | null, Out | null> {
   return withWords(v.nullable(kind), `${kind.words} or null`, kind.example) as Kind<In | null, Out | null>;
 }
 
-/** A table whose keys are options. Every unknown key is a problem of its own. `example` is in TOML. `renamed`: former names and the present ones. */
+/** A table whose keys are options. Every unknown key is a problem of its own. `example` is in TOML. `renamed` maps former names to present ones. */
 export function section<const R extends Rows>(
   example: string,
   rows: R,
@@ -142,7 +142,7 @@ export function section<const R extends Rows>(
 type SectionInput<R extends Rows> = { [K in keyof R]?: v.InferInput<R[K]> };
 type SectionOutput<R extends Rows> = { [K in keyof R]: v.InferOutput<R[K]> };
 
-/** A section that may be written as one string, which is then the value of its option `key`; `example` is one. */
+/** A section that can be written as one string, which is then the value of its option `key`; `example` is such a string. */
 export function shorthand<In, Out>(
   key: string,
   full: Kind<In, Out>,
@@ -160,7 +160,7 @@ export function shorthand<In, Out>(
   return withWords(replaceRun(v.union([v.string(), full]), run), words, example) as unknown as Kind<string | In, Out>;
 }
 
-/** Tables under names of the user's choice, as an array in the order of the file with `name` added to each. */
+/** Tables with names that the user chooses, as an array in the order of the file with `name` added to each. */
 export function named<In, Out>(
   noun: string,
   full: Kind<In, Out>,

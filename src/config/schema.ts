@@ -1,6 +1,6 @@
-// The single list of options. Each row is one option: its kind of value, its default, what it means. Types, validation, the
+// The single list of options. Each row is one option: its kind of value, its default, its documentation. Types, validation, the
 // JSON Schema and docs/config.md come from here. `later(…)` around a row reserves an option whose feature does not exist
-// yet, and the second array of a `choice` reserves words; moving them out is all that turning on takes here.
+// yet, and the second array of a `choice` reserves words; to enable a feature here, move them out.
 import type { InferOutput } from "valibot";
 import { BALANCES, HASH_KEYS } from "../core/balance.ts";
 import {
@@ -33,7 +33,7 @@ import { absent, either, later, list, named, oneOrMore, required, row, section, 
 
 const connectionsMax = 10_000_000;
 
-/** Time before the first keepalive probe, within what the kernel takes. */
+/** Time before the first keepalive probe, within the limits of the kernel. */
 const keepalive = () => duration({ least: 1000, most: 32_767_000, zero: "off" });
 
 // ------------------------------------------------------------------ the process
@@ -69,7 +69,13 @@ const log = section('{ level = "info" }', {
     "stdout",
     "Destination of the access log, which has one line per connection, written when it ends. SIGUSR1 reopens files.",
   ),
-  syslog: later(row(text("address", 1), "unix:/dev/log", `Where access = "syslog" sends its lines, RFC 5424.`)),
+  syslog: later(
+    row(
+      text("address", 1),
+      "unix:/dev/log",
+      `Destination of the access log with access = "syslog", in the format of RFC 5424.`,
+    ),
+  ),
 });
 
 const otel = section('{ endpoint = "http://127.0.0.1:4318" }', {
@@ -78,7 +84,7 @@ const otel = section('{ endpoint = "http://127.0.0.1:4318" }', {
   headers: row(section("{}", {}), {}, "Headers of each request."),
 });
 
-// ------------------------------------------------------------------ where clients come in
+// ------------------------------------------------------------------ listeners
 
 const listenerTimeouts = section('{ idle = "10m", half_close = "1m" }', {
   handshake: row(duration(), "10s", "Time from accept until PROXY header, ClientHello and TLS handshake are complete."),
@@ -118,7 +124,7 @@ const listenerTlsRows = {
   unknown_sni: row(
     choice(["default", "reject"]),
     "default",
-    "What a client gets whose server name is in no certificate, or that sends no name. default: the default certificate. reject: a TLS alert.",
+    "What a client gets if its server name is in no certificate, or if it sends none. default: the default certificate. reject: a TLS alert.",
   ),
   min_version: row(choice(["1.2", "1.3"]), "1.2", "Minimum TLS version."),
   ciphers: row(
@@ -174,12 +180,12 @@ const laterOfListeners = {
         burst: absent(whole(1, 1_000_000), null, "Number of datagrams that may exceed the rate at once."),
       }),
       null,
-      "udp: datagrams of one client; what is over it is dropped and counted.",
+      "udp: limit on the datagrams of one client; datagrams over the limit are dropped and counted.",
     ),
   ),
   quic: later(row(flag(), false, "udp: routes by SNI and ALPN of the QUIC Initial.")),
   freebind: later(row(flag(), false, "Bind an address that this machine does not have yet.")),
-  transparent: later(row(flag(), false, "TPROXY: accept what was not addressed to this machine.")),
+  transparent: later(row(flag(), false, "TPROXY: accept connections to addresses that are not this machine's.")),
 };
 
 const listenerRows = {
@@ -255,7 +261,7 @@ const listenerRows = {
   buffer: row(
     size(),
     "64KiB",
-    "Bytes held in memory for a receiver that does not keep up, each way. The rest waits in the kernel, which slows the sender.",
+    "Bytes held in memory, per direction, for a receiver that does not keep up. The rest waits in the kernel, which slows the sender down.",
   ),
   dry_run: later(
     row(
@@ -285,7 +291,7 @@ const listenerRows = {
 
 const listener = section('{ bind = ":8080", pool = "app" }', listenerRows, { steer: "worker_affinity" });
 
-// ------------------------------------------------------------------ where connections go
+// ------------------------------------------------------------------ pools
 
 const backend = section('{ address = "10.0.0.11:80", weight = 3 }', {
   address: required(
@@ -304,7 +310,7 @@ const step = section('{ send = "PING" }', {
   expect: row(
     text("text"),
     "",
-    "Waits until the answer contains the text, in UTF-8. The answer is what has come since the last step that sent something, up to 64 KiB.",
+    "Waits until the answer contains the text, in UTF-8. The answer is everything received since the last step that sent something, up to 64 KiB.",
   ),
   expect_hex: row(hex(), "", "Waits until the answer contains the bytes, in place of `expect`."),
   expect_regex: row(
@@ -318,12 +324,12 @@ const health = section('{ type = "tcp", interval = "2s" }', {
   type: row(
     choice(["tcp", "tls", "http", "exchange", "redis", "postgres", "mysql", "smtp", "ssh", "off"]),
     "tcp",
-    "How backends are checked. tcp: a TCP connect, which is reset before the backend's program sees it, unless the pool has send_proxy. tls: a TCP connect and a TLS handshake, with the pool's tls settings; without those, any certificate is accepted. http: a request and its response. exchange: what `steps` send and expect. redis, postgres, mysql, smtp, ssh: as much of these protocols as shows that the server serves. All but tcp speak TLS where the pool has tls settings and `port` is 0.",
+    "How backends are checked. tcp: a TCP connect, which is reset before the backend's program sees it, unless the pool has send_proxy. tls: a TCP connect and a TLS handshake, with the pool's tls settings; without those, any certificate is accepted. http: a request and its response. exchange: what `steps` send and expect. redis, postgres, mysql, smtp, ssh: enough of the protocol to show that the server serves. All types except tcp use TLS if the pool has tls settings and `port` is 0.",
   ),
   interval: row(
     duration({ least: 10 }),
     "2s",
-    "Time from the begin of one check to the begin of the next, with up to 10 % jitter.",
+    "Time from the start of one check to the start of the next, with up to 10 % jitter.",
   ),
   fast_interval: row(
     duration({ least: 10, zero: "interval" }),
@@ -348,8 +354,8 @@ const health = section('{ type = "tcp", interval = "2s" }', {
     false,
     "http, exchange, redis, smtp: speak TLS, with the pool's tls settings; without those, any certificate is accepted.",
   ),
-  steps: row(list(step), [], "exchange: steps, each of which sends or expects something, in their order."),
-  send: row(text("text"), "", "exchange: text to send; with `expect` the only step, in place of `steps`."),
+  steps: row(list(step), [], "exchange: steps that send or expect something, in this order."),
+  send: row(text("text"), "", "exchange: text to send. `send` and `expect` are one step, in place of `steps`."),
   expect: row(text("text"), "", "exchange: text that the answer must contain."),
   role: row(
     choice(["", "master", "replica"]),
@@ -359,7 +365,7 @@ const health = section('{ type = "tcp", interval = "2s" }', {
   user: row(
     userName(),
     "",
-    `mysql: logs in as this user, without a password, and quits; "" = quits after the greeting, which the server logs as a warning. postgres: begins to log in as this user, and a request for a password is success; "" = ends before.`,
+    `mysql: logs in as this user, without a password, and quits; "" = quits after the greeting, which the server logs as a warning. postgres: starts a login as this user, and a request for a password counts as success; "" = no login.`,
   ),
   initial: row(
     choice(["up", "down"]),
@@ -369,7 +375,7 @@ const health = section('{ type = "tcp", interval = "2s" }', {
   agent_port: row(
     whole(0, 65535),
     0,
-    "Port of an agent as HAProxy has it, which answers one line: up, down, drain, maint, or a part of the weight such as 50%; 0 = none. Ignored for Unix sockets.",
+    "Port of an agent on the backend that speaks the protocol of HAProxy's agent-check: it answers with one line of up, down, drain, maint, or a percentage of the weight such as 50%; 0 = none. Ignored for Unix sockets.",
   ),
 });
 
@@ -377,7 +383,7 @@ const passive = section('{ failures = 5, window = "10s" }', {
   failures: row(
     whole(1, 1_000_000),
     5,
-    "Number of failures within `window`, on all workers together, after which a backend is ejected: it gets no new connections, and keeps those it has.",
+    "Number of failures within `window`, on all workers together, after which a backend is ejected: it gets no new connections and keeps its open ones.",
   ),
   count: row(
     list(choice(["connect", "early_reset"]), 1, 'expected "connect", "early_reset" or both, found an empty array'),
@@ -388,7 +394,7 @@ const passive = section('{ failures = 5, window = "10s" }', {
   eject_for: row(
     duration(),
     "10s",
-    "Duration of an ejection. Each one in a row lasts twice as long as the one before, up to 5m. The row ends when the backend has been back for as long as it was ejected the last time, plus `window`.",
+    "Duration of an ejection. It doubles with each ejection in a row, up to 5m. The next ejection has the original duration again once the backend has been back for the duration of its last ejection plus `window`.",
   ),
   max_ejected: row(
     whole(0, 100),
@@ -442,7 +448,7 @@ const pool = section('{ backends = ["127.0.0.1:3000"] }', {
   resolve: row(
     duration({ least: 10 }),
     "30s",
-    "Interval of DNS lookups. If a lookup fails, the last good answer stays in use. Names are looked up in /etc/hosts and by DNS as /etc/resolv.conf says (name servers, search domains, ndots), not by other modules of nsswitch.conf such as mDNS or LDAP. A name without an address yet is tried every 2s.",
+    "Interval of DNS lookups. If a lookup fails, the last good answer stays in use. Names are looked up in /etc/hosts and by DNS as configured in /etc/resolv.conf (name servers, search domains, ndots), not with other modules of nsswitch.conf such as mDNS or LDAP. A name that has no address yet is looked up every 2s.",
   ),
   connect_timeout: row(duration(), "3s", "Timeout of one connection attempt."),
   retries: row(
@@ -465,12 +471,12 @@ const pool = section('{ backends = ["127.0.0.1:3000"] }', {
   on_down: row(
     choice(["keep", "reset"]),
     "keep",
-    "What happens to the connections of a backend that goes down. reset: RST, whatever on_abort says.",
+    "What happens to the connections of a backend that goes down. keep: nothing. reset: they are reset (RST), also with on_abort = close.",
   ),
   slow_start: row(
     duration({ zero: "off" }),
     "0s",
-    "Time in which a backend that comes up reaches its full weight, from 10 %. It applies to a backend that was down, ejected or drained before, or that joins a pool which serves already, not to the backends that lb starts with. No effect with balance = source_hash and first.",
+    "Time in which a backend that comes up reaches its full weight, from 10 %. It applies to a backend that was down, ejected or drained, or that is added to a running pool, not to the backends at the start of lb. No effect with balance = source_hash and first.",
   ),
   panic_threshold: row(
     whole(0, 100),
@@ -510,7 +516,7 @@ export const file = section("{}", {
   watch: row(
     flag(),
     true,
-    "Reload when this file or a file that it names changes. A file that another process has open for writing is waited for; one that has become shorter in place is taken after 2s without a change. SIGHUP always reloads.",
+    "Reload when this file or a file that it names changes. A file that another process has open for writing is read when it is closed; a file that was truncated in place is read after 2s without a change. SIGHUP always reloads.",
   ),
   admin: row(admin, {}, "The admin endpoint."),
   log: row(log, {}, "The log and the access log."),
@@ -519,10 +525,10 @@ export const file = section("{}", {
   pools: row(named("pool", pool), {}, "Pools: groups of backends."),
 });
 
-/** What the file says, before paths, the content of files and left-out names are filled in (load.ts). */
+/** The content of the file, before paths, the content of files and default names are filled in (load.ts). */
 export type FileConfig = InferOutput<typeof file>;
 
-// ------------------------------------------------------------------ what everyone else sees
+// ------------------------------------------------------------------ the loaded config
 
 /** The whole config. Durations in milliseconds, bandwidths in bytes and rates in connections per second; paths absolute. */
 export interface Config extends Omit<FileConfig, "admin" | "log" | "listeners" | "pools"> {
@@ -544,11 +550,11 @@ export type FilePoolTls = NonNullable<FilePool["tls"]>;
 export interface ListenerConfig extends Omit<FileListener, "rate_limit" | "tls"> {
   /** null = no limit. */
   rate_limit: { rate: number; burst: number } | null;
-  /** null = TLS is not terminated here. */
+  /** null = no TLS termination. */
   tls: ListenerTlsConfig | null;
 }
 
-/** Names in lower case, as in `sni` of the routes. PEM texts hold only the blocks that their names tell. */
+/** Names in lower case, as in `sni` of the routes. PEM texts contain only the blocks that their names say. */
 export interface ListenerTlsConfig extends Omit<FileListenerTls, "certificates"> {
   /** At least one; the first is the default. */
   certificates: CertificateConfig[];
@@ -566,9 +572,9 @@ export interface CertificateConfig {
   cert_pem: string;
   /** It must never be logged. */
   key_pem: string;
-  /** The leaf's DNS names, in lower case, such as "example.com" and "*.example.com"; none at all is possible. */
+  /** The leaf's DNS names, in lower case, such as "example.com" and "*.example.com"; may be empty. */
   names: string[];
-  /** The leaf's type of key, as node:crypto has it: "rsa", "ec", "ed25519". */
+  /** The leaf's type of key, as named by node:crypto: "rsa", "ec", "ed25519". */
   key_type: string;
   /** When the leaf expires, in milliseconds since 1970. */
   not_after: number;
@@ -578,12 +584,12 @@ export interface CertificateConfig {
 
 export interface PoolConfig extends Omit<FilePool, "backends" | "tls"> {
   backends: BackendConfig[];
-  /** null = plain. */
+  /** null = no TLS. */
   tls: PoolTlsConfig | null;
 }
 
 export interface PoolTlsConfig extends FilePoolTls {
-  /** The bundle that `ca` names, "" = the system's. null where nothing is verified. */
+  /** The bundle that `ca` names, "" = the system's. null if nothing is verified. */
   ca_pem: string | null;
   /** null where `cert` is "". */
   cert_pem: string | null;

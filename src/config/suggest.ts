@@ -1,6 +1,6 @@
 // "Did you mean": the candidate nearest to a misspelt word.
 
-/** The candidate that most likely was meant, or null where none is near. Bounded in time: long words get no answer. */
+/** The candidate that was most likely meant, or null if none is near. Bounded in time: long words get no answer. */
 export function closest(word: string, candidates: readonly string[]): string | null {
   if (word.length > 64) return null;
   const wanted = plain(word);
@@ -24,12 +24,12 @@ function isPart(a: string, b: string): boolean {
   return short.length >= 4 && (long.startsWith(short) || long.endsWith(short));
 }
 
-/** "maxConnections", "max-connections" and "max_connections" are one word. */
+/** "maxConnections", "max-connections" and "max_connections" are the same word. */
 function plain(word: string): string {
   return word.toLowerCase().replace(/[-_. ]/g, "");
 }
 
-/** Insertions, deletions, exchanges and swaps of neighbours that turn `a` into `b`. */
+/** The number of insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`. */
 function editDistance(a: string, b: string): number {
   let older: number[] = [];
   let above = Array.from({ length: b.length + 1 }, (_, column) => column);

@@ -1,12 +1,12 @@
-// What is wrong with a text that is not TOML 1.0: the place, and words for the author of the text. The parsers' errors are the
-// source; what they leave out (where a string begins, where a key was defined first) is found here.
+// Messages for a text that is not TOML 1.0: position and words for the author of the text. They are based on the parsers' errors;
+// what these leave out (where a string begins, where a key was defined first) is searched for here.
 import { parse, TomlError } from "smol-toml";
 import { ParseError } from "toml-eslint-parser";
 import { lastElement, locate, nameOf, syntaxTree } from "./locate.ts";
 import type { Located, Place } from "./locate.ts";
 import { quote } from "./wording.ts";
 
-/** `related` is a second place that the message mentions. */
+/** `related` is a second position that the message mentions. */
 export interface Fault {
   is: "bad";
   at: Place;
@@ -14,10 +14,10 @@ export interface Fault {
   related?: Place;
 }
 
-/** Tables and arrays within each other, the file itself not counted. Options need 6. */
+/** Maximum depth of nested tables and arrays, the file itself not counted. Options need 6. */
 export const depthMax = 32;
 
-/** What is wrong with the text, from the error of either parser. */
+/** The problem of the text, from the error of either parser. */
 export function faultOf(text: string, error: unknown): Fault {
   if (error instanceof ParseError) {
     const at = { line: error.lineNumber, column: error.column + 1 };
@@ -25,7 +25,7 @@ export function faultOf(text: string, error: unknown): Fault {
   }
   if (!(error instanceof TomlError)) return bad({ line: 1, column: 1 }, "the parser failed");
   const at = { line: error.line, column: error.column };
-  // Only the first line: the others show the file.
+  // Only the first line: the others show the content of the file.
   const reason = (error.message.split("\n")[0] ?? "").replace("Invalid TOML document: ", "");
   if (reason.includes("redefine")) return duplicate(text, at);
   if (reason.includes("excessively nested")) return tooDeep(at);
@@ -44,7 +44,7 @@ export function faultOf(text: string, error: unknown): Fault {
   return unquoted(text, at) ?? bad(at, wordsFor[reason] ?? reason);
 }
 
-/** What smol-toml's reasons are called here, where there is something plainer to say. */
+/** Plainer words for some of smol-toml's reasons. */
 const wordsFor: Readonly<Record<string, string>> = {
   "illegal character in key": 'expected a key and "=", such as retries = 2',
   "incomplete key-value: cannot find end of key": 'expected "=" and a value after the key',
@@ -52,10 +52,10 @@ const wordsFor: Readonly<Record<string, string>> = {
   "unfinished array": 'the array is not closed: expected "]" at its end',
   "unfinished table": 'the inline table is not closed: expected "}" at its end',
   "expected comma or end of structure": "expected a comma, or the end of the array or inline table",
-  "unrecognised escape sequence": String.raw`"\" begins an escape sequence, and this is none; a literal "\" is written "\\"`,
+  "unrecognised escape sequence": String.raw`"\" begins an escape sequence, and this is not one; a literal "\" is written "\\"`,
 };
 
-/** What toml-eslint-parser says of TOML 1.1. */
+/** Words for toml-eslint-parser's errors about TOML 1.1. */
 const newerWords: Readonly<Record<string, string>> = {
   "No newlines are allowed between the curly braces unless they are valid within a value":
     "an inline table must be on one line in TOML 1.0; write it on one line, or as a table with a [header]",
@@ -64,15 +64,15 @@ const newerWords: Readonly<Record<string, string>> = {
   "Invalid character in escape sequence": "TOML 1.0 does not have this escape sequence",
 };
 
-/** A string that ends with its line. smol-toml says where the line ends, and not where the string begins. */
+/** A string that is not closed on its line. smol-toml reports where the line ends, and not where the string begins. */
 function unclosed(text: string, { line, column }: Place): Fault {
   const before = lineAt(text, { line, column });
-  // What is before it in the line is valid, so strings and comments are stepped over in pairs of quotes.
+  // The line is valid up to here, so strings and comments are skipped in pairs of quotes.
   const open = /^(?:[^"'#]|"(?:[^"\\]|\\.)*"|'[^']*')*(?=["'])/.exec(before)?.[0].length ?? column - 1;
   return bad({ line, column: open + 1 }, `the string is not closed: expected ${before[open] ?? '"'} at its end`);
 }
 
-/** A value that is a word without quotes, such as web, 3s or 127.0.0.1:80; `at` is in it. */
+/** A value that is a word without quotes, such as web, 3s or 127.0.0.1:80; `at` is inside it. */
 function unquoted(text: string, at: Place): Fault | null {
   const line = lineAt(text, at);
   const start = /[=[,]\s*(?=[^\s=[,{}\]"'#]*$)/.exec(line.slice(0, at.column - 1));
@@ -97,8 +97,8 @@ function duplicate(text: string, at: Place): Fault {
 }
 
 /**
- * Where the key at `offset` was defined first; null where that is not found. The key, and every other that is defined twice,
- * gets a name of its own, so that the rest of the text can be read.
+ * Where the key at `offset` was defined first; null if that is not found. This key, and every other that is defined twice, is renamed
+ * to a unique name, so that the rest of the text can be parsed.
  */
 function firstPlace(text: string, offset: number, key: string): Place | null {
   const own = (count: number) => `lb-duplicate-${count}`;
@@ -130,7 +130,7 @@ function firstPlace(text: string, offset: number, key: string): Place | null {
   }
 }
 
-/** Keys defined twice that are stepped over in search of the first one's place. */
+/** Maximum number of duplicate keys that are renamed in search of the first definition. */
 const duplicatesMax = 100;
 
 function parentOf(node: Located, name: string): Located | null {
@@ -152,7 +152,7 @@ function keyAt(text: string, offset: number): string {
   return form.exec(text)?.[0] ?? "";
 }
 
-/** Where a key of more than `most` parts begins a line or a header. */
+/** Where a line or a header begins with a key of more than `most` parts. */
 export function deepKey(text: string, most: number): Place | null {
   const parts = `${keyPart}(?:[ \\t]*\\.[ \\t]*${keyPart}){${most}}`;
   const found = new RegExp(`^[ \\t]*(?:\\[{1,2}[ \\t]*)?(?=${parts})`, "m").exec(text);

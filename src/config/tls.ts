@@ -1,5 +1,5 @@
-// The files of `tls` sections, read and checked: what the workers need for handshakes, and every problem with it. Runs on
-// configs with faults too, and then looks only at what is sound.
+// Reads and checks the files of `tls` sections: what the workers need for handshakes, and every problem with it. Also runs on configs
+// with faults, and then checks only the sound parts.
 import type { X509Certificate } from "node:crypto";
 import { createSecureContext } from "node:tls";
 import type { Finding } from "./finding.ts";
@@ -37,7 +37,7 @@ export interface TlsSubject {
   now: number;
 }
 
-/** By the names of listeners and pools; what had a problem is missing. */
+/** By the names of listeners and pools; sections with a problem are missing. */
 export interface TlsMaterial {
   listeners: Map<string, ListenerTlsConfig>;
   pools: Map<string, PoolTlsConfig>;
@@ -67,7 +67,7 @@ export function readTls(subject: TlsSubject): TlsMaterial {
   return material;
 }
 
-/** One `tls` section. What its methods answer is null where they reported a problem. */
+/** One `tls` section. Its methods return null after they have reported a problem. */
 class Section {
   private readonly subject: TlsSubject;
   private readonly path: KeyPath;
@@ -178,7 +178,7 @@ class Section {
     };
   }
 
-  /** Reports a key of another certificate. False where the certificate of the key stands further down in the chain. */
+  /** Reports a key that belongs to another certificate. False if that certificate is further down in the chain. */
   private startsWithItsOwner(at: KeyPath, given: { cert: string; key: string }, chain: Chain, key: Key): boolean {
     const owner = chain.certificates.findIndex((certificate) => isKeyOf(certificate, key.key));
     if (owner > 0) {
@@ -210,7 +210,7 @@ class Section {
     }
   }
 
-  /** Of the certificates behind the leaf: each must have issued the one before it (RFC 5246 section 7.4.2). */
+  /** Checks the certificates after the leaf: each must have issued the one before it (RFC 5246 section 7.4.2). */
   private chainOrder(at: KeyPath, name: string, { certificates }: Chain): void {
     for (const [index, certificate] of certificates.entries()) {
       const before = certificates[index - 1];
@@ -352,7 +352,7 @@ function isKeyOf(certificate: X509Certificate, key: Key["key"]): boolean {
   }
 }
 
-/** Why the TLS library refuses these options, such as "NO_CIPHER_MATCH"; null where it takes them. */
+/** Why the TLS library refuses these options, such as "NO_CIPHER_MATCH"; null if it accepts them. */
 function runtimeRefusal(options: { ciphers?: string; cert?: string; key?: string }): string | null {
   try {
     createSecureContext(options);
@@ -363,7 +363,7 @@ function runtimeRefusal(options: { ciphers?: string; cert?: string; key?: string
   }
 }
 
-/** A few of the texts, and how many more there are. */
+/** Some of the texts, and the number of the others. */
 function some(texts: readonly string[]): string {
   const first = texts.slice(0, 3).map(quote).join(", ");
   return texts.length > 3 ? `${first} and ${texts.length - 3} more` : first;

@@ -1,5 +1,5 @@
-// Text → the values of a TOML 1.0 document, or the place and the words of what is wrong with it. smol-toml reads the values. It
-// accepts TOML 1.1 too and has no option against that, so a text that may use TOML 1.1 is also read by toml-eslint-parser.
+// Parser for TOML 1.0: the values of a document, or the position and the words of its problem. smol-toml parses the values. It accepts
+// TOML 1.1 too and has no option against that, so a text that may use TOML 1.1 is also parsed by toml-eslint-parser.
 import { parse } from "smol-toml";
 import { syntaxTree } from "./locate.ts";
 import { deepKey, depthMax, faultOf, tooDeep } from "./syntax.ts";
@@ -7,13 +7,13 @@ import type { Fault } from "./syntax.ts";
 
 export type Toml = { is: "tree"; tree: Record<string, unknown> } | Fault;
 
-/** Reads TOML 1.0. Never throws. */
+/** Parses TOML 1.0. Never throws. */
 export function readToml(text: string): Toml {
   if (text.startsWith("\uFEFF")) {
     const message = "starts with a byte order mark: save it as UTF-8 without one";
     return { is: "bad", at: { line: 1, column: 1 }, message };
   }
-  // Looked for first, because the parser makes a table of each part. In a multi-line string it may be no key at all.
+  // Checked first, because the parser makes a table of each part. In a multi-line string it may not be a key at all.
   const deep = deepKey(text, depthMax + 1);
   if (deep !== null && !/"""|'''/.test(text)) return tooDeep(deep);
   let tree: Record<string, unknown>;
@@ -32,7 +32,7 @@ export function readToml(text: string): Toml {
   }
 }
 
-/** Whether a value has tables and arrays within each other on more than `most` levels. */
+/** Whether a value has tables and arrays nested on more than `most` levels. */
 function isDeeper(value: unknown, most: number): boolean {
   if (typeof value !== "object" || value === null || value instanceof Date) return false;
   if (most < 0) return true;
@@ -40,15 +40,15 @@ function isDeeper(value: unknown, most: number): boolean {
 }
 
 /**
- * Whether the text, which is TOML 1.1, may use what TOML 1.0 does not have: the escapes \e and \x, times without seconds, and
- * inline tables over several lines or with a comma at the end. True too often, but never false for such a text: where an
- * inline table begins that does not end in its line, that line has more "{" than "}".
+ * Whether the text, which is valid TOML 1.1, may use what TOML 1.0 does not have: the escapes \e and \x, times without seconds, and
+ * inline tables over several lines or with a trailing comma. There are false positives, but no false negatives: a line on which an
+ * inline table begins but does not end has more "{" than "}".
  */
 export function mayBeNewer(text: string): boolean {
   if (/\\|"""|'''|,\s*\}/.test(text)) return true;
   const bare = text.replace(/"[^"\n]*"|'[^'\n]*'|#[^\n]*/g, "");
   if (/\d:\d/.test(bare)) return true;
-  // Lines one by one: a pattern over them all would take a time that grows with the square of the longest line.
+  // Line by line: a pattern over the whole text would take quadratic time in the length of the longest line.
   return bare.split("\n").some((line) => count(line, "{") !== count(line, "}"));
 }
 

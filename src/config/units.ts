@@ -1,7 +1,7 @@
-// Text with a unit → a number: durations in milliseconds, sizes in bytes, bandwidths in bytes a second, rates in
-// connections a second. Pure; a text that cannot be read gives the reason as a value.
+// Parser for texts with a unit: durations in milliseconds, sizes in bytes, bandwidths in bytes per second, rates in connections per
+// second. Pure; for an invalid text the result is the reason.
 
-/** A number, or why there is none. `meant` is the text that was probably wanted. */
+/** A number, or why the text is not one. `meant` is the text that was probably meant. */
 export type Quantity = { is: "number"; value: number } | { is: "bad"; why: string; meant?: string };
 
 /** Milliseconds in one unit of a duration. */
@@ -27,7 +27,7 @@ const rateUnits: Units = { s: 1, m: 60, h: 3600 };
 
 type Units = Readonly<Record<string, number>>;
 
-/** How each quantity is written, for the JSON Schema; the same units as above. */
+/** The notation of each quantity, for the JSON Schema; the same units as above. */
 export const patterns = {
   duration: /^\d+(\.\d+)?(ms|s|m|h|d)$/,
   size: /^\d+(\.\d+)?((K|M|G)(B|iB|bit)|B|bit)$/,
@@ -65,7 +65,7 @@ export function parseBandwidth(text: string): Quantity {
   return size.is === "bad" && size.meant !== undefined ? { ...size, meant: `${size.meant}/s` } : size;
 }
 
-/** "100/s", "600/m", "1000/h" → connections per second, with a fraction where need be. */
+/** "100/s", "600/m", "1000/h" → connections per second, as a fraction if necessary. */
 export function parseRate(text: string): Quantity {
   const slash = text.indexOf("/");
   if (slash < 0) {

@@ -11,7 +11,7 @@ import { formatDuration } from "./units.ts";
 
 type Report = (path: KeyPath, message: string) => void;
 
-/** Everything doubtful in the sound parts of a config. */
+/** All warnings about the sound parts of a config. */
 export function warnings(subject: Subject): Finding[] {
   const { config, isWhole } = subject;
   const findings: Finding[] = [];
@@ -47,7 +47,7 @@ function warnOfHealth({ isSound }: Subject, { name, health }: FilePool, report: 
   );
 }
 
-/** Options that the pool's algorithm does not look at. */
+/** Options that the pool's algorithm ignores. */
 function warnOfBalance({ isSound, isWhole }: Subject, pool: FilePool, report: Report): void {
   const path = ["pools", pool.name];
   if (!isSound([...path, "balance"])) return;
@@ -69,7 +69,7 @@ function warnOfBalance({ isSound, isWhole }: Subject, pool: FilePool, report: Re
   }
 }
 
-/** A listener whose pool has the listener itself as a backend: each connection would make another, without end. */
+/** A listener whose pool contains the listener itself: each connection would open another one, without end. */
 function warnOfCircle(subject: Subject, listener: FileListener, pools: Map<string, FilePool>, report: Report): void {
   const binds = [...listenerBinds(subject, listener)].map(({ endpoint }) => endpoint);
   for (const name of poolNames(subject, listener)) {
@@ -85,7 +85,7 @@ function warnOfCircle(subject: Subject, listener: FileListener, pools: Map<strin
   }
 }
 
-/** A client that has agreed on h2 with lb speaks it, whatever the backend agreed on with lb. */
+/** A client that has negotiated h2 with lb speaks it, whatever the backend has negotiated with lb. */
 function warnOfAlpn(subject: Subject, listener: FileListener, pools: Map<string, FilePool>, report: Report): void {
   const path = ["listeners", listener.name, "tls", "alpn"];
   if (!subject.isSound(path) || listener.tls === null || !listener.tls.alpn.includes("h2")) return;
@@ -100,7 +100,7 @@ function warnOfAlpn(subject: Subject, listener: FileListener, pools: Map<string,
   }
 }
 
-/** The pools that a listener can route to; with `alpn` only those for connections that may have agreed on it. */
+/** The pools that a listener can route to; with `alpn` only those for connections that may have negotiated it. */
 function poolNames({ isWhole }: Subject, listener: FileListener, alpn?: string): Set<string> {
   const { name, pool, routes } = listener;
   const names = new Set<string>();
@@ -113,7 +113,7 @@ function poolNames({ isWhole }: Subject, listener: FileListener, alpn?: string):
   return names;
 }
 
-/** Whether a connect to `to` arrives at what listens on `bind`, as far as this machine's addresses are known: its loopback. */
+/** Whether a connect to `to` reaches the listener on `bind`, as far as this machine's addresses are known: its loopback. */
 function reaches(to: Endpoint, bind: Endpoint): boolean {
   if (!("port" in to) || !("port" in bind)) return formatEndpoint(to) === formatEndpoint(bind);
   if (to.port !== bind.port) return false;

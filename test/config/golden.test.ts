@@ -25,7 +25,7 @@ beforeAll(() => {
 });
 
 describe("lb check", () => {
-  it.each(names)("says of %s what stands beside it", (name) => {
+  it.each(names)("reports of %s exactly the text beside it", (name) => {
     const { errors, lines, code } = checked(`${folder}/${name}.toml`, env);
     const said = [...errors, ...lines, `exit code ${code}`, ""].join("\n").replaceAll(`${folder}/`, "");
     const golden = `${folder}/${name}.txt`;
