@@ -65,6 +65,7 @@ export interface PoolPlan {
   tls: TlsClientPlan | null;
   /** Which failures are reported for passive health; null = none. */
   passive: PassivePlan | null;
+  queue: QueuePlan;
   backends: BackendPlan[];
   /** Where the backends' cells are (shared/cells.ts). */
   memory: SharedArrayBuffer[];
@@ -77,6 +78,15 @@ export interface PoolPlan {
 export interface PassivePlan {
   connect: boolean;
   earlyReset: boolean;
+}
+
+/** Where connections wait for a place while every backend of a pool is full. */
+export interface QueuePlan {
+  /** Over all workers; 0 = none. */
+  size: number;
+  timeoutMs: number;
+  /** As in shared/queue.ts; null = there never was a queue. */
+  memory: SharedArrayBuffer | null;
 }
 
 /** Backends that new connections may go to together: up, not drained, of a weight above 0. */

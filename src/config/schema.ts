@@ -422,8 +422,8 @@ const poolTls = section('{ ca = "certs/ca.pem", server_name = "db.example.com" }
 });
 
 const queue = section('{ timeout = "5s" }', {
-  size: later(row(whole(0, connectionsMax), 0, "Maximum number of waiting connections; 0 = no queue.")),
-  timeout: later(row(duration(), "5s", "Maximum time in the queue.")),
+  size: row(whole(0, connectionsMax), 0, "Maximum number of waiting connections, over all workers; 0 = no queue."),
+  timeout: row(duration(), "5s", "Maximum time in the queue; then the connection ends as `queue_timeout`."),
 });
 
 const pool = section('{ backends = ["127.0.0.1:3000"] }', {
@@ -483,7 +483,11 @@ const pool = section('{ backends = ["127.0.0.1:3000"] }', {
     0,
     "Percentage of backends up below which health checks and ejections are ignored; 0 = never. Primaries and backups are counted separately. Backends that are drained or have weight 0 neither count nor get connections. If no primary is up and a backup is, the backups are used.",
   ),
-  queue: row(queue, {}, "Queue for connections that arrive when every backend is full."),
+  queue: row(
+    queue,
+    {},
+    "Queue for connections that arrive when every backend has its max_connections. First come, first served.",
+  ),
   keepalive: row(keepalive(), "75s", "TCP keepalive on connections to backends. No effect on Unix sockets."),
   health: row(health, {}, "Active health check. Left out = tcp with these defaults."),
   passive: absent(passive, null, "Passive health check by real traffic. Left out = off."),

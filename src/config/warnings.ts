@@ -20,6 +20,7 @@ export function warnings(subject: Subject): Finding[] {
   for (const pool of config.pools) {
     warnOfHealth(subject, pool, report);
     warnOfBalance(subject, pool, report);
+    warnOfQueue(subject, pool, report);
   }
   if (!isWhole(["listeners"])) return findings;
   const pools = new Map(config.pools.map((pool) => [pool.name, pool]));
@@ -67,6 +68,14 @@ function warnOfBalance({ isSound, isWhole }: Subject, pool: FilePool, report: Re
   if (backends.length > 1 && backends[0]!.max_connections === 0) {
     report([...path, "backends", 0], 'has no max_connections: with balance = "first" it gets every connection');
   }
+}
+
+/** A queue in which nobody waits, because no backend is ever full. */
+function warnOfQueue({ isSound, isWhole }: Subject, { name, queue, backends }: FilePool, report: Report): void {
+  const path = ["pools", name];
+  if (queue.size === 0 || !isSound([...path, "queue"]) || !isWhole([...path, "backends"])) return;
+  if (backends.some(({ max_connections }) => max_connections > 0)) return;
+  report([...path, "queue"], "has no effect: no backend has max_connections");
 }
 
 /** A listener whose pool contains the listener itself: each connection would open another one, without end. */

@@ -4,7 +4,7 @@ import type { End, EndedBy } from "../core/ends.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { PROXIED, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS, type Ledger } from "../shared/ledger.ts";
 
-/** Strings that are empty and numbers that are negative are left out. */
+/** Strings that are empty and numbers that are negative are left out, as is a `queueMs` of 0. */
 export interface AccessLine {
   /** When the connection ended, milliseconds since the epoch. */
   timeMs: number;
@@ -22,6 +22,8 @@ export interface AccessLine {
   tls: string;
   /** The subject's common name in the client's certificate. */
   clientCert: string;
+  /** How long it waited in the queue of the pool; 0 = it did not. */
+  queueMs: number;
   connectMs: number;
   durationMs: number;
   bytesIn: number;
@@ -37,7 +39,7 @@ export interface AccessLine {
 /** What a line says and the ledger does not know. */
 export type BesideLedger = Omit<
   AccessLine,
-  "timeMs" | "id" | "client" | "peer" | "durationMs" | "bytesIn" | "bytesOut" | "retries"
+  "timeMs" | "id" | "client" | "peer" | "queueMs" | "durationMs" | "bytesIn" | "bytesOut" | "retries"
 >;
 
 /** The line of the connection in a row of the ledger, which ends now. */
@@ -53,6 +55,7 @@ export function lineOfRow(
     id: floats[floatsAt + ROW_FLOAT.id]!,
     client: clientText(words, at + ROW.address),
     peer: words[at + ROW.proxied] === PROXIED.yes ? clientText(words, at + ROW.peer) : "",
+    queueMs: words[at + ROW.queueMs]!,
     durationMs: monotonicMs() - floats[floatsAt + ROW_FLOAT.startedMs]!,
     bytesIn: floats[floatsAt + ROW_FLOAT.bytesIn]!,
     bytesOut: floats[floatsAt + ROW_FLOAT.bytesOut]!,
@@ -74,6 +77,7 @@ function asJson(line: AccessLine): string {
   if (line.sni !== "") text += `,"sni":${JSON.stringify(line.sni)}`;
   if (line.tls !== "") text += `,"tls":"${line.tls}"`;
   if (line.clientCert !== "") text += `,"client_cert":${JSON.stringify(line.clientCert)}`;
+  if (line.queueMs > 0) text += `,"queue_ms":${line.queueMs}`;
   if (line.connectMs >= 0) text += `,"connect_ms":${milliseconds(line.connectMs)}`;
   text += `,"duration_ms":${milliseconds(line.durationMs)},"bytes_in":${line.bytesIn},"bytes_out":${line.bytesOut}`;
   text += `,"retries":${line.retries},"worker":${line.worker},"end":"${line.end}","end_by":"${line.endBy}"`;
@@ -89,6 +93,7 @@ function asText(line: AccessLine): string {
   if (line.sni !== "") text += ` sni=${word(line.sni)}`;
   if (line.tls !== "") text += ` tls=${line.tls}`;
   if (line.clientCert !== "") text += ` client_cert=${word(line.clientCert)}`;
+  if (line.queueMs > 0) text += ` queue_ms=${line.queueMs}`;
   if (line.connectMs >= 0) text += ` connect_ms=${milliseconds(line.connectMs)}`;
   text += ` duration_ms=${milliseconds(line.durationMs)} bytes_in=${line.bytesIn} bytes_out=${line.bytesOut}`;
   text += ` retries=${line.retries} worker=${line.worker} end=${line.end} end_by=${line.endBy}`;

@@ -2,8 +2,8 @@
 // docs/metrics.md is tested against it. Nothing is counted here.
 // https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 import { ENDS, type End, type EndedBy } from "../core/ends.ts";
-import { CONNECT_BUCKETS_MS, HANDSHAKE_BUCKETS_MS, LOOP_BUCKETS_MS } from "../shared/counters.ts";
-import type { BackendStatus, ListenerStatus, Snapshot, TlsStatus, WorkerStatus } from "./snapshot.ts";
+import { CONNECT_BUCKETS_MS, HANDSHAKE_BUCKETS_MS, LOOP_BUCKETS_MS, QUEUE_BUCKETS_MS } from "../shared/counters.ts";
+import type { BackendStatus, ListenerStatus, QueueStatus, Snapshot, TlsStatus, WorkerStatus } from "./snapshot.ts";
 
 export const PROMETHEUS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -220,6 +220,20 @@ export const METRICS: readonly Metric[] = [
     help: "1 while fewer backends than panic_threshold are up and health is ignored, else 0.",
     samples: ({ pools }) => pools.map(({ name, panic }) => ({ labels: [name], value: panic ? 1 : 0 })),
   },
+  ofQueue("lb_pool_queue_connections", "Connections that wait in the queue of the pool now.", (q) => q.waiting),
+  ofQueue("lb_pool_queue_connections_limit", "Connections that may wait: queue.size of the pool.", (q) => q.size),
+  {
+    name: "lb_pool_queue_wait_seconds",
+    type: "histogram",
+    labels: ["pool"],
+    help: "How long connections waited in the queue of the pool, whether they were served or not.",
+    samples: (snapshot) =>
+      eachQueue(snapshot, ({ wait_ms: { sum, buckets } }) => ({
+        sumSeconds: sum / 1000,
+        buckets,
+        boundsMs: QUEUE_BUCKETS_MS,
+      })),
+  },
 
   ofBackend("lb_backend_up", "gauge", "1 while the backend is up, else 0.", (b) => (b.up ? 1 : 0)),
   ofBackend("lb_backend_weight", "gauge", "Weight of the backend; 0 takes no new connections.", (b) => b.weight),
@@ -369,6 +383,10 @@ function ofListener(name: string, type: Simple, help: string, value: (listener: 
   return { name, type, labels: LISTENER_LABELS, help, samples };
 }
 
+function ofQueue(name: string, help: string, value: (queue: QueueStatus) => number): Metric {
+  return { name, type: "gauge", labels: ["pool"], help, samples: (snapshot) => eachQueue(snapshot, value) };
+}
+
 function ofBackend(name: string, type: Simple, help: string, value: (backend: BackendStatus) => number): Metric {
   const samples = (s: Snapshot) => eachBackend(s, (labels, backend) => [{ labels, value: value(backend) }]);
   return { name, type, labels: BACKEND_LABELS, help, samples };
@@ -381,6 +399,10 @@ function ofWorker(name: string, type: Simple, help: string, value: (worker: Work
 
 function eachTls(snapshot: Snapshot, each: (listener: string, tls: TlsStatus) => Sample[]): Sample[] {
   return snapshot.listeners.flatMap(({ name, tls }) => (tls === null ? [] : each(name, tls)));
+}
+
+function eachQueue(snapshot: Snapshot, value: (queue: QueueStatus) => Sample["value"]): Sample[] {
+  return snapshot.pools.flatMap(({ name, queue }) => (queue === null ? [] : [{ labels: [name], value: value(queue) }]));
 }
 
 function eachBackend(snapshot: Snapshot, each: (labels: string[], backend: BackendStatus) => Sample[]): Sample[] {

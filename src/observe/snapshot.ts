@@ -124,6 +124,15 @@ const backend = v.object({
   }),
 });
 
+const queue = v.object({
+  waiting: said(count(), "Connections that wait now."),
+  size: said(v.number(), "Connections that may wait."),
+  wait_ms: times(
+    "How long connections waited, whether they were served or not",
+    "QUEUE_BUCKETS_MS, the last one infinite",
+  ),
+});
+
 const pool = v.object({
   name: v.string(),
   balance: v.string(),
@@ -133,6 +142,7 @@ const pool = v.object({
     "With source_hash: equal on machines that send every client to the same backend; else null.",
   ),
   panic: said(v.boolean(), "Fewer backends than panic_threshold are up, so health is ignored."),
+  queue: said(v.nullable(queue), "null = it has none."),
   backends: v.array(backend),
 });
 
@@ -174,4 +184,5 @@ export type WorkerStatus = v.InferOutput<typeof worker>;
 export type ListenerStatus = v.InferOutput<typeof listener>;
 export type TlsStatus = v.InferOutput<typeof tls>;
 export type PoolStatus = v.InferOutput<typeof pool>;
+export type QueueStatus = v.InferOutput<typeof queue>;
 export type BackendStatus = v.InferOutput<typeof backend>;

@@ -83,6 +83,12 @@ export const BACKEND = {
 /** Upper bounds, in milliseconds, of the buckets of the event-loop delay histogram; one more bucket counts larger values. */
 export const LOOP_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500] as const;
 
+/** Upper bounds, in milliseconds, of the buckets of the histogram of time in a pool's queue; one more counts what is above. */
+export const QUEUE_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000] as const;
+
+/** Cells of a pool's row. `waitBuckets` is a block of QUEUE_BUCKETS_MS.length + 1 cells. */
+export const QUEUE = { waitSumMs: 0, waitBuckets: 1, size: 1 + QUEUE_BUCKETS_MS.length + 1 } as const;
+
 /** Cells of a worker's own row. `loopDelayBuckets` is a block of LOOP_BUCKETS_MS.length + 1 cells. */
 export const WORKER = {
   accepted: 0,
@@ -107,7 +113,7 @@ export interface Histogram {
   readonly boundsMs: readonly number[];
 }
 
-/** In a backend's row, a listener's and a worker's. */
+/** In a backend's row, a listener's, a worker's and a pool's. */
 export const CONNECT_TIMES: Histogram = {
   sumMs: BACKEND.connectSumMs,
   buckets: BACKEND.connectBuckets,
@@ -122,6 +128,12 @@ export const LOOP_DELAYS: Histogram = {
   sumMs: WORKER.loopDelaySumMs,
   buckets: WORKER.loopDelayBuckets,
   boundsMs: LOOP_BUCKETS_MS,
+};
+
+export const QUEUE_TIMES: Histogram = {
+  sumMs: QUEUE.waitSumMs,
+  buckets: QUEUE.waitBuckets,
+  boundsMs: QUEUE_BUCKETS_MS,
 };
 
 /** Counts one duration. Hot path. */

@@ -23,22 +23,25 @@ export const ROW = {
   phase: 19,
   sniLength: 20,
   firstEnd: 21,
+  /** Behind the floats. Time in the queue of the pool, in milliseconds, rounded up; 0 = it has not waited, or still waits. */
+  queueMs: 30,
 } as const;
 
 /** Values of `proxied`: where the address of a row comes from. It changes at most once in the life of a connection. */
 export const PROXIED = { no: 0, yes: 1, changing: 2 } as const;
 
-/** Float64 cells of a row; they are behind the words. `startedMs` is on platform's monotonicMs(). */
+/** Float64 cells of a row, in the words from 22 on. `startedMs` is on platform's monotonicMs(). */
 export const ROW_FLOAT = { startedMs: 11, bytesIn: 12, bytesOut: 13, id: 14 } as const;
 
-export const ROW_WORDS = 30;
+export const ROW_WORDS = 32;
 export const ROW_FLOATS = ROW_WORDS / 2;
 
 /**
  * The phases of a connection in the order of its life; `phase` of a row is the index here. `reading`: the PROXY header or the
- * ClientHello. `handshaking`: TLS with the client. `dialing`: connecting to a backend, TLS with it included.
+ * ClientHello. `handshaking`: TLS with the client. `queued`: waiting for a place in the pool. `dialing`: connecting to a backend,
+ * TLS with it included.
  */
-export const PHASES = ["accepted", "reading", "handshaking", "dialing", "relaying", "closed"] as const;
+export const PHASES = ["accepted", "reading", "handshaking", "queued", "dialing", "relaying", "closed"] as const;
 export type PhaseName = (typeof PHASES)[number];
 
 /** `firstEnd` of a row. */
@@ -50,7 +53,7 @@ export const SNI_BYTES_MAX = 255;
 const SNI_BYTES = 256;
 
 /** Bits of ROW.claims: what must be released. A row without the bit `row` is free. */
-export const CLAIM = { row: 1, process: 2, listener: 4, client: 8, backend: 16 } as const;
+export const CLAIM = { row: 1, process: 2, listener: 4, client: 8, backend: 16, queue: 32 } as const;
 
 /** Before the first row: word 0 counts the rows that were ever used. A whole row, so that the rows stay aligned. */
 const HEADER_ROWS = 1;
@@ -102,6 +105,7 @@ export class Ledger {
     words[at + ROW.phase] = 0;
     words[at + ROW.sniLength] = 0;
     words[at + ROW.firstEnd] = FIRST_END.none;
+    words[at + ROW.queueMs] = 0;
     floats[floatsAt + ROW_FLOAT.bytesIn] = 0;
     floats[floatsAt + ROW_FLOAT.bytesOut] = 0;
     return row;

@@ -96,6 +96,7 @@ export function poolPlan(record: PoolRecord): PoolPlan {
       connect: config.passive.count.includes("connect"),
       earlyReset: config.passive.count.includes("early_reset"),
     },
+    queue: { size: config.queue.size, timeoutMs: config.queue.timeout, memory: record.queue },
     backends: record.backends.map(backendPlan),
     memory: record.memory,
     tiers: tierPlans(record),

@@ -5,6 +5,7 @@ import { giveBack } from "../shared/cells.ts";
 import { ClientTable } from "../shared/clients.ts";
 import { BACKEND, endCell, LISTENER, WORKER } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_WORDS, type Ledger } from "../shared/ledger.ts";
+import { SharedQueue } from "../shared/queue.ts";
 import type { Logger } from "./log.ts";
 import type { Registry } from "./registry.ts";
 
@@ -36,6 +37,10 @@ export function reclaim(worker: DeadWorker, options: ReclaimOptions): number {
     lost++;
   }
   ledger.words[0] = 0;
+  // Behind the claims: the places that have become free are for whoever waits in other workers.
+  for (const { queue } of options.registry.poolById.values()) {
+    if (queue !== null) new SharedQueue(queue).forget(worker.index);
+  }
   counters[WORKER.tickDueMs] = 0;
   return lost;
 }
@@ -52,6 +57,8 @@ function releaseClaims(worker: DeadWorker, at: number, { registry, log, open }: 
     }
   };
   if (claims & CLAIM.process) release(() => giveBack(open));
+  const queue = registry.poolById.get(words[at + ROW.pool]!)?.queue ?? null;
+  if (claims & CLAIM.queue && queue !== null) release(() => new SharedQueue(queue).leave());
   const listener = registry.listenerById.get(words[at + ROW.listener]!);
   if (listener !== undefined) {
     const { clients, cells } = listener;

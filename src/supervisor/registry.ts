@@ -7,6 +7,7 @@ import { RAMP_FROM } from "../policy/slow-start.ts";
 import { Arena, Cells, claimed } from "../shared/cells.ts";
 import { clientMemory } from "../shared/clients.ts";
 import { BACKEND, LISTENER } from "../shared/counters.ts";
+import { queueMemory } from "../shared/queue.ts";
 import { HashTables } from "./hash-tables.ts";
 import { NOTHING_REPORTED, type AgentReport } from "../wire/agent.ts";
 
@@ -62,6 +63,8 @@ export interface PoolRecord {
   /** Where the cells of its backends are. */
   readonly memory: SharedArrayBuffer[];
   readonly hashTables: HashTables;
+  /** The memory of its queue (shared/queue.ts); null while no config has given it one. */
+  readonly queue: SharedArrayBuffer | null;
 }
 
 /** The addresses of a backend's name; what is not a name needs none. */
@@ -115,6 +118,7 @@ export class Registry {
         version: old?.version ?? 0,
         memory: this.arena.memory,
         hashTables: old?.hashTables ?? new HashTables(),
+        queue: old?.queue ?? (pool.queue.size > 0 ? queueMemory() : null),
         backends: this.#draftBackends(pool, old, addresses),
       };
     });
@@ -196,8 +200,10 @@ export class Registry {
     let handshakeMs = 0;
     let dialMs = 0;
     for (const { config } of this.listenerById.values()) handshakeMs = Math.max(handshakeMs, config.timeouts.handshake);
-    for (const { config } of this.poolById.values())
-      dialMs = Math.max(dialMs, (config.retries + 1) * config.connect_timeout);
+    for (const { config, queue } of this.poolById.values()) {
+      const queueMs = queue === null ? 0 : config.queue.timeout;
+      dialMs = Math.max(dialMs, queueMs + (config.retries + 1) * config.connect_timeout);
+    }
     return handshakeMs + dialMs;
   }
 

@@ -6,6 +6,7 @@ import type {
   BackendStatus,
   ListenerStatus,
   PoolStatus,
+  QueueStatus,
   Snapshot,
   TlsStatus,
   WorkerStatus,
@@ -20,11 +21,13 @@ import {
   HANDSHAKE_TIMES,
   LISTENER,
   LOOP_DELAYS,
+  QUEUE_TIMES,
   readTimes,
   TLS_FAILURES,
   tlsFailureCell,
   WORKER,
 } from "../shared/counters.ts";
+import { SharedQueue } from "../shared/queue.ts";
 import type { WorkerSlot } from "./worker-slot.ts";
 import type { HealthChecks } from "./health.ts";
 import { listenerReadiness, processNotReady, type Phase, type Unresolved } from "./readiness.ts";
@@ -155,8 +158,14 @@ function poolStatus(pool: PoolRecord, health: StatusSources["health"], unresolve
     unresolved,
     hash_table_fingerprint: hashTable(pool, 0)?.fingerprint ?? null,
     panic: poolTiers(pool).some(({ panic }) => panic),
+    queue: pool.queue && queueStatus(new SharedQueue(pool.queue), pool.config.queue.size),
     backends: pool.backends.map((backend) => backendStatus(backend, pool, health)),
   };
+}
+
+function queueStatus(queue: SharedQueue, size: number): QueueStatus {
+  const totals = queue.totals();
+  return { waiting: queue.waiting, size, wait_ms: readTimes(QUEUE_TIMES, (cell) => totals[cell]!) };
 }
 
 function backendStatus(backend: BackendRecord, pool: PoolRecord, health: StatusSources["health"]): BackendStatus {

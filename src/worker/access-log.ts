@@ -3,7 +3,7 @@
 import { formatAccess, lineOfRow, printableName } from "../observe/access-line.ts";
 import { add, claimed } from "../shared/cells.ts";
 import { WORKER } from "../shared/counters.ts";
-import { ROW_FLOAT, ROW_FLOATS } from "../shared/ledger.ts";
+import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
 import type { ClientFacts, Ended, Host } from "./session.ts";
 
 /** Characters that go to the supervisor in one message, at most about. */
@@ -50,12 +50,13 @@ export class AccessLog {
   write(session: LoggedSession, { end, by, error }: Ended): void {
     if (this.format === "off") return;
     const host = this.#host;
-    const { floats } = host;
+    const { floats, words } = host;
     const { facts, row } = session;
     const floatsAt = row * ROW_FLOATS;
     const bytes = floats[floatsAt + ROW_FLOAT.bytesIn]! + floats[floatsAt + ROW_FLOAT.bytesOut]!;
     // The probes of a balancer in front of us connect and say nothing: they would fill the log.
-    if (bytes === 0 && !this.debug && (end === "eof" || (end === "reset" && by === "client"))) return;
+    const waited = words[row * ROW_WORDS + ROW.queueMs]! > 0;
+    if (bytes === 0 && !waited && !this.debug && (end === "eof" || (end === "reset" && by === "client"))) return;
     const line = lineOfRow(host, row, {
       listener: session.listener.plan.name,
       sni: facts === null ? "" : facts.sni,

@@ -56,6 +56,16 @@ export function releaseBackend({ host: { words }, row, pool, backend }: Session)
   pool.release(backend);
 }
 
+/** The place in the queue of the session's pool, where it waits. Notes for the log how long it has waited. */
+export function leaveQueue(session: Session): void {
+  const { host, row, pool } = session;
+  const { words } = host;
+  const at = row * ROW_WORDS;
+  if (pool === null || pool.queue === null || (words[at]! & CLAIM.queue) === 0) return;
+  words[at]! &= ~CLAIM.queue;
+  words[at + ROW.queueMs] = Math.max(1, Math.ceil(pool.queue.leave(session)));
+}
+
 /** Everything that the session has claimed. */
 export function releaseAll(session: Session): void {
   const { host, listener, row } = session;

@@ -1,6 +1,6 @@
 // One proxied TCP connection, from accept to its one line in the access log. It owns the two sockets, the two flows between them
 // and the current phase, to which it hands each event. What an event means in a phase stands in the phase's file: reading.ts,
-// client-tls.ts, dialing.ts, relaying.ts, in the order of life; after the end there is `closed` below.
+// client-tls.ts, queueing.ts, dialing.ts, relaying.ts, in the order of life; after the end there is `closed` below.
 import type { Socket } from "bun";
 import type { End, EndedBy } from "../core/ends.ts";
 import type { TimerNode } from "../core/timer-wheel.ts";
@@ -23,9 +23,10 @@ import type { Sleeper } from "./wakes.ts";
 
 /** Where each phase may lead. A retry dials again. */
 const NEXT: Readonly<Record<PhaseName, readonly PhaseName[]>> = {
-  accepted: ["reading", "handshaking", "dialing", "closed"],
-  reading: ["handshaking", "dialing", "closed"],
-  handshaking: ["dialing", "closed"],
+  accepted: ["reading", "handshaking", "queued", "dialing", "closed"],
+  reading: ["handshaking", "queued", "dialing", "closed"],
+  handshaking: ["queued", "dialing", "closed"],
+  queued: ["dialing", "closed"],
   dialing: ["dialing", "relaying", "closed"],
   relaying: ["closed"],
   closed: [],
@@ -54,6 +55,8 @@ export interface Phase {
   backendHandshake(connection: Connection, done: boolean, error: Error | null): void;
   backendTlsFailed(connection: Connection, error: Error): void;
   timer(connection: Connection, nowMs: number): void;
+  /** A place at this backend is claimed for the connection. */
+  placed(connection: Connection, backend: Backend): void;
   /** The time has come that a flow has waited for. */
   wake(connection: Connection, flow: Flow): void;
   /** `stopAtWheelMs` has changed. */
@@ -260,6 +263,10 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     this.phase.timer(this, nowMs);
   }
 
+  placed(backend: Backend): void {
+    this.phase.placed(this, backend);
+  }
+
   wake(flow: Flow): void {
     this.phase.wake(this, flow);
   }
@@ -395,6 +402,9 @@ const LIVE: Events = {
   backendHandshake: ignore,
   backendTlsFailed: ignore,
   timer: ignore,
+  placed() {
+    throw new Error("a place is claimed for a connection that does not wait for one");
+  },
   wake: ignore,
   stopping: ignore,
 };

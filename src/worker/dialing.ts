@@ -1,5 +1,5 @@
-// The phase in which a backend is connected: picks one, begins an attempt, says first what the pool wants said first, names failures,
-// and picks another. The deadline of an attempt is the connection's timer.
+// The phase in which a backend is connected: begins an attempt, says first what the pool wants said first, names failures, and picks
+// another backend. The deadline of an attempt is the connection's timer.
 import type { Socket } from "bun";
 import type { End } from "../core/ends.ts";
 import { upgradeToClient } from "../platform/bun.ts";
@@ -17,16 +17,6 @@ import { backendEvents, tlsBackendEvents, type BackendSide } from "./socket-even
 import { TlsObserver } from "./tls-observer.ts";
 
 const connector = new Connector<BackendSide>(backendEvents);
-
-/** Picks a backend and connects to it; ends the connection where there is none. */
-export function dial(connection: Connection): void {
-  const { pool, host, row } = connection;
-  if (pool === null) return connection.finish("no_route", "lb");
-  const backend = pool.acquire(connection);
-  if (backend === null) return connection.finish(pool.hasCandidate ? "queue_full" : "no_backend", "lb");
-  host.words[row * ROW_WORDS + ROW.pool] = pool.id;
-  beginAttempt(connection, backend, pool);
-}
 
 const dialing: Phase = definePhase("dialing", {
   backendOpened: (connection, socket) => void (connection.backendSocket = socket),
@@ -63,7 +53,8 @@ const dialing: Phase = definePhase("dialing", {
 
 // ---------------------------------------------------------------------- one attempt; hot path
 
-function beginAttempt(connection: Connection, backend: Backend, pool: Pool): void {
+/** Connects to a backend of this pool at which a place is claimed for the connection. */
+export function beginAttempt(connection: Connection, backend: Backend, pool: Pool): void {
   const { host, row } = connection;
   const { words, wheel } = host;
   const at = row * ROW_WORDS;

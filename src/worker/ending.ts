@@ -1,6 +1,6 @@
 // The end of a session, whatever kind it is: the counters, the line of the access log, and the claims.
 import { BACKEND, endCell, WORKER } from "../shared/counters.ts";
-import { releaseAll } from "./admission.ts";
+import { leaveQueue, releaseAll } from "./admission.ts";
 import type { Ended, Session } from "./session.ts";
 
 /** To be called once for each session, when it is closed. Its row of the ledger is another session's afterwards. */
@@ -9,6 +9,8 @@ export function conclude(session: Session, ended: Ended): void {
   listener.counters[endCell(ended.end, ended.by)]!++;
   host.counters[WORKER.ended]!++;
   if (backend !== null) backend.counters[BACKEND.ended]!++;
+  // Before the log, which says how long it has waited.
+  leaveQueue(session);
   host.log(session, ended);
   releaseAll(session);
   host.forget(session);

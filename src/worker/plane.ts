@@ -14,7 +14,7 @@ import { TICK_MS } from "./clock.ts";
 import { FailureReports } from "./failure-reports.ts";
 import { Listener } from "./listener.ts";
 import { LoopDelay } from "./loop-delay.ts";
-import { Pool } from "./pool.ts";
+import { Pool, type PoolQueue } from "./pool.ts";
 import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
 import { Serving, type Begun } from "./serving.ts";
 import type { Ended, Host, Session } from "./session.ts";
@@ -53,6 +53,7 @@ export class DataPlane implements Host {
   /** Live sessions by their row of the ledger. */
   readonly #sessions: (Session | undefined)[] = [];
   #sessionCount = 0;
+  readonly queues = new Set<PoolQueue>();
   readonly wakes = new Wakes();
   kernelShortUntilWheelMs = 0;
   readonly scratch = new Uint8Array(SCRATCH_BYTES);
@@ -223,6 +224,7 @@ export class DataPlane implements Host {
     const now = performance.now();
     this.#loopDelay.tick(now);
     this.wheel.advance(now);
+    for (const queue of this.queues) if (!queue.tick()) this.queues.delete(queue);
     this.accessLog.flush();
     if (this.#sessionCount > 0 || this.wheel.size > 0 || this.#clock === null) return;
     clearInterval(this.#clock);

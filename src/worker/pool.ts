@@ -5,6 +5,8 @@ import { parseAddress, parseEndpoint, type Endpoint } from "../core/address.ts";
 import { createBalancer } from "../policy/balance.ts";
 import type { Balancer, Candidate, PickContext, Sources } from "../policy/candidate.ts";
 import { Latency } from "../policy/latency.ts";
+import { SharedQueue } from "../shared/queue.ts";
+import { WaitQueue, type Places, type Waiter } from "./wait-queue.ts";
 import { claim, claimed, float64At, giveBack, int32At } from "../shared/cells.ts";
 import { BACKEND, CONNECT_TIMES, countTime } from "../shared/counters.ts";
 import { PassiveHealth, type FailureReports } from "./failure-reports.ts";
@@ -136,7 +138,14 @@ export class Backend implements Candidate {
   }
 }
 
-export class Pool {
+/** A session that may wait in a pool's queue. */
+export interface Queued extends PickContext, Waiter<Backend> {
+  finish(end: "no_backend", by: "lb"): void;
+}
+
+export type PoolQueue = WaitQueue<Backend, Queued>;
+
+export class Pool implements Places<Queued, Backend> {
   readonly id: number;
   readonly #worker: number;
   readonly #reports: FailureReports | null;
@@ -147,6 +156,8 @@ export class Pool {
   /** Ids of the backends that were down when it was last told. */
   #down: ReadonlySet<number> = new Set();
   #tiers: readonly Tier[] = [];
+  /** Made with the first plan that has one. It stays when a reload removes it, for those that wait. */
+  #queue: PoolQueue | null = null;
   #version = -1;
 
   /** `reports` hears of failures for passive health; null = nobody does. */
@@ -187,13 +198,27 @@ export class Pool {
     return this.#tiers.length > 0;
   }
 
+  /** Some backend could be picked now. */
+  get hasPlace(): boolean {
+    const tier = this.#tiers[0];
+    return tier !== undefined && tier.backends.some((backend) => !backend.full());
+  }
+
+  /** Where connections wait while all backends are full; null = nowhere. */
+  get queue(): PoolQueue | null {
+    return this.#queue;
+  }
+
   /** A new generation of the config, with the TLS that was made of its plan. */
   apply(plan: PoolPlan, tls: TlsClient | null): void {
     this.#plan = withoutBackends(plan);
     this.#tls = tls;
     const source = plan.sourceAddress === "" ? null : parseAddress(plan.sourceAddress);
     this.#source = source === null ? null : sockaddr({ kind: "ip", address: source, port: 0 });
+    const { memory } = plan.queue;
+    if (memory !== null) this.#queue ??= new WaitQueue<Backend, Queued>(new SharedQueue(memory), this.#worker, this);
     this.#become(plan, true);
+    this.#serveQueue();
   }
 
   /** A change of health or names. Returns the ids of the backends that went down with it. */
@@ -201,6 +226,7 @@ export class Pool {
     if (state.version <= this.#version) return [];
     const before = this.#down;
     this.#become(state, false);
+    this.#serveQueue();
     this.#down = new Set(state.down);
     return state.down.filter((id) => !before.has(id));
   }
@@ -226,6 +252,14 @@ export class Pool {
   /** Gives back the place at a backend that `acquire` has answered, once. Hot path. */
   release(backend: Backend): void {
     backend.giveBack();
+    if (this.#queue !== null) this.#queue.placeFreed();
+  }
+
+  // What may be picked has changed. Without a backend that could be, a connection that waits ends as one that comes now does.
+  #serveQueue(): void {
+    if (this.#queue === null) return;
+    if (this.hasCandidate) this.#queue.serveSoon();
+    else for (const waiter of this.#queue.waiters) waiter.finish("no_backend", "lb");
   }
 
   // `settings`: others than the backends may have changed with it.

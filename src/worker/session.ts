@@ -9,7 +9,7 @@ import type { ProxyEnd } from "../wire/proxy-protocol.ts";
 import type { ClientCertificate } from "./client-certificate.ts";
 import type { Head } from "./head.ts";
 import type { Listener } from "./listener.ts";
-import type { Backend, Pool } from "./pool.ts";
+import type { Backend, Pool, PoolQueue } from "./pool.ts";
 import type { TlsObserver } from "./tls-observer.ts";
 import type { Wakes } from "./wakes.ts";
 
@@ -41,6 +41,8 @@ export interface Session {
   readonly facts: ClientFacts | null;
   /** From the begin of the last attempt to connected; -1 = not connected. */
   readonly connectMs: number;
+  /** Its pool has claimed a place at this backend for it, for which it has waited. */
+  placed(backend: Backend): void;
   /** Ends the session. Safe to call twice; only the first counts. `error` is the reason where it has a name, else "". */
   finish(end: End, by: EndedBy, error?: string): void;
   /** The worker is to stop: the session may go on until then. */
@@ -77,6 +79,8 @@ export interface Host {
   remember(session: Session): void;
   /** The session has ended: its row is free again. */
   forget(session: Session): void;
+  /** The queues of pools in which sessions of this worker wait, for the ticks of the clock. */
+  readonly queues: Set<PoolQueue>;
   /** For flows that wait for a time. */
   readonly wakes: Wakes;
   /** Until then, on the wheel's clock, the kernel counts as short of memory for TCP. */

@@ -11,7 +11,7 @@ import { setUpUnless } from "../support/set-up.ts";
 import { END_NAMES } from "../../src/core/ends.ts";
 
 /** Ends that nothing can come to yet: their features are to come. */
-const LATER = ["queue_timeout", "drain", "killed"];
+const LATER = ["drain", "killed"];
 
 const seen = new Set<string>();
 let lb: Lb;
@@ -58,6 +58,7 @@ setUpUnless(peersMissing, async (keep) => {
     timeout: { pool: "timeout" },
     failed: { pool: "failed" },
     queue: { pool: "full" },
+    queued: { pool: "queued" },
     down: { pool: "checked" },
     lost: { pool: "echo" },
     proxied: {
@@ -89,6 +90,8 @@ setUpUnless(peersMissing, async (keep) => {
     timeout: `backends = ["${hole.address}"]\nhealth.type = "off"\nconnect_timeout = "300ms"`,
     failed: `backends = ["${echoing.address}"]\nhealth.type = "off"\nsource_address = "192.0.2.1"`,
     full: `backends = [{ address = "${echoing.address}", max_connections = 1 }]`,
+    queued: `backends = [{ address = "${echoing.address}", max_connections = 1 }]
+      queue = { size = 1, timeout = "300ms" }`,
     checked: `backends = ["${echoing.address}"]\non_down = "reset"
       health = { interval = "100ms", timeout = "50ms", fall = 1, port = ${checked.port} }`,
   };
@@ -311,6 +314,14 @@ describe("where there is nowhere to go", () => {
     using client = await visit("queue");
     expect(await client.ended).toBe("reset");
     await expectEnd("queue", client, { end: "queue_full", end_by: "lb", pool: "full" });
+    expect(await first.echoes()).toBe(true);
+  });
+
+  test("queue_timeout: every backend is at its cap for as long as a connection may wait", async () => {
+    using first = await served("queued");
+    using client = await visit("queued");
+    expect(await client.ended).toBe("reset");
+    await expectEnd("queued", client, { end: "queue_timeout", end_by: "lb", pool: "queued" });
     expect(await first.echoes()).toBe(true);
   });
 });

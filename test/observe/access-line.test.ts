@@ -15,6 +15,7 @@ const full: AccessLine = {
   clientCert: "alice smith",
   pool: "app",
   backend: "10.0.0.1:80",
+  queueMs: 0,
   connectMs: 0.1234567,
   durationMs: 1500.0006,
   bytesIn: 10,

@@ -3,6 +3,7 @@ import type { AccessLine } from "../../src/observe/access-line.ts";
 import { Arena, claim, claimed } from "../../src/shared/cells.ts";
 import { BACKEND, endCell, WORKER } from "../../src/shared/counters.ts";
 import { CLAIM, Ledger, ledgerMemory, ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
+import { SharedQueue } from "../../src/shared/queue.ts";
 import { reclaim } from "../../src/supervisor/reclaim.ts";
 import { Registry } from "../../src/supervisor/registry.ts";
 import { configOf } from "../support/config.ts";
@@ -15,7 +16,8 @@ function deadWorker(index = 0) {
     bind = ":8080"
     pool = "app"
     [pools.app]
-    backends = [{ address = "10.0.0.1:80", name = "one" }]
+    backends = [{ address = "10.0.0.1:80", name = "one", max_connections = 1 }]
+    queue = { size = 10 }
   `);
   registry.commit(registry.draft(config, 1000, () => []));
   registry.makeRoom(index + 1);
@@ -48,6 +50,25 @@ describe("reclaim", () => {
     ]);
     expect(lost.length).toBe(2);
     expect([...ledger.rowsInUse()]).toEqual([]);
+  });
+
+  test("takes its waiters out of the queue, and wakes the worker whose turn it is then", async () => {
+    const { options, worker } = deadWorker(1);
+    const { registry } = options;
+    const [pool] = registry.pools;
+    const [gone, other] = [new SharedQueue(pool!.queue!), new SharedQueue(pool!.queue!)];
+    const at = worker.ledger.take() * ROW_WORDS;
+    worker.ledger.words[at]! |= CLAIM.queue;
+    worker.ledger.words[at + ROW.pool] = pool!.id;
+    expect([gone.enter(1, 10), other.enter(0, 10)]).toEqual([true, true]);
+    gone.setHead(1, gone.takeTicket());
+    other.setHead(0, other.takeTicket());
+    expect(other.oldest()).toBe(1);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    other.awaitWake(0, resolve);
+    expect(reclaim(worker, options)).toBe(1);
+    await promise;
+    expect([other.waiting, other.oldest()]).toEqual([1, 0]);
   });
 
   test("counts in the rows of the dead worker, with the end that it is given", () => {

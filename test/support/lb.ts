@@ -35,6 +35,7 @@ export interface AccessEntry {
   sni?: string;
   tls?: string;
   client_cert?: string;
+  queue_ms?: number;
   connect_ms?: number;
   duration_ms: number;
   bytes_in: number;

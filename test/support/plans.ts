@@ -67,6 +67,7 @@ export function poolPlan(given: Partial<PoolPlan> = {}): PoolPlan {
     sendProxy: "off",
     tls: null,
     passive: null,
+    queue: { size: 0, timeoutMs: 5000, memory: null },
     memory: arena.memory,
     tiers: tiersWith(backends.map(({ id }) => id)),
     version: 1,

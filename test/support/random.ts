@@ -42,14 +42,27 @@ export class Random {
 
 /** Runs a property with `count` new seeds; what it throws is thrown on with the seed in its message. */
 export function forSeeds(count: number, property: (random: Random) => void): void {
-  const given = process.env["FUZZ_SEED"];
-  const first = given === undefined ? Math.floor(Math.random() * 2 ** 32) : Number(given);
-  for (let i = 0; i < (given === undefined ? count : 1); i++) {
-    const seed = (first + i) >>> 0;
+  for (const seed of seeds(count)) {
     try {
       property(new Random(seed));
     } catch (cause) {
-      throw new Error(`FUZZ_SEED=${seed}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+      throw failed(seed, cause);
     }
   }
+}
+
+/** The same for a property that takes its time, one seed after the other. */
+export async function forSeedsAsync(count: number, property: (random: Random) => Promise<void>): Promise<void> {
+  for (const seed of seeds(count))
+    await property(new Random(seed)).catch((cause) => Promise.reject(failed(seed, cause)));
+}
+
+function seeds(count: number): number[] {
+  const given = process.env["FUZZ_SEED"];
+  const first = given === undefined ? Math.floor(Math.random() * 2 ** 32) : Number(given);
+  return Array.from({ length: given === undefined ? count : 1 }, (_, i) => (first + i) >>> 0);
+}
+
+function failed(seed: number, cause: unknown): Error {
+  return new Error(`FUZZ_SEED=${seed}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
 }

@@ -1,6 +1,6 @@
 // A snapshot with something in every place.
 import type { BackendStatus, Snapshot } from "../../src/observe/snapshot.ts";
-import { CONNECT_BUCKETS_MS, LOOP_BUCKETS_MS } from "../../src/shared/counters.ts";
+import { CONNECT_BUCKETS_MS, LOOP_BUCKETS_MS, QUEUE_BUCKETS_MS } from "../../src/shared/counters.ts";
 
 export function filledSnapshot(): Snapshot {
   return {
@@ -85,6 +85,11 @@ export function filledSnapshot(): Snapshot {
         unresolved: [],
         hash_table_fingerprint: 3189987144,
         panic: true,
+        queue: {
+          waiting: 4,
+          size: 100,
+          wait_ms: { sum: 2500, buckets: QUEUE_BUCKETS_MS.map((_, i) => (i < 3 ? 1 : 0)) },
+        },
         backends: [
           filledBackend("app.example:80", "10.0.0.1:80"),
           filledBackend("app.example:80", "10.0.0.2:80"),
@@ -97,6 +102,7 @@ export function filledSnapshot(): Snapshot {
         unresolved: [],
         hash_table_fingerprint: null,
         panic: false,
+        queue: null,
         backends: [],
       },
     ],

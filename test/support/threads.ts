@@ -29,12 +29,12 @@ export async function runThreads<Result>(module: URL, jobs: readonly unknown[]):
 /** The thread's side: takes the one job, does it and gives back the result. */
 export function serveJob<Job>(run: (job: Job, meet: () => void) => unknown): void {
   const port = globalThis as unknown as {
-    onmessage: (event: MessageEvent<{ job: Job; barrier: Int32Array; threads: number }>) => void;
+    onmessage: (event: MessageEvent<{ job: Job; barrier: Int32Array; threads: number }>) => Promise<void>;
     postMessage(answer: unknown): void;
   };
-  port.onmessage = ({ data: { job, barrier, threads } }) => {
+  port.onmessage = async ({ data: { job, barrier, threads } }) => {
     try {
-      port.postMessage({ result: run(job, () => meet(barrier, threads)) });
+      port.postMessage({ result: await run(job, () => meet(barrier, threads)) });
     } catch (error) {
       port.postMessage({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
     }

@@ -39,7 +39,7 @@ function session(): Session {
   host.words[at]! |= CLAIM.backend;
   const ignore = (): void => undefined;
   const made = { host, listener, row, pool, backend, facts: null, connectMs: -1 };
-  const whole: Session = { ...made, finish: ignore, stopAt: ignore, abandon: ignore };
+  const whole: Session = { ...made, placed: ignore, finish: ignore, stopAt: ignore, abandon: ignore };
   host.remember(whole);
   return whole;
 }

@@ -1,0 +1,175 @@
+// The connections of one worker that wait for a place in a pool, and whose turn it is among all workers. A free place is claimed by
+// the worker whose waiter is the oldest of all; who frees a place, or leaves one to others, wakes that worker.
+import { countTime, QUEUE_TIMES } from "../shared/counters.ts";
+import { NOBODY, type SharedQueue } from "../shared/queue.ts";
+
+/** Where places come from. */
+export interface Places<W, P> {
+  /** Claims a place for a waiter; null = there is none. */
+  acquire(waiter: W): P | null;
+  /** Whether `acquire` would find one now. */
+  readonly hasPlace: boolean;
+}
+
+export interface Waiter<P> {
+  /** A place is claimed for it. It leaves the queue. */
+  placed(place: P): void;
+}
+
+/** Ticks of the clock after which a worker that leaves a free place unused counts as blocked. */
+export const BLOCKED_TICKS = 4;
+
+/** One waiter in the list of its worker. */
+interface Wait<W> {
+  readonly waiter: W;
+  readonly ticket: number;
+  readonly sinceMs: number;
+  before: Wait<W> | null;
+  behind: Wait<W> | null;
+}
+
+export class WaitQueue<P, W extends Waiter<P>> {
+  readonly #shared: SharedQueue;
+  readonly #worker: number;
+  readonly #places: Places<W, P>;
+  readonly #row: Float64Array;
+  // A list in the order of arrival: the first of a map is found only behind all entries that were deleted before it.
+  #first: Wait<W> | null = null;
+  #last: Wait<W> | null = null;
+  readonly #waits = new Map<Waiter<P>, Wait<W>>();
+  #isServing = false;
+  #willServe = false;
+  #isArmed = false;
+  /** The oldest ticket of another worker at the last tick, while a place was free; 0 = none. And at how many ticks before. */
+  #unserved = 0;
+  #unservedTicks = 0;
+
+  constructor(shared: SharedQueue, worker: number, places: Places<W, P>) {
+    this.#shared = shared;
+    this.#worker = worker;
+    this.#places = places;
+    this.#row = shared.row(worker);
+  }
+
+  /** Somebody waits, in any worker: whoever comes now must not go first. Hot path. */
+  get isUsed(): boolean {
+    return this.#shared.waiting > 0;
+  }
+
+  /** Those that wait in this worker. */
+  get waiters(): readonly W[] {
+    return Array.from(this.#waits.values(), ({ waiter }) => waiter);
+  }
+
+  /** Claims one of `size` places in the queue, for `join`; false = it is full. */
+  enter(size: number): boolean {
+    return this.#shared.enter(this.#worker, size);
+  }
+
+  join(waiter: W): void {
+    const ticket = this.#shared.takeTicket();
+    const wait = { waiter, ticket, sinceMs: performance.now(), before: this.#last, behind: null };
+    this.#waits.set(waiter, wait);
+    if (this.#last !== null) this.#last.behind = wait;
+    this.#last = wait;
+    if (this.#first !== null) return;
+    this.#first = wait;
+    this.#shared.setHead(this.#worker, ticket);
+    this.#arm();
+    // A place may have been freed before anybody could see that somebody waits.
+    this.serveSoon();
+  }
+
+  /** It waits no more, for whatever reason. Returns how many milliseconds it has waited. */
+  leave(waiter: Waiter<P>): number {
+    const wait = this.#waits.get(waiter);
+    if (wait === undefined) throw new Error("a connection left a queue that it was not in");
+    this.#waits.delete(waiter);
+    const { before, behind } = wait;
+    if (behind === null) this.#last = before;
+    else behind.before = before;
+    if (before === null) this.#becomeFirst(behind);
+    else before.behind = behind;
+    this.#shared.leave();
+    const ms = performance.now() - wait.sinceMs;
+    countTime(this.#row, QUEUE_TIMES, ms);
+    return ms;
+  }
+
+  #becomeFirst(wait: Wait<W> | null): void {
+    this.#first = wait;
+    this.#shared.setHead(this.#worker, wait === null ? 0 : wait.ticket);
+    // The place that the former one was woken for is another's.
+    if (!this.#isServing) this.serveSoon();
+  }
+
+  /** A place is free: whose turn it is gets it. Hot path. */
+  placeFreed(): void {
+    if (!this.isUsed) return;
+    const oldest = this.#shared.oldest();
+    if (oldest === this.#worker) this.serveSoon();
+    else if (oldest !== NOBODY) this.#shared.wake(oldest);
+  }
+
+  /** Serves behind the current event: it may be the end of a connection that is half done. */
+  serveSoon(): void {
+    if (this.#willServe || !this.isUsed) return;
+    this.#willServe = true;
+    queueMicrotask(() => {
+      this.#willServe = false;
+      this.#serve();
+    });
+  }
+
+  /**
+   * For every tick of the clock: serves what no wake-up came for. A worker that leaves a free place unused for BLOCKED_TICKS is
+   * blocked, and its waiters lose their turn. False = nobody waits here, and there need be no call before the next `join`.
+   */
+  tick(): boolean {
+    if (this.#first === null) {
+      // What waits for the wake-up would keep this object alive.
+      if (this.#isArmed) this.#shared.wake(this.#worker);
+      return false;
+    }
+    const oldest = this.#shared.oldest();
+    if (oldest === this.#worker) this.#serve();
+    else if (this.#isBlocked(oldest)) this.#serve(oldest);
+    return true;
+  }
+
+  #isBlocked(worker: number): boolean {
+    const ticket = worker === NOBODY || !this.#places.hasPlace ? 0 : this.#shared.head(worker);
+    this.#unservedTicks = ticket !== 0 && ticket === this.#unserved ? this.#unservedTicks + 1 : 0;
+    this.#unserved = ticket;
+    return this.#unservedTicks >= BLOCKED_TICKS;
+  }
+
+  // Gives places to those whose turn it is, as long as there are any. The waiters of the worker `except` have lost their turn.
+  #serve(except = NOBODY): void {
+    this.#isServing = true;
+    try {
+      while (this.#first !== null && this.#shared.oldest(except) === this.#worker) {
+        const { waiter } = this.#first;
+        const place = this.#places.acquire(waiter);
+        if (place === null) return;
+        waiter.placed(place);
+      }
+    } finally {
+      this.#isServing = false;
+    }
+    if (!this.isUsed || !this.#places.hasPlace) return;
+    const oldest = this.#shared.oldest();
+    if (oldest !== NOBODY && oldest !== this.#worker) this.#shared.wake(oldest);
+  }
+
+  #arm(): void {
+    if (this.#isArmed) return;
+    this.#isArmed = true;
+    this.#shared.awaitWake(this.#worker, () => {
+      this.#isArmed = false;
+      if (this.#first === null) return;
+      this.#serve();
+      this.#arm();
+    });
+  }
+}

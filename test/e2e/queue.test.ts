@@ -1,0 +1,324 @@
+// The queue of a pool: who waits, who is served next whatever worker it waits in, and who leaves. Backends greet, so a client knows
+// that it is served.
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { echo, tagged, type Backend } from "../support/backends.ts";
+import { connect, type Client } from "../support/client.ts";
+import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
+import { startLoad } from "../support/load.ts";
+
+const LONG = `"60s"`;
+
+function config(port: number, backends: string, queue: string, more = ""): string {
+  return `
+    workers = 3
+    [listeners.web]
+    bind = "127.0.0.1:${port}"
+    pool = "app"
+    [pools.app]
+    backends = [${backends}]
+    queue = ${queue}
+    ${more}
+  `;
+}
+
+const capped = ({ address }: Backend, cap = 1, more = ""): string =>
+  `{ address = "${address}", max_connections = ${cap}${more} }`;
+
+function waiting(lb: Lb, count: number, pool = "app"): Promise<unknown> {
+  return lb.waitStatus(({ pools }) => pools.find(({ name }) => name === pool)!.queue?.waiting === count);
+}
+
+/** A client that the backend has greeted. */
+async function served(port: number, name = "a"): Promise<Client> {
+  const client = await connect(port);
+  expect(await client.line()).toBe(name);
+  return client;
+}
+
+/** So many clients that wait, in the order in which they came. */
+async function line(lb: Lb, port: number, count: number, pool = "app"): Promise<Client[]> {
+  const clients: Client[] = [];
+  while (clients.length < count) {
+    clients.push(await connect(port));
+    await waiting(lb, clients.length, pool);
+  }
+  return clients;
+}
+
+/** Nothing is claimed any more. */
+async function expectAtRest(lb: Lb): Promise<void> {
+  const { pools, listeners } = await lb.waitIdle();
+  expect(pools.map(({ queue }) => queue?.waiting ?? 0).every((count) => count === 0)).toBe(true);
+  expect(pools.flatMap(({ backends }) => backends.map(({ open }) => open)).every((count) => count === 0)).toBe(true);
+  expect(listeners.every(({ open }) => open === 0)).toBe(true);
+}
+
+describe("a freed place", () => {
+  test("goes to the longest waiter over all workers, and who comes later never overtakes", async () => {
+    using backend = await tagged("a");
+    const port = await freePort();
+    await using lb = await startLb(config(port, capped(backend), `{ size = 100, timeout = ${LONG} }`));
+    let holder = await served(port);
+    for (const next of await line(lb, port, 24)) {
+      holder.finish();
+      // Comes while the place is handed over, and must not get it.
+      using late = await connect(port);
+      expect(await next.line()).toBe("a");
+      expect(late.text).toBe("");
+      late.reset();
+      holder = next;
+    }
+    holder.finish();
+    await expectAtRest(lb);
+    const lines = await lb.waitLines(25, ({ end }) => end === "eof");
+    expect(new Set(lines.map(({ worker }) => worker)).size).toBe(3);
+    expect(lines.map(({ queue_ms }) => queue_ms === undefined).filter((never) => never).length).toBe(1);
+  });
+
+  test("is used within milliseconds, from one worker to another", async () => {
+    using backend = await tagged("a");
+    const port = await freePort();
+    await using lb = await startLb(config(port, capped(backend), `{ size = 100, timeout = ${LONG} }`));
+    let holder = await served(port);
+    const queue = await line(lb, port, 20);
+    const times: number[] = [];
+    for (let i = 0; i < 400; i++) {
+      const beganMs = performance.now();
+      holder.reset();
+      // Not always the first: those that came within 5 ms may swap.
+      const next = await Promise.race(queue.map((client) => client.until(() => client.text !== "").then(() => client)));
+      times.push(performance.now() - beganMs);
+      holder = next;
+      queue.splice(queue.indexOf(next), 1);
+      queue.push(await connect(port));
+    }
+    for (const client of [holder, ...queue]) client.reset();
+    times.sort((a, b) => a - b);
+    const at = (part: number): string => times[Math.floor(times.length * part)]!.toFixed(2);
+    console.log(
+      `hand-over, client to client: p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, worst ${times.at(-1)!.toFixed(2)} ms`,
+    );
+    // By the tick of the clock alone it would be 25 ms.
+    expect(times[times.length / 2]).toBeLessThan(12);
+    await expectAtRest(lb);
+    expect(new Set(lb.accessLines().map(({ worker }) => worker)).size).toBe(3);
+  });
+
+  test("is never used twice: the cap holds under load, and everybody is served", async () => {
+    using backend = await echo();
+    const port = await freePort();
+    await using lb = await startLb(config(port, capped(backend, 4), `{ size = 1000, timeout = ${LONG} }`));
+    const load = startLoad({ ports: [port], concurrency: 60, total: 4000 });
+    let most = 0;
+    let isDone = false;
+    const { ok } = await Promise.all([
+      load.done.finally(() => (isDone = true)),
+      (async () => {
+        while (!isDone) most = Math.max(most, (await lb.status()).pools[0]!.backends[0]!.open);
+      })(),
+    ]).then(([result]) => result);
+    expect(ok).toBe(4000);
+    expect(most).toBe(4);
+    await expectAtRest(lb);
+    const waited = (await lb.waitLines(4000, () => true)).filter(({ queue_ms = 0 }) => queue_ms > 0);
+    expect(waited.length).toBeGreaterThan(1000);
+    expect(await lb.metric("lb_pool_queue_wait_seconds_count", { pool: "app" })).toBe(waited.length);
+  });
+});
+
+describe("a connection that waits", () => {
+  let backend: Backend;
+  let parrot: Backend;
+  let port: number;
+  let short: number;
+  let lb: Lb;
+  beforeAll(async () => {
+    backend = await tagged("a");
+    parrot = await echo();
+    [port, short] = await freePorts(2);
+    lb = await startLb(`
+      ${config(port, capped(backend), `{ size = 100, timeout = ${LONG} }`)}
+      [listeners.short]
+      bind = "127.0.0.1:${short}"
+      pool = "short"
+      [pools.short]
+      backends = [${capped(parrot)}]
+      queue = { size = 2, timeout = "300ms" }
+    `);
+  });
+  afterAll(async () => {
+    await lb.stop();
+    backend.stop();
+    parrot.stop();
+  });
+
+  test("leaves at once when its client resets, or has sent a FIN and nothing else", async () => {
+    using holder = await served(port);
+    const [gone, silent, last] = (await line(lb, port, 3)) as [Client, Client, Client];
+    gone.reset();
+    expect(await lb.lineOf(gone)).toMatchObject({ end: "reset", end_by: "client", pool: "app", bytes_in: 0 });
+    silent.finish();
+    const left = await lb.lineOf(silent);
+    expect(left).toMatchObject({ end: "eof", end_by: "client", bytes_in: 0 });
+    expect(left.queue_ms).toBeGreaterThan(0);
+    expect(left.backend).toBeUndefined();
+    await waiting(lb, 1);
+    holder.reset();
+    expect(await last.line()).toBe("a");
+    last.reset();
+    await expectAtRest(lb);
+  });
+
+  test("keeps its place with a FIN behind a request, and gets its answer", async () => {
+    using holder = await connect(short);
+    expect(await holder.echoes()).toBe(true);
+    using half = await connect(short);
+    half.send("request\n");
+    half.finish();
+    await lb.waitStatus(({ listeners }) => listeners.find(({ name }) => name === "short")!.bytes_in === 5 + 8);
+    holder.reset();
+    expect(await half.line()).toBe("request");
+    expect(await half.ended).toBe("eof");
+    expect(await lb.lineOf(half)).toMatchObject({ end: "eof", bytes_in: 8, bytes_out: 8 });
+  });
+
+  test("ends as queue_timeout after `timeout`, and one too many as queue_full at once", async () => {
+    using holder = await connect(short);
+    expect(await holder.echoes()).toBe(true);
+    using first = await connect(short);
+    using second = await connect(short);
+    await waiting(lb, 2, "short");
+    using third = await connect(short);
+    expect(await third.ended).toBe("reset");
+    const full = await lb.lineOf(third);
+    expect(full).toMatchObject({ end: "queue_full", end_by: "lb", pool: "short" });
+    expect(full.queue_ms).toBeUndefined();
+    for (const client of [first, second]) {
+      expect(await client.ended).toBe("reset");
+      const late = await lb.lineOf(client);
+      expect(late).toMatchObject({ end: "queue_timeout", end_by: "lb", pool: "short" });
+      expect(late.queue_ms).toBeGreaterThanOrEqual(300);
+    }
+    expect(await lb.metric("lb_pool_queue_connections_limit", { pool: "short" })).toBe(2);
+    expect(await lb.metric("lb_pool_queue_connections", { pool: "short" })).toBe(0);
+    holder.reset();
+    await expectAtRest(lb);
+  });
+
+  test("leaves with its worker, whose places go to those who wait in other workers", async () => {
+    using holder = await served(port);
+    const clients = await line(lb, port, 12);
+    const ends = clients.map((client) => client.ended.then(() => client));
+    // The holder's worker is not known from outside: each one dies once.
+    for (const worker of [0, 1, 2]) {
+      expect((await lb.restartWorker(worker)).status).toBe(200);
+      await lb.waitStatus(({ workers }) => workers[worker]!.restarts === 1 && workers[worker]!.state === "running");
+    }
+    await Promise.all(ends);
+    expect(await holder.ended).toBe("reset");
+    await expectAtRest(lb);
+    const lost = lb.accessLines().filter(({ end }) => end === "worker_lost");
+    expect(lost.length).toBe(13);
+    using again = await served(port);
+    again.reset();
+    await expectAtRest(lb);
+  });
+});
+
+describe("a change of the pool while connections wait", () => {
+  test("ends them as no_backend when no backend is up, and serves those that come when one is up again", async () => {
+    using backend = await tagged("a");
+    const port = await freePort();
+    const health = `health = { interval = "50ms", rise = 1, fall = 1 }`;
+    await using lb = await startLb(config(port, capped(backend), `{ size = 100, timeout = ${LONG} }`, health));
+    using holder = await served(port);
+    const clients = await line(lb, port, 4);
+    backend.stopListening();
+    for (const client of clients) {
+      expect(await client.ended).toBe("reset");
+      expect(await lb.lineOf(client)).toMatchObject({ end: "no_backend", end_by: "lb", pool: "app" });
+    }
+    backend.start();
+    await lb.waitStatus(({ pools }) => pools[0]!.backends[0]!.up);
+    const [next] = await line(lb, port, 1);
+    holder.reset();
+    expect(await next!.line()).toBe("a");
+    next!.reset();
+    await expectAtRest(lb);
+  });
+
+  test("a full tier does not overflow: backups serve those who wait once no primary is up", async () => {
+    using primary = await tagged("a");
+    using backup = await tagged("b");
+    const port = await freePort();
+    const health = `health = { interval = "50ms", rise = 1, fall = 1 }`;
+    const backends = `${capped(primary)}, ${capped(backup, 0, ", backup = true")}`;
+    await using lb = await startLb(config(port, backends, `{ size = 100, timeout = ${LONG} }`, health));
+    using holder = await served(port);
+    const clients = await line(lb, port, 6);
+    expect(backup.accepted).toBe(0);
+    primary.stopListening();
+    for (const client of clients) {
+      expect(await client.line()).toBe("b");
+      client.reset();
+    }
+    holder.reset();
+    await expectAtRest(lb);
+  });
+
+  test("a reload that raises a cap, changes the size or removes queue or pool serves or keeps them", async () => {
+    using backend = await tagged("a");
+    const port = await freePort();
+    const queue = (size: number): string => `{ size = ${size}, timeout = ${LONG} }`;
+    await using lb = await startLb(config(port, capped(backend), queue(4)));
+    const reload = async (toml: string): Promise<void> => expect(await lb.reload(toml)).toMatchObject({ ok: true });
+    using holder = await served(port);
+    const clients = await line(lb, port, 4);
+
+    await reload(config(port, capped(backend, 2), queue(4)));
+    expect(await clients[0]!.line()).toBe("a");
+    // A size below what waits turns away whoever comes, and nobody who is there.
+    await reload(config(port, capped(backend, 2), queue(1)));
+    using refused = await connect(port);
+    expect(await refused.ended).toBe("reset");
+    expect(await lb.lineOf(refused)).toMatchObject({ end: "queue_full" });
+    clients[0]!.reset();
+    expect(await clients[1]!.line()).toBe("a");
+    // Without a queue those that wait are served before anybody else.
+    await reload(config(port, capped(backend, 2), queue(0)));
+    using ahead = await connect(port);
+    expect(await ahead.ended).toBe("reset");
+    clients[1]!.reset();
+    expect(await clients[2]!.line()).toBe("a");
+    // Without the pool the connections go on with the plan that they began with.
+    await reload(`
+      workers = 3
+      [listeners.web]
+      bind = "127.0.0.1:${port}"
+      pool = "other"
+      [pools.other]
+      backends = ["${backend.address}"]
+    `);
+    using other = await served(port);
+    clients[2]!.reset();
+    expect(await clients[3]!.line()).toBe("a");
+    for (const client of [clients[3]!, other, holder]) client.reset();
+    await expectAtRest(lb);
+  });
+
+  test("a shutdown serves them until its deadline, and then ends them as shutdown", async () => {
+    using backend = await tagged("a");
+    const port = await freePort();
+    const toml = config(port, capped(backend), `{ size = 100, timeout = ${LONG} }`);
+    await using lb = await startLb(`shutdown_timeout = "1s"\n${toml}`);
+    using holder = await served(port);
+    const [first, second] = (await line(lb, port, 2)) as [Client, Client];
+    lb.signal("SIGTERM");
+    await lb.waitLog(({ event }) => event === "stopping");
+    holder.reset();
+    expect(await first.line()).toBe("a");
+    expect(await second.ended).toBe("reset");
+    expect(await lb.lineOf(second)).toMatchObject({ end: "shutdown", end_by: "lb" });
+    expect(await lb.exited).toMatchObject({ code: 0 });
+  });
+});

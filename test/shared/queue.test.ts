@@ -1,0 +1,63 @@
+import { expect, test } from "vitest";
+import { NOBODY, QUEUE_WORKERS_MAX, queueMemory, SharedQueue } from "../../src/shared/queue.ts";
+
+test("takes as many as its size says and nobody where that is 0, for workers that it has words for", () => {
+  const queue = new SharedQueue(queueMemory());
+  expect([queue.enter(0, 0), queue.enter(0, 2), queue.enter(1, 2), queue.enter(2, 2)]).toEqual([
+    false,
+    true,
+    true,
+    false,
+  ]);
+  queue.leave();
+  expect(queue.enter(QUEUE_WORKERS_MAX, 2)).toBe(false);
+  expect(queue.enter(QUEUE_WORKERS_MAX - 1, 2)).toBe(true);
+  queue.leave();
+  queue.leave();
+  expect(() => queue.leave()).toThrow("a place was given back twice");
+});
+
+test("the oldest ticket is the one that was taken first, also where the numbers wrap around", () => {
+  const memory = queueMemory();
+  const queue = new SharedQueue(memory);
+  expect(queue.oldest()).toBe(NOBODY);
+  // Just before the end of the numbers. The word of the tickets is the second cache line.
+  new Int32Array(memory)[16] = 2 ** 31 - 2;
+  const tickets = [0, 1, 2].map(() => queue.takeTicket());
+  expect(tickets[0]! > tickets[1]!).toBe(true);
+  for (const [i, worker] of [7, 3, 5].entries()) queue.setHead(worker, tickets[i]!);
+  expect(queue.oldest()).toBe(7);
+  expect(queue.oldest(7)).toBe(3);
+  queue.setHead(7, 0);
+  queue.setHead(3, 0);
+  expect(queue.oldest()).toBe(5);
+  expect(queue.oldest(5)).toBe(NOBODY);
+});
+
+test("no ticket is 0, which stands for nobody", () => {
+  const memory = queueMemory();
+  new Int32Array(memory)[16] = -2;
+  const queue = new SharedQueue(memory);
+  expect([queue.takeTicket(), queue.takeTicket()]).toEqual([-1, 1]);
+});
+
+test("a wake-up that comes before it is waited for is not lost, and wakes once", async () => {
+  const queue = new SharedQueue(queueMemory());
+  queue.wake(4);
+  let woken = 0;
+  const wait = (): Promise<void> => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    queue.awaitWake(4, () => {
+      woken++;
+      resolve();
+    });
+    return promise;
+  };
+  await wait();
+  const second = wait();
+  expect(woken).toBe(1);
+  queue.wake(4);
+  queue.wake(4);
+  await second;
+  expect(woken).toBe(2);
+});

@@ -1,0 +1,305 @@
+import { describe, expect, test } from "vitest";
+import { Arena, claim, claimed, giveBack } from "../../src/shared/cells.ts";
+import { QUEUE } from "../../src/shared/counters.ts";
+import { NOBODY, queueMemory, SharedQueue } from "../../src/shared/queue.ts";
+import { BLOCKED_TICKS, WaitQueue, type Places, type Waiter } from "../../src/worker/wait-queue.ts";
+import { forSeedsAsync, type Random } from "../support/random.ts";
+import { runThreads } from "../support/threads.ts";
+import type { QueueJob, QueueResult } from "./queueing-thread.ts";
+
+/** A place of one cap, which is all that these pools have. */
+type Place = "place";
+
+class Cap {
+  readonly cell = new Arena().int32(1);
+  max: number;
+
+  constructor(max: number) {
+    this.max = max;
+  }
+
+  acquire(): Place | null {
+    return claim(this.cell, this.max) ? "place" : null;
+  }
+
+  get hasPlace(): boolean {
+    return claimed(this.cell) < this.max;
+  }
+}
+
+/** Wake-ups arrive when the test says so. */
+class HeldQueue extends SharedQueue {
+  readonly woken = new Set<number>();
+  readonly #sleepers = new Map<number, () => void>();
+
+  override wake(worker: number): void {
+    this.woken.add(worker);
+  }
+
+  override awaitWake(worker: number, woken: () => void): void {
+    this.#sleepers.set(worker, woken);
+  }
+
+  override forget(worker: number): void {
+    this.woken.delete(worker);
+    this.#sleepers.delete(worker);
+    super.forget(worker);
+  }
+
+  arrive(worker: number): void {
+    const wake = this.#sleepers.get(worker);
+    if (wake === undefined || !this.woken.delete(worker)) return;
+    this.#sleepers.delete(worker);
+    wake();
+  }
+}
+
+/** One worker's connections. */
+class Worker implements Places<Waiting, Place> {
+  readonly queue: WaitQueue<Place, Waiting>;
+  readonly waiting = new Set<Waiting>();
+  holding = 0;
+  /** What it was about to do comes to nothing. */
+  isDead = false;
+  readonly index: number;
+  readonly #cap: Cap;
+
+  constructor(index: number, shared: SharedQueue, cap: Cap) {
+    this.index = index;
+    this.#cap = cap;
+    this.queue = new WaitQueue<Place, Waiting>(shared, index, this);
+  }
+
+  acquire(): Place | null {
+    return this.isDead ? null : this.#cap.acquire();
+  }
+
+  get hasPlace(): boolean {
+    return !this.isDead && this.#cap.hasPlace;
+  }
+}
+
+class Waiting implements Waiter<Place> {
+  readonly number: number;
+  readonly #onPlaced: (waiting: Waiting) => void;
+
+  constructor(number: number, onPlaced: (waiting: Waiting) => void) {
+    this.number = number;
+    this.#onPlaced = onPlaced;
+  }
+
+  placed(): void {
+    this.#onPlaced(this);
+  }
+}
+
+/** Several workers in one thread. No clock ticks: wake-ups alone must do. */
+class Model {
+  readonly shared = new HeldQueue(queueMemory());
+  readonly cap: Cap;
+  readonly size: number;
+  readonly workers: Worker[];
+  arrived = 0;
+  /** Numbers in the order in which they were served, and those that were served before an older one. */
+  readonly served: number[] = [];
+  readonly overtook: number[] = [];
+
+  constructor(workers: number, cap: number, size: number) {
+    this.cap = new Cap(cap);
+    this.size = size;
+    this.workers = Array.from({ length: workers }, (_, index) => new Worker(index, this.shared, this.cap));
+  }
+
+  arrive(worker: Worker): void {
+    const waiting = new Waiting(++this.arrived, (placed) => this.#placed(worker, placed));
+    if (!worker.queue.isUsed && this.cap.acquire() !== null) {
+      worker.holding++;
+      return;
+    }
+    if (!worker.queue.enter(this.size)) return;
+    worker.waiting.add(waiting);
+    worker.queue.join(waiting);
+  }
+
+  #placed(worker: Worker, waiting: Waiting): void {
+    const numbers = this.workers.flatMap((other) => [...other.waiting].map(({ number }) => number));
+    if (waiting.number !== Math.min(...numbers)) this.overtook.push(waiting.number);
+    worker.queue.leave(waiting);
+    worker.waiting.delete(waiting);
+    worker.holding++;
+    this.served.push(waiting.number);
+  }
+
+  free(worker: Worker): void {
+    if (worker.holding === 0) return;
+    worker.holding--;
+    giveBack(this.cap.cell);
+    worker.queue.placeFreed();
+  }
+
+  leave(worker: Worker, random: Random): void {
+    if (worker.waiting.size === 0) return;
+    const waiting = random.pick([...worker.waiting]);
+    worker.waiting.delete(waiting);
+    worker.queue.leave(waiting);
+  }
+
+  /** As the supervisor does it for a dead worker, whose place another takes. */
+  die(worker: Worker): void {
+    const { index, waiting, holding } = worker;
+    worker.isDead = true;
+    for (let i = 0; i < holding; i++) giveBack(this.cap.cell);
+    for (let i = 0; i < waiting.size; i++) this.shared.leave();
+    this.workers[index] = new Worker(index, this.shared, this.cap);
+    this.shared.forget(index);
+  }
+
+  /** All wake-ups arrive. */
+  async settle(): Promise<void> {
+    for (let turns = 0; turns < 3;) {
+      await Promise.resolve();
+      const { woken } = this.shared;
+      turns = woken.size === 0 ? turns + 1 : 0;
+      for (const worker of [...woken]) {
+        this.shared.arrive(worker);
+        // Whoever was not asleep has died or has nobody that waits.
+        if (this.workers[worker]!.waiting.size === 0) woken.delete(worker);
+      }
+    }
+  }
+
+  get waiting(): number {
+    return this.workers.reduce((sum, { waiting }) => sum + waiting.size, 0);
+  }
+
+  expectCaps(): void {
+    const holding = this.workers.reduce((sum, worker) => sum + worker.holding, 0);
+    expect(claimed(this.cap.cell)).toBe(holding);
+    expect(this.shared.waiting).toBe(this.waiting);
+    expect(this.waiting).toBeLessThanOrEqual(this.size);
+    expect(this.overtook).toEqual([]);
+  }
+}
+
+describe("a queue over several workers", () => {
+  test("in any order of events nobody overtakes, no place stays free while somebody waits, and every count ends at zero", async () => {
+    await forSeedsAsync(200, play);
+  });
+
+  async function play(random: Random): Promise<void> {
+    const model = new Model(random.between(1, 5), random.between(1, 6), random.between(1, 20));
+    for (let step = 0; step < 400; step++) {
+      const worker = random.pick(model.workers);
+      const what = random.between(0, 99);
+      if (what < 40) model.arrive(worker);
+      else if (what < 65) model.free(worker);
+      else if (what < 75) model.leave(worker, random);
+      else if (what < 77) model.die(worker);
+      else if (what < 79) {
+        // A reload: each worker hears of it, as it does of its new plan.
+        model.cap.max = random.between(1, 6);
+        for (const { queue } of model.workers) queue.serveSoon();
+      } else if (what < 90) model.shared.arrive(worker.index);
+      else await Promise.resolve();
+      if (what > 97) {
+        await model.settle();
+        model.expectCaps();
+        if (model.waiting > 0) expect(model.cap.hasPlace).toBe(false);
+      }
+    }
+    for (let left = 1; left > 0;) {
+      await model.settle();
+      for (const worker of model.workers) model.free(worker);
+      left = model.waiting + model.workers.reduce((sum, { holding }) => sum + holding, 0);
+    }
+    expect([claimed(model.cap.cell), model.shared.waiting, model.shared.oldest()]).toEqual([0, 0, NOBODY]);
+    expect(model.served).toEqual(model.served.toSorted((a, b) => a - b));
+  }
+
+  test("goes before a worker that does not use a free place for several ticks, and not sooner", async () => {
+    const model = new Model(2, 1, 10);
+    const [blocked, other] = model.workers as [Worker, Worker];
+    model.arrive(other);
+    model.arrive(blocked);
+    const waiting = new Waiting(2, () => {
+      other.queue.leave(waiting);
+      model.served.push(2);
+    });
+    expect(other.queue.enter(10)).toBe(true);
+    other.queue.join(waiting);
+    await Promise.resolve();
+    // The wake-up never arrives.
+    model.free(other);
+    for (let tick = 0; tick < BLOCKED_TICKS; tick++) {
+      expect(other.queue.tick()).toBe(true);
+      expect(model.served).toEqual([]);
+    }
+    other.queue.tick();
+    expect(model.served).toEqual([2]);
+    expect(other.queue.tick()).toBe(false);
+  });
+
+  test("serves at a tick what no wake-up came for", async () => {
+    const model = new Model(1, 1, 10);
+    const [worker] = model.workers as [Worker];
+    model.arrive(worker);
+    model.arrive(worker);
+    await Promise.resolve();
+    giveBack(model.cap.cell);
+    worker.holding--;
+    worker.queue.tick();
+    expect(model.served).toEqual([2]);
+  });
+
+  test("refuses to let go one that does not wait, and counts each wait in its worker's row", async () => {
+    const model = new Model(2, 1, 10);
+    const [, worker] = model.workers as [Worker, Worker];
+    model.arrive(worker);
+    model.arrive(worker);
+    const [waiting] = worker.waiting;
+    worker.queue.leave(waiting!);
+    expect(() => worker.queue.leave(waiting!)).toThrow("a connection left a queue that it was not in");
+    const counts = (row: Float64Array): number =>
+      row.subarray(QUEUE.waitBuckets).reduce((sum, count) => sum + count, 0);
+    expect([0, 1].map((index) => counts(model.shared.row(index)))).toEqual([0, 1]);
+    expect(counts(model.shared.totals())).toBe(1);
+    await Promise.resolve();
+  });
+});
+
+describe("threads that share a queue", () => {
+  test("never hold more places than there are, serve everybody, and in the order of arrival", async () => {
+    const [threads, places, each] = [4, 3, 1500];
+    const memory = queueMemory();
+    const arena = new Arena();
+    const shared = { memory, open: arena.int32(1), inside: arena.int32(1) };
+    const jobs = Array.from({ length: threads }, (_, worker): QueueJob => ({
+      ...shared,
+      worker,
+      max: places,
+      times: each,
+      atOnce: 8,
+      seed: 17 * worker + 1,
+    }));
+    const results = await runThreads<QueueResult>(new URL("./queueing-thread.ts", import.meta.url), jobs);
+    expect(results.map(({ broken }) => broken)).toEqual([0, 0, 0, 0]);
+    expect(results.map(({ waits }) => waits.length).reduce((a, b) => a + b)).toBeGreaterThan(each);
+    expect([claimed(shared.open), new SharedQueue(memory).waiting, new SharedQueue(memory).oldest()]).toEqual([
+      0,
+      0,
+      NOBODY,
+    ]);
+    // How much earlier than the one that is served now somebody came who was served later.
+    const waits = results.flatMap((result) => result.waits).toSorted((a, b) => a.servedMs - b.servedMs);
+    let earliestMs = Infinity;
+    const late = waits.toReversed().map(({ arrivedMs }) => {
+      const overtookMs = Math.max(0, arrivedMs - earliestMs);
+      earliestMs = Math.min(earliestMs, arrivedMs);
+      return overtookMs;
+    });
+    late.sort((a, b) => a - b);
+    const p99 = late[Math.floor(late.length * 0.99)]!;
+    console.log(`overtaken by, of ${late.length} waits: p99 ${p99.toFixed(3)} ms, worst ${late.at(-1)!.toFixed(3)} ms`);
+    expect(p99).toBeLessThan(5);
+  });
+});
