@@ -30,8 +30,8 @@ export interface Admin {
   stop(): void;
 }
 
-/** Idle timeout of a connection; longer than usual scrape intervals, so that scrapers can reuse theirs. */
-const IDLE_MS = 75_000;
+/** Idle connections live longer than usual scrape intervals, so that scrapers can reuse theirs. */
+const TIMES = { requestMs: 10_000, idleMs: 75_000, stalledMs: 20_000 };
 
 /** Starts listening. `error` is one line with the reason and the cure. */
 export async function startAdmin(options: AdminOptions): Promise<Admin | { error: string }> {
@@ -40,7 +40,8 @@ export async function startAdmin(options: AdminOptions): Promise<Admin | { error
   const started = await listen(bind, {
     connectionsMax,
     bodyBytesMax: BODY_BYTES_MAX,
-    idleMs: IDLE_MS,
+    times: TIMES,
+    tls: null,
     answer: async (request) => {
       const response = await answer(request, token, options).catch((error: unknown) => {
         options.failed?.(error);

@@ -1,16 +1,27 @@
 // The HTTP server under the admin endpoint: bounded requests, responses that are whole or a stream, and no more connections than
 // their share of the descriptors. By node:http, because Bun.serve has no limit on connections.
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import type { ListenOptions, Socket } from "node:net";
+import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer as createNetServer, type ListenOptions, type Socket } from "node:net";
 import type { ReadableStreamDefaultReader } from "node:stream/web";
+import { TLSSocket, type SecureContext } from "node:tls";
 
 export interface HttpOptions {
   /** Connections at once. Beyond that a new one takes the place of the one that has been without a request for longest. */
   connectionsMax: number;
   bodyBytesMax: number;
-  /** Of a connection without a request. */
-  idleMs: number;
+  times: Times;
+  /** null = plain HTTP. */
+  tls: SecureContext | null;
   answer: (request: HttpRequest) => Promise<HttpResponse>;
+}
+
+export interface Times {
+  /** From accept to the end of the first request's head, and from there to the end of its body. */
+  requestMs: number;
+  /** Of a connection without a request, after a response. */
+  idleMs: number;
+  /** A client that takes nothing of its response for so long is dropped. */
+  stalledMs: number;
 }
 
 export interface HttpRequest {
@@ -38,28 +49,28 @@ export interface HttpServer {
   readonly port: number;
   /** Responses that are streams, at this moment. */
   streams(): number;
+  /** Of connections from now on; null = plain HTTP. */
+  setTls(context: SecureContext | null): void;
   /** Accepts no more. Responses under way are finished, and streams end. */
   stop(): void;
 }
 
-/** A request must be whole by then. */
-const REQUEST_MS = 10_000;
-/** A client that takes nothing of its response for so long is dropped. */
-const STALLED_MS = 20_000;
-
 /** The server once it listens, or the code of the error, such as EADDRINUSE. */
 export function serveHttp(where: ListenOptions, options: HttpOptions): Promise<HttpServer | string> {
-  const server = createServer({
-    keepAliveTimeout: options.idleMs,
-    headersTimeout: REQUEST_MS,
-    requestTimeout: REQUEST_MS,
-  });
-  const connections = new Connections(options.connectionsMax);
+  // It never listens: it is given connections, so that TLS can be turned on, and certificates exchanged, under one socket.
+  const http = createHttpServer();
+  const connections = new Connections(options);
   const streams = new Set<Stream>();
-  server.on("connection", (socket: Socket) => connections.admit(socket));
-  server.on("request", (incoming: IncomingMessage, outgoing: ServerResponse) => {
-    connections.asks(incoming.socket, outgoing);
-    void exchange(incoming, outgoing, { options, streams });
+  let tls = options.tls;
+  http.on("request", (incoming: IncomingMessage, outgoing: ServerResponse) => {
+    void exchange(incoming, outgoing, { options, streams, connections });
+  });
+  http.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => refuseBadHead(socket, error.code));
+  // A client may send its FIN with the request and still reads the response.
+  const server = createNetServer({ allowHalfOpen: true }, (socket) => {
+    if (!connections.admit(socket)) return;
+    if (tls === null) http.emit("connection", socket);
+    else adoptTls(socket, tls, (secure) => http.emit("connection", secure));
   });
   const { promise, resolve } = Promise.withResolvers<HttpServer | string>();
   server.on("error", (error) => resolve("code" in error ? String(error.code) : "an unknown error"));
@@ -68,9 +79,12 @@ export function serveHttp(where: ListenOptions, options: HttpOptions): Promise<H
     resolve({
       port: address === null || typeof address === "string" ? 0 : address.port,
       streams: () => streams.size,
+      setTls: (context) => {
+        tls = context;
+      },
       stop: () => {
         server.close();
-        server.closeIdleConnections();
+        connections.stop();
         for (const stream of streams) stream.end();
       },
     });
@@ -79,85 +93,143 @@ export function serveHttp(where: ListenOptions, options: HttpOptions): Promise<H
   return promise;
 }
 
-/** The open connections, the one that has waited longest first. */
+/** The socket that was accepted, by the TLS socket on it. */
+const ACCEPTED = new WeakMap<Socket, Socket>();
+
+/** Makes an accepted socket the server's side of a TLS connection. */
+function adoptTls(socket: Socket, secureContext: SecureContext, then: (secure: TLSSocket) => void): void {
+  const secure = new TLSSocket(socket, { isServer: true, secureContext });
+  ACCEPTED.set(secure, socket);
+  secure.on("error", () => socket.destroy());
+  secure.once("secure", () => then(secure));
+}
+
+/** Answers what is no HTTP, or has too large a head. */
+function refuseBadHead(socket: Socket, code = ""): void {
+  const status = code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : "400 Bad Request";
+  if (socket.writable) socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+  setTimeout(() => socket.destroy(), LINGER_MS);
+}
+
+/** For a client that still sends when it is refused: closed at once, it would get a reset instead of the response. */
+const LINGER_MS = 1000;
+
+/** The open connections. Those without a request have a deadline, and the one that has waited longest is the first to go. */
 class Connections {
-  readonly #max: number;
-  readonly #idle = new Set<Socket>();
+  readonly #options: HttpOptions;
+  readonly #idle = new Map<Socket, ReturnType<typeof setTimeout>>();
   readonly #busy = new Set<Socket>();
+  stopping = false;
 
-  constructor(max: number) {
-    this.#max = max;
+  constructor(options: HttpOptions) {
+    this.#options = options;
   }
 
-  admit(socket: Socket): void {
-    if (this.#idle.size + this.#busy.size >= this.#max) {
-      const [oldest] = this.#idle;
-      if (oldest === undefined) {
-        socket.destroy();
-        return;
-      }
-      this.#idle.delete(oldest);
-      oldest.destroy();
-    }
-    this.#idle.add(socket);
+  /** False where there is no place. */
+  admit(socket: Socket): boolean {
     socket.on("error", () => undefined);
-    socket.once("close", () => {
-      this.#idle.delete(socket);
-      this.#busy.delete(socket);
-    });
+    if (this.#idle.size + this.#busy.size >= this.#options.connectionsMax) {
+      const [oldest] = this.#idle.keys();
+      (oldest ?? socket).destroy();
+      if (oldest === undefined) return false;
+      this.#forget(oldest);
+    }
+    this.#wait(socket, this.#options.times.requestMs);
+    socket.once("close", () => this.#forget(socket));
+    return true;
   }
 
-  asks(socket: Socket, outgoing: ServerResponse): void {
-    if (!this.#idle.delete(socket)) return;
+  /** The request is there; `outgoing` is its response. */
+  asks(incoming: Socket, outgoing: ServerResponse): void {
+    const socket = ACCEPTED.get(incoming) ?? incoming;
+    if (!this.#idle.has(socket)) return;
+    this.#forget(socket);
     this.#busy.add(socket);
     outgoing.once("close", () => {
-      if (this.#busy.delete(socket) && !socket.destroyed) this.#idle.add(socket);
+      if (!this.#busy.delete(socket) || socket.destroyed) return;
+      if (this.stopping) incoming.destroySoon();
+      this.#wait(socket, this.#options.times.idleMs);
     });
+  }
+
+  stop(): void {
+    this.stopping = true;
+    for (const socket of this.#idle.keys()) socket.destroy();
+  }
+
+  #wait(socket: Socket, ms: number): void {
+    this.#idle.set(
+      socket,
+      setTimeout(() => socket.destroy(), ms),
+    );
+  }
+
+  #forget(socket: Socket): void {
+    clearTimeout(this.#idle.get(socket));
+    this.#idle.delete(socket);
+    this.#busy.delete(socket);
   }
 }
 
 interface Context {
   options: HttpOptions;
   streams: Set<Stream>;
+  connections: Connections;
 }
 
-async function exchange(incoming: IncomingMessage, outgoing: ServerResponse, { options, streams }: Context) {
-  const body = await bodyOf(incoming, options.bodyBytesMax);
+async function exchange(incoming: IncomingMessage, outgoing: ServerResponse, context: Context): Promise<void> {
+  try {
+    await answer(incoming, outgoing, context);
+  } catch {
+    // The client is gone, or did not send its body in time.
+    incoming.socket.destroy();
+  }
+}
+
+async function answer(incoming: IncomingMessage, outgoing: ServerResponse, context: Context): Promise<void> {
+  const { options, streams, connections } = context;
+  const deadline = setTimeout(() => incoming.socket.destroy(), options.times.requestMs);
+  const body = await bodyOf(incoming, options.bodyBytesMax).finally(() => clearTimeout(deadline));
+  // Not before: a connection whose body does not come must not hold its place.
+  connections.asks(incoming.socket, outgoing);
   const { status, headers, content } = await options.answer(requestOf(incoming, body));
   // What was not read of the body would be taken for the next request.
-  const connection = body === null ? { Connection: "close" } : {};
+  const isLast = body === null || connections.stopping;
+  const head = { ...headers, ...(isLast && { Connection: "close" }) };
   if (typeof content === "string") {
     const bytes = Buffer.from(content);
-    outgoing.writeHead(status, { ...headers, ...connection, "Content-Length": String(bytes.length) });
-    dropIfStalled(outgoing);
+    outgoing.writeHead(status, { ...head, "Content-Length": String(bytes.length) });
+    dropIfStalled(outgoing, options.times.stalledMs);
     outgoing.end(incoming.method === "HEAD" ? undefined : bytes);
     return;
   }
-  outgoing.writeHead(status, { ...headers, ...connection });
+  outgoing.writeHead(status, head);
   if (incoming.method === "HEAD") {
     outgoing.end();
     await content.cancel();
     return;
   }
-  const stream = new Stream(outgoing, content);
+  const stream = new Stream(outgoing, content, options.times.stalledMs);
   streams.add(stream);
   await stream.run();
   streams.delete(stream);
 }
 
 /** Drops the client unless it has taken the whole response in time. */
-function dropIfStalled(outgoing: ServerResponse): void {
-  const timer = setTimeout(() => outgoing.destroy(), STALLED_MS);
+function dropIfStalled(outgoing: ServerResponse, stalledMs: number): void {
+  const timer = setTimeout(() => outgoing.destroy(), stalledMs);
   outgoing.once("close", () => clearTimeout(timer));
 }
 
 /** A response that is a stream. The next part is asked for when the client has taken the one before. */
 class Stream {
   readonly #outgoing: ServerResponse;
+  readonly #stalledMs: number;
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
 
-  constructor(outgoing: ServerResponse, content: ReadableStream<Uint8Array>) {
+  constructor(outgoing: ServerResponse, content: ReadableStream<Uint8Array>, stalledMs: number) {
     this.#outgoing = outgoing;
+    this.#stalledMs = stalledMs;
     this.#reader = content.getReader();
     outgoing.once("close", () => this.end());
   }
@@ -169,7 +241,7 @@ class Stream {
       for (;;) {
         const { done, value } = await this.#reader.read();
         if (done || outgoing.destroyed) break;
-        if (!outgoing.write(value)) await taken(outgoing);
+        if (!outgoing.write(value)) await taken(outgoing, this.#stalledMs);
       }
       outgoing.end();
     } catch {
@@ -185,9 +257,9 @@ class Stream {
 }
 
 /** Until the client has taken what was written, or is gone. */
-function taken(outgoing: ServerResponse): Promise<void> {
+function taken(outgoing: ServerResponse, stalledMs: number): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(() => outgoing.destroy(), STALLED_MS);
+  const timer = setTimeout(() => outgoing.destroy(), stalledMs);
   const settle = (): void => {
     clearTimeout(timer);
     outgoing.off("drain", settle).off("close", settle);
@@ -197,17 +269,21 @@ function taken(outgoing: ServerResponse): Promise<void> {
   return promise;
 }
 
-/** Null = it is longer than that. */
-async function bodyOf(incoming: IncomingMessage, bytesMax: number): Promise<Uint8Array | null> {
-  if (Number(incoming.headers["content-length"] ?? 0) > bytesMax) return null;
+/** null = it is longer than that; the rest is read and dropped, because a client that still sends reads no response. */
+function bodyOf(incoming: IncomingMessage, bytesMax: number): Promise<Uint8Array | null> {
+  const { promise, resolve, reject } = Promise.withResolvers<Uint8Array | null>();
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of incoming as AsyncIterable<Uint8Array>) {
+  if (Number(incoming.headers["content-length"] ?? 0) > bytesMax) resolve(null);
+  incoming.on("data", (chunk: Uint8Array) => {
     bytes += chunk.length;
-    if (bytes > bytesMax) return null;
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
+    if (bytes > bytesMax) resolve(null);
+    else chunks.push(chunk);
+  });
+  incoming.once("end", () => resolve(Buffer.concat(chunks)));
+  incoming.once("error", reject);
+  incoming.once("close", () => reject(new Error("the client is gone")));
+  return promise;
 }
 
 function requestOf(incoming: IncomingMessage, body: Uint8Array | null): HttpRequest {
