@@ -7,15 +7,52 @@ import type { HttpRequest } from "./http-server.ts";
 import type { Refusal } from "./input.ts";
 import type { Access } from "./route.ts";
 
-/** What is wrong with a request without access, or null if it has access. */
-export function refusal(
-  request: HttpRequest,
-  access: Access,
-  { token, bind }: { token: string | null; bind: BindEndpoint },
-): Refusal | null {
-  if (access === "open") return null;
-  if (token !== null) {
-    if (hasToken(request, token)) return null;
+/** The bearer tokens; null = there is none, and then everyone who can connect has access. */
+export interface Tokens {
+  /** For everything. */
+  full: string | null;
+  /** For GET and HEAD alone. */
+  read: string | null;
+}
+
+/** With what a request has access, for the audit line. */
+export type Credential = "token" | "read_token" | "none";
+
+export interface Policy {
+  tokens: Tokens;
+  bind: BindEndpoint;
+}
+
+/** What is wrong with a request without access, or what it has access with. */
+export function admit(request: HttpRequest, access: Access, { tokens, bind }: Policy): Refusal | Credential {
+  if (access === "open") return "none";
+  if (isCrossSite(request)) {
+    return { status: 403, detail: "the request comes from a page of another origin", cure: "open lb's own address" };
+  }
+  if (tokens.full !== null) return admitToken(request, access, tokens);
+  // Without a token, a web page could make a browser on this machine send requests here. DNS rebinding, where the page's own name
+  // resolves to 127.0.0.1, shows in Host. A form or a simple fetch cannot set a custom header (CSRF).
+  const host = request.headers.get("host");
+  if (!isOwnHost(host, bind)) {
+    return {
+      status: 403,
+      detail: "the Host header must be an IP address or localhost",
+      cure: "or set admin.token_file",
+    };
+  }
+  if (access === "change" && request.headers.get("x-lb-admin") !== "1") {
+    return { status: 403, detail: "the header X-Lb-Admin: 1 is required", cure: "send it with every change" };
+  }
+  return "none";
+}
+
+function admitToken(request: HttpRequest, access: Access, { full, read }: Tokens): Refusal | Credential {
+  const given = /^bearer +(\S+) *$/i.exec(request.headers.get("authorization") ?? "")?.[1];
+  // Both are compared each time, so the time does not tell which one is near.
+  const isFull = isSame(given, full);
+  const isRead = isSame(given, read);
+  if (isFull) return "token";
+  if (!isRead) {
     return {
       status: 401,
       detail: "a bearer token is required",
@@ -23,25 +60,34 @@ export function refusal(
       headers: { "WWW-Authenticate": 'Bearer realm="lb"' },
     };
   }
-  // Without a token, a web page could make a browser on this machine send requests here. DNS rebinding, where the page's own name
-  // resolves to 127.0.0.1, shows in Host. A form or a simple fetch cannot set a custom header (CSRF).
-  const host = request.headers.get("host");
-  if (!isOwnHost(host, bind)) return { status: 403, detail: "the Host header must be an IP address or localhost" };
-  if (access === "change" && request.headers.get("x-lb-admin") !== "1") {
-    return { status: 403, detail: "the header X-Lb-Admin: 1 is required" };
-  }
-  return null;
+  if (access === "read") return "read_token";
+  return {
+    status: 403,
+    detail: "this token allows reading only",
+    cure: "send the token of admin.token_file for a change",
+    headers: { "WWW-Authenticate": 'Bearer realm="lb", error="insufficient_scope"' },
+  };
 }
 
 /** Compares hashes, so the time depends neither on the length nor on the content of the token. */
-function hasToken(request: HttpRequest, token: string): boolean {
-  const given = /^bearer +(\S+) *$/i.exec(request.headers.get("authorization") ?? "")?.[1];
-  const matches = timingSafeEqual(digest(given ?? ""), digest(token));
-  return matches && given !== undefined;
+function isSame(given: string | undefined, token: string | null): boolean {
+  const matches = timingSafeEqual(digest(given ?? ""), digest(token ?? ""));
+  return matches && given !== undefined && token !== null;
 }
 
 function digest(text: string): Uint8Array {
   return createHash("sha256").update(text).digest();
+}
+
+/**
+ * Whether a page of another origin has made a browser send this (https://www.w3.org/TR/fetch-metadata/). Older browsers send only
+ * Origin, and that with changes alone. Other programs send neither.
+ */
+function isCrossSite({ headers }: HttpRequest): boolean {
+  const site = headers.get("sec-fetch-site");
+  if (site !== null) return site !== "same-origin" && site !== "none";
+  const origin = headers.get("origin");
+  return origin !== null && origin.replace(/^https?:\/\//i, "") !== headers.get("host");
 }
 
 /** Whether the Host header is an IP address or localhost, or is missing (HTTP/1.0, which no browser sends). */

@@ -1,49 +1,72 @@
 // The admin endpoint: HTTP and access control around the operations of a running lb (operations.ts). Routes translate requests to
 // operations, and results to responses. https://www.rfc-editor.org/rfc/rfc9110 (HTTP), rfc6750 (bearer tokens)
 import type { BindEndpoint } from "../config/kinds.ts";
-import { refusal } from "./access.ts";
+import { createSecureContext, type SecureContext } from "node:tls";
+import { admit, type Credential, type Tokens } from "./access.ts";
 import { failed, problem, refused } from "./answers.ts";
 import type { HttpRequest, HttpResponse } from "./http-server.ts";
-import { BODY_BYTES_MAX, findRoute, inputOf } from "./input.ts";
+import { BODY_BYTES_MAX, findRoute, inputOf, type Refusal } from "./input.ts";
 import { addressOf, listen } from "./listen.ts";
-import type { Operations } from "./operations.ts";
+import type { Change, Operations, Result } from "./operations.ts";
 import type { Access } from "./route.ts";
 import { ROUTES } from "./routes.ts";
 
+/** A certificate with its chain, and its key, PEM. */
+export interface AdminTls {
+  cert_pem: string;
+  key_pem: string;
+}
+
 export interface AdminOptions {
   bind: BindEndpoint;
-  /** The bearer token; null = everyone who can connect has access. */
-  token: string | null;
+  tokens: Tokens;
+  /** null = plain HTTP. */
+  tls: AdminTls | null;
   operations: Operations;
   /** Connections at once. */
   connectionsMax: number;
   /** Called with what a handler threw: a fault of this program. */
   failed?: (error: unknown) => void;
+  /** Called with each change that was asked for with access, made or not. */
+  audit?: (entry: AuditEntry) => void;
+}
+
+export interface AuditEntry {
+  /** The address of the other side; "unix" on a unix socket. */
+  client: string;
+  credential: Credential;
+  /** Method and path. */
+  request: string;
+  /** "done", or the name of the error. */
+  outcome: string;
+  change: Change | null;
 }
 
 export interface Admin {
   /** As in the config, with the real port: "127.0.0.1:9900", "unix:/run/lb/admin.sock". */
   readonly address: string;
-  /** Requests need this token from now on. */
-  setToken(token: string | null): void;
-  /** Stops accepting. Responses under way are finished; the file of a unix socket is removed. */
+  /** Requests need these tokens, and new connections use this certificate, from now on. */
+  configure(options: Pick<AdminOptions, "tokens" | "tls">): void;
+  /** Stops accepting. Responses under way are finished, streams end; the file of a unix socket is removed. */
   stop(): void;
 }
 
 /** Idle connections live longer than usual scrape intervals, so that scrapers can reuse theirs. */
 const TIMES = { requestMs: 10_000, idleMs: 75_000, stalledMs: 20_000 };
+/** Streams get no more than this part of the connections, so that there are always some for requests. */
+const STREAMS_PART = 1 / 2;
 
 /** Starts listening. `error` is one line with the reason and the cure. */
 export async function startAdmin(options: AdminOptions): Promise<Admin | { error: string }> {
   const { bind, connectionsMax } = options;
-  let token = options.token;
+  const state: State = { ...options, streams: () => 0, streamsMax: Math.floor(connectionsMax * STREAMS_PART) };
   const started = await listen(bind, {
     connectionsMax,
     bodyBytesMax: BODY_BYTES_MAX,
     times: TIMES,
-    tls: null,
+    tls: contextOf(options.tls),
     answer: async (request) => {
-      const response = await answer(request, token, options).catch((error: unknown) => {
+      const response = await answer(request, state).catch((error: unknown) => {
         options.failed?.(error);
         // The response does not contain the error's text, which could hold a secret.
         return problem(500, "internal error, see the log");
@@ -52,29 +75,42 @@ export async function startAdmin(options: AdminOptions): Promise<Admin | { error
     },
   });
   if (typeof started === "string") return { error: `the admin endpoint cannot listen on ${started}` };
+  state.streams = () => started.streams();
   return {
     address: addressOf(bind, started),
-    setToken: (next) => {
-      token = next;
+    configure: ({ tokens, tls }) => {
+      state.tokens = tokens;
+      if (tls?.cert_pem !== state.tls?.cert_pem || tls?.key_pem !== state.tls?.key_pem) started.setTls(contextOf(tls));
+      state.tls = tls;
     },
     stop: () => started.stop(),
   };
 }
 
+interface State extends AdminOptions {
+  streams: () => number;
+  streamsMax: number;
+}
+
+function contextOf(tls: AdminTls | null): SecureContext | null {
+  return tls && createSecureContext({ cert: tls.cert_pem, key: tls.key_pem, minVersion: "TLSv1.2" });
+}
+
 const HEADERS = {
   "Cache-Control": "no-store",
   "X-Content-Type-Options": "nosniff",
+  "X-Frame-Options": "DENY",
   "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
   "Cross-Origin-Resource-Policy": "same-origin",
   "Referrer-Policy": "no-referrer",
 };
 
-async function answer(request: HttpRequest, token: string | null, options: AdminOptions): Promise<HttpResponse> {
+async function answer(request: HttpRequest, state: State): Promise<HttpResponse> {
   const found = findRoute(ROUTES, request.method, request.path);
   // Who has no access does not learn which paths there are.
   const access = "route" in found ? found.route.access : (found.access ?? accessOf(request));
-  const denied = refusal(request, access, { token, bind: options.bind });
-  if (denied !== null) return refused(denied);
+  const credential = admit(request, access, state);
+  if (typeof credential !== "string") return refused(credential);
   if (!("route" in found)) return refused(found);
   const { handle, reply } = found.route;
   const given = inputOf(found, {
@@ -83,10 +119,39 @@ async function answer(request: HttpRequest, token: string | null, options: Admin
     body: request.body,
   });
   if (!("is" in given)) return refused(given);
-  const result = await handle(options.operations, given.input);
+  if (reply.streams && state.streams() >= state.streamsMax) return refused(TOO_MANY_STREAMS);
+  const result = await handle(state.operations, given.input);
+  if (access === "change") state.audit?.(entryOf(request, credential, result));
   if (!result.ok) return failed(result.error);
   const { status, content } = reply.render(result.value);
-  return { status, headers: { "Content-Type": reply.contentType }, content };
+  return { status, headers: { "Content-Type": reply.contentType, ...reply.headers }, content };
+}
+
+const TOO_MANY_STREAMS: Refusal = {
+  status: 503,
+  detail: "as many streams as there may be are open",
+  cure: "close another /api/events or /api/logs, or raise the open-files limit",
+  headers: { "Retry-After": "10" },
+};
+
+/** An audit entry as the fields of a line of the log. Values that are no text stand there as JSON. */
+export function auditFields({ client, credential, request, outcome, change }: AuditEntry): Record<string, string> {
+  const fields = { client, credential, request, outcome };
+  return change === null ? fields : { ...fields, before: textOf(change.before), after: textOf(change.after) };
+}
+
+function textOf(value: unknown): string {
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+function entryOf({ peer, method, path }: HttpRequest, credential: Credential, result: Result<unknown>): AuditEntry {
+  return {
+    client: peer === "" ? "unix" : peer,
+    credential,
+    request: `${method} ${path}`,
+    outcome: result.ok ? "done" : result.error.name,
+    change: (result.ok && result.change) || null,
+  };
 }
 
 /** Of a request without a route: nothing but GET and HEAD is a read. */

@@ -48,6 +48,10 @@ export interface Reply {
   schema: GenericSchema | null;
   /** The name of the schema in the OpenAPI document. */
   schemaName: string | null;
+  /** Beside Content-Type and those of every response, which they replace. */
+  headers: Readonly<Record<string, string>>;
+  /** Whether the content is a stream: there are only so many at once. */
+  streams: boolean;
   /** Statuses other than 200 that `render` gives, with what they mean. */
   statuses: Readonly<Record<number, string>>;
   render: (value: unknown) => Rendered;
@@ -118,6 +122,8 @@ export function json<S extends GenericSchema>(
     contentType: "application/json; charset=utf-8",
     schema,
     schemaName,
+    headers: {},
+    streams: false,
     statuses: {},
     render,
   };
@@ -125,16 +131,30 @@ export function json<S extends GenericSchema>(
 
 /** A text that `render` makes from the value. */
 export function text<T>(
-  reply: { description: string; contentType?: string; statuses?: Record<number, string> },
+  reply: {
+    description: string;
+    contentType?: string;
+    headers?: Record<string, string>;
+    statuses?: Record<number, string>;
+  },
   render: (value: T) => Rendered,
 ): ReplyOf<T> {
-  const { description, contentType = "text/plain; charset=utf-8", statuses = {} } = reply;
+  const { description, contentType = "text/plain; charset=utf-8", headers = {}, statuses = {} } = reply;
   return {
     description,
     contentType,
     schema: null,
     schemaName: null,
+    headers,
+    streams: false,
     statuses,
     render: render as (value: unknown) => Rendered,
   };
+}
+
+/** A stream that the operation gives. */
+export function stream(description: string, contentType: string): ReplyOf<ReadableStream<Uint8Array>> {
+  const render = (content: unknown): Rendered => ({ status: 200, content: content as ReadableStream<Uint8Array> });
+  const statuses = { 503: "As many streams as there may be are open." };
+  return { description, contentType, schema: null, schemaName: null, headers: {}, streams: true, statuses, render };
 }

@@ -29,7 +29,11 @@ export function check(subject: Subject): Finding[] {
 
 function checkAdmin({ config, isSound }: Subject, report: Report): void {
   if (!isSound(["admin"]) || !config.admin.enabled || config.admin.token_file !== "") return;
-  const { bind } = config.admin;
+  const { bind, read_token_file: reading } = config.admin;
+  if (reading !== "") {
+    const message = "needs token_file: without that token everyone may read and change";
+    report({ path: ["admin", "read_token_file"], message });
+  }
   if (bind.kind === "unix" || bind.kind === "abstract" || (bind.kind === "ip" && isLoopback(bind.address))) return;
   const message = `admin.token_file is required, because other machines can reach ${formatEndpoint(bind)}; or bind to 127.0.0.1 or a unix socket`;
   report({ path: ["admin", "bind"], message });

@@ -115,8 +115,10 @@ function parseAll(text: string, options: ParseOptions, folder: string, named: Na
   if (found > PROBLEMS_MAX) return { ok: false, ...place(findings, found), ...readBy(named) };
 
   const config = limitHealthTimeouts(result.output as FileConfig, tree, soundness(findings));
-  const token = readToken(config, soundness(findings), named);
-  if (token.finding !== null) findings.push(token.finding);
+  const token = readToken("token_file", config, { ...soundness(findings), files: named });
+  const readingToken = readToken("read_token_file", config, { ...soundness(findings), files: named });
+  for (const { finding } of [token, readingToken]) if (finding !== null) findings.push(finding);
+  if (token.value !== null && token.value === readingToken.value) findings.push(SAME_TOKEN);
   const tls = readTls({ config, ...soundness(findings), files: named, env, now });
   const isArray = (path: KeyPath) => Array.isArray(valueAt(tree, path));
   const subject = { config, ...soundness(findings), folder, isArray };
@@ -127,7 +129,7 @@ function parseAll(text: string, options: ParseOptions, folder: string, named: Na
   const warned = place(findings);
   return {
     ok: true,
-    config: finish(config, folder, { token: token.value, tls }),
+    config: finish(config, folder, { token: token.value, readToken: readingToken.value, tls }),
     warnings: warned.problems,
     omitted: warned.omitted,
     ...readBy(named),
@@ -216,15 +218,21 @@ function soundness(findings: readonly Finding[]): Soundness {
   return { isWhole, isSound: (path) => isWhole(path) && !above.has(JSON.stringify(path)) };
 }
 
-/** The bearer token of the admin endpoint. Neither the token nor the content of its file may appear in a message. */
+const SAME_TOKEN: Finding = {
+  path: ["admin", "read_token_file"],
+  message: "contains the same token as token_file, so it would allow changes",
+  hint: "write another token into it",
+};
+
+/** A bearer token of the admin endpoint. Neither the token nor the content of its file may appear in a message. */
 function readToken(
+  key: "token_file" | "read_token_file",
   config: FileConfig,
-  { isSound }: Soundness,
-  files: NamedFiles,
+  { isSound, files }: Soundness & { files: NamedFiles },
 ): { value: string | null; finding: Finding | null } {
-  const path = ["admin", "token_file"];
-  if (!isSound(path) || !config.admin.enabled || config.admin.token_file === "") return { value: null, finding: null };
-  const name = config.admin.token_file;
+  const path = ["admin", key];
+  if (!isSound(path) || !config.admin.enabled || config.admin[key] === "") return { value: null, finding: null };
+  const name = config.admin[key];
   const refuse = (why: string) => ({ value: null, finding: { path, message: `the file ${quote(name)} ${why}` } });
   const read = files.read(name, tokenBytesMax);
   if (read.is === "bad") return refuse(read.why.startsWith("is larger") ? `${read.why}: it is not a token` : read.why);
@@ -240,16 +248,23 @@ function readToken(
 /** The content of files. */
 interface Contents {
   token: string | null;
+  readToken: string | null;
   tls: TlsMaterial;
 }
 
 /** Fills in the values that depend on others: absolute paths, names, the content of files. */
-function finish(config: FileConfig, folder: string, { token, tls }: Contents): Config {
+function finish(config: FileConfig, folder: string, { token, readToken: read_token, tls }: Contents): Config {
   const { access } = config.log;
   const isWord = access === "stdout" || access === "stderr" || access === "off";
   return {
     ...config,
-    admin: { ...config.admin, bind: absoluteEndpoint(folder, config.admin.bind), token },
+    admin: {
+      ...config.admin,
+      bind: absoluteEndpoint(folder, config.admin.bind),
+      token,
+      read_token,
+      tls: tls.admin,
+    },
     log: { ...config.log, access: isWord ? access : { file: absolutePath(folder, access) } },
     listeners: config.listeners.map((listener) => ({
       ...listener,

@@ -46,18 +46,22 @@ const admin = section('{ bind = "127.0.0.1:9900" }', {
     "",
     `File with the bearer token that every request except /live and /ready needs. Required unless bind is a loopback address or a Unix socket. "" = no token.`,
   ),
-  read_token_file: later(
-    row(text("file"), "", "File with a second bearer token that allows reading only, for Prometheus."),
+  read_token_file: row(
+    text("file"),
+    "",
+    `File with a second bearer token that allows reading only, for Prometheus. It needs token_file, and must differ from it. "" = none.`,
   ),
-  tls: later(
-    row(
-      section('{ cert = "certs/site.pem", key = "certs/site.key" }', {
-        cert: row(text("file"), "", "Certificate followed by its chain, PEM."),
-        key: row(text("file"), "", "Private key of the certificate, PEM, not encrypted."),
-      }),
-      {},
-      "HTTPS. Left out = HTTP.",
-    ),
+  tls: row(
+    section('{ cert = "certs/site.pem", key = "certs/site.key" }', {
+      cert: row(
+        text("file"),
+        "",
+        "Certificate followed by its chain, PEM. It is subject to the same checks as those of listeners.",
+      ),
+      key: row(text("file"), "", "Private key of the certificate, PEM, not encrypted."),
+    }),
+    {},
+    "HTTPS, with TLS 1.2 at least. Left out = HTTP.",
   ),
 });
 
@@ -536,8 +540,12 @@ export type FileConfig = InferOutput<typeof file>;
 
 /** The whole config. Durations in milliseconds, bandwidths in bytes and rates in connections per second; paths absolute. */
 export interface Config extends Omit<FileConfig, "admin" | "log" | "listeners" | "pools"> {
-  /** `token` is the trimmed content of `token_file`; it must never be logged. */
-  admin: FileConfig["admin"] & { token: string | null };
+  /** The tokens are the trimmed contents of their files; they must never be logged. `tls`: null = plain HTTP. */
+  admin: Omit<FileConfig["admin"], "tls"> & {
+    token: string | null;
+    read_token: string | null;
+    tls: CertificateConfig | null;
+  };
   log: Omit<FileConfig["log"], "access"> & { access: "stdout" | "stderr" | "off" | { file: string } };
   /** In the order of the file. */
   listeners: ListenerConfig[];

@@ -41,13 +41,18 @@ export interface TlsSubject {
 export interface TlsMaterial {
   listeners: Map<string, ListenerTlsConfig>;
   pools: Map<string, PoolTlsConfig>;
+  /** null = the admin endpoint has no TLS. */
+  admin: CertificateConfig | null;
   findings: Finding[];
 }
 
 /** Reads every file that a `tls` section names. */
 export function readTls(subject: TlsSubject): TlsMaterial {
-  const material: TlsMaterial = { listeners: new Map(), pools: new Map(), findings: [] };
+  const material: TlsMaterial = { listeners: new Map(), pools: new Map(), admin: null, findings: [] };
   const { config, isWhole } = subject;
+  if (isWhole(["admin", "tls"]) && config.admin.enabled) {
+    material.admin = new Section(subject, ["admin", "tls"], material.findings).ownPair(config.admin.tls);
+  }
   if (isWhole(["listeners"])) {
     for (const { name, tls } of config.listeners) {
       const path = ["listeners", name, "tls"];
@@ -274,11 +279,15 @@ class Section {
 
   private clientPair(tls: FilePoolTls): { cert_pem: string | null; key_pem: string | null } | null {
     if (!this.isSound("cert") || !this.isSound("key")) return null;
-    const { cert, key } = tls;
-    if (cert === "" && key === "") return { cert_pem: null, key_pem: null };
+    return tls.cert === "" && tls.key === "" ? { cert_pem: null, key_pem: null } : this.ownPair(tls);
+  }
+
+  /** A certificate and its key that may be left out together; null also where they are. */
+  ownPair({ cert, key }: { cert: string; key: string }): CertificateConfig | null {
+    if (cert === "" && key === "") return null;
     if (cert === "") this.refuse(["key"], "needs cert, the certificate of this key");
     else if (key === "") this.refuse(["cert"], "needs key, the private key of this certificate");
-    else return this.pair([], tls);
+    else return this.pair([], { cert, key });
     return null;
   }
 

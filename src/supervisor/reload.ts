@@ -25,6 +25,11 @@ function stampOf(path: string): string {
   return stat === undefined ? "" : `${stat.ino} ${stat.size} ${stat.mtimeNs}`;
 }
 
+/** What of the admin endpoint's settings may change while it listens. */
+export function adminAccess({ admin }: Config) {
+  return { tokens: { full: admin.token, read: admin.read_token }, tls: admin.tls };
+}
+
 export interface ReloadOptions {
   file: string;
   active: ActiveConfig;
@@ -156,7 +161,7 @@ export class Reloads {
     }
     if (admin !== active.admin) active.admin?.stop();
     active.admin = admin;
-    admin?.setToken(config.admin.token);
+    admin?.configure(adminAccess(config));
     log.configure(config.log);
     this.#updateWatch();
     this.#logReloaded(cause, old, config);
@@ -216,7 +221,7 @@ export class Reloads {
     const same = JSON.stringify(old.admin) === JSON.stringify(config.admin);
     if (same) return active.admin;
     if (!config.admin.enabled) return null;
-    // The same address with another token: the token changes when the reload is decided.
+    // The same address with other tokens or another certificate: they change when the reload is decided.
     const isThere = JSON.stringify(old.admin.bind) === JSON.stringify(config.admin.bind);
     if (active.admin !== null && isThere) return active.admin;
     return startAdmin(config);

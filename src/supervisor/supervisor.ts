@@ -9,7 +9,7 @@ import { inheritedSockets } from "../platform/inherited.ts";
 import { formatAccess } from "../observe/access-line.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 import { add, claimed } from "../shared/cells.ts";
-import { startAdmin, type Admin } from "../admin/admin.ts";
+import { auditFields, startAdmin, type Admin } from "../admin/admin.ts";
 import { BackendStates } from "./backend-states.ts";
 import { ledgerRows, shares, tooFewFiles } from "./budget.ts";
 import { Fleet } from "./fleet.ts";
@@ -21,7 +21,7 @@ import { failure, readinessOf, type Operations } from "../admin/operations.ts";
 import type { Phase } from "./readiness.ts";
 import { readdressedState } from "./plans.ts";
 import { Registry } from "./registry.ts";
-import { Reloads } from "./reload.ts";
+import { adminAccess, Reloads } from "./reload.ts";
 import { Resolver } from "./resolve.ts";
 import { ListeningSockets } from "./sockets.ts";
 import { daysLeft, takeSnapshot } from "./status.ts";
@@ -202,10 +202,11 @@ export class Supervisor {
   #startAdmin(config: Config): Promise<Admin | { error: string }> {
     return startAdmin({
       bind: config.admin.bind,
-      token: config.admin.token,
+      ...adminAccess(config),
       operations: this.#operations,
       connectionsMax: shares().admin,
       failed: (error) => this.#log.error("admin endpoint failed", { reason: String(error) }),
+      audit: (entry) => this.#log.info("change by the admin API", auditFields(entry)),
     });
   }
 
@@ -215,13 +216,16 @@ export class Supervisor {
     reload: async () => {
       // A request during the start is served after it.
       if (this.#phase !== "starting" && this.#phase !== "running") return failure("stopping", ...STOPPING);
+      const before = this.#active.generation;
       const { ok, message } = await this.#reloads.reload("admin");
-      return ok ? { ok, value: message } : failure("reload_failed", message, RELOAD_CURE);
+      const change = { before: { generation: before }, after: { generation: this.#active.generation } };
+      return ok ? { ok, value: message, change } : failure("reload_failed", message, RELOAD_CURE);
     },
     restartWorker: (index) => {
       const slot = this.#fleet.slots.find((one) => one.index === index);
       if (slot === undefined) return failure("no_such_worker", `there is no worker ${index}`, WORKER_CURE);
-      if (slot.restart()) return { ok: true, value: `worker ${index} was ended and is started again` };
+      const change = { before: slot.state, after: "starting" };
+      if (slot.restart()) return { ok: true, value: `worker ${index} was ended and is started again`, change };
       return failure(
         "worker_not_running",
         `worker ${index} is being started again already`,

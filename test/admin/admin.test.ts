@@ -6,18 +6,20 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import type { BindEndpoint } from "../../src/config/kinds.ts";
 import { parseEndpoint } from "../../src/core/address.ts";
 import type { Snapshot } from "../../src/observe/snapshot.ts";
-import { startAdmin, type Admin, type AdminOptions } from "../../src/admin/admin.ts";
+import { startAdmin, type Admin, type AdminOptions, type AuditEntry } from "../../src/admin/admin.ts";
 import { failure, readinessOf, type Result } from "../../src/admin/operations.ts";
 import { eventually } from "../support/eventually.ts";
 import { filledSnapshot } from "../support/snapshot.ts";
 
 const TOKEN = "s3cret-Token/+=";
+const READ_TOKEN = "s3cret-reader";
 
 let folder: string;
 let snapshot: Snapshot;
 let reload: () => Promise<Result<string>>;
 let restarted: number[];
 let failures: unknown[];
+let audited: AuditEntry[];
 const admins: Admin[] = [];
 
 beforeAll(() => {
@@ -31,6 +33,7 @@ beforeEach(() => {
   reload = () => Promise.resolve({ ok: true, value: "generation 4 is in force" });
   restarted = [];
   failures = [];
+  audited = [];
 });
 
 afterEach(() => {
@@ -44,7 +47,9 @@ function endpoint(text: string): BindEndpoint {
 function options(bind: string, token: string | null): AdminOptions {
   return {
     bind: endpoint(bind),
-    token,
+    tokens: { full: token, read: token === null ? null : READ_TOKEN },
+    tls: null,
+    audit: (entry) => audited.push(entry),
     operations: {
       status: () => snapshot,
       readiness: (listener) => readinessOf(snapshot, listener),
@@ -52,7 +57,7 @@ function options(bind: string, token: string | null): AdminOptions {
       restartWorker: (index) => {
         if (index > 1) return failure("no_such_worker", `there is no worker ${index}`, "see /api/status");
         restarted.push(index);
-        return { ok: true, value: "restarted" };
+        return { ok: true, value: "restarted", change: { before: "running", after: "starting" } };
       },
       connections: () => ({ ok: true, value: { total: 0, connections: [] } }),
       endConnections: async () => ({ ok: true, value: 0 }),
@@ -392,10 +397,81 @@ describe("with a token", () => {
 
   test("a new one is required as soon as it is set", async () => {
     const admin = await started("127.0.0.1:0", TOKEN);
-    admin.setToken("another");
+    admin.configure({ tokens: { full: "another", read: "yet-another" }, tls: null });
     expect((await ask(admin, "GET /metrics", { headers: { Authorization: `Bearer ${TOKEN}` } })).status).toBe(401);
     expect((await ask(admin, "GET /metrics", { headers: { Authorization: "Bearer another" } })).status).toBe(200);
   });
+});
+
+describe("with the token for reading", () => {
+  const reader = { host: "lb.example", headers: { Authorization: `Bearer ${READ_TOKEN}`, "X-Lb-Admin": "1" } };
+
+  test("reads are answered, and changes refused with the cure", async () => {
+    const admin = await started("127.0.0.1:0", TOKEN);
+    for (const line of ["GET /metrics", "GET /api/status", "HEAD /api/status", "GET /api/openapi.json"])
+      expect([line, (await ask(admin, line, reader)).status]).toEqual([line, 200]);
+    for (const line of ["POST /api/reload", "POST /api/workers/0/restart", "POST /api/status", "DELETE /nothing"]) {
+      const answer = await ask(admin, line, reader);
+      expect(problemOf(answer)).toMatchObject({
+        status: 403,
+        detail: "this token allows reading only",
+        cure: "send the token of admin.token_file for a change",
+      });
+    }
+    expect([restarted, audited]).toEqual([[], []]);
+  });
+
+  test("another one is required as soon as it is set", async () => {
+    const admin = await started("127.0.0.1:0", TOKEN);
+    admin.configure({ tokens: { full: TOKEN, read: null }, tls: null });
+    expect((await ask(admin, "GET /metrics", reader)).status).toBe(401);
+    expect((await ask(admin, "GET /metrics", { headers: { Authorization: "Bearer " } })).status).toBe(401);
+  });
+});
+
+describe("a request from a page", () => {
+  const SAME = { Origin: "http://127.0.0.1:9900", "Sec-Fetch-Site": "same-origin" };
+  const OTHER = { Origin: "http://evil.example", "Sec-Fetch-Site": "cross-site" };
+
+  test.each([
+    ["of lb's own", SAME, 200],
+    ["of lb's own, by its origin alone", { Origin: "http://127.0.0.1:9900" }, 200],
+    ["that the user opens", { "Sec-Fetch-Site": "none" }, 200],
+    ["of another origin", OTHER, 403],
+    ["of another port of this host", { "Sec-Fetch-Site": "same-site", Origin: "http://127.0.0.1:8080" }, 403],
+    ["of another origin, by its origin alone", { Origin: "http://127.0.0.1:8080" }, 403],
+    ["without an origin", { Origin: "null" }, 403],
+  ])("%s is answered as it should be, with a token and without", async (_what, headers, status) => {
+    const host = "127.0.0.1:9900";
+    const open = await started();
+    const guarded = await started("127.0.0.1:0", TOKEN);
+    for (const line of ["POST /api/workers/0/restart", "GET /api/status"]) {
+      const plain = await ask(open, line, { host, headers: { ...headers, "X-Lb-Admin": "1" } });
+      const withToken = await ask(guarded, line, { host, headers: { ...headers, Authorization: `Bearer ${TOKEN}` } });
+      expect([line, plain.status, withToken.status]).toEqual([line, status, status]);
+    }
+    expect(restarted.length).toBe(status === 200 ? 2 : 0);
+  });
+});
+
+test("each change leaves an audit entry with who, what, before and after; reads and refused requests leave none", async () => {
+  const admin = await started("127.0.0.1:0", TOKEN);
+  const headers = { Authorization: `Bearer ${TOKEN}` };
+  await ask(admin, "POST /api/workers/1/restart", { headers });
+  await ask(admin, "POST /api/workers/7/restart", { headers });
+  await ask(admin, "GET /api/status", { headers });
+  await ask(admin, "POST /api/workers/1/restart");
+  await ask(admin, "POST /api/workers/x/restart", { headers });
+  const by = { client: "127.0.0.1", credential: "token" };
+  expect(audited).toEqual([
+    {
+      ...by,
+      request: "POST /api/workers/1/restart",
+      outcome: "done",
+      change: { before: "running", after: "starting" },
+    },
+    { ...by, request: "POST /api/workers/7/restart", outcome: "no_such_worker", change: null },
+  ]);
 });
 
 describe("a bind", () => {
@@ -443,7 +519,7 @@ describe("a bind", () => {
       mock.module("node:fs", () => ({ ...fs, chmodSync: () => {} }));
       process.umask(0o002);
       const { startAdmin } = await import(${JSON.stringify(join(import.meta.dirname, "../../src/admin/admin.ts"))});
-      const admin = await startAdmin({ bind: { kind: "unix", path: ${JSON.stringify(path)} }, token: null, connectionsMax: 4 });
+      const admin = await startAdmin({ bind: { kind: "unix", path: ${JSON.stringify(path)} }, tokens: { full: null, read: null }, tls: null, connectionsMax: 4 });
       console.log((fs.statSync(${JSON.stringify(path)}).mode & 0o777).toString(8), process.umask().toString(8));
       admin.stop();`;
     const child = Bun.spawnSync([process.execPath, "-e", source]);
