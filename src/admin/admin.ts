@@ -35,7 +35,7 @@ export interface AuditEntry {
   /** The address of the other side; "unix" on a unix socket. */
   client: string;
   credential: Credential;
-  /** Method and path. */
+  /** Method, path and query. */
   request: string;
   /** "done", or the name of the error. */
   outcome: string;
@@ -144,11 +144,15 @@ function textOf(value: unknown): string {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-function entryOf({ peer, method, path }: HttpRequest, credential: Credential, result: Result<unknown>): AuditEntry {
+function entryOf(
+  { peer, method, path, query }: HttpRequest,
+  credential: Credential,
+  result: Result<unknown>,
+): AuditEntry {
   return {
     client: peer === "" ? "unix" : peer,
     credential,
-    request: `${method} ${path}`,
+    request: `${method} ${path}${query === "" ? "" : `?${query}`}`,
     outcome: result.ok ? "done" : result.error.name,
     change: (result.ok && result.change) || null,
   };

@@ -1,8 +1,9 @@
 // Requests to the admin endpoint of a running lb. By node:http, because fetch would go through the proxy that the environment
 // names and cannot reach abstract Unix sockets.
-import { request, type IncomingMessage, type RequestOptions } from "node:http";
+import { request, type IncomingMessage } from "node:http";
+import { request as requestSecurely, type RequestOptions } from "node:https";
 import { formatAddress, type Endpoint } from "../core/address.ts";
-import { endpointName, type AdminEndpoint } from "./admin-endpoint.ts";
+import { endpointName, type AdminEndpoint, type AdminTrust } from "./admin-endpoint.ts";
 
 /** A request without an answer after this time has failed. */
 export const TIMEOUT_MS = 10_000;
@@ -75,15 +76,21 @@ export class AdminClient {
   }
 
   #send({ method, path, query = {}, body, timeoutMs = TIMEOUT_MS }: AdminRequest): Promise<IncomingMessage> {
-    const { endpoint, token } = this.#endpoint;
+    const { endpoint, token, tls } = this.#endpoint;
     const content = body === undefined ? null : JSON.stringify(body);
     const search = new URLSearchParams();
     for (const [key, value] of Object.entries(query)) if (value !== undefined) search.set(key, String(value));
     const headers: Record<string, string> = { Host: "localhost", "X-Lb-Admin": "1", Accept: "application/json" };
     if (token !== null) headers["Authorization"] = `Bearer ${token}`;
     if (content !== null) headers["Content-Type"] = "application/json";
-    const options = { ...target(endpoint), method, path: search.size === 0 ? path : `${path}?${search}`, headers };
-    return send({ ...options, agent: false }, content, { name: this.name, timeoutMs });
+    const options = {
+      ...target(endpoint),
+      ...(tls && trust(tls, endpoint)),
+      method,
+      path: search.size === 0 ? path : `${path}?${search}`,
+      headers,
+    };
+    return send({ ...options, agent: false }, content, { name: this.name, timeoutMs, isSecure: tls !== null });
   }
 
   // A problem of RFC 9457, or whatever else was answered.
@@ -100,16 +107,17 @@ export class AdminClient {
 }
 
 const TOKEN_CURE = "give it with --token-file or in LB_ADMIN_TOKEN";
+const TRUST_CURE = "give the certificates to trust with --ca, or the config of lb with --config";
 const REACH_CURE = "is lb running? Give its address with --admin, or its config with --config";
 
 function send(
   options: RequestOptions,
   content: string | null,
-  { name, timeoutMs }: { name: string; timeoutMs: number },
+  { name, timeoutMs, isSecure }: { name: string; timeoutMs: number; isSecure: boolean },
 ): Promise<IncomingMessage> {
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
   const fail = (why: string, cure = ""): void => reject(new AdminError(`${name} ${why}`, cure));
-  const outgoing = request(options, (answer) => {
+  const outgoing = (isSecure ? requestSecurely : request)(options, (answer) => {
     clearTimeout(timer);
     resolve(answer);
   });
@@ -127,6 +135,9 @@ function send(
 
 function reasonOf(code: string): [why: string, cure: string] {
   if (code.startsWith("HPE_")) return ["does not speak HTTP", ""];
+  if (/VERIFY|CERT|ALTNAME|SIGNED|ISSUER/.test(code))
+    return [`has a certificate that is not trusted (${code})`, TRUST_CURE];
+  if (/SSL|TLS|EPROTO/.test(code)) return [`does not speak TLS (${code})`, "is it http://?"];
   if (code === "ECONNRESET") return ["closed the connection without an answer", ""];
   return [`cannot be reached (${code})`, REACH_CURE];
 }
@@ -140,6 +151,16 @@ async function textOf(answer: IncomingMessage): Promise<string> {
   let text = "";
   for await (const chunk of answer as AsyncIterable<string>) text += chunk;
   return text;
+}
+
+/**
+ * The endpoint's own certificate is enough, without that of its issuer, and for any name. In other cases the name is that of the
+ * endpoint: without `servername`, node:http takes it from Host.
+ */
+function trust({ ca, isOwn }: AdminTrust, endpoint: Endpoint): RequestOptions {
+  const servername = endpoint.kind === "name" ? endpoint.host : "";
+  const options = { servername, ...(ca !== null && { ca }) };
+  return isOwn ? { ...options, allowPartialTrustChain: true, checkServerIdentity: () => undefined } : options;
 }
 
 function target(endpoint: Endpoint): RequestOptions {

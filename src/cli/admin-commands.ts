@@ -14,9 +14,13 @@ export function describeAdminCommands(
 ): void {
   const asking = (usage: string, does: string): Command =>
     command(usage, does)
-      .option("--admin <ADDRESS>", "the admin endpoint, such as 127.0.0.1:9900 or unix:/run/lb/admin.sock")
+      .option(
+        "--admin <ADDRESS>",
+        "the admin endpoint, such as 127.0.0.1:9900, https://lb.example:9900 or unix:/run/lb/admin.sock",
+      )
       .option("--config <FILE>", "the config that names it; default: ./lb.toml, then /etc/lb/lb.toml")
-      .option("--token-file <FILE>", "file with the bearer token; default: $LB_ADMIN_TOKEN, then the config's");
+      .option("--token-file <FILE>", "file with the bearer token; default: $LB_ADMIN_TOKEN, then the config's")
+      .option("--ca <FILE>", "certificates to trust for HTTPS; default: the config's own certificate, or the system's");
 
   asking("status", "show listeners, pools, backends and workers")
     .option("--json", "print the snapshot of GET /api/status")

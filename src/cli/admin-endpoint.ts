@@ -17,6 +17,16 @@ export interface AdminEndpoint {
   readonly path: string;
   /** null = none is known. */
   readonly token: string | null;
+  /** null = plain HTTP. */
+  readonly tls: AdminTrust | null;
+}
+
+/** Which certificate the endpoint must have. */
+export interface AdminTrust {
+  /** Trusted certificates, PEM; null = those of the system. */
+  readonly ca: string | null;
+  /** `ca` is the endpoint's own certificate, whatever names are in it. */
+  readonly isOwn: boolean;
 }
 
 /** What the user says of it; all of it may be left out. */
@@ -25,6 +35,8 @@ export interface AdminOptions {
   admin?: string | undefined;
   config?: string | undefined;
   tokenFile?: string | undefined;
+  /** File with the certificates that HTTPS trusts. */
+  ca?: string | undefined;
 }
 
 /** The endpoint to ask, or one line about what is wrong with the options or the file. */
@@ -34,7 +46,9 @@ export function adminEndpoint(options: AdminOptions, env: Environment): AdminEnd
   const given = options.tokenFile === undefined ? null : readToken(options.tokenFile);
   if (given !== null && typeof given !== "string") return given;
   const token = given ?? (env["LB_ADMIN_TOKEN"] || found.token);
-  return { ...found, token };
+  if (options.ca === undefined) return { ...found, token };
+  const ca = contentOf(options.ca);
+  return typeof ca === "string" ? { ...found, token, tls: { ca, isOwn: false } } : ca;
 }
 
 /** As in the config: "127.0.0.1:9900", "unix:/run/lb/admin.sock". */
@@ -58,15 +72,21 @@ function byAddress(text: string): AdminEndpoint | { error: string } {
   if (!text.includes("://")) return at(text);
   const url = URL.parse(text);
   if (url === null) return { error: `${text} is not a URL` };
-  if (url.protocol !== "http:") return { error: `${text}: only http:// can be asked` };
-  const found = at(`${url.hostname}:${url.port || "80"}`);
-  return "error" in found || url.pathname === "/" ? found : { ...found, path: url.pathname };
+  const isSecure = url.protocol === "https:";
+  if (!isSecure && url.protocol !== "http:") return { error: `${text}: only http:// and https:// can be asked` };
+  const found = at(`${url.hostname}:${url.port || (isSecure ? "443" : "80")}`);
+  if ("error" in found) return found;
+  return {
+    ...found,
+    path: url.pathname === "/" ? "" : url.pathname,
+    tls: isSecure ? { ca: null, isOwn: false } : null,
+  };
 }
 
 function at(text: string): AdminEndpoint | { error: string } {
   const endpoint = parseEndpoint(text);
   if (endpoint.kind === "bad") return { error: `${text}: ${endpoint.why}` };
-  return { endpoint: reachable(endpoint), path: "", token: null };
+  return { endpoint: reachable(endpoint), path: "", token: null, tls: null };
 }
 
 function byFile(file: string, env: Environment): AdminEndpoint | { error: string } {
@@ -81,7 +101,11 @@ function byFile(file: string, env: Environment): AdminEndpoint | { error: string
   }
   if (admin["enabled"] === false)
     return { error: `${file} has the admin endpoint switched off: there is nothing to ask` };
-  const given = { bind: textOr(admin["bind"], DEFAULT_BIND), token_file: textOr(admin["token_file"], "") };
+  const given = {
+    bind: textOr(admin["bind"], DEFAULT_BIND),
+    token_file: textOr(admin["token_file"], ""),
+    cert: textOr((admin["tls"] as { cert?: unknown } | undefined)?.cert, ""),
+  };
   const { problems } = expand(given, env);
   const found = at(given.bind);
   if (problems[0] !== undefined || "error" in found) {
@@ -90,8 +114,11 @@ function byFile(file: string, env: Environment): AdminEndpoint | { error: string
   const folder = dirname(resolve(file));
   // Who may not read the token may have another one.
   const token = given.token_file === "" ? null : readToken(absolutePath(folder, given.token_file));
+  const cert = given.cert === "" ? null : contentOf(absolutePath(folder, given.cert));
+  if (cert !== null && typeof cert !== "string") return cert;
   return {
     ...found,
+    tls: cert === null ? null : { ca: cert, isOwn: true },
     endpoint: absoluteEndpoint(folder, found.endpoint),
     token: typeof token === "string" ? token : null,
   };

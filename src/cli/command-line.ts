@@ -75,6 +75,7 @@ export function describe(program: Program, result: { code: number }): Command {
     .option("--ready [LISTENER]", "ask whether it accepts connections, or whether LISTENER has a backend that is up")
     .option("--admin <ADDRESS>", "the admin endpoint, instead of FILE or URL")
     .option("--config <FILE>", "the config that names it, instead of FILE or URL")
+    .option("--ca <FILE>", "certificates to trust for HTTPS; default: the config's own certificate, or the system's")
     .action(async (where: string | undefined, options: AdminOptions & { ready?: string | true }) => {
       const { ready } = options;
       if (typeof ready === "string" && /[/:]/.test(ready))

@@ -142,11 +142,11 @@ test("gives up after two seconds without an answer", async () => {
 test("fails with one line where there is nothing to ask", async () => {
   expect(await health(config("[admin]\nenabled = false"))).toBe(1);
   expect(await health(join(folder, "missing.toml"))).toBe(1);
-  expect(await health("https://127.0.0.1:9900")).toBe(1);
+  expect(await health("ftp://127.0.0.1:9900")).toBe(1);
   expect(err).toEqual([
     expect.stringMatching(/has the admin endpoint switched off/),
     expect.stringMatching(/missing\.toml cannot be read \(ENOENT\)/),
-    expect.stringMatching(/only http:\/\/ can be asked/),
+    expect.stringMatching(/only http:\/\/ and https:\/\/ can be asked/),
   ]);
 });
 
