@@ -19,6 +19,7 @@ const symbols = {
   dup3: { args: [i32, i32, i32], returns: i32 },
   close: { args: [i32], returns: i32 },
   recv: { args: [i32, ptr, u64_fast, i32], returns: i64_fast },
+  send: { args: [i32, ptr, u64_fast, i32], returns: i64_fast },
   pipe2: { args: [ptr, i32], returns: i32 },
   read: { args: [i32, ptr, u64_fast], returns: i64_fast },
   splice: { args: [i32, ptr, i32, ptr, u64_fast, u32], returns: i64_fast },

@@ -17,6 +17,8 @@ const SO_LINGER = 13;
 const SO_REUSEPORT = 15;
 const MSG_PEEK = 0x2;
 const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_MORE = 0x8000;
 const SOL_IP = 0;
 const IP_BIND_ADDRESS_NO_PORT = 24;
 const SOL_TCP = 6;
@@ -328,6 +330,17 @@ export function peekNext(fd: number): typeof NO_END | typeof FIN_NEXT | typeof R
   if (bytes > 0) return NO_END;
   if (bytes === 0) return FIN_NEXT;
   return errno(c) === EAGAIN ? NO_END : RESET_NEXT;
+}
+
+/**
+ * Writes to a connected socket as much as it takes: 0 when it is full, -1 when it is closed. The kernel holds back what does not fill
+ * a segment for what follows at once (MSG_MORE, send(2)): another write, or a shutdown, whose FIN goes into the same segment. No
+ * effect on a unix socket. Nothing may wait in the runtime for the socket. Hot path.
+ */
+export function sendHeldBack(fd: number, bytes: Uint8Array): number {
+  const c = requireLibc();
+  const taken = Number(c.send(fd, bytes, bytes.length, MSG_MORE | MSG_DONTWAIT | MSG_NOSIGNAL));
+  return taken < 0 && errno(c) === EAGAIN ? 0 : taken;
 }
 
 /**

@@ -7,7 +7,7 @@ import { definePhase, type Connection, type Phase } from "./connection.ts";
 import type { Flow } from "./flow.ts";
 import { follow, pump, PUMP_FROM_BYTES } from "./pump.ts";
 import { allowBackendFin, allowClientFin, RESET_BACKEND_AFTER_MS, resetBackendOnClose } from "./reset-on-close.ts";
-import { corkForFin, uncork } from "./short-reply.ts";
+import { endAfter, forwardBeforeFin } from "./short-reply.ts";
 import { dueEnd, nextDueWheelMs } from "./timeouts.ts";
 
 /** The backend is ready for the client's bytes on this socket. */
@@ -59,8 +59,8 @@ const relaying: Phase = definePhase("relaying", {
     const { length } = chunk;
     const next = nextAfter(connection);
     connection.countOut(length);
-    if (!toClient.forward(chunk)) connection.finish("reset", "client");
-    else if (next === FIN_NEXT) sendWithFin(connection);
+    if (next === FIN_NEXT) sendWithFin(connection, chunk);
+    else if (!toClient.forward(chunk)) connection.finish("reset", "client");
     else if (next === RESET_NEXT) connection.finish("reset", "backend");
     else if (length >= PUMP_FROM_BYTES || toClient.pace !== null) follow(connection, toClient, length);
   },
@@ -107,21 +107,22 @@ function move(connection: Connection, flow: Flow): void {
 }
 
 /** What follows the first chunk from the backend; see short-reply.ts. */
-function nextAfter(connection: Connection): ReturnType<typeof corkForFin> {
+function nextAfter(connection: Connection): ReturnType<typeof endAfter> {
   const { host, row, toBackend, toClient } = connection;
   if (host.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut] !== 0) return NO_END;
   // Behind TLS the end of the ciphertext is not the end of the data.
   if (connection.backendTlsObserver !== null || toClient.pace !== null || !toClient.drained) return NO_END;
   // A client that has ended already is closed and not shut down, which with TLS takes its time.
   if (toBackend.state !== "open") return NO_END;
-  return corkForFin(connection.clientFd, connection.backendFd);
+  return endAfter(connection.clientFd, connection.backendFd);
 }
 
-// The backend's first words are its last. A write to a TLS socket may have run the handler of its end.
-function sendWithFin(connection: Connection): void {
-  if (connection.phase !== relaying) return;
-  if (connection.toClient.drained) noteBackendEnd(connection);
-  else uncork(connection.clientFd);
+// The backend's first words are its last.
+function sendWithFin(connection: Connection, chunk: Uint8Array): void {
+  const { toClient, clientFd, clientSpeaksTls } = connection;
+  if (!forwardBeforeFin(toClient, clientFd, clientSpeaksTls, chunk)) return connection.finish("reset", "client");
+  // A write to a TLS socket may have run the handler of its end. What waits is followed by the FIN when the runtime tells of it.
+  if (connection.phase === relaying && toClient.drained) noteBackendEnd(connection);
 }
 
 // ---------------------------------------------------------------------- ends

@@ -39,6 +39,13 @@ export function tcpInfo(fd: number): { state: number; queued: number; backlog: n
   return { state: info[0]!, queued: words[6]!, backlog: words[7]! };
 }
 
+/** Segments that a TCP socket has sent (tcpi_segs_out in linux/tcp.h). */
+export function segmentsSent(fd: number): number {
+  const info = new Uint8Array(256);
+  if (openLibc()!.getsockopt(fd, SOL_TCP, TCP_INFO, info, new Uint32Array([256])) !== 0) throw new Error("no TCP_INFO");
+  return new Uint32Array(info.buffer)[34]!;
+}
+
 /** How many TCP sockets of this network namespace are in a state, towards or from a port. */
 export function countSockets(state: number, port: number, pid: number | "self" = "self"): number {
   const hexPort = port.toString(16).toUpperCase().padStart(4, "0");

@@ -1,15 +1,21 @@
 // On real sockets, with what the kernel says of them.
+import { dlopen, FFIType } from "bun:ffi";
 import { once } from "node:events";
 import { createServer, type AddressInfo, type Socket as Peer } from "node:net";
 import { expect, test } from "vitest";
 import { beginConnect, closeDescriptor, FIN_NEXT, NO_END, RESET_NEXT, sockaddr } from "../../src/platform/sockets.ts";
-import { corkForFin, uncork } from "../../src/worker/short-reply.ts";
+import { Flow } from "../../src/worker/flow.ts";
+import { endAfter, forwardBeforeFin } from "../../src/worker/short-reply.ts";
 import { endpoint } from "../support/endpoints.ts";
+import { FakeSocket } from "../support/fake-socket.ts";
 import { eventually } from "../support/eventually.ts";
-import { CLOSE_WAIT, CLOSED, ESTABLISHED, socketOption, SOL_TCP, tcpInfo } from "../support/kernel.ts";
+import { CLOSE_WAIT, CLOSED, ESTABLISHED, segmentsSent, socketOption, SOL_TCP, tcpInfo } from "../support/kernel.ts";
 import { calledAfterEach } from "../support/set-up.ts";
+import { encode } from "../support/stage.ts";
 
 const TCP_CORK = 3;
+const SHUT_WR = 1;
+const libc = dlopen("libc.so.6", { shutdown: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 } }).symbols;
 const atEnd = calledAfterEach();
 
 /** A descriptor that nobody reads, and its peer. */
@@ -28,27 +34,63 @@ async function connected(): Promise<{ fd: number; peer: Peer }> {
 
 const corked = (fd: number): boolean => socketOption(fd, SOL_TCP, TCP_CORK) === 1;
 
-test("holds the client's segment back where the backend's FIN is next, until it is let go", async () => {
-  const [client, backend] = [await connected(), await connected()];
+/** A flow to a client whose TLS socket takes this many bytes. */
+function towards(room: number): { flow: Flow; taken: () => number } {
+  const socket = new FakeSocket();
+  socket.room = room;
+  const flow = new Flow();
+  flow.to = socket.socket;
+  return { flow, taken: () => socket.written.length };
+}
+
+test("tells a FIN that is next from a reset and from what may still come", async () => {
+  const [client, backend, other] = [await connected(), await connected(), await connected()];
+  expect(endAfter(client.fd, backend.fd)).toBe(NO_END);
   backend.peer.end();
   await eventually("the FIN is there", () => tcpInfo(backend.fd).state === CLOSE_WAIT);
-  expect(corkForFin(client.fd, backend.fd)).toBe(FIN_NEXT);
-  expect(corked(client.fd)).toBe(true);
-  uncork(client.fd);
-  expect(corked(client.fd)).toBe(false);
+  expect(endAfter(client.fd, backend.fd)).toBe(FIN_NEXT);
+  other.peer.resetAndDestroy();
+  await eventually("the reset is there", () => tcpInfo(other.fd).state === CLOSED);
+  expect(endAfter(client.fd, other.fd)).toBe(RESET_NEXT);
+  expect([endAfter(-1, 1), endAfter(1, -1)]).toEqual([NO_END, NO_END]);
 });
 
-test("touches nothing where more may come, or a reset is next", async () => {
-  const [client, backend] = [await connected(), await connected()];
-  expect(corkForFin(client.fd, backend.fd)).toBe(NO_END);
-  expect(corked(client.fd)).toBe(false);
-  backend.peer.resetAndDestroy();
-  await eventually("the reset is there", () => tcpInfo(backend.fd).state === CLOSED);
-  expect(corkForFin(client.fd, backend.fd)).toBe(RESET_NEXT);
-  expect(corked(client.fd)).toBe(false);
+test("a reply and the FIN behind it are one segment", async () => {
+  const { fd, peer } = await connected();
+  const came: Buffer[] = [];
+  peer.on("data", (bytes: Buffer) => came.push(bytes));
+  const ended = once(peer, "end");
+  const before = segmentsSent(fd);
+  expect(forwardBeforeFin(towards(0).flow, fd, false, encode("reply"))).toBe(true);
+  libc.shutdown(fd, SHUT_WR);
+  expect(segmentsSent(fd) - before).toBe(1);
+  await ended;
+  expect(Buffer.concat(came).toString()).toBe("reply");
 });
 
-test("does nothing without descriptors", () => {
-  expect([corkForFin(-1, 1), corkForFin(1, -1)]).toEqual([NO_END, NO_END]);
-  uncork(-1);
+test("what a client does not take waits in its flow, and nothing is held back for it", async () => {
+  const { fd, peer } = await connected();
+  peer.pause();
+  const { flow, taken } = towards(1000);
+  const size = 32 * 1024 * 1024;
+  expect(forwardBeforeFin(flow, fd, false, new Uint8Array(size))).toBe(true);
+  expect(taken()).toBe(1000);
+  expect(flow.waiting).toBeGreaterThan(0);
+  expect(flow.waiting).toBeLessThan(size - 1000);
+});
+
+test("a client that is gone is told of", async () => {
+  const { fd, peer } = await connected();
+  peer.resetAndDestroy();
+  await eventually("the reset is there", () => tcpInfo(fd).state === CLOSED);
+  expect(forwardBeforeFin(towards(0).flow, fd, false, encode("reply"))).toBe(false);
+});
+
+test("with TLS the socket is corked, unless bytes have to wait", async () => {
+  const { fd } = await connected();
+  expect(forwardBeforeFin(towards(2).flow, fd, true, encode("reply"))).toBe(true);
+  expect(corked(fd)).toBe(false);
+  const all = towards(5);
+  expect(forwardBeforeFin(all.flow, fd, true, encode("reply"))).toBe(true);
+  expect([corked(fd), all.taken()]).toEqual([true, 5]);
 });
