@@ -37,7 +37,7 @@ export function admitClient({ words }: Host, listener: Listener, row: number): E
   const { clients, limits } = listener;
   if (clients === null) return null;
   const at = row * ROW_WORDS;
-  const client = listener.clientPrefix(words, at + ROW.address);
+  const client = listener.prefix.of(words, at + ROW.address);
   const entry = clients.claim(client.w0, client.w1, client.w2, client.w3, limits, monotonicNs());
   if (entry < 0) return entry === CLIENT_OVER_RATE ? "rate_limited" : "client_full";
   words[at + ROW.clientEntry] = entry;

@@ -162,7 +162,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
   /** See PickContext. */
   hashKey(): number {
     const by = this.pool?.plan.hashKey ?? "client";
-    return this.listener.hashOf(this.host.words, this.row, by, this.sni);
+    return this.listener.prefix.hashOf(this.host.words, this.row * ROW_WORDS + ROW.address, by, this.sni);
   }
 
   /** The facts of a client of whom something was learned. */

@@ -1,9 +1,8 @@
 // A listener in one generation of the config, as one worker sees it: what it expects of clients, where they go, and the limits
 // that admission.ts enforces.
 import { cidrHasAt } from "../core/cidr-set.ts";
-import { addressAt, isIPv4, isUnixPeerAt, maskWord, type Address } from "../core/address.ts";
-import type { HashKeyName } from "../core/balance.ts";
-import { hashText, hashWords } from "../core/hash.ts";
+import { addressAt, isUnixPeerAt } from "../core/address.ts";
+import { ClientPrefix } from "../core/client-prefix.ts";
 import type { ListenerPlan, RoutePlan } from "../messages.ts";
 import type { ServerTls } from "../platform/bun.ts";
 import { ownSockets } from "../platform/sockets.ts";
@@ -34,8 +33,8 @@ export class Listener {
   readonly #readsHello: boolean;
   /** What one client may have. */
   readonly limits: ClientLimits;
-  readonly #masksIPv4: Address;
-  readonly #masksIPv6: Address;
+  /** What counts as one client. */
+  readonly prefix: ClientPrefix;
 
   /** Throws where the runtime refuses what the listener's TLS asks for. */
   constructor(plan: ListenerPlan, pools: ReadonlyMap<number, Pool>, tls: TlsServer | null, worker: number) {
@@ -54,8 +53,7 @@ export class Listener {
       intervalNs: plan.rateLimit === null ? 0n : tokenIntervalNs(plan.rateLimit.rate),
       burst: plan.rateLimit?.burst ?? 1,
     };
-    this.#masksIPv4 = masksOf(96 + plan.clientPrefix.ipv4);
-    this.#masksIPv6 = masksOf(plan.clientPrefix.ipv6);
+    this.prefix = new ClientPrefix(plan.clientPrefix);
   }
 
   /** Whether anything of the client must be read before the route is known. */
@@ -74,29 +72,6 @@ export class Listener {
     return proxyProtocol === "required" ? "untrusted" : "no";
   }
 
-  /**
-   * Hash of what source_hash goes by, an unsigned 32-bit number that is the same on every machine: the client whose address stands
-   * in the row, by `client_prefix`, with its port for "client_port", or the name of the ClientHello, where there is one.
-   */
-  hashOf(words: Int32Array, row: number, by: HashKeyName, sni: string): number {
-    if (by === "sni" && sni !== "") return hashText(sni.toLowerCase(), 0);
-    const at = row * ROW_WORDS + ROW.address;
-    const port = by === "client_port" ? words[at + 4]! : 0;
-    const client = this.clientPrefix(words, at);
-    hashWords(UNKEYED, port, client.w0, client.w1, client.w2, client.w3, hashed);
-    return hashed[0]! >>> 0;
-  }
-
-  /** The client's address in the cells from `at`, of which only the bits of `client_prefix` are left. Good until the next call. */
-  clientPrefix(words: Int32Array, at: number): typeof prefix {
-    const masks = isIPv4(words[at]!, words[at + 1]!, words[at + 2]!) ? this.#masksIPv4 : this.#masksIPv6;
-    prefix.w0 = words[at]! & masks[0];
-    prefix.w1 = words[at + 1]! & masks[1];
-    prefix.w2 = words[at + 2]! & masks[2];
-    prefix.w3 = words[at + 3]! & masks[3];
-    return prefix;
-  }
-
   /** The pool of the first route that takes the client whose address stands in the row, else the listener's. */
   routeFor(words: Int32Array, row: number, sni: string, alpn: readonly string[]): Pool | null {
     const [w0, w1, w2, w3] = addressAt(words, row * ROW_WORDS + ROW.address);
@@ -110,16 +85,4 @@ export class Listener {
     });
     return chosen < 0 ? this.pool : (this.#pools.get(chosen) ?? null);
   }
-}
-
-/** A client gains nothing by choosing its hash: it chooses its backend only. */
-const UNKEYED = new Int32Array(2);
-const hashed = new Int32Array(2);
-
-/** The masked words of a client's address, for one call at a time. */
-const prefix = { w0: 0, w1: 0, w2: 0, w3: 0 };
-
-/** The four words of the mask of a prefix. */
-function masksOf(bits: number): Address {
-  return [maskWord(-1, bits), maskWord(-1, bits - 32), maskWord(-1, bits - 64), maskWord(-1, bits - 96)];
 }

@@ -1,0 +1,62 @@
+// What counts as one client: the bits of an address that `client_prefix` keeps. And what source_hash makes of a client.
+import { isIPv4, maskWord, type Address } from "./address.ts";
+import type { HashKeyName } from "./balance.ts";
+import { hashText, hashWords } from "./hash.ts";
+
+/** `client_prefix` of a listener. */
+export interface PrefixLengths {
+  readonly ipv4: number;
+  readonly ipv6: number;
+}
+
+/** The masked words of a client's address. */
+export interface ClientWords {
+  w0: number;
+  w1: number;
+  w2: number;
+  w3: number;
+}
+
+export class ClientPrefix {
+  readonly #masksIPv4: Address;
+  readonly #masksIPv6: Address;
+
+  constructor({ ipv4, ipv6 }: PrefixLengths) {
+    this.#masksIPv4 = masksOf(96 + ipv4);
+    this.#masksIPv6 = masksOf(ipv6);
+  }
+
+  /** The address in the cells from `at`, of which only the bits of the prefix are left. Good until the next call. Hot path. */
+  of(words: Int32Array, at: number): ClientWords {
+    const masks = isIPv4(words[at]!, words[at + 1]!, words[at + 2]!) ? this.#masksIPv4 : this.#masksIPv6;
+    masked.w0 = words[at]! & masks[0];
+    masked.w1 = words[at + 1]! & masks[1];
+    masked.w2 = words[at + 2]! & masks[2];
+    masked.w3 = words[at + 3]! & masks[3];
+    return masked;
+  }
+
+  /**
+   * Hash of what source_hash goes by, an unsigned 32-bit number that is the same on every machine: the client whose address is in the
+   * cells from `at`, with its port, which follows, for "client_port", or the name of the ClientHello, where there is one.
+   */
+  hashOf(words: Int32Array, at: number, by: HashKeyName, sni: string): number {
+    if (by === "sni" && sni !== "") return hashText(sni.toLowerCase(), 0);
+    const port = by === "client_port" ? words[at + 4]! : 0;
+    const client = this.of(words, at);
+    hashWords(UNKEYED, port, client.w0, client.w1, client.w2, client.w3, hashed);
+    return hashed[0]! >>> 0;
+  }
+}
+
+/** A client gains nothing by choosing its hash: it chooses its backend only. */
+const UNKEYED = new Int32Array(2);
+const hashed = new Int32Array(2);
+
+/** For one call at a time. */
+const masked: ClientWords = { w0: 0, w1: 0, w2: 0, w3: 0 };
+
+/** The four words of the mask of a prefix. */
+function masksOf(bits: number): Address {
+  return [maskWord(-1, bits), maskWord(-1, bits - 32), maskWord(-1, bits - 64), maskWord(-1, bits - 96)];
+}
