@@ -167,6 +167,8 @@ export interface WorkerStart {
   index: number;
   /** The ledger of this worker's connections (shared/ledger.ts). */
   ledger: SharedArrayBuffer;
+  /** The counts by client of this worker (shared/client-activity.ts). */
+  activity: SharedArrayBuffer;
   /** One Int32 cell: connections of the whole process. */
   open: Int32Array;
   /** One Int32 cell: blocks of connection ids that workers have taken (shared/connection-ids.ts). */

@@ -2,7 +2,16 @@
 import * as v from "valibot";
 import { choice, cidr, text, whole } from "../config/kinds.ts";
 import { absent, required, row } from "../config/rows.ts";
-import { CONNECTION_SORTS, connectionList, CONNECTIONS_DEFAULT, CONNECTIONS_MAX } from "../observe/live.ts";
+import {
+  CLIENT_SORTS,
+  clientList,
+  CLIENTS_DEFAULT,
+  CLIENTS_MAX,
+  CONNECTION_SORTS,
+  connectionList,
+  CONNECTIONS_DEFAULT,
+  CONNECTIONS_MAX,
+} from "../observe/live.ts";
 import type { Result } from "./operations.ts";
 import { json, route, type Route } from "./route.ts";
 
@@ -70,5 +79,21 @@ export const LIVE_ROUTES: readonly Route[] = [
     errors: ["no_such_connection"],
     reply: ended,
     handle: async (operations, { path }) => endedOf(await operations.endConnection(path.id)),
+  }),
+  route({
+    name: "getClients",
+    method: "GET",
+    path: "/api/clients",
+    access: "read",
+    summary: "The top clients by open connections, or by new connections, bytes or refusals of the last minute",
+    query: {
+      client: filter.client,
+      listener: filter.listener,
+      limit: row(whole(0, CLIENTS_MAX), CLIENTS_DEFAULT, "Clients in the answer."),
+      sort: row(choice(CLIENT_SORTS), "open", "By what the clients are sorted, the largest first."),
+    },
+    errors: ["no_such_listener"],
+    reply: json("Clients", clientList, "The clients."),
+    handle: (operations, { query }) => operations.clients(query),
   }),
 ];

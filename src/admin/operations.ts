@@ -1,6 +1,6 @@
 // What a running lb can be asked and told to do. The admin endpoint is the caller: it adds HTTP and access control, and does not
 // know how an operation works. A new operation (drain, weights, connections) is a method here and a row of its routes.
-import type { ConnectionFilter, ConnectionList, ConnectionQuery } from "../observe/live.ts";
+import type { ClientList, ClientQuery, ConnectionFilter, ConnectionList, ConnectionQuery } from "../observe/live.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 
 export interface Operations {
@@ -16,6 +16,8 @@ export interface Operations {
   /** Ends connections as `killed`. The value is how many there were. */
   endConnections(filter: ConnectionFilter): Promise<Result<number>>;
   endConnection(id: number): Promise<Result<number>>;
+  /** The top clients. */
+  clients(query: ClientQuery): Result<ClientList>;
 }
 
 export interface Readiness {

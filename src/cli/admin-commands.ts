@@ -67,7 +67,7 @@ export function describeAdminCommands(
       end(await (await import("./connections.ts")).connections(options));
     });
   asking("clients", "list the clients with the most connections or refusals")
-    .option("--sort <KEY>", "by this key of the JSON, such as open or refused")
+    .option("--sort <KEY>", "by this key of the JSON, such as open or refusals")
     .option("--limit <N>", "at most so many", count)
     .option("--json", "print the answer of GET /api/clients")
     .action(async (options: AdminOptions) => end(await (await import("./clients.ts")).clients(options)));

@@ -40,6 +40,15 @@ export const ENDS = {
 
 export type End = keyof typeof ENDS;
 
+/** Ends of clients that a limit has turned away. */
+export const REFUSALS: ReadonlySet<End> = new Set<End>([
+  "denied",
+  "rate_limited",
+  "process_full",
+  "listener_full",
+  "client_full",
+]);
+
 export const END_NAMES = Object.keys(ENDS) as End[];
 
 /** End → its number, for the cells of counters and for the hot path. */

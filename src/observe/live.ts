@@ -1,5 +1,5 @@
-// What is connected right now, as plain data: the answers of /api/connections, so their keys are a public interface, and what they can
-// be asked for. The types and the OpenAPI document come from the schemas below.
+// What is connected right now, as plain data: the answers of /api/connections and /api/clients, so their keys are a public interface,
+// and what they can be asked for. The types and the OpenAPI document come from the schemas below.
 import * as v from "valibot";
 import type { Cidr } from "../core/address.ts";
 import { PHASES } from "../shared/ledger.ts";
@@ -58,4 +58,41 @@ export interface ConnectionFilter {
 export interface ConnectionQuery extends ConnectionFilter {
   limit?: number;
   sort?: SignedSort;
+}
+
+const client = v.object({
+  client: said(v.string(), "An address, or a CIDR by the `client_prefix` of the listener; unix for unix sockets."),
+  open: said(v.number(), "Connections that are open now."),
+  new_connections: said(v.number(), "Connections admitted in the last minute."),
+  bytes_in: said(
+    v.number(),
+    "Bytes of the last minute. Of a connection that is older than that, what its rate makes of a minute.",
+  ),
+  bytes_out: v.number(),
+  refusals: said(v.number(), "Connections in the last minute that a limit, `allow` or `deny` has refused."),
+  error: said(
+    v.object({ new_connections: v.number(), bytes_in: v.number(), bytes_out: v.number(), refusals: v.number() }),
+    "By how much each count may be too high, because other clients were counted in the same place before.",
+  ),
+});
+export type ClientStatus = v.InferOutput<typeof client>;
+
+export const clientList = v.object({
+  total: said(v.number(), "Clients that are known; `clients` has the first `limit` of them."),
+  period_ms: said(v.number(), "How much of the last minute the counts cover, 50 s to 60 s."),
+  clients: v.array(client),
+});
+export type ClientList = v.InferOutput<typeof clientList>;
+
+/** `bytes` is both ways. */
+export const CLIENT_SORTS = ["open", "new_connections", "bytes", "bytes_in", "bytes_out", "refusals"] as const;
+export type ClientSort = (typeof CLIENT_SORTS)[number];
+
+/** Clients in one answer, if the request does not say, and at most. */
+export const CLIENTS_DEFAULT = 20;
+export const CLIENTS_MAX = 1000;
+
+export interface ClientQuery extends Pick<ConnectionFilter, "client" | "listener"> {
+  limit?: number;
+  sort?: ClientSort;
 }

@@ -17,6 +17,11 @@ let originMs: number | null = null;
 
 /** The same in milliseconds: performance.now(), which reads CLOCK_MONOTONIC too (Bun 1.4.5), and what this thread's is behind. */
 export function monotonicMs(): number {
+  return monotonicMsOf(performance.now());
+}
+
+/** The same for a moment of this thread's performance.now(). */
+export function monotonicMsOf(performanceMs: number): number {
   originMs ??= Number(monotonicNs()) / 1e6 - performance.now();
-  return originMs + performance.now();
+  return originMs + performanceMs;
 }

@@ -13,7 +13,7 @@ import {
 } from "../observe/live.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS, type Ledger } from "../shared/ledger.ts";
-import { ByteRates } from "./byte-rates.ts";
+import type { ByteRates } from "./byte-rates.ts";
 import { failure, type Result } from "../admin/operations.ts";
 import { endMatching, type EndingWorker } from "./ordered-ends.ts";
 import type { BackendRecord, Registry } from "./registry.ts";
@@ -34,12 +34,13 @@ interface Found {
 export class LiveConnections {
   readonly #registry: Registry;
   readonly #workers: () => readonly LiveWorker[];
-  readonly #rates = new ByteRates();
+  readonly #rates: ByteRates;
 
   /** `workers` gives those that have connections now. */
-  constructor(registry: Registry, workers: () => readonly LiveWorker[]) {
+  constructor(registry: Registry, workers: () => readonly LiveWorker[], rates: ByteRates) {
     this.#registry = registry;
     this.#workers = workers;
+    this.#rates = rates;
   }
 
   list(query: ConnectionQuery): Result<ConnectionList> {

@@ -15,6 +15,7 @@ import { ledgerRows, shares, tooFewFiles } from "./budget.ts";
 import { Fleet } from "./fleet.ts";
 import { HealthChecks } from "./health.ts";
 import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
+import { ByteRates } from "./byte-rates.ts";
 import { LiveConnections } from "./live-connections.ts";
 import { AccessSink, Log } from "./log.ts";
 import { failure, readinessOf, type Operations } from "../admin/operations.ts";
@@ -25,6 +26,8 @@ import { adminAccess, Reloads } from "./reload.ts";
 import { Resolver } from "./resolve.ts";
 import { ListeningSockets } from "./sockets.ts";
 import { daysLeft, takeSnapshot } from "./status.ts";
+import { TopClients } from "./top-clients.ts";
+import type { WorkerSlot } from "./worker-slot.ts";
 
 /** The last part of shutdown_timeout, over which the remaining connections are ended. */
 const SPREAD_PART = 1 / 5;
@@ -90,6 +93,7 @@ export class Supervisor {
   readonly #open: Int32Array<SharedArrayBuffer>;
   readonly #active: ActiveConfig;
   readonly #live: LiveConnections;
+  readonly #topClients: TopClients;
   readonly #reloads: Reloads;
   #housekeeping: ReturnType<typeof setInterval> | null = null;
   readonly #startedAtMs = Date.now();
@@ -139,7 +143,10 @@ export class Supervisor {
       onOverBudget: () => this.#logOverBudget(),
       onFailures: (failures) => this.#states.failed(failures),
     });
-    this.#live = new LiveConnections(registry, () => [...this.#fleet.slots, ...this.#fleet.retiring]);
+    const workers = (): WorkerSlot[] => [...this.#fleet.slots, ...this.#fleet.retiring];
+    const rates = new ByteRates();
+    this.#live = new LiveConnections(registry, workers, rates);
+    this.#topClients = new TopClients({ registry, workers, rates, match: (filter) => this.#live.match(filter) });
     this.#reloads = new Reloads(loaded, {
       file: options.file,
       active: this.#active,
@@ -235,6 +242,7 @@ export class Supervisor {
     connections: (query) => this.#live.list(query),
     endConnections: (filter) => this.#live.end(filter),
     endConnection: (id) => this.#live.endOne(id),
+    clients: (query) => this.#topClients.list(query),
   };
 
   // ---------------------------------------------------------------- the backends

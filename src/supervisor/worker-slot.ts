@@ -11,6 +11,7 @@ import {
 import type { AccessLine } from "../observe/access-line.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { hasDescriptors, replaceListeningFd, resetOnClose } from "../platform/sockets.ts";
+import { activityMemory, ClientActivity } from "../shared/client-activity.ts";
 import { WORKER } from "../shared/counters.ts";
 import { Ledger, ledgerMemory, ROW, ROW_WORDS } from "../shared/ledger.ts";
 import { PER_WORKER, THREAD_START } from "./budget.ts";
@@ -75,6 +76,8 @@ export class WorkerSlot {
   readonly #options: SlotOptions;
   readonly #listening: Int32Array<SharedArrayBuffer>;
   readonly #ledgerMemory: SharedArrayBuffer;
+  readonly #activityMemory = activityMemory();
+  readonly activity = new ClientActivity(this.#activityMemory);
   #worker: Thread | null = null;
   #ledger: Ledger;
   state: "starting" | "running" | "retiring" | "gone" = "starting";
@@ -130,6 +133,7 @@ export class WorkerSlot {
     worker.addEventListener("close", () => this.#onExit(worker));
     const shared = {
       ledger: this.#ledgerMemory,
+      activity: this.#activityMemory,
       counters: this.counters,
       logPending: this.#logPending,
       listening: this.#listening,

@@ -1,5 +1,6 @@
 // The end of a session, whatever kind it is: the counters, the line of the access log, and the claims.
 import { BACKEND, endCell, WORKER } from "../shared/counters.ts";
+import { countForClient } from "./activity.ts";
 import { leaveQueue, releaseAll } from "./admission.ts";
 import type { Ended, Session } from "./session.ts";
 
@@ -12,6 +13,7 @@ export function conclude(session: Session, ended: Ended): void {
   // Before the log, which says how long it has waited.
   leaveQueue(session);
   host.log(session, ended);
+  countForClient(session, ended);
   releaseAll(session);
   host.forget(session);
 }

@@ -7,6 +7,7 @@ import type { EndConnections, FromWorker, Plan, PoolState, TlsServerPlan, Worker
 import { monotonicMs } from "../platform/clock.ts";
 import { Splice } from "../platform/splice.ts";
 import { WORKER } from "../shared/counters.ts";
+import { ClientActivity } from "../shared/client-activity.ts";
 import { ConnectionIds } from "../shared/connection-ids.ts";
 import { Ledger, ROW_FLOAT, ROW_FLOATS } from "../shared/ledger.ts";
 import { AccessLog } from "./access-log.ts";
@@ -34,6 +35,7 @@ export class DataPlane implements Host {
   readonly floats: Float64Array;
   /** This worker's row of WORKER.size cells. */
   readonly counters: Float64Array;
+  readonly activity: ClientActivity;
   /** One Int32 cell: connections of the whole process. */
   readonly open: Int32Array;
   readonly ids: ConnectionIds;
@@ -71,6 +73,7 @@ export class DataPlane implements Host {
     this.floats = this.ledger.floats;
     this.counters = start.counters;
     this.#loopDelay = new LoopDelay(start.counters);
+    this.activity = new ClientActivity(start.activity);
     this.open = start.open;
     this.ids = new ConnectionIds(start.ids);
     this.#serving = new Serving(this, start.listening, () => this.#stoppedWhenDone());

@@ -3,6 +3,7 @@
 import type { End, EndedBy } from "../core/ends.ts";
 import type { TimerWheel } from "../core/timer-wheel.ts";
 import type { Splice } from "../platform/splice.ts";
+import type { ClientActivity } from "../shared/client-activity.ts";
 import type { ConnectionIds } from "../shared/connection-ids.ts";
 import type { Ledger } from "../shared/ledger.ts";
 import type { ProxyEnd } from "../wire/proxy-protocol.ts";
@@ -68,6 +69,8 @@ export interface Host {
   readonly floats: Float64Array;
   /** The worker's row of WORKER.size cells. */
   readonly counters: Float64Array;
+  /** The busiest clients of this worker. */
+  readonly activity: ClientActivity;
   /** One Int32 cell: connections of the whole process. */
   readonly open: Int32Array;
   readonly maxConnections: number;

@@ -1,6 +1,6 @@
 // What is connected right now, from a process with three workers: listed, filtered and ended through the admin endpoint.
 import { expect, test } from "vitest";
-import type { ConnectionList } from "../../src/observe/live.ts";
+import type { ClientList, ClientStatus, ConnectionList } from "../../src/observe/live.ts";
 import { echo } from "../support/backends.ts";
 import { peersMissing } from "../support/certificates.ts";
 import { connect, type Client } from "../support/client.ts";
@@ -133,6 +133,60 @@ test('what is killed is reset on both sides, even with on_abort = "close" and be
   expect(await backend.read()).toMatchObject({ end: "reset" });
   expect(await reading.read()).toEqual({ data: "", end: "reset" });
   expect(await lb.lineOf(client)).toMatchObject({ end: "killed", end_by: "lb", bytes_out: 11 });
+});
+
+test("the top clients are those with the most open connections, new connections, bytes or refusals, over all workers", async () => {
+  using backend = await echo();
+  const [port] = await freePorts(1);
+  await using lb = await startLb(`
+    workers = 3
+    [listeners.web]
+    bind = "127.0.0.1:${port}"
+    pool = "app"
+    rate_limit = { rate = "1/h", burst = 30 }
+    deny = ["127.0.0.9"]
+    [pools.app]
+    backends = ["${backend.address}"]
+  `);
+  const clients = async (query: string): Promise<ClientStatus[]> => {
+    const response = await lb.fetch(`/api/clients${query}`);
+    expect(response.status).toBe(200);
+    return ((await response.json()) as ClientList).clients;
+  };
+  // Many open, many new, much data, many refused.
+  const open = await opened(12, port, "127.0.0.2");
+  for (const client of await opened(30, port, "127.0.0.3")) client.finish();
+  const [bulk] = await opened(1, port, "127.0.0.4");
+  bulk!.send("x".repeat(100_000));
+  await bulk!.until(() => bulk!.text.length === 100_000);
+  for (let i = 0; i < 5; i++) expect(await (await connect(port, { from: "127.0.0.3" })).ended).toBe("reset");
+  for (let i = 0; i < 7; i++) expect(await (await connect(port, { from: "127.0.0.9" })).ended).toBe("reset");
+  await lb.waitLines(42, () => true);
+
+  const [first] = await clients("?sort=open");
+  expect(first).toMatchObject({ client: "127.0.0.2", open: 12, new_connections: 12, refusals: 0 });
+  expect((await clients("?sort=new_connections&limit=1"))[0]).toMatchObject({
+    client: "127.0.0.3",
+    open: 0,
+    new_connections: 30,
+    bytes_in: 150,
+    bytes_out: 150,
+    refusals: 5,
+    error: { new_connections: 0, bytes_in: 0, bytes_out: 0, refusals: 0 },
+  });
+  expect((await clients("?sort=bytes"))[0]).toMatchObject({ client: "127.0.0.4", open: 1, bytes_in: 100_005 });
+  const refused = await clients("?sort=refusals");
+  expect(refused.slice(0, 2).map(({ client, refusals }) => [client, refusals])).toEqual([
+    ["127.0.0.9", 7],
+    ["127.0.0.3", 5],
+  ]);
+  // What a worker has counted is there when its thread is gone.
+  await lb.restartWorker(0);
+  await lb.waitStatus(({ workers }) => workers[0]!.restarts === 1 && workers[0]!.state === "running");
+  expect((await clients("?sort=new_connections&client=127.0.0.3"))[0]).toMatchObject({ new_connections: 30 });
+  expect((await lb.fetch("/api/clients?sort=oepn")).status).toBe(400);
+  expect((await lb.fetch("/api/clients?listener=none")).status).toBe(404);
+  expect(open).toHaveLength(12);
 });
 
 test("rates come from two requests", async () => {

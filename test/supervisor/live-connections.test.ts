@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { parseCidr, type Cidr } from "../../src/core/address.ts";
 import type { ConnectionFilter, ConnectionQuery, ConnectionStatus } from "../../src/observe/live.ts";
 import { ActiveConfig } from "../../src/supervisor/active-config.ts";
+import { ByteRates } from "../../src/supervisor/byte-rates.ts";
 import { LiveConnections } from "../../src/supervisor/live-connections.ts";
 import { Registry } from "../../src/supervisor/registry.ts";
 import { ListeningSockets } from "../../src/supervisor/sockets.ts";
@@ -37,7 +38,7 @@ beforeEach(() => {
   const { log } = recordingLog();
   new ActiveConfig(CONFIG, { registry, sockets: new ListeningSockets(), addresses, log }).put(CONFIG);
   workers = [new WorkerOfRows(0), new WorkerOfRows(1)];
-  live = new LiveConnections(registry, () => workers);
+  live = new LiveConnections(registry, () => workers, new ByteRates());
 });
 
 function idOf(records: readonly { id: number; name: string }[], name: string): number {

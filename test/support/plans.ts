@@ -10,6 +10,7 @@ import {
 } from "../../src/messages.ts";
 import { WEIGHT_UNIT } from "../../src/policy/tiers.ts";
 import { Arena, float64At, int32At } from "../../src/shared/cells.ts";
+import { activityMemory } from "../../src/shared/client-activity.ts";
 import { BACKEND, LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { ledgerMemory } from "../../src/shared/ledger.ts";
 
@@ -124,6 +125,7 @@ export function workerStart(given: Plan, index = 0): WorkerStart {
     kind: "start",
     index,
     ledger: ledgerMemory(64),
+    activity: activityMemory(),
     open: arena.int32(1),
     ids: arena.int32(1),
     counters: arena.float64(WORKER.size),

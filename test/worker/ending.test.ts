@@ -1,9 +1,13 @@
 // The end of any session: one that is no TCP connection has all that the end needs.
-import { beforeEach, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
+import { addressAt, formatAddress } from "../../src/core/address.ts";
+import { REFUSALS, type End } from "../../src/core/ends.ts";
 import type { ListenerPlan, PoolPlan } from "../../src/messages.ts";
+import { monotonicMs } from "../../src/platform/clock.ts";
 import { claim, claimed } from "../../src/shared/cells.ts";
 import { BACKEND, endCell, WORKER } from "../../src/shared/counters.ts";
-import { CLAIM, ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
+import { ACTIVITY, type Activity } from "../../src/shared/client-activity.ts";
+import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { clientMemory } from "../../src/shared/clients.ts";
 import { admitClient, claimPlaces, releaseAll, releaseBackend } from "../../src/worker/admission.ts";
 import { conclude } from "../../src/worker/ending.ts";
@@ -70,4 +74,47 @@ test("gives a place back once, whoever asks again", () => {
   releaseAll(ended);
   expect(places()).toEqual([1, 1, 1]);
   expect(host.words[ended.row * ROW_WORDS]).toBe(CLAIM.row);
+});
+
+describe("the busiest clients", () => {
+  const counts = (which: Activity): [number, string, number][] => {
+    const found: [number, string, number][] = [];
+    host.activity.each(which, monotonicMs(), (id, words, count) =>
+      found.push([id, formatAddress(...addressAt(words, 0)), count]),
+    );
+    return found;
+  };
+  const end = (how: End, { ageMs = 0, bytes = 0 } = {}): void => {
+    const ended = session();
+    const floatsAt = ended.row * ROW_FLOATS;
+    host.floats[floatsAt + ROW_FLOAT.startedMs] = monotonicMs() - ageMs;
+    host.floats[floatsAt + ROW_FLOAT.bytesIn] = bytes / 4;
+    host.floats[floatsAt + ROW_FLOAT.bytesOut] = (bytes * 3) / 4;
+    conclude(ended, { end: how, by: "lb", error: "" });
+  };
+
+  test("are counted by client_prefix, with connections and bytes", () => {
+    listeners = { ...listeners, clientPrefix: { ipv4: 24, ipv6: 64 } };
+    listener = new Listener(listeners, new Map([[pools.id, new Pool(pools, null, 0)]]), null, 0);
+    end("eof", { bytes: 4000 });
+    end("reset");
+    expect(counts(ACTIVITY.connections)).toEqual([[listeners.id, "10.0.0.0", 2]]);
+    expect(counts(ACTIVITY.bytesIn)).toEqual([[listeners.id, "10.0.0.0", 1000]]);
+    expect(counts(ACTIVITY.bytesOut)).toEqual([[listeners.id, "10.0.0.0", 3000]]);
+    expect(counts(ACTIVITY.refusals)).toEqual([]);
+  });
+
+  test("have refusals where a limit has turned them away, and then no connection", () => {
+    for (const refusal of REFUSALS) end(refusal);
+    expect(counts(ACTIVITY.refusals)).toEqual([[listeners.id, "10.0.0.7", REFUSALS.size]]);
+    expect(counts(ACTIVITY.connections)).toEqual([]);
+  });
+
+  test("have of an old connection the part of its bytes that a minute has, and it is not new", () => {
+    end("eof", { ageMs: 600_000, bytes: 1_000_000 });
+    expect(counts(ACTIVITY.connections)).toEqual([]);
+    const [[, , bytes]] = counts(ACTIVITY.bytesOut) as [[number, string, number]];
+    expect(bytes).toBeGreaterThan(74_000);
+    expect(bytes).toBeLessThan(76_000);
+  });
 });

@@ -62,29 +62,6 @@ describe("the ClientHello", () => {
   });
 });
 
-describe("the hash of a connection", () => {
-  const prefix = { clientPrefix: { ipv4: 24, ipv6: 64 } };
-  const hash = (address: string, by: "client" | "client_port" | "sni", port = 1, sni = ""): number =>
-    listener(prefix).hashOf(wordsOf(address, port), ROW_USED, by, sni);
-
-  test('is by `client_prefix` for "client", whatever the port', () => {
-    expect(hash("10.0.0.1", "client", 1)).toBe(hash("10.0.0.200", "client", 2));
-    expect(hash("10.0.0.1", "client")).not.toBe(hash("10.0.1.1", "client"));
-    expect(hash("2001:db8::1", "client")).toBe(hash("2001:db8::ffff", "client"));
-    expect(hash("2001:db8::1", "client")).not.toBe(hash("2001:db8:0:1::1", "client"));
-  });
-
-  test('is by address and port for "client_port"', () => {
-    expect(hash("10.0.0.1", "client_port", 1)).not.toBe(hash("10.0.0.1", "client_port", 2));
-  });
-
-  test('is by the name for "sni", in any case, and by the client where there is none', () => {
-    expect(hash("10.0.0.1", "sni", 1, "a.example")).toBe(hash("10.9.9.9", "sni", 2, "A.Example"));
-    expect(hash("10.0.0.1", "sni", 1, "a.example")).not.toBe(hash("10.0.0.1", "sni", 1, "b.example"));
-    expect(hash("10.0.0.1", "sni")).toBe(hash("10.0.0.1", "client"));
-  });
-});
-
 test("each worker counts in a row of its own", () => {
   const plan = listenerPlan();
   const [first, second] = [0, 1].map((worker) => new Listener(plan, new Map(), null, worker));

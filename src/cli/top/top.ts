@@ -4,7 +4,7 @@ import type { Snapshot } from "../../observe/snapshot.ts";
 import { AdminError, type AdminClient, type AdminRequest } from "../admin-client.ts";
 import { askLb } from "../admin-command.ts";
 import type { AdminOptions } from "../admin-endpoint.ts";
-import type { ClientFigures } from "../clients.ts";
+import type { ClientStatus } from "../../observe/live.ts";
 import type { LiveConnection } from "../connections.ts";
 import { draw, pageOf } from "./screen.ts";
 import { FIRST_STATE, press, type Key, type TopState } from "./state.ts";
@@ -87,7 +87,7 @@ class Top {
       this.#data = { ...this.#data, connections };
     } else if (view === "clients") {
       const request: AdminRequest = { method: "GET", path: "/api/clients", query, timeoutMs: ANSWER_MS };
-      const { clients } = await this.#client.json<{ clients: ClientFigures[] }>(request);
+      const { clients } = await this.#client.json<{ clients: ClientStatus[] }>(request);
       this.#data = { ...this.#data, clients };
     }
   }

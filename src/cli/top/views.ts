@@ -1,7 +1,7 @@
 // The views of `lb top`: what each shows of the latest answers of a running lb, as columns and rows. Pure.
 import { formatByteRate, formatBytes, formatCount, formatDuration, formatLatency } from "../../core/format.ts";
 import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot } from "../../observe/snapshot.ts";
-import type { ClientFigures } from "../clients.ts";
+import type { ClientStatus } from "../../observe/live.ts";
 import type { LiveConnection } from "../connections.ts";
 import { backendState, failedConnects, listenerState, refused } from "../status-text.ts";
 
@@ -12,7 +12,7 @@ export interface TopData {
   /** Between the two. */
   elapsedMs: number;
   connections: { total: number; connections: readonly LiveConnection[] } | null;
-  clients: readonly ClientFigures[] | null;
+  clients: readonly ClientStatus[] | null;
   /** Date.now() of the latest answer. */
   answeredAtMs: number;
   /** Why the latest request has failed, or null. */
@@ -262,8 +262,8 @@ function meanConnectMs(now: BackendStatus, was: BackendStatus | undefined): numb
   return now.connects.succeeded === 0 ? Number.NaN : now.connect_ms.sum / now.connects.succeeded;
 }
 
-function clientRow(figures: ClientFigures): Row {
-  const { client, open, new_connections, refused: refusals, bytes_in, bytes_out } = figures;
+function clientRow(figures: ClientStatus): Row {
+  const { client, open, new_connections, refusals, bytes_in, bytes_out } = figures;
   return {
     key: client,
     target: { kind: "client", client, open },

@@ -7,6 +7,7 @@ import { filledSnapshot } from "../../support/snapshot.ts";
 
 const nowMs = Date.parse("2026-01-02T03:14:06.000Z");
 
+const NO_ERROR = { new_connections: 0, bytes_in: 0, bytes_out: 0, refusals: 0 };
 function dataOf(backends: number, name = (i: number): string => `10.0.0.${i}:80`): TopData {
   const before = filledSnapshot();
   const snapshot = filledSnapshot();
@@ -14,7 +15,9 @@ function dataOf(backends: number, name = (i: number): string => `10.0.0.${i}:80`
   const [sample] = pool!.backends;
   pool!.backends = Array.from({ length: backends }, (_, i) => ({ ...sample!, name: name(i), address: name(i) }));
   snapshot.listeners[0]!.accepted += 50;
-  const clients = [{ client: "192.0.2.1", open: 3, new_connections: 9, bytes_in: 1, bytes_out: 2, refused: 4 }];
+  const clients = [
+    { client: "192.0.2.1", open: 3, new_connections: 9, bytes_in: 1, bytes_out: 2, refusals: 4, error: NO_ERROR },
+  ];
   return { ...NO_DATA, snapshot, before, elapsedMs: 2000, answeredAtMs: nowMs, clients };
 }
 

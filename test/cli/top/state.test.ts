@@ -24,12 +24,15 @@ const connection = {
   rate_out: 0,
   worker: 0,
 };
+const NO_ERROR = { new_connections: 0, bytes_in: 0, bytes_out: 0, refusals: 0 };
 const data: TopData = {
   ...NO_DATA,
   snapshot,
   answeredAtMs: Date.parse("2026-01-02T03:14:06.000Z"),
   connections: { total: 1, connections: [connection] },
-  clients: [{ client: "192.0.2.1", open: 3, new_connections: 9, bytes_in: 1, bytes_out: 2, refused: 0 }],
+  clients: [
+    { client: "192.0.2.1", open: 3, new_connections: 9, bytes_in: 1, bytes_out: 2, refusals: 0, error: NO_ERROR },
+  ],
 };
 
 /** The outcome of keys one after the other: characters, and the names of others in braces. */
