@@ -6,32 +6,32 @@ import type { TlsClientPlan, TlsVersion } from "./platform/tls-client.ts";
 import type { HashTable } from "./policy/candidate.ts";
 import type { TierEntry } from "./policy/tiers.ts";
 
-/** One backend address. Kept across reloads and look-ups by `id` as long as pool, name and address stay the same. */
+/** One backend address. Kept across reloads and lookups by `id` as long as pool, name and address stay the same. */
 export interface BackendPlan {
   id: number;
-  /** As in the log and the metrics: the `name` given, else the address. */
+  /** The name in logs and metrics: the configured `name`, else the address. */
   name: string;
   /** The address to connect to: "10.0.0.1:80", "[2001:db8::1]:80", "unix:/run/app.sock", "unix:@name". */
   address: string;
-  /** The host name that the config gives, for the name in TLS; "" where it gives an IP address or a socket. */
+  /** The host name in the config, for the name in TLS; "" for an IP address or a socket. */
   host: string;
   /** 0 = no cap. */
   maxConnections: number;
-  /** Its address is one of this machine's and its port one that the kernel gives to outgoing connections. */
+  /** Its address is one of this machine's and its port one that the kernel uses for outgoing connections. */
   maySelfConnect: boolean;
   /** Address of one Int32 cell in the pool's `memory`: connections open or being dialled, over all workers. */
   openAt: number;
-  /** Address of rows of BACKEND.size cells, one a worker, by the worker's index. */
+  /** Address of rows of BACKEND.size cells, one per worker, by the worker's index. */
   countersAt: number;
 }
 
 /** TLS termination. Certificates and keys are PEM. */
 export interface TlsServerPlan {
-  /** `names` as they stand in the certificate, lower case, wildcards as "*.example.com". */
+  /** `names` as in the certificate, lower case, wildcards as "*.example.com". */
   certificates: { cert: string; key: string; names: string[] }[];
   unknownSni: "default" | "reject";
   minVersion: TlsVersion;
-  /** TLS 1.2 suites in OpenSSL's form; "" = the runtime's. */
+  /** TLS 1.2 suites in OpenSSL format; "" = the runtime's default. */
   ciphers: string;
   alpn: string[];
   clientAuth: "off" | "optional" | "required";
@@ -61,7 +61,7 @@ export interface PoolPlan {
   /** 0 = off. */
   keepaliveMs: number;
   sendProxy: "off" | "v1" | "v2";
-  /** TLS towards the backends, or null. */
+  /** TLS to the backends, or null. */
   tls: TlsClientPlan | null;
   /** Which failures are reported for passive health; null = none. */
   passive: PassivePlan | null;
@@ -107,7 +107,7 @@ export interface ListenerPlan {
   tls: TlsServerPlan | null;
   /** The first match wins. */
   routes: RoutePlan[];
-  /** A pool that connections may go to hashes the server name in the ClientHello, which must be read for that. */
+  /** Some pool of the listener hashes the server name, so the ClientHello must be read. */
   hashesSni: boolean;
   /** null = the list is empty: everyone is allowed, nobody is denied. */
   allow: CidrTable | null;
@@ -120,27 +120,27 @@ export interface ListenerPlan {
   rateLimit: { rate: number; burst: number } | null;
   overLimit: "reset" | "close";
   onAbort: "reset" | "close";
-  /** Bytes held for a receiver that does not keep up, each way. */
+  /** Bytes held for a receiver that does not keep up, per direction. */
   buffer: number;
   /** Bytes per second for each connection; 0 = unlimited. */
   bandwidth: { upload: number; download: number };
   timeoutsMs: { handshake: number; idle: number; halfClose: number; lifetime: number };
   /** One Int32 cell: connections open over all workers. */
   open: Int32Array;
-  /** Rows of LISTENER.size cells, one a worker, by the worker's index. */
+  /** Rows of LISTENER.size cells, one per worker, by the worker's index. */
   counters: Float64Array;
   /** The table of per-client counts; null = no limit per client. */
   clients: SharedArrayBuffer | null;
 }
 
-/** A listening socket for one worker to serve. */
+/** A listening socket that one worker serves. */
 export interface SocketPlan {
   /** The bound address; one worker may serve several sockets of one address. */
   key: string;
   /** Number of the socket within its SO_REUSEPORT group. */
   index: number;
   listener: number;
-  /** The supervisor's descriptor, of which the worker makes a duplicate; -1 = the portable way, by hostname and port. */
+  /** The supervisor's descriptor, which the worker duplicates; -1 = the portable way, by hostname and port. */
   fd: number;
   hostname: string;
   port: number;
@@ -191,7 +191,7 @@ export type ToWorker =
   /** Exit at once: connections are reset, and the supervisor releases their claims. */
   | { kind: "exit" }
   /**
-   * Stop accepting and exit when the last connection has ended. Those that are left are ended over the time from `spreadFromMs` to
+   * Stop accepting and exit when the last connection has ended. The remaining connections are ended over the time from `spreadFromMs` to
    * `deadlineMs` (both on monotonicMs(); Infinity = never).
    */
   | { kind: "stop"; spreadFromMs: number; deadlineMs: number };
@@ -227,9 +227,9 @@ export interface PoolState {
   version: number;
   /** The preferred one first. */
   tiers: PoolTier[];
-  /** Ids of the backends that are down or that a name look-up removed. */
+  /** Ids of the backends that are down or that a lookup removed. */
   down: number[];
-  /** The new backends if a name look-up changed them, else null. */
+  /** The new backends if a lookup changed them, else null. */
   backends: BackendPlan[] | null;
   /** As in the plan. */
   memory: SharedArrayBuffer[];

@@ -12,7 +12,7 @@ export function check(file: string): number {
   return code;
 }
 
-/** What `lb check` says of a file: lines for stderr and for stdout, and the exit code. */
+/** The result of `lb check` for a file: lines for stderr and for stdout, and the exit code. */
 export function checked(file: string, env: Environment): { errors: string[]; lines: string[]; code: number } {
   const result = loadConfig(file, env, { once: true });
   if (!result.ok) {

@@ -1,15 +1,15 @@
-// The command line, described once: commands, their arguments and options. Help, errors and suggestions come from this
-// description, and completion for shells and a man page can. A command's own code is loaded when it runs.
+// The command line, described once: commands, their arguments and options. Help, errors and suggestions come from this description; shell
+// completion and a man page can be generated from it. A command's own code is loaded when it runs.
 import { existsSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { closest } from "../config/suggest.ts";
 import { describeAdminCommands } from "./admin-commands.ts";
 import type { AdminOptions } from "./admin-endpoint.ts";
 
-/** What the entry point has to offer. */
+/** What the entry point provides. */
 export interface Program {
   version: string;
-  /** Runs lb with a config file until it stops; answers the exit code. */
+  /** Runs lb with a config file until it stops; returns the exit code. */
   run: (file: string) => Promise<number>;
 }
 
@@ -108,7 +108,7 @@ function termOf(command: Command): string {
   return [command.name(), ...args].join(" ");
 }
 
-/** What is no command is a config file, unless it rather looks like a command that is misspelt. */
+/** An argument that is no command is a config file, unless it looks like a misspelt command. */
 function refuseUnknown(lb: Command, file: string | undefined): void {
   if (file === undefined) return lb.error("lb: which config file?");
   const extra = lb.args[1];
@@ -123,7 +123,7 @@ function unknownCommand(lb: Command, name: string, more = ""): never {
   return lb.error(`lb: unknown command '${name}'${more}${meant === null ? "" : `\n(Did you mean ${meant}?)`}`);
 }
 
-/** What stands below the commands and options. */
+/** The text below the commands and options. */
 export const afterHelp = `
 Signals:
   SIGHUP            reload the config; one that is wrong changes nothing

@@ -1,5 +1,5 @@
-// `lb demo`: three small HTTP backends, a config for them in a temporary file, and lines that say what to try. Everything is
-// on the loopback interface and nothing is left behind.
+// `lb demo`: three small HTTP backends, a config for them in a temporary file, and suggestions to try. Everything is on the loopback
+// interface, and nothing is left behind.
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { join } from "node:path";
 const NAMES = ["A", "B", "C"] as const;
 const LISTEN_PORT = 8080;
 const ADMIN_PORT = 9900;
-/** Further ports tried where one is taken. */
+/** How many further ports are tried if one is in use. */
 const PORTS_TRIED = 100;
 const STOPPED_FOR_SECONDS = 15;
 /** The lines are printed when lb responds, or after this time. */
@@ -46,7 +46,7 @@ interface Ports {
   backendPorts: readonly number[];
 }
 
-/** A backend that says who it is. POST /stop takes it away for a while, so that one can watch what happens then. */
+/** A backend that answers with its name. POST /stop stops it for a while, so that one can watch what happens. */
 class Backend {
   readonly port: number;
   readonly #name: string;
@@ -72,7 +72,7 @@ class Backend {
   }
 
   #answer(request: Request): Response {
-    // A browser that kept its connection would see one backend only: it is connections that are balanced.
+    // A browser that kept its connection would reach one backend only: lb balances connections, not requests.
     const headers = { "Content-Type": "text/plain; charset=utf-8", Connection: "close" };
     const isStop = new URL(request.url, "http://localhost").pathname === "/stop" && request.method === "POST";
     if (!isStop) {
@@ -81,7 +81,7 @@ class Backend {
         headers,
       });
     }
-    // First the answer, then the end.
+    // The answer first, then the stop.
     setTimeout(() => this.#pause(), 50);
     return new Response(`Backend ${this.#name} stops for ${STOPPED_FOR_SECONDS} s\n`, { headers });
   }
@@ -95,7 +95,7 @@ class Backend {
       try {
         this.#server = this.#serve(this.port);
       } catch {
-        // Something else has taken the port meanwhile.
+        // Another program has taken the port meanwhile.
         this.#timer = setTimeout(resume, 1000);
       }
     };
@@ -141,12 +141,12 @@ interval = "1s"
 `;
 }
 
-/** Whether lb answers soon; if it answers nothing, the lines are printed all the same. */
+/** Whether lb answers soon; the lines are printed in any case. */
 async function answers(adminPort: number): Promise<boolean> {
   const deadline = performance.now() + READY_WITHIN_MS;
   while (performance.now() < deadline) {
     const isAnswered = await new Promise<boolean>((resolve) => {
-      // A plain connect: fetch would go through the proxy that the environment names.
+      // A plain connect: fetch would use the proxy of the environment.
       Bun.connect({
         hostname: "127.0.0.1",
         port: adminPort,

@@ -3,12 +3,12 @@ import { AdminClient, AdminError } from "./admin-client.ts";
 import { adminEndpoint, endpointOrFile, type AdminOptions } from "./admin-endpoint.ts";
 
 const TIMEOUT_MS = 2000;
-/** Of the reasons why lb is not ready. */
+/** Maximum size of the reasons why lb is not ready. */
 const REASONS_CHARACTERS_MAX = 1000;
 
 /**
- * Prints one line. Answers the exit code: 0 alive, 1 not. Containers reserve any other for themselves. With `ready` the
- * question is whether lb accepts connections (true), or whether a listener of that name has a backend that is up.
+ * Prints one line. Returns the exit code: 0 = alive, 1 = not; containers reserve all others for themselves. With `ready` the question is
+ * whether lb accepts connections (true), or whether the listener of that name has a backend that is up.
  */
 export async function health(argument?: string, ready?: string | true, options: AdminOptions = {}): Promise<number> {
   const found = adminEndpoint({ ...options, ...(argument !== undefined && endpointOrFile(argument)) }, process.env);

@@ -4,7 +4,7 @@ import type { End, EndedBy } from "../core/ends.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { PROXIED, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS, type Ledger } from "../shared/ledger.ts";
 
-/** Strings that are empty and numbers that are negative are left out, as is a `queueMs` of 0. */
+/** Empty strings, negative numbers and a `queueMs` of 0 are left out. */
 export interface AccessLine {
   /** When the connection ended, milliseconds since the epoch. */
   timeMs: number;
@@ -32,17 +32,17 @@ export interface AccessLine {
   worker: number;
   end: End;
   endBy: EndedBy;
-  /** The reason behind the end where it has a name, such as the errno's. */
+  /** The reason behind the end if it has a name, such as an errno's. */
   error: string;
 }
 
-/** What a line says and the ledger does not know. */
+/** The fields of a line that are not in the ledger. */
 export type BesideLedger = Omit<
   AccessLine,
   "timeMs" | "id" | "client" | "peer" | "queueMs" | "durationMs" | "bytesIn" | "bytesOut" | "retries"
 >;
 
-/** The line of the connection in a row of the ledger, which ends now. */
+/** The line of a connection that ends now, from its row of the ledger. */
 export function lineOfRow(
   { words, floats }: Pick<Ledger, "words" | "floats">,
   row: number,
@@ -64,7 +64,7 @@ export function lineOfRow(
   };
 }
 
-/** A line without its line feed. Names from the config are safe in both forms; everything is escaped all the same. */
+/** A line without its line feed. Names from the config are safe in both formats; everything is escaped all the same. */
 export function formatAccess(format: "text" | "json", line: AccessLine): string {
   return format === "json" ? asJson(line) : asText(line);
 }
@@ -104,7 +104,7 @@ function asText(line: AccessLine): string {
 let lastMs = -1;
 let lastText = "";
 
-// Lines come in bursts; most of them share their millisecond with the one before.
+// Lines come in bursts; most of them have the same millisecond as the one before.
 function time(ms: number): string {
   const whole = Math.floor(ms);
   if (whole !== lastMs) {
@@ -118,18 +118,18 @@ function milliseconds(ms: number): number {
   return Math.round(ms * 1000) / 1000;
 }
 
-/** A value of logfmt: quoted where a space, a quote, an equals sign or a control character stands in it. */
+/** A logfmt value: quoted if it contains a space, a quote, an equals sign or a control character. */
 export function word(value: string): string {
   if (/^[^\s"=\p{Cc}]+$/u.test(value)) return value;
   return JSON.stringify(value).replace(/\p{Cc}/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** The longest name of a client's certificate in the log, in characters; X.520 allows a common name 64. */
+/** Maximum length of the name of a client's certificate in the log, in characters; X.520 allows 64 for a common name. */
 export const CLIENT_CERT_CHARACTERS_MAX = 256;
 
 /**
- * A name that somebody outside has chosen, as the log shows it: what is not printed, or changes how a line looks (controls,
- * marks of direction, line separators), becomes "?", and what is too long ends with "...".
+ * A name from outside in a form that is safe in the log: characters that are not printable or change how a line looks (controls,
+ * direction marks, line separators) become "?", and a name that is too long ends with "...".
  */
 export function printableName(name: string): string {
   const text = name.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, "?");
@@ -138,7 +138,7 @@ export function printableName(name: string): string {
     : `${text.slice(0, CLIENT_CERT_CHARACTERS_MAX).toWellFormed()}...`;
 }
 
-/** A client's address as the log shows it; `at` is where its five words begin. All zeros is a unix socket's. */
+/** A client's address in the log; `at` is the first of its five words. All zeros is a unix socket. */
 export function clientText(words: Int32Array, at: number): string {
   return isUnixPeerAt(words, at) ? "unix" : formatHostPort(addressAt(words, at), words[at + 4]!);
 }

@@ -1,4 +1,4 @@
-// The snapshot in Prometheus' text format 0.0.4. One table holds every metric with its name, kind, labels and meaning;
+// The snapshot in Prometheus' text format 0.0.4. One table holds every metric with its name, kind, labels and documentation;
 // docs/metrics.md is tested against it. Nothing is counted here.
 // https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 import { ENDS, type End, type EndedBy } from "../core/ends.ts";
@@ -15,7 +15,7 @@ export interface Metric {
   samples: (snapshot: Snapshot) => Sample[];
 }
 
-/** Values of the labels, in the order of the metric's `labels`. A histogram's value is its buckets, not cumulated. */
+/** Values of the labels, in the order of the metric's `labels`. A histogram's value is its buckets, not cumulative. */
 interface Sample {
   labels: readonly string[];
   value: number | { sumSeconds: number; buckets: readonly number[]; boundsMs: readonly number[] };
@@ -51,7 +51,7 @@ const POSSIBLE_ENDS: Record<End, readonly EndedBy[]> = {
 };
 
 const LISTENER_LABELS = ["listener"];
-// One name of the config can stand for several addresses, when it is looked up: only with the address is it one backend.
+// A host name can resolve to several addresses, so only name and address together identify a backend.
 const BACKEND_LABELS = ["pool", "backend", "address"];
 const WORKER_LABELS = ["worker"];
 

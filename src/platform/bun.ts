@@ -1,10 +1,10 @@
-// Bun's undeclared APIs, declared: every name here is in no type declaration of Bun 1.4.5 and has a test of its own in
-// test/platform/, so that an upgrade of Bun that breaks one is seen at once.
+// Declarations of Bun's undeclared APIs: no name here is in a type declaration of Bun 1.4.5, and each has a test in test/platform/, so
+// that an upgrade of Bun that breaks one is noticed at once.
 import type { Socket, SocketHandler } from "bun";
 import { formatAddress, parseAddress, type Endpoint } from "../core/address.ts";
 import { ownSockets, peerAddress } from "./sockets.ts";
 
-/** What stops accepting: the part of Bun's listener that we use. */
+/** The part of Bun's listener that lb uses. */
 export interface Listening {
   stop(closeActiveConnections?: boolean): void;
 }
@@ -17,8 +17,8 @@ interface AdoptOptions<Data> {
 }
 
 /**
- * Serves a listening descriptor, in whatever thread; `stop` closes the descriptor, and no accepted socket. Bun listens again
- * with 511. With `tls` the sockets it accepts speak it, and `handshake` tells how that went.
+ * Serves a listening descriptor, in any thread. `stop` closes the descriptor and no accepted socket. Bun calls listen(2) again with a
+ * backlog of 511. With `tls` the accepted sockets speak TLS, and `handshake` reports the result of the handshake.
  */
 export function listenOnDescriptor<Data>(
   fd: number,
@@ -30,7 +30,7 @@ export function listenOnDescriptor<Data>(
   return Bun.listen({ ...options, ...(tls && { tls: withoutEmpty(tls) }) } as never) as Listening;
 }
 
-/** Listens by Bun's own means with SO_REUSEPORT: the portable way, without FFI. */
+/** Listens with Bun's own API and SO_REUSEPORT: the portable way, without FFI. */
 export function listenOnAddress<Data>(
   hostname: string,
   port: number,
@@ -41,8 +41,8 @@ export function listenOnAddress<Data>(
 }
 
 /**
- * Adopts a descriptor whose connect(2) is under way. `open` is called before this returns, whatever becomes of the
- * connect: the first `drain` or `data` says that it is connected, `close` with an error says that it failed and why.
+ * Adopts a descriptor whose connect(2) is in progress. `open` is called before this returns, whatever the result of the connect will be:
+ * the first `drain` or `data` means that it is connected, `close` with an error that it failed and why.
  */
 export function adoptConnecting<Data>(fd: number, data: Data, socket: SocketHandler<Data, "uint8array">): void {
   const options: AdoptOptions<Data> = { fd, allowHalfOpen: true, data, socket };
@@ -51,8 +51,8 @@ export function adoptConnecting<Data>(fd: number, data: Data, socket: SocketHand
 }
 
 /**
- * Connects by Bun's own means: the portable way. No deadline cancels it before the kernel gives up, and every failure says
- * ECONNREFUSED; whoever gave the attempt up must ignore its socket. `open` comes when it is connected.
+ * Connects with Bun's own API: the portable way. No deadline cancels the attempt before the kernel gives up, and every failure is
+ * reported as ECONNREFUSED. A caller that has given up the attempt must ignore its socket. `open` comes when it is connected.
  */
 export function connectByAddress<Data>(
   endpoint: Endpoint,
@@ -66,7 +66,7 @@ export function connectByAddress<Data>(
   void Bun.connect({ ...where, allowHalfOpen: true, data, socket } as never);
 }
 
-/** The peer's address, into five words of `out` from `at`, as peerAddress does; false = the peer is gone already. */
+/** Writes the peer's address into five words of `out` from `at`, as peerAddress does; false = the peer is gone already. */
 export function readPeer(socket: Socket<unknown>, fd: number, out: Int32Array, at: number): boolean {
   if (ownSockets()) return peerAddress(fd, out, at);
   const address = parseAddress(socket.remoteAddress);
@@ -82,19 +82,19 @@ export function descriptorOf(socket: Socket<unknown>): number {
 
 // ---------------------------------------------------------------------- TLS
 
-/** What tls.createSecureContext(…).context is: certificates, CA, versions and ciphers, and the keys of session tickets. */
+/** The type of tls.createSecureContext(…).context: certificates, CA, versions and ciphers, and the keys of session tickets. */
 export type TlsContext = object & { readonly __tlsContext?: never };
 
-/** How a handshake as server is to be done. */
+/** Options of a handshake as server. */
 export interface ServerTls {
   secureContext: TlsContext;
-  /** As alpnWire gives it; "" = none. */
+  /** In the form of alpnWire; "" = none. */
   ALPNProtocols: string;
   requestCert: boolean;
   rejectUnauthorized: boolean;
 }
 
-/** How a handshake as client is to be done. */
+/** Options of a handshake as client. */
 export interface ClientTls {
   secureContext: TlsContext;
   ALPNProtocols: string;
@@ -102,7 +102,7 @@ export interface ClientTls {
   serverName?: string;
 }
 
-/** Protocol names as ALPN has them on the wire (RFC 7301 section 3.1): each behind its length. Bun takes no other form. */
+/** Protocol names in the wire format of ALPN (RFC 7301 section 3.1): each after its length. Bun accepts no other form. */
 export function alpnWire(protocols: readonly string[]): string {
   return protocols.map((protocol) => String.fromCharCode(protocol.length) + protocol).join("");
 }
@@ -111,27 +111,27 @@ export function alpnWire(protocols: readonly string[]): string {
 export interface TlsFacts {
   /** "TLSv1.3", also on a server's socket. */
   getTLSVersion(): string | null;
-  /** The name that the client asked for, on a server's socket. */
+  /** The server name that the client asked for, on a server's socket. */
   getServername(): string | null | undefined;
   setSession(session: Uint8Array): void;
-  /** With false the chain hangs on `issuerCertificate`; without an argument there is no chain. */
+  /** With false the certificate has its chain in `issuerCertificate`; without an argument there is no chain. */
   getPeerCertificate(abbreviated: boolean): unknown;
 }
 
-/** The same socket with what is declared for none. */
+/** The same socket, typed with these methods. */
 export function tlsFacts(socket: Socket<unknown>): TlsFacts {
   return socket as unknown as TlsFacts;
 }
 
-/** The handlers of a TLS socket: `session` comes with each ticket that a server gives. */
+/** The handlers of a TLS socket: `session` is called with each ticket that a server sends. */
 export interface TlsHandler<Data> extends SocketHandler<Data, "uint8array"> {
   session?(socket: Socket<Data>, session: Uint8Array): void;
 }
 
 /**
- * Whether an error that the `error` handler of a TLS socket is given is the connection's own fault: the runtime names such a
- * fault like an errno and numbers it (EPROTO with BoringSSL's reason). The handler is also given what another handler of the
- * socket throws, which has no code, or one such as ERR_INVALID_ARG_TYPE, and no number.
+ * Whether the `error` handler of a TLS socket was called for a fault of the connection: the runtime gives such a fault the name and the
+ * number of an errno (EPROTO with BoringSSL's reason). The handler is also called with what another handler of the socket throws, which
+ * has no code, or one such as ERR_INVALID_ARG_TYPE, and no number.
  */
 export function isConnectionFault(error: Error): boolean {
   const { code, errno } = error as { code?: unknown; errno?: unknown };
@@ -139,9 +139,9 @@ export function isConnectionFault(error: Error): boolean {
 }
 
 /**
- * Turns an accepted socket into a TLS server that has read `bytes` already, at any point of its life. The handlers'
- * `open` comes before this returns, and `handshake` may. The socket itself is dead afterwards; a twin of it goes on
- * hearing the ciphertext, with `twin` as its data.
+ * Turns an accepted socket into a TLS server that has already read `bytes`, at any time. The handlers' `open` is called before this
+ * returns, and `handshake` may be. The socket itself must not be used afterwards; its plain twin continues to receive the ciphertext,
+ * with `twin` as its data.
  */
 export function upgradeToServer<Data>(
   socket: Socket<Data>,

@@ -1,11 +1,11 @@
-// A clock that never goes back and that all threads share, which Bun's own are not: performance.now() counts from the start of
-// its thread, and performance.timeOrigin is the wall clock of that moment, which may have been set since.
+// A clock that never goes back and that all threads share. Bun's own clocks are not: performance.now() counts from the start of its
+// thread, and performance.timeOrigin is the wall clock at that moment, which may have been set since.
 import { openLibc } from "./libc.ts";
 
 const CLOCK_MONOTONIC = 1;
 const timespec = new BigInt64Array(2);
 
-/** Nanoseconds (clock_gettime(2)). Where there is no FFI there is one worker, and the clock is right until it is set. */
+/** Nanoseconds (clock_gettime(2)). Without FFI there is one worker, and the clock is right until the wall clock is set. */
 export function monotonicNs(): bigint {
   const c = openLibc();
   if (c === null) return BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
@@ -15,7 +15,7 @@ export function monotonicNs(): bigint {
 
 let originMs: number | null = null;
 
-/** The same in milliseconds: performance.now(), which reads CLOCK_MONOTONIC too (Bun 1.4.5), and what this thread's is behind. */
+/** The same in milliseconds: performance.now(), which reads CLOCK_MONOTONIC too (Bun 1.4.5), plus the offset of this thread. */
 export function monotonicMs(): number {
   return monotonicMsOf(performance.now());
 }

@@ -8,7 +8,7 @@ import { beginConnect, closeDescriptor, sockaddr } from "./sockets.ts";
 /** A listening TCP socket. */
 export interface Listening {
   readonly address: Address;
-  /** As fstat(2) reports it for its descriptors; 0 = no descriptor is left. */
+  /** The inode, as fstat(2) reports it for the socket's descriptors; 0 = no descriptor is left. */
   readonly inode: number;
 }
 
@@ -47,8 +47,8 @@ function isAny(address: Address): boolean {
 const LISTEN = "0A";
 const CHUNK_BYTES = 64 * 1024;
 
-// Listening sockets come first in the table (tcp_seq_start in net/ipv4/tcp_ipv4.c), so a machine with a million connections
-// costs no more than its listening sockets. Columns as in proc(5): number, local address, remote one, state, …, inode.
+// Listening sockets come first in the table (tcp_seq_start in net/ipv4/tcp_ipv4.c), so only they are read, also on a machine with a
+// million connections. Columns as in proc(5): number, local address, remote address, state, …, inode.
 function listeningIn(table: string, port: number): Listening[] {
   const found: Listening[] = [];
   const suffix = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
@@ -82,7 +82,7 @@ function* linesOf(path: string): Generator<string> {
   }
 }
 
-// "0100007F:1F90" is 127.0.0.1:8080: words of 32 bits in the machine's order, which is little-endian on x64 and arm64.
+// "0100007F:1F90" is 127.0.0.1:8080: words of 32 bits in the machine's byte order, which is little-endian on x64 and arm64.
 function addressIn(local: string): Address {
   const hex = Buffer.from(local.slice(0, local.indexOf(":")), "hex");
   const word = (i: number): number => hex.readUInt32LE(4 * i);
@@ -102,8 +102,8 @@ export function isOwnSocket(inode: number): boolean {
 }
 
 /**
- * What a connect to a unix socket's file says: "listening" also where its queue is full (EAGAIN), "abandoned" where nobody will
- * ever accept (only ECONNREFUSED says so, unix(7)), else the errno's name.
+ * The result of a connect to a unix socket's file: "listening" also if its queue is full (EAGAIN), "abandoned" if nobody will ever accept
+ * (only ECONNREFUSED means that, unix(7)), else the errno's name.
  */
 export function stateOfSocketFile(path: string): string {
   const connected = beginConnect(sockaddr({ kind: "unix", path }), null);

@@ -1,10 +1,10 @@
-// Listening sockets that a service manager passes to this process (sd_listen_fds(3)): LISTEN_FDS counts the descriptors, from 3
-// on, and LISTEN_PID names the process that they are for. Linux only.
+// Listening sockets that a service manager passes to this process (sd_listen_fds(3)): LISTEN_FDS is the number of descriptors, from 3
+// on, and LISTEN_PID the process that they are for. Linux only.
 import type { Address, Endpoint } from "../core/address.ts";
 import { openLibc, type Libc } from "./libc.ts";
 
 const FIRST_FD = 3;
-/** More than a service manager passes; a larger LISTEN_FDS is not one. */
+/** More than a service manager passes; a larger LISTEN_FDS is ignored. */
 const INHERITED_MAX = 1024;
 
 // asm-generic/socket.h, fcntl.h

@@ -9,9 +9,9 @@ const F_RDLCK = 0;
 const F_UNLCK = 2;
 
 /**
- * Whether any process has a file open for writing; null where that cannot be known. A lease for reading is granted only where
- * none has (fcntl(2), F_SETLEASE); it is given back at once. It needs Linux, a file system of this machine, and a file of our
- * own user or CAP_LEASE.
+ * Whether any process has a file open for writing; null if that cannot be determined. The kernel grants a read lease only if there is
+ * none (fcntl(2), F_SETLEASE); the lease is released at once. It needs Linux, a local file system, and a file that this user owns or
+ * CAP_LEASE.
  */
 export function isOpenForWriting(path: string): boolean | null {
   const libc = openLibc();
@@ -23,7 +23,7 @@ export function isOpenForWriting(path: string): boolean | null {
     return null;
   }
   try {
-    // Whoever opens it for writing in between waits for the lease, and we are told by a signal: one that is ignored by default.
+    // A process that opens it for writing in between waits for the lease, and the kernel notifies us by a signal that is ignored by default.
     libc.fcntl(descriptor, F_SETSIG, os.signals.SIGURG);
     if (libc.fcntl(descriptor, F_SETLEASE, F_RDLCK) !== 0) return errno(libc) === os.errno.EAGAIN ? true : null;
     libc.fcntl(descriptor, F_SETLEASE, F_UNLCK);

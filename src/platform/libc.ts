@@ -53,7 +53,7 @@ export function openLibc(): Libc | null {
   return opened;
 }
 
-/** The same for code that runs only where there is such a library. */
+/** The same for code that runs only if there is such a library. */
 export function requireLibc(): Libc {
   const libc = openLibc();
   if (libc === null) throw new Error("sockets of our own need Linux and bun:ffi");
@@ -66,19 +66,19 @@ export function errno(libc: Libc): number {
   return location === null ? 0 : read.i32(location);
 }
 
-// Where a number has two names, such as EAGAIN and EWOULDBLOCK, the first is the one that manuals use.
+// Where a number has two names, such as EAGAIN and EWOULDBLOCK, the first is the one used in manuals.
 const names = new Map(
   Object.entries(constants.errno)
     .toReversed()
     .map(([name, number]) => [number, name]),
 );
 
-/** "ECONNREFUSED" for 111, and so on; "E<number>" for one that this platform does not name. */
+/** "ECONNREFUSED" for 111, and so on; "E<number>" for a number without a name on this platform. */
 export function errnoName(number: number): string {
   return names.get(number) ?? `E${number}`;
 }
 
-/** Errors of connect(2) and socket(2) that mean that this machine lacks a resource; they say nothing about the peer. */
+/** Errors of connect(2) and socket(2) that mean that this machine lacks a resource and say nothing about the peer. */
 export const LOCAL_ERRORS: ReadonlySet<string> = new Set([
   "EMFILE",
   "ENFILE",

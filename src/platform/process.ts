@@ -1,11 +1,11 @@
-// What the system says of this process, as Prometheus' client libraries report it.
+// The system's figures of this process, as Prometheus' client libraries report them.
 import { readdirSync, statSync } from "node:fs";
 
 export interface ProcessFigures {
   /** Of all threads, user and system. */
   cpu_seconds: number;
   resident_bytes: number;
-  /** null where there is no /proc. */
+  /** null without /proc. */
   open_files: number | null;
 }
 
@@ -20,7 +20,7 @@ export function processFigures(): ProcessFigures {
 
 const DESCRIPTORS = "/proc/self/fd";
 
-// Linux 6.2 and later has the number as the size of the folder; to list 100,000 of them would hold up the thread.
+// Linux 6.2 and later reports the number as the size of the folder; listing 100,000 of them would block the thread.
 function openFiles(): number | null {
   try {
     const { size } = statSync(DESCRIPTORS);

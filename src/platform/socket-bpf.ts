@@ -25,10 +25,10 @@ const SKF_AD_RANDOM = 56;
 const SKF_NET_OFF = -0x100000;
 
 /**
- * Which socket of a SO_REUSEPORT group gets a connection, told to the kernel through one socket of the group. Sockets are
- * numbered in the order of their listen(2); `workers` counts those that take part, and the rest get nothing more.
+ * Tells the kernel, through one socket of a SO_REUSEPORT group, which socket of the group gets a connection. Sockets are numbered in the
+ * order of their listen(2); the first `workers` of them get connections, and the rest get no more.
  * - "client": by source address alone (IPv4 whole, IPv6 by its /64), so that a client stays with one worker.
- * - "connection": the kernel's own spread over address and port pairs, or at random where only some sockets take part.
+ * - "connection": the kernel's own hash of addresses and ports, or at random if only some sockets take part.
  */
 export function setAffinity(fd: number, by: "connection" | "client", workers: number, sockets: number): boolean {
   if (by === "client") {
@@ -60,7 +60,7 @@ export function setAffinity(fd: number, by: "connection" | "client", workers: nu
  * Makes a listening TCP socket drop new connections while handshakes that have begun are completed, so that its accept queue can
  * be emptied before it is closed: closing a socket resets the connections in its queue. A socket filter drops segments with
  * SYN and without ACK. A client that connects meanwhile sends its SYN again a second later and is then refused. The filter
- * belongs to the socket, not to the descriptor: whoever else holds the socket is cut off too.
+ * belongs to the socket, not to the descriptor: every other holder of the socket gets no connections either.
  */
 export function dropNewConnections(fd: number): void {
   // The kernel runs a socket filter over the TCP header (tcp_filter in net/ipv4/tcp_ipv4.c): byte 13 holds the flags.

@@ -1,5 +1,5 @@
-// What the kernel holds for a socket: how much more it takes, how much may wait to be read, and reads of a bounded size. Every
-// function takes plain descriptors. Numbers are those of Linux's uapi headers (asm-generic/socket.h, linux/tcp.h, linux/sockios.h).
+// The kernel's buffers of a socket: the room to send, the bytes to read, and reads of a bounded size. Every function takes plain
+// descriptors. Numbers are those of Linux's uapi headers (asm-generic/socket.h, linux/tcp.h, linux/sockios.h).
 import { errno, openLibc } from "./libc.ts";
 
 const SOL_SOCKET = 1;
@@ -10,13 +10,13 @@ const SIOCOUTQNSD = 0x894b;
 const MSG_DONTWAIT = 0x40;
 const EAGAIN = 11;
 
-/** What `receive` answers where it has no bytes. */
+/** Results of `receive` without bytes. */
 export const NOTHING_YET = -1;
 export const RECEIVE_FAILED = -2;
 
 /**
- * Reads what has come to a socket, at most `maxBytes` and what fits into `into`: how many bytes, 0 at the peer's FIN, NOTHING_YET, or
- * RECEIVE_FAILED. The kernel reports a reset once: after RECEIVE_FAILED the runtime sees an orderly end (sock_error in
+ * Reads what a socket has received, at most `maxBytes` and what fits into `into`. Returns the number of bytes, 0 at the peer's FIN,
+ * NOTHING_YET, or RECEIVE_FAILED. The kernel reports a reset once: after RECEIVE_FAILED the runtime sees an orderly end (sock_error in
  * net/core/sock.h), so the caller must act on it.
  */
 export function receive(fd: number, into: Uint8Array, maxBytes: number): number {
@@ -27,7 +27,7 @@ export function receive(fd: number, into: Uint8Array, maxBytes: number): number 
   return errno(c) === EAGAIN ? NOTHING_YET : RECEIVE_FAILED;
 }
 
-// SK_MEMINFO_* (linux/sock_diag.h): indices into what SO_MEMINFO returns.
+// SK_MEMINFO_* (linux/sock_diag.h): indices into the result of SO_MEMINFO.
 const memory = new Uint32Array(9);
 const memoryLength = new Uint32Array(1);
 const MEMORY_RECEIVE_MAX = 1;
@@ -53,15 +53,15 @@ export function limitUnsent(fd: number, bytes: number): void {
 }
 
 /**
- * Bytes that a socket's send buffer still takes after `limitUnsent(fd, unsentMax)`, by the kernel's own count, which includes its
- * overhead. Infinity where the buffer is empty or the kernel does not say. It costs a second call only where less than `enough` is sure.
+ * Bytes that a socket's send buffer still takes after `limitUnsent(fd, unsentMax)`, as the kernel counts them, which includes its
+ * overhead. Infinity if the buffer is empty or the kernel does not report it. A second call is made only if less than `enough` is sure.
  */
 export function sendRoom(fd: number, unsentMax: number, enough: number): number {
   if (!readMemory(fd)) return Infinity;
   const queued = Math.max(memory[MEMORY_SENDING]!, memory[MEMORY_SEND_QUEUED]!);
   if (queued === 0) return Infinity;
   const room = Math.max(0, memory[MEMORY_SEND_MAX]! - queued);
-  // Of what is queued some may be on its way.
+  // Some of the queued bytes may be in flight.
   const sure = Math.min(room, unsentMax - queued);
   if (sure >= enough) return sure;
   if (openLibc()?.ioctl(fd, SIOCOUTQNSD, value) !== 0) return room;
@@ -76,7 +76,7 @@ export function sendBufferCut(fd: number): boolean {
   return readMemory(fd) && memory[MEMORY_SEND_MAX]! < memory[MEMORY_SEND_QUEUED]! * 0.75;
 }
 
-/** Bytes that may wait in a socket's receive buffer, by the kernel's own count. */
+/** Size of a socket's receive buffer, as the kernel counts it. */
 export function receiveBuffer(fd: number): number {
   return readMemory(fd) ? memory[MEMORY_RECEIVE_MAX]! : Infinity;
 }

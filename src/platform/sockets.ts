@@ -1,5 +1,5 @@
-// Sockets below Bun's API: listening sockets that the supervisor owns, connects that can be cancelled, and the few socket
-// options that the kernel offers and Bun does not. Every function takes and gives plain descriptors.
+// Sockets below Bun's API: listening sockets that the supervisor owns, connects that can be cancelled, and socket options that Bun does
+// not offer. Every function takes and returns plain descriptors.
 // Numbers are those of Linux's uapi headers (asm-generic/socket.h, linux/tcp.h), the same on x64 and arm64.
 import { isIPv4, type Address, type Endpoint } from "../core/address.ts";
 import { errno, errnoName, openLibc, requireLibc, type Libc } from "./libc.ts";
@@ -28,7 +28,7 @@ const TCP_KEEPINTVL = 5;
 const TCP_KEEPCNT = 6;
 const TCP_INFO = 11;
 const TCP_QUICKACK = 12;
-/** In words of 64 bits. */
+/** Index in words of 64 bits. */
 const TCP_INFO_BYTES_RECEIVED = 16;
 const SOL_IPV6 = 41;
 const IPV6_V6ONLY = 26;
@@ -37,18 +37,18 @@ const EAGAIN = 11;
 const EINPROGRESS = 115;
 const EAFNOSUPPORT = 97;
 
-/** A failed system call: its name and the errno's, such as { call: "bind", code: "EADDRINUSE" }. */
+/** A failed system call: its name and the name of the errno, such as { call: "bind", code: "EADDRINUSE" }. */
 export interface SocketError {
   call: string;
   code: string;
 }
 
-/** Whether this process can make sockets of its own (FFI on Linux). Where not, Bun listens and connects by itself. */
+/** Whether this process can make its own sockets (FFI on Linux). If not, it listens and connects with Bun's API. */
 export function ownSockets(): boolean {
   return openLibc() !== null;
 }
 
-/** The sockaddr of an endpoint as bind(2) and connect(2) take it. A name has none: look it up first. */
+/** The sockaddr of an endpoint for bind(2) and connect(2). A name has none: look it up first. */
 export function sockaddr(endpoint: Endpoint): Uint8Array {
   switch (endpoint.kind) {
     case "ip":
@@ -81,7 +81,7 @@ function inetSockaddr(address: Address, port: number): Uint8Array {
 
 function unixSockaddr(path: string, abstract: boolean): Uint8Array {
   const name = new TextEncoder().encode(path);
-  // unix(7): an abstract name is as long as the address says; a path ends with a zero byte.
+  // unix(7): the length of an abstract name follows from the address length; a path ends with a zero byte.
   const bytes = new Uint8Array(2 + name.length + (abstract ? 0 : 1));
   new DataView(bytes.buffer).setUint16(0, AF_UNIX, true);
   bytes.set(name, 2);
@@ -100,8 +100,8 @@ function setInt(fd: number, level: number, option: number, value: number): boole
 }
 
 /**
- * A bound and listening socket, non-blocking and closed on exec: a TCP one with SO_REUSEPORT, so that more can join its
- * group (unless `share` is false), or a unix one. ":port" listens on IPv6 and IPv4 by one dual-stack socket, or on IPv4 where there is no IPv6.
+ * A bound and listening socket, non-blocking and closed on exec: a TCP socket with SO_REUSEPORT, so that more can join its group (unless
+ * `share` is false), or a unix socket. ":port" listens on IPv6 and IPv4 with one dual-stack socket, or on IPv4 if there is no IPv6.
  */
 export function listenOn(endpoint: Endpoint, backlog: number, share = true): number | SocketError {
   const address = sockaddr(endpoint);
@@ -172,8 +172,8 @@ export function setBacklog(fd: number, backlog: number): void {
 }
 
 /**
- * TCP keepalive on a socket: the first probe after `idleMs` of silence, three probes, a third of that apart, the connection
- * reset when none is answered. On a listening socket every accepted one inherits it (tcp(7)), which costs no call each.
+ * TCP keepalive on a socket: the first probe after `idleMs` without traffic, three probes a third of that apart, and a reset if none is
+ * answered. Accepted sockets inherit it from a listening socket (tcp(7)) without a call for each.
  */
 export function setKeepalive(fd: number, idleMs: number): void {
   if (idleMs === 0) {
@@ -192,16 +192,16 @@ const LINGER_ZERO = new Int32Array([1, 0]);
 const NO_LINGER = new Int32Array([0, 0]);
 
 /**
- * When this descriptor is closed, by whomever, the end of the process included, the peer of the TCP socket sees RST and not FIN
- * (socket(7), SO_LINGER of zero). What a listening socket accepts inherits this.
+ * When this descriptor is closed, also by the end of the process, the peer of the TCP socket gets RST and not FIN (socket(7), SO_LINGER
+ * of zero). Accepted sockets inherit it from a listening socket.
  */
 export function resetOnClose(fd: number): void {
   requireLibc().setsockopt(fd, SOL_SOCKET, SO_LINGER, LINGER_ZERO, 8);
 }
 
 /**
- * A close sends FIN again. Call it before a shutdown or a close that is to send FIN: a close with SO_LINGER of zero
- * discards what was written before it (tcp_disconnect in net/ipv4/tcp.c). Hot path.
+ * Makes a close send FIN again. Call it before a shutdown or a close that must send FIN: a close with SO_LINGER of zero discards what was
+ * written before it (tcp_disconnect in net/ipv4/tcp.c). Hot path.
  */
 export function finOnClose(fd: number): void {
   openLibc()?.setsockopt(fd, SOL_SOCKET, SO_LINGER, NO_LINGER, 8);
@@ -214,8 +214,8 @@ const nameView = new DataView(name.buffer);
 const nameLength = new Uint32Array(1);
 
 /**
- * The peer's address of a connected socket, into five words of `out` from `at`: the address's four, then the port. A unix
- * peer is all zeros. False = the socket is not connected any more. Hot path: one system call, nothing allocated.
+ * Writes the peer's address of a connected socket into five words of `out` from `at`: the address's four, then the port. A unix
+ * peer is all zeros. False = the socket is not connected any more. Hot path: one system call, no allocation.
  */
 export function peerAddress(fd: number, out: Int32Array, at: number): boolean {
   nameLength[0] = 28;
@@ -224,7 +224,7 @@ export function peerAddress(fd: number, out: Int32Array, at: number): boolean {
   return true;
 }
 
-/** The address that the peer of a connected socket has addressed, in the same form. */
+/** The local address of a connected socket, in the same form. */
 export function localAddress(fd: number, out: Int32Array, at: number): boolean {
   nameLength[0] = 28;
   if (requireLibc().getsockname(fd, name, nameLength) !== 0) return false;
@@ -250,7 +250,7 @@ const tcpInfo = new BigUint64Array(32);
 const tcpInfoLength = new Uint32Array(1);
 
 /**
- * Whether a TCP peer has sent its FIN and no byte before it, even if the bytes were read already. False also where the kernel
+ * Whether a TCP peer has sent only its FIN and no byte before it, also if bytes would have been read already. False too if the kernel
  * cannot tell: on a unix socket, or before Linux 4.1. Reads tcpi_bytes_received (linux/tcp.h), in which the FIN counts as one.
  */
 export function hasOnlySentFin(fd: number): boolean {
@@ -264,8 +264,8 @@ export function hasOnlySentFin(fd: number): boolean {
 const own = new Int32Array(10);
 
 /**
- * Whether a TCP socket connected to this port is its own peer: local and remote address are the same. Hot path for backends that
- * may be: one system call where the ports differ, which is nearly always.
+ * Whether a TCP socket that is connected to this port is its own peer: local and remote address are equal. Hot path for backends on this
+ * machine: one system call if the ports differ, as they nearly always do.
  */
 export function isConnectedToItself(fd: number, port: number): boolean {
   if (!localAddress(fd, own, 0) || own[4] !== port || !peerAddress(fd, own, 5)) return false;
@@ -275,15 +275,15 @@ export function isConnectedToItself(fd: number, port: number): boolean {
   return true;
 }
 
-/** Whether the program that listens is to see a connection that is closed as soon as it is made. */
+/** Whether the listening program sees a connection that is closed as soon as it is established. */
 export type Visibility = "visible" | "unseen";
 
 /**
- * Begins a connect and does not wait: a descriptor whose connection is being made (Bun.connect({ fd }) adopts it), or the
- * errno, negative. `source` is the sockaddr of the local address, its port 0, or null. Hot path.
+ * Begins a connect without waiting for it. Returns a descriptor whose connect is in progress (Bun.connect({ fd }) adopts it), or the
+ * negative errno. `source` is the sockaddr of the local address with port 0, or null. Hot path.
  *
- * "unseen": whoever closes the TCP socket within the kernel's delay for an acknowledgement (200 ms) after it is connected sends a
- * reset in its place. The handshake is then never completed, and accept(2) on the other side never returns it.
+ * "unseen": if the TCP socket is closed within the kernel's delay of an acknowledgement (200 ms) after it is connected, a reset is sent in
+ * place of the ACK. The handshake is then never completed, and accept(2) on the other side never returns the connection.
  */
 export function beginConnect(to: Uint8Array, source: Uint8Array | null, visibility: Visibility = "visible"): number {
   const c = requireLibc();
@@ -291,7 +291,7 @@ export function beginConnect(to: Uint8Array, source: Uint8Array | null, visibili
   const fd = c.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno(c);
   if (source !== null && family !== AF_UNIX) {
-    // ip(7): the port is chosen at connect, so that one may serve many destinations.
+    // ip(7): the port is chosen at connect, so that one local port can be used for many destinations.
     setInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     if (c.bind(fd, source, source.length) !== 0) return abandoned(c, fd);
   }
@@ -315,7 +315,7 @@ function abandoned(c: Libc, fd: number): number {
 
 const oneByte = new Uint8Array(1);
 
-/** What peekNext found: data or nothing yet, a FIN, or a reset. */
+/** Results of peekNext: data or nothing yet, a FIN, or a reset. */
 export const NO_END = 0;
 export const FIN_NEXT = 1;
 export const RESET_NEXT = 2;
@@ -353,7 +353,7 @@ export function cork(fd: number, held: boolean): void {
 
 const RLIMIT_NOFILE = 7;
 
-/** The soft limit of open files of this process (getrlimit(2)); Bun has raised it to the hard one at its start. */
+/** The soft limit of open files of this process (getrlimit(2)); Bun raises it to the hard limit at its start. */
 export function openFilesLimit(): number {
   const limits = new BigUint64Array(2);
   if (!ownSockets() || requireLibc().getrlimit(RLIMIT_NOFILE, limits) !== 0) return 1024;

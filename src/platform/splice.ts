@@ -1,4 +1,4 @@
-// Moving bytes from socket to socket inside the kernel (splice(2)): they are never copied into this process. Linux only.
+// Moves bytes from socket to socket inside the kernel (splice(2)), without copying them into this process. Linux only.
 import { constants } from "node:os";
 import { errno, openLibc, type Libc } from "./libc.ts";
 
@@ -12,12 +12,12 @@ const SPLICE_F_NONBLOCK = 2;
 /** This kind of descriptor cannot be spliced, or the kernel or a sandbox has no splice(2). */
 const CANNOT: readonly number[] = [EINVAL, ENOSYS, EPERM];
 
-/** What fits into the pipe between two sockets: as much as the runtime reads at once. A smaller pipe serves as well. */
+/** Size of the pipe between two sockets: as much as the runtime reads at once. A smaller pipe works too. */
 export const PIPE_BYTES = 512 * 1024;
 
 /**
- * What became of a move: bytes went, and more may be there; the sender has none now; it has none and has sent its FIN; the receiver
- * is full, and `rest` is what it did not take; the sender or the receiver failed; it cannot be done.
+ * The result of a move: bytes were moved, and there may be more; the sender has none now; the sender has none and has sent its FIN; the
+ * receiver is full, and `rest` is what it did not take; the sender or the receiver failed; these descriptors cannot be spliced.
  */
 export const MOVED = 0;
 export const EMPTY = 1;
@@ -36,14 +36,14 @@ export type Moved =
   | typeof RECEIVER_FAILED
   | typeof UNABLE;
 
-/** A pipe of one thread's own, which is empty between two moves. */
+/** A pipe that belongs to one thread and is empty between two moves. */
 export class Splice {
   readonly #libc: Libc;
   readonly #reads: number;
   readonly #writes: number;
-  /** Bytes that the receiver has taken in the last move. */
+  /** Bytes that the receiver took in the last move. */
   moved = 0;
-  /** Bytes that came and that the receiver did not take any more: the caller must send them before all others. Or null. */
+  /** Bytes of the last move that the receiver did not take, or null: the caller must send them before all others. */
   rest: Uint8Array | null = null;
 
   private constructor(libc: Libc, reads: number, writes: number) {
@@ -52,7 +52,7 @@ export class Splice {
     this.#writes = writes;
   }
 
-  /** Null where there is no such thing, or no descriptor left for it. */
+  /** Null if there is no splice(2), or no descriptor left for the pipe. */
   static open(): Splice | null {
     const libc = openLibc();
     const ends = new Int32Array(2);
@@ -62,8 +62,8 @@ export class Splice {
   }
 
   /**
-   * Moves at most `maxBytes`, and at most a pipe full, from the socket `from` to the socket `to`. Neither may have bytes of this
-   * direction waiting in this process. After ENDED whoever reads next sees the FIN.
+   * Moves at most `maxBytes`, and at most a pipe full, from the socket `from` to the socket `to`. No bytes of this direction may be waiting
+   * in this process for either. After ENDED the next reader of the sender sees the FIN.
    */
   move(from: number, to: number, maxBytes: number): Moved {
     const c = this.#libc;

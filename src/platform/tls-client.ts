@@ -32,7 +32,7 @@ function isAboutCertificate(error: Error | null): boolean {
   return ((error as { code?: string } | null)?.code ?? "").includes("_");
 }
 
-/** The name of the error that ended a handshake: BoringSSL's reason where there is one, else the code. Null for no error. */
+/** The name of the error that ended a handshake: BoringSSL's reason if there is one, else the code. Null for no error. */
 export function faultOf(error: Error | null): string | null {
   if (error === null) return null;
   return /OPENSSL_internal:([A-Z0-9_]+)/.exec(error.message)?.[1] ?? (error as { code?: string }).code ?? "failed";
@@ -48,7 +48,7 @@ export class TlsClient {
   /** By address and name, the most recent last. */
   readonly #sessions = new Map<string, Uint8Array>();
 
-  /** Throws where the runtime refuses the certificate or the CA. */
+  /** Throws if the runtime refuses the certificate or the CA. */
   constructor(plan: TlsClientPlan) {
     this.#plan = plan;
     this.#alpn = alpnWire(plan.alpn);
