@@ -7,6 +7,9 @@ export const smallPath = "/small";
 export const largePath = "/large";
 export const largeBytes = 256 * 2 ** 20;
 
+/** A unix socket of the backend, in its folder. */
+export const socketName = "backend.sock";
+
 /** The backend's files and command, as of a contender. */
 export function setUpBackend({ folder, port }: { folder: string; port: number }) {
   // A hole: it costs no disk, and the page cache serves it like any file.
@@ -26,6 +29,7 @@ http {
   scgi_temp_path ${folder}/scgi;
   server {
     listen 127.0.0.1:${port} backlog=4096;
+    listen unix:${join(folder, socketName)} backlog=4096;
     location = ${smallPath} { return 200 "sixteen bytes...\\n"; }
     location = ${largePath} { root ${folder}; }
   }

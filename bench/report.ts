@@ -79,7 +79,8 @@ function rowsOf(outcome: Outcome): string[][] {
     const haproxy = readingsOf(outcome, bestOf(outcome, "haproxy"), metric);
     const nginx = readingsOf(outcome, bestOf(outcome, "nginx"), metric);
     const toHaproxy = spreadOf(pairedRatios(ours, haproxy));
-    const verdict = [wanted(metric), verdictOn(metric, toHaproxy)];
+    const judged = metric.isRatio === true ? spreadOf(ours.flatMap((value) => value ?? [])) : toHaproxy;
+    const verdict = [wanted(metric), verdictOn(metric, judged)];
     const medians = [ours, haproxy, nginx].map(median);
     const toNginx = spreadOf(pairedRatios(ours, nginx));
     return [metric.title, metric.unit, metric.better, ...medians, ratio(toHaproxy), ...verdict, ratio(toNginx)];

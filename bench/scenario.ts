@@ -12,6 +12,8 @@ export interface Metric {
   better: "higher" | "lower" | "neither";
   /** What lb's ratio to haproxy should reach (higher is better) or stay below (lower is better). */
   wanted?: number;
+  /** It is a ratio of lb to itself already, so `wanted` is what the value itself should reach or stay below. */
+  isRatio?: true;
 }
 
 export type Readings = Record<string, number>;

@@ -1,4 +1,4 @@
-// Makes an exact number of exchanges, a few at once, so that what a proxy did for each can be counted: either a new
+// Makes an exact number of exchanges at each step, a few at once, so that what a proxy did for each can be counted: either a new
 // connection for each, or all on connections that stay.
 import { smallPath } from "../backend.ts";
 import { closeSocket, connectTo, receive, sendAll } from "../libc.ts";
@@ -12,10 +12,11 @@ const exchange = close ? onNewConnections : onKeptConnections(Array.from({ lengt
 
 for (let i = 0; i < 200; i++) exchange();
 ready();
-awaitGo();
-for (let done = 0; done < exchanges; done += atOnce) exchange();
-answer({ exchanges: Math.ceil(exchanges / atOnce) * atOnce });
-awaitGo();
+for (;;) {
+  awaitGo();
+  for (let done = 0; done < exchanges; done += atOnce) exchange();
+  answer({ exchanges: Math.ceil(exchanges / atOnce) * atOnce });
+}
 
 function onNewConnections(): void {
   const sockets = Array.from({ length: atOnce }, () => connectTo(port));

@@ -2,6 +2,7 @@
 import type { Scenario } from "../scenario.ts";
 import { bulk, bulk50 } from "./bulk.ts";
 import { connections } from "./connections.ts";
+import { features } from "./features.ts";
 import { latency } from "./latency.ts";
 import { memory } from "./memory.ts";
 import { requests } from "./requests.ts";
@@ -14,6 +15,6 @@ import { tlsRequests } from "./tls-requests.ts";
 import { tlsResumed } from "./tls-resumed.ts";
 
 export const scenarios: Scenario[] = [
-  ...[requests, connections, bulk, bulk50, latency, memory, start, syscalls],
+  ...[requests, connections, bulk, bulk50, latency, memory, start, syscalls, features],
   ...[tlsHandshakes, tlsHandshakesRsa, tlsResumed, tlsRequests, tlsBulk, tlsBulk50, tlsMemory],
 ];

@@ -1,0 +1,165 @@
+// What features cost a new connection that they do not touch: lb with each beside lb without, all running at once, a few
+// connections through one after the other, again and again. CPU is compared.
+import { linkSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { socketName } from "../backend.ts";
+import { lb, type Contender } from "../contenders.ts";
+import { Load } from "../load.ts";
+import type { Bench, Readings, Scenario } from "../scenario.ts";
+import type { Running } from "../site.ts";
+import { quantile } from "../statistics.ts";
+
+/** In each one every contender has some connections, so that what disturbs the machine weighs on all of them. */
+const turns = 60;
+/** Until the runtime has optimised what a connection runs through. */
+const warmTurns = 400;
+const connectionsPerTurn = 96;
+const atOnce = 16;
+/** What disturbs a turn makes it dearer, so the cheaper turns tell the cost: this quantile of them. */
+const undisturbed = 0.2;
+/** At most so much more than without, a ratio. */
+const wanted = 1.03;
+
+interface Variant {
+  key: string;
+  title: string;
+  /** What it is compared with; "" = nothing. */
+  to: string;
+  backends: number;
+  listener?: string;
+  pool?: string;
+}
+
+const none = { to: "none", backends: 10 };
+const variants: Variant[] = [
+  { key: "none", title: "nothing", to: "", backends: 10 },
+  { key: "again", title: "nothing again, as a check", ...none },
+  { key: "rate", title: "a rate limit", ...none, listener: `rate_limit = { rate = "1000000/s", burst = 1000000 }` },
+  { key: "deny", title: "a deny list of 100,000", ...none, listener: `deny = ${denied(100_000)}` },
+  { key: "hash", title: "source_hash", ...none, pool: `balance = "source_hash"` },
+  { key: "latency", title: "least_latency", ...none, pool: `balance = "least_latency"` },
+  { key: "queue", title: "a queue that is not used", ...none, pool: `queue = { size = 1000 }` },
+  { key: "one", title: "1 backend", to: "", backends: 1 },
+  { key: "thousand", title: "1,000 backends against 1", to: "one", backends: 1000 },
+  {
+    key: "least",
+    title: "1,000 backends and least_connections against 1",
+    to: "one",
+    backends: 1000,
+    pool: `balance = "least_connections"`,
+  },
+];
+const compared = variants.filter(({ to }) => to !== "");
+
+const backendsMax = 1000;
+const linksFolder = "links";
+const remarks: string[] = [];
+
+export const features: Scenario = {
+  name: "features",
+  about:
+    `CPU per new connection with a feature, divided by that without; ${turns} turns of ${connectionsPerTurn} connections for each, ` +
+    "in alternation. The backends are names (hard links) of one unix socket: a thousand TCP addresses cost the kernel more " +
+    "than one, whoever connects to them.",
+  contenders: [lb],
+  // Others weigh on both sides of each ratio.
+  ignoresOthers: true,
+  metrics: compared.map(({ key, title }) => ({
+    key,
+    title: `CPU per connection with ${title}`,
+    unit: "ratio",
+    better: "lower",
+    wanted,
+    isRatio: true,
+  })),
+  prepare({ playground: { folder } }) {
+    mkdirSync(join(folder, linksFolder));
+    for (let i = 0; i < backendsMax; i++) linkSync(join(folder, socketName), linkTo(folder, i));
+    return Promise.resolve();
+  },
+  async measure(bench, _proxy, contender) {
+    const entrants: Entrant[] = [];
+    try {
+      for (const variant of variants) await enter(entrants, variant, { bench, contender });
+      return await compare(entrants);
+    } finally {
+      for (const { load, proxy } of entrants) {
+        await load.stop();
+        await proxy.stop();
+      }
+    }
+  },
+  remarks: () => remarks,
+};
+
+interface Entrant {
+  key: string;
+  proxy: Running;
+  load: Load;
+  /** CPU nanoseconds per connection, by turn. */
+  costs: number[];
+}
+
+interface Circumstances {
+  bench: Bench;
+  contender: Contender;
+}
+
+async function enter(entrants: Entrant[], variant: Variant, { bench, contender }: Circumstances): Promise<void> {
+  const { folder } = bench.playground;
+  const addresses = Array.from({ length: variant.backends }, (_, i) => `"unix:${linkTo(folder, i)}"`);
+  const set = (toml: string): string =>
+    toml
+      .replace(/^backends = .*$/m, `backends = [${addresses.join(", ")}]\n${variant.pool ?? ""}`)
+      .replace(/^backlog = .*$/m, `$&\n${variant.listener ?? ""}`);
+  const setUp: Contender["setUp"] = (site) => {
+    const { files, command } = contender.setUp!(site);
+    return { files: Object.fromEntries(Object.entries(files).map(([name, text]) => [name, set(text)])), command };
+  };
+  try {
+    const proxy = await bench.playground.start({ ...contender, name: `${contender.name} ${variant.key}`, setUp });
+    const task = { port: proxy.port, exchanges: connectionsPerTurn, atOnce, close: true };
+    const load = new Load(bench, "exchange", task);
+    entrants.push({ key: variant.key, proxy, load, costs: [] });
+    await load.ready();
+  } catch (error) {
+    remarks.push(`features: ${variant.title} was left out: ${(error as Error).message.split("\n", 1)[0]}`);
+  }
+}
+
+async function compare(entrants: Entrant[]): Promise<Readings> {
+  for (let turn = 0; turn < warmTurns + turns; turn++) {
+    for (const entrant of shuffled(entrants)) {
+      const before = entrant.proxy.cpuNanoseconds();
+      const { exchanges } = await entrant.load.step<{ exchanges: number }>();
+      if (turn >= warmTurns) entrant.costs.push((entrant.proxy.cpuNanoseconds() - before) / exchanges);
+    }
+  }
+  const costOf = (key: string): number => {
+    const costs = entrants.find((entrant) => entrant.key === key)?.costs.toSorted((a, b) => a - b) ?? [];
+    return costs.length === 0 ? NaN : quantile(costs, undisturbed);
+  };
+  const readings: Readings = {};
+  for (const { key, to } of compared) {
+    const ratio = costOf(key) / costOf(to);
+    if (!Number.isNaN(ratio)) readings[key] = ratio;
+  }
+  return readings;
+}
+
+/** So that nobody always follows the same one. */
+function shuffled<T>(items: readonly T[]): T[] {
+  return items
+    .map((item) => ({ item, at: Math.random() }))
+    .toSorted((a, b) => a.at - b.at)
+    .map(({ item }) => item);
+}
+
+function linkTo(folder: string, i: number): string {
+  return join(folder, linksFolder, `${i}.sock`);
+}
+
+/** A list that the clients are not on. */
+function denied(count: number): string {
+  return JSON.stringify(Array.from({ length: count }, (_, i) => `11.${i >> 15}.${(i >> 7) & 255}.${2 * (i & 127)}`));
+}
