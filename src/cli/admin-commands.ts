@@ -55,7 +55,7 @@ export function describeAdminCommands(
     .option("--listener <NAME>", "only of this listener")
     .option("--pool <NAME>", "only of this pool")
     .option("--backend <NAME>", "only at this backend")
-    .option("--sort <KEY>", "by this key of the JSON, such as age_ms or rate_out")
+    .option("--sort <KEY>", "by this key of the JSON, such as age_ms or -age_ms")
     .option("--limit <N>", "at most so many", count)
     .option("--json", "print the answer of GET /api/connections")
     .option("--kill", "end them with a reset; needs a filter")

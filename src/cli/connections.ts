@@ -1,28 +1,11 @@
 // `lb connections`: the live connections of a running lb, or the end of some of them.
 import { createInterface } from "node:readline/promises";
 import { formatByteRate, formatBytes, formatDuration } from "../core/format.ts";
+import type { ConnectionList, ConnectionStatus } from "../observe/live.ts";
 import type { AdminClient, AdminRequest } from "./admin-client.ts";
 import { askLb } from "./admin-command.ts";
 import type { AdminOptions } from "./admin-endpoint.ts";
 import { table, type Column } from "./table.ts";
-
-/** As in GET /api/connections. */
-export interface LiveConnection {
-  id: number;
-  listener: string;
-  client: string;
-  peer: string;
-  sni: string;
-  pool: string;
-  backend: string;
-  phase: string;
-  age_ms: number;
-  bytes_in: number;
-  bytes_out: number;
-  rate_in: number;
-  rate_out: number;
-  worker: number;
-}
 
 export interface ConnectionsOptions extends AdminOptions {
   client?: string;
@@ -42,7 +25,7 @@ const PATH = "/api/connections";
 export function connections(options: ConnectionsOptions): Promise<number> {
   return askLb(options, async (client) => {
     if (options.kill === true) return kill(client, options);
-    const list = await client.json<{ total: number; connections: LiveConnection[] }>(listing(options));
+    const list = await client.json<ConnectionList>(listing(options));
     if (options.json === true) return console.log(JSON.stringify(list, null, 2));
     for (const line of table(COLUMNS, list.connections)) console.log(line);
     if (list.total > list.connections.length) {
@@ -73,8 +56,8 @@ async function kill(client: AdminClient, options: ConnectionsOptions): Promise<n
       return 1;
     }
   }
-  const { message } = await client.json<{ message: string }>({ method: "DELETE", path: PATH, query });
-  console.log(message);
+  const { ended } = await client.json<{ ended: number }>({ method: "DELETE", path: PATH, query });
+  console.log(`${ended} connections were ended`);
   return 0;
 }
 
@@ -86,13 +69,18 @@ async function confirmed(question: string): Promise<boolean> {
   return /^y(es)?$/i.test(answer.trim());
 }
 
-const COLUMNS: readonly Column<LiveConnection>[] = [
+/** Where a connection goes: "web/10.0.0.1:80", "web" while no backend is picked, "-" before that. */
+export function wayOf({ pool, backend }: ConnectionStatus): string {
+  return backend === null ? (pool ?? "-") : `${pool}/${backend}`;
+}
+
+const COLUMNS: readonly Column<ConnectionStatus>[] = [
   { title: "ID", align: "right", cell: ({ id }) => String(id) },
   { title: "CLIENT", cell: ({ client }) => client },
-  { title: "PEER", cell: ({ client, peer }) => (peer === client ? "" : peer) },
-  { title: "SNI", cell: ({ sni }) => sni },
+  { title: "PEER", cell: ({ peer }) => peer ?? "" },
+  { title: "SNI", cell: ({ sni }) => sni ?? "" },
   { title: "LISTENER", cell: ({ listener }) => listener },
-  { title: "BACKEND", cell: ({ pool, backend }) => (backend === "" ? pool : `${pool}/${backend}`) },
+  { title: "BACKEND", cell: wayOf },
   { title: "PHASE", cell: ({ phase }) => phase },
   { title: "AGE", align: "right", cell: ({ age_ms }) => formatDuration(age_ms) },
   { title: "IN", align: "right", cell: ({ bytes_in }) => formatBytes(bytes_in) },

@@ -1,11 +1,10 @@
 // `lb top`: the running lb on the whole terminal, again each second. Asks, draws, and sends what the user confirmed.
 import { isatty } from "node:tty";
+import type { ClientStatus, ConnectionList } from "../../observe/live.ts";
 import type { Snapshot } from "../../observe/snapshot.ts";
 import { AdminError, type AdminClient, type AdminRequest } from "../admin-client.ts";
 import { askLb } from "../admin-command.ts";
 import type { AdminOptions } from "../admin-endpoint.ts";
-import type { ClientStatus } from "../../observe/live.ts";
-import type { LiveConnection } from "../connections.ts";
 import { draw, pageOf } from "./screen.ts";
 import { FIRST_STATE, press, type Key, type TopState } from "./state.ts";
 import { Terminal } from "./terminal.ts";
@@ -82,8 +81,9 @@ class Top {
   async #askForView(view: ViewName): Promise<void> {
     const query = { limit: ROWS_MAX };
     if (view === "connections") {
-      const request: AdminRequest = { method: "GET", path: "/api/connections", query, timeoutMs: ANSWER_MS };
-      const connections = await this.#client.json<{ total: number; connections: LiveConnection[] }>(request);
+      const busiest = { ...query, sort: "rate_out" };
+      const request: AdminRequest = { method: "GET", path: "/api/connections", query: busiest, timeoutMs: ANSWER_MS };
+      const connections = await this.#client.json<ConnectionList>(request);
       this.#data = { ...this.#data, connections };
     } else if (view === "clients") {
       const request: AdminRequest = { method: "GET", path: "/api/clients", query, timeoutMs: ANSWER_MS };
@@ -116,7 +116,7 @@ class Top {
   async #send(request: AdminRequest): Promise<void> {
     let message = "";
     const failure = await failureOf(async () => {
-      ({ message } = await this.#client.json<{ message: string }>(request));
+      message = answerText(await this.#client.json<{ message?: string; ended?: number }>(request));
     });
     if (failure !== null) message = failure.cure === "" ? failure.message : `${failure.message}; ${failure.cure}`;
     this.#state = { ...this.#state, message };
@@ -130,6 +130,10 @@ class Top {
     const screen = { columns, rows, colour: this.#colour, endpoint: this.#client.name, nowMs: Date.now() };
     this.#terminal.show(draw(this.#state, this.#data, screen));
   }
+}
+
+function answerText({ message, ended }: { message?: string; ended?: number }): string {
+  return message ?? (ended === undefined ? "done" : `${ended} connections were ended`);
 }
 
 /** What the admin endpoint or the way to it has refused, or null. */

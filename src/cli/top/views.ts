@@ -1,8 +1,8 @@
 // The views of `lb top`: what each shows of the latest answers of a running lb, as columns and rows. Pure.
 import { formatByteRate, formatBytes, formatCount, formatDuration, formatLatency } from "../../core/format.ts";
+import type { ClientStatus, ConnectionList, ConnectionStatus } from "../../observe/live.ts";
 import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot } from "../../observe/snapshot.ts";
-import type { ClientStatus } from "../../observe/live.ts";
-import type { LiveConnection } from "../connections.ts";
+import { wayOf } from "../connections.ts";
 import { backendState, failedConnects, listenerState, refused } from "../status-text.ts";
 
 /** What is known of the running lb. Rates come from two snapshots. */
@@ -11,7 +11,7 @@ export interface TopData {
   before: Snapshot | null;
   /** Between the two. */
   elapsedMs: number;
-  connections: { total: number; connections: readonly LiveConnection[] } | null;
+  connections: ConnectionList | null;
   clients: readonly ClientStatus[] | null;
   /** Date.now() of the latest answer. */
   answeredAtMs: number;
@@ -278,8 +278,8 @@ function clientRow(figures: ClientStatus): Row {
   };
 }
 
-function connectionRow(connection: LiveConnection): Row {
-  const { id, client, listener, pool, backend, sni, phase } = connection;
+function connectionRow(connection: ConnectionStatus): Row {
+  const { id, client, listener, sni, phase } = connection;
   return {
     key: String(id),
     target: { kind: "connection", id, client },
@@ -287,8 +287,8 @@ function connectionRow(connection: LiveConnection): Row {
       number(id, String),
       text(client),
       text(listener),
-      text(backend === "" ? pool : `${pool}/${backend}`),
-      text(sni),
+      text(wayOf(connection)),
+      text(sni ?? ""),
       text(phase, phase === "relaying" ? "plain" : "warn"),
       number(connection.age_ms, formatDuration),
       number(connection.bytes_in, formatBytes),
