@@ -2,6 +2,7 @@
 import { mkdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import manifest from "../package.json" with { type: "json" };
+import { bundleDashboard } from "./dashboard.ts";
 
 const root = join(import.meta.dir, "..");
 const out = join(root, "dist");
@@ -29,7 +30,10 @@ try {
     // Names stay, so that a stack trace in a bug report can be read; they cost 0.1 % of the size.
     minify: { whitespace: true, syntax: true, identifiers: false },
     sourcemap: "inline",
-    define: { LB_VERSION: JSON.stringify(manifest.version) },
+    define: {
+      LB_VERSION: JSON.stringify(manifest.version),
+      LB_DASHBOARD: JSON.stringify(await bundleDashboard()),
+    },
   });
   renameSync(join(building, "lb"), join(out, "lb"));
 } finally {

@@ -1,16 +1,21 @@
 // lb: the entry point. Makes the worker threads too, because in the compiled binary a module's URL is the entry point's, so
 // whoever names worker.ts must sit beside it.
 
+import type { Dashboard } from "./admin/dashboard.ts";
+
 declare const LB_VERSION: string;
+declare const LB_DASHBOARD: Dashboard;
 
 const version = typeof LB_VERSION === "undefined" ? "dev" : LB_VERSION;
+/** null = not built: the sources run by themselves. */
+const dashboard = typeof LB_DASHBOARD === "undefined" ? null : LB_DASHBOARD;
 
 function spawn(): Worker {
   return new Worker(new URL("./worker.ts", import.meta.url));
 }
 
 async function run(file: string): Promise<number> {
-  return (await import("./supervisor/supervisor.ts")).run({ file, version, spawn });
+  return (await import("./supervisor/supervisor.ts")).run({ file, version, dashboard, spawn });
 }
 
 async function main(args: readonly string[]): Promise<number> {

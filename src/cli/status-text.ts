@@ -1,5 +1,6 @@
 // The status of a running lb as text: a head, then a table of listeners, of pools with their backends, of workers. Pure.
 import { formatBytes, formatCount, formatDuration } from "../core/format.ts";
+import { backendState, failedConnects, refusals } from "../observe/figures.ts";
 import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot, WorkerStatus } from "../observe/snapshot.ts";
 import { table, type Column } from "./table.ts";
 
@@ -42,31 +43,13 @@ const LISTENERS: readonly Column<ListenerStatus>[] = [
   { title: "OPEN", align: "right", cell: ({ open }) => String(open) },
   { title: "MAX", align: "right", cell: ({ max_connections: max }) => (max === 0 ? "" : String(max)) },
   { title: "ACCEPTED", align: "right", cell: ({ accepted }) => formatCount(accepted) },
-  { title: "REFUSED", align: "right", cell: (listener) => zeroAsNothing(refused(listener)) },
+  { title: "REFUSED", align: "right", cell: (listener) => zeroAsNothing(refusals(listener)) },
   { title: "IN", align: "right", cell: ({ bytes_in }) => formatBytes(bytes_in) },
   { title: "OUT", align: "right", cell: ({ bytes_out }) => formatBytes(bytes_out) },
 ];
 
 export function listenerState({ ready }: ListenerStatus): string {
   return ready ? "ready" : "no backend";
-}
-
-/** Ends before a backend was chosen: by a limit, a list, or because no backend had room. */
-const REFUSALS: ReadonlySet<string> = new Set([
-  "denied",
-  "rate_limited",
-  "process_full",
-  "listener_full",
-  "client_full",
-  "no_route",
-  "no_backend",
-  "queue_full",
-  "queue_timeout",
-]);
-
-/** Connections that a listener refused. */
-export function refused({ ends }: ListenerStatus): number {
-  return ends.reduce((sum, { end, count }) => sum + (REFUSALS.has(end) ? count : 0), 0);
 }
 
 interface BackendRow {
@@ -81,7 +64,7 @@ function backendColumns(nowMs: number): readonly Column<BackendRow>[] {
     { title: "POOL", cell: ({ pool, first }) => (first ? pool.name : "") },
     { title: "BACKEND", cell: ({ backend }) => backend.name },
     { title: "ADDRESS", cell: ({ backend }) => (backend.address === backend.name ? "" : backend.address) },
-    { title: "STATE", cell: ({ backend }) => backendState(backend) },
+    { title: "STATE", cell: ({ backend }) => stateText(backend) },
     { title: "FOR", align: "right", cell: ({ backend }) => formatDuration(nowMs - Date.parse(backend.health.since)) },
     { title: "WEIGHT", align: "right", cell: ({ backend }) => String(backend.weight) },
     { title: "OPEN", align: "right", cell: ({ backend }) => String(backend.open) },
@@ -94,14 +77,9 @@ function backendColumns(nowMs: number): readonly Column<BackendRow>[] {
   ];
 }
 
-/** One word or two: what a new connection would find. */
-export function backendState({ state, up, backup }: BackendStatus): string {
-  const health = up ? "up" : "down";
-  return `${state === "ready" ? health : state}${backup ? " backup" : ""}`;
-}
-
-export function failedConnects({ connects }: BackendStatus): number {
-  return connects.refused + connects.timed_out + connects.failed + connects.tls_failed;
+/** What a new connection would find, and whether it is a backup. */
+export function stateText(backend: BackendStatus): string {
+  return `${backendState(backend).word}${backend.backup ? " backup" : ""}`;
 }
 
 const WORKERS: readonly Column<WorkerStatus>[] = [

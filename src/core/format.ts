@@ -19,6 +19,11 @@ export function formatCount(count: number): string {
   return scaled(count, 1000, COUNT_UNITS, "");
 }
 
+/** A rate per second: "0", "0.3", "12", "1.2k". */
+export function formatRate(perSecond: number): string {
+  return perSecond === 0 || perSecond >= 10 ? formatCount(perSecond) : perSecond.toFixed(1);
+}
+
 /** "350ms", "4s", "3m 20s", "5h 12m", "3d 4h": at most two units. */
 export function formatDuration(ms: number): string {
   if (!Number.isFinite(ms)) return "-";

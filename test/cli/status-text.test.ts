@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { backendState, refused, statusText } from "../../src/cli/status-text.ts";
+import { stateText, statusText } from "../../src/cli/status-text.ts";
+import { refusals } from "../../src/observe/figures.ts";
 import { filledSnapshot } from "../support/snapshot.ts";
 
 const nowMs = Date.parse("2026-01-02T03:14:06.000Z");
@@ -32,11 +33,11 @@ test("counts as refused what was ended before a backend was chosen", () => {
     { end: "rate_limited", end_by: "lb", count: 2 },
     { end: "no_backend", end_by: "lb", count: 1 },
   ] as const;
-  expect(refused({ ...listener!, ends: [...ends] })).toBe(3);
+  expect(refusals({ ...listener!, ends: [...ends] })).toBe(3);
 });
 
 test("a backend's state names what an operator set, and whether it is a backup", () => {
   const backend = filledSnapshot().pools[0]!.backends[0]!;
-  expect(backendState(backend)).toBe("up");
-  expect(backendState({ ...backend, up: false, backup: true })).toBe("down backup");
+  expect(stateText(backend)).toBe("up");
+  expect(stateText({ ...backend, up: false, backup: true })).toBe("down backup");
 });

@@ -1,9 +1,8 @@
 // What `lb top` draws: exactly as many lines as the terminal has, none wider than it. Pure.
-import { formatByteRate, formatDuration } from "../../core/format.ts";
+import { formatByteRate, formatDuration, formatRate } from "../../core/format.ts";
 import { padded, printable, width } from "../table.ts";
 import { selectedIndex, shownRows, type TopState } from "./state.ts";
 import {
-  perSecond,
   totalRates,
   VIEW_NAMES,
   viewOf,
@@ -68,7 +67,7 @@ function drawHead(data: TopData, screen: Screen): string[] {
       : styled(`last reload failed: ${config.last_reload_error.split("\n")[0] ?? ""}`, "bad", screen);
   return [
     lost === "" ? `${bold(`lb ${version}`)}  up ${up}  ${readiness}  ${reload}` : `${bold(`lb ${version}`)} ${lost}`,
-    `${connections.open} of ${connections.max} connections  ${perSecond(accepted)} new/s  in ${formatByteRate(bytesIn)}  out ${formatByteRate(bytesOut)}`,
+    `${connections.open} of ${connections.max} connections  ${formatRate(accepted)} new/s  in ${formatByteRate(bytesIn)}  out ${formatByteRate(bytesOut)}`,
     `${backendsUp(data, screen)}  memory ${Math.round(process.resident_bytes / 1e6)} MB  CPU ${cpuPercent(data)} %  ${snapshot.workers.length} workers`,
   ];
 }

@@ -1,9 +1,17 @@
 // The views of `lb top`: what each shows of the latest answers of a running lb, as columns and rows. Pure.
-import { formatByteRate, formatBytes, formatCount, formatDuration, formatLatency } from "../../core/format.ts";
+import {
+  formatByteRate,
+  formatBytes,
+  formatCount,
+  formatDuration,
+  formatLatency,
+  formatRate,
+} from "../../core/format.ts";
+import { backendState, failedConnects, meanConnectMs, refusals, sum } from "../../observe/figures.ts";
 import type { ClientStatus, ConnectionList, ConnectionStatus } from "../../observe/live.ts";
 import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot } from "../../observe/snapshot.ts";
 import { wayOf } from "../connections.ts";
-import { backendState, failedConnects, listenerState, refused } from "../status-text.ts";
+import { listenerState, stateText } from "../status-text.ts";
 
 /** What is known of the running lb. Rates come from two snapshots. */
 export interface TopData {
@@ -153,7 +161,7 @@ const VIEWS: Record<ViewName, (data: TopData, snapshot: Snapshot) => View> = {
           number(worker.index, String),
           text(worker.state, worker.state === "running" ? "good" : "warn"),
           number(worker.open, String),
-          number(rate(worker.accepted, was?.accepted), perSecond),
+          number(rate(worker.accepted, was?.accepted), formatRate),
           number(rate(worker.bytes_in, was?.bytes_in), formatByteRate),
           number(rate(worker.bytes_out, was?.bytes_out), formatByteRate),
           number(worker.loop_blocked_ms, (ms) => (ms < 1 ? "-" : formatLatency(ms)), worker.loop_blocked_ms > 100),
@@ -168,7 +176,7 @@ const VIEWS: Record<ViewName, (data: TopData, snapshot: Snapshot) => View> = {
 function listenerRow(listener: ListenerStatus, data: TopData): Row {
   const was = data.before?.listeners.find(({ name }) => name === listener.name);
   const rate = rater(data);
-  const refusedPerSecond = rate(refused(listener), was && refused(was));
+  const refusedRate = rate(refusals(listener), was && refusals(was));
   return {
     key: listener.name,
     target: null,
@@ -178,8 +186,8 @@ function listenerRow(listener: ListenerStatus, data: TopData): Row {
       text(listener.pool ?? "-"),
       text(listenerState(listener), listener.ready ? "good" : "bad"),
       number(listener.open, String),
-      number(rate(listener.accepted, was?.accepted), perSecond),
-      number(refusedPerSecond, perSecond, refusedPerSecond > 0),
+      number(rate(listener.accepted, was?.accepted), formatRate),
+      number(refusedRate, formatRate, refusedRate > 0),
       number(rate(listener.bytes_in, was?.bytes_in), formatByteRate),
       number(rate(listener.bytes_out, was?.bytes_out), formatByteRate),
     ],
@@ -192,7 +200,7 @@ function poolRow(pool: PoolStatus, data: TopData): Row {
   const { backends } = pool;
   const up = backends.filter((backend) => backend.up).length;
   const of = (figure: (backend: BackendStatus) => number): number =>
-    rate(total(backends, figure), was && total(was, figure));
+    rate(sum(backends, figure), was && sum(was, figure));
   const failed = of(failedConnects);
   const state = up === backends.length ? "up" : up === 0 ? "down" : "degraded";
   return {
@@ -205,14 +213,14 @@ function poolRow(pool: PoolStatus, data: TopData): Row {
       number(up, String),
       number(backends.length, String),
       number(
-        total(backends, ({ open }) => open),
+        sum(backends, ({ open }) => open),
         String,
       ),
       number(
         of(({ connects }) => connects.succeeded),
-        perSecond,
+        formatRate,
       ),
-      number(failed, perSecond, failed > 0),
+      number(failed, formatRate, failed > 0),
       number(
         of(({ bytes_in }) => bytes_in),
         formatByteRate,
@@ -231,7 +239,6 @@ function backendRow(pool: PoolStatus, backend: BackendStatus, data: TopData): Ro
     ?.backends.find(({ name }) => name === backend.name);
   const rate = rater(data);
   const failed = rate(failedConnects(backend), was && failedConnects(was));
-  const tone = backend.state !== "ready" ? "warn" : backend.up ? "good" : "bad";
   const { name, state, weight } = backend;
   return {
     key: `${pool.name}/${name}`,
@@ -239,14 +246,14 @@ function backendRow(pool: PoolStatus, backend: BackendStatus, data: TopData): Ro
     cells: [
       text(pool.name),
       text(name),
-      text(backendState(backend), tone),
+      text(stateText(backend), backendState(backend).tone),
       number(data.answeredAtMs - Date.parse(backend.health.since), formatDuration),
       number(weight, String),
       number(backend.open, (open) =>
         backend.max_connections === 0 ? String(open) : `${open}/${backend.max_connections}`,
       ),
-      number(rate(backend.connects.succeeded, was?.connects.succeeded), perSecond),
-      number(failed, perSecond, failed > 0),
+      number(rate(backend.connects.succeeded, was?.connects.succeeded), formatRate),
+      number(failed, formatRate, failed > 0),
       number(meanConnectMs(backend, was), formatLatency),
       number(rate(backend.bytes_in, was?.bytes_in), formatByteRate),
       number(rate(backend.bytes_out, was?.bytes_out), formatByteRate),
@@ -255,15 +262,8 @@ function backendRow(pool: PoolStatus, backend: BackendStatus, data: TopData): Ro
   };
 }
 
-// The mean of the connects since the snapshot before, or of all where there were none.
-function meanConnectMs(now: BackendStatus, was: BackendStatus | undefined): number {
-  const made = now.connects.succeeded - (was?.connects.succeeded ?? 0);
-  if (made > 0) return (now.connect_ms.sum - (was?.connect_ms.sum ?? 0)) / made;
-  return now.connects.succeeded === 0 ? Number.NaN : now.connect_ms.sum / now.connects.succeeded;
-}
-
 function clientRow(figures: ClientStatus): Row {
-  const { client, open, new_connections, refusals, bytes_in, bytes_out } = figures;
+  const { client, open, new_connections, refusals: refused, bytes_in, bytes_out } = figures;
   return {
     key: client,
     target: { kind: "client", client, open },
@@ -271,7 +271,7 @@ function clientRow(figures: ClientStatus): Row {
       text(client),
       number(open, String),
       number(new_connections, formatCount),
-      number(refusals, formatCount, refusals > 0),
+      number(refused, formatCount, refused > 0),
       number(bytes_in, formatBytes),
       number(bytes_out, formatBytes),
     ],
@@ -317,19 +317,9 @@ function number(value: number, format: (value: number) => string, isBad = false)
   return { text: format(value), value, tone: isBad ? "bad" : "plain" };
 }
 
-function total<T>(rows: readonly T[], figure: (row: T) => number): number {
-  return rows.reduce((sum, row) => sum + figure(row), 0);
-}
-
 /** A growth per second; a counter that went back belongs to another life of the process. */
 function rater({ elapsedMs }: TopData): (now: number, was: number | undefined) => number {
   return (now, was) => (was === undefined || elapsedMs <= 0 || now < was ? 0 : ((now - was) * 1000) / elapsedMs);
-}
-
-/** "0", "0.3", "12", "1.2k". */
-export function perSecond(rate: number): string {
-  if (rate === 0 || rate >= 10) return formatCount(rate);
-  return rate.toFixed(1);
 }
 
 /** New connections, bytes in and bytes out per second, of all listeners. */
@@ -337,9 +327,7 @@ export function totalRates(data: TopData): { accepted: number; bytesIn: number; 
   const { snapshot, before } = data;
   const rate = rater(data);
   const of = (figure: (listener: ListenerStatus) => number): number =>
-    snapshot === null
-      ? 0
-      : rate(total(snapshot.listeners, figure), before ? total(before.listeners, figure) : undefined);
+    snapshot === null ? 0 : rate(sum(snapshot.listeners, figure), before ? sum(before.listeners, figure) : undefined);
   return {
     accepted: of(({ accepted }) => accepted),
     bytesIn: of(({ bytes_in }) => bytes_in),

@@ -1,0 +1,34 @@
+// The dashboard's files, which the build puts into the executable, and their routes. They hold no data, so they need no token: the page
+// asks for one and sends it along with its requests.
+import { route, text, type Route } from "./route.ts";
+import { failure, type Result } from "./operations.ts";
+
+/** The text of each file. */
+export interface Dashboard {
+  page: string;
+  script: string;
+  style: string;
+}
+
+const FILES = [
+  { path: "/", file: "page", contentType: "text/html; charset=utf-8" },
+  { path: "/dashboard.js", file: "script", contentType: "text/javascript; charset=utf-8" },
+  { path: "/dashboard.css", file: "style", contentType: "text/css; charset=utf-8" },
+] as const;
+
+export const DASHBOARD_ROUTES: readonly Route[] = FILES.map(({ path, file, contentType }) =>
+  route({
+    name: `getDashboard${file[0]?.toUpperCase()}${file.slice(1)}`,
+    method: "GET",
+    path,
+    access: "open",
+    summary: `The dashboard's ${file}`,
+    query: "any",
+    errors: ["no_dashboard"],
+    reply: text<string>({ description: `The ${file}.`, contentType }, (content) => ({ status: 200, content })),
+    handle: ({ dashboard }): Result<string> => {
+      if (dashboard !== null) return { ok: true, value: dashboard[file] };
+      return failure("no_dashboard", "this lb runs from its sources, which have no dashboard", "npm run build, then dist/lb");
+    },
+  }),
+);

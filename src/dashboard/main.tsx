@@ -1,0 +1,143 @@
+// The dashboard's entry point: follows the events of the lb that it came from and draws the page. It asks for nothing while it is
+// hidden or paused.
+import { render } from "preact";
+import "uplot/dist/uPlot.min.css";
+import type { Point } from "../observe/history.ts";
+import type { ConnectionList } from "../observe/live.ts";
+import type { Snapshot } from "../observe/snapshot.ts";
+import { App, type Actions } from "./app.tsx";
+import type { StreamEvent } from "./event-stream.ts";
+import { applyTheme } from "./header.tsx";
+import { ask, follow, forgetToken, hasToken, RequestError, setToken } from "./lb-client.ts";
+import { pairOf, pointOf, withPoint } from "./rates.ts";
+import { current, onUpdate, update, type ClientFigures } from "./store.ts";
+import "./style.css";
+
+const RETRY_MS = 2000;
+/** Lists are asked for less often than the events come. */
+const LISTS_MS = 2000;
+/** Connections shown; a search is among these. */
+const CONNECTIONS_SHOWN = 500;
+const CLIENTS_SHOWN = 50;
+const CHANGES_MAX = 100;
+/** Without an event for so long, the link is lost. */
+const SILENCE_MS = 5000;
+
+/** Ends what is followed now. */
+let stop: AbortController | null = null;
+let isPaused = false;
+let hasHistory = false;
+
+const actions: Actions = {
+  pause: () => {
+    isPaused = !isPaused;
+    attend();
+  },
+  forgetToken: () => {
+    forgetToken();
+    location.reload();
+  },
+  logIn: (token) => {
+    setToken(token);
+    update({ needsToken: false, tokenError: "" });
+    attend();
+  },
+};
+
+// Follows where the page is seen and not paused, and else does not.
+function attend(): void {
+  stop?.abort();
+  stop = null;
+  if (isPaused || document.hidden) return update({ link: { is: "paused" } });
+  stop = new AbortController();
+  update({ link: { is: "connecting" } });
+  void followEvents(stop.signal);
+  void followLists(stop.signal);
+}
+
+async function followEvents(signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    const silence = new AbortController();
+    let timer = setTimeout(() => silence.abort(), SILENCE_MS);
+    try {
+      if (!hasHistory) await loadHistory();
+      await follow("/api/events", AbortSignal.any([signal, silence.signal]), (event) => {
+        clearTimeout(timer);
+        timer = setTimeout(() => silence.abort(), SILENCE_MS);
+        take(event);
+      });
+      lost("lb ended the stream", signal);
+    } catch (error) {
+      if (!(error instanceof RequestError)) throw error;
+      if (error.status === 401) return askForToken();
+      lost(error.message, signal);
+    } finally {
+      clearTimeout(timer);
+    }
+    await pause(RETRY_MS, signal);
+  }
+}
+
+function lost(why: string, signal: AbortSignal): void {
+  if (!signal.aborted) update({ link: { is: "lost", why } });
+}
+
+function askForToken(): void {
+  stop?.abort();
+  update({ needsToken: true, tokenError: hasToken() ? "lb does not accept this token." : "" });
+}
+
+async function loadHistory(): Promise<void> {
+  const { points } = await ask<{ points: Point[] }>("GET", "/api/history");
+  hasHistory = true;
+  update({ points });
+}
+
+function take({ name, data }: StreamEvent): void {
+  const nowMs = Date.now();
+  if (name === "snapshot") {
+    const pair = pairOf(JSON.parse(data) as Snapshot, current().pair?.now ?? null);
+    const points = withPoint(current().points, pointOf(pair, nowMs / 1000));
+    update({ pair, points, link: { is: "live" } });
+  } else if (name === "change") {
+    const note = { at: nowMs, text: changeText(JSON.parse(data) as Record<string, unknown>) };
+    update({ changes: [note, ...current().changes].slice(0, CHANGES_MAX) });
+  }
+}
+
+function changeText({ event, ...fields }: Record<string, unknown>): string {
+  const rest = Object.entries(fields).map(([key, value]) => `${key}=${String(value)}`);
+  return [String(event), ...rest].join(" ");
+}
+
+async function followLists(signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      const [connections, { clients }] = await Promise.all([
+        ask<ConnectionList>("GET", `/api/connections?sort=rate_out&limit=${CONNECTIONS_SHOWN}`),
+        ask<{ clients: ClientFigures[] }>("GET", `/api/clients?limit=${CLIENTS_SHOWN}`),
+      ]);
+      if (!signal.aborted) update({ connections, clients });
+    } catch (error) {
+      // The events tell what is wrong.
+      if (!(error instanceof RequestError)) throw error;
+    }
+    await pause(LISTS_MS, signal);
+  }
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, ms);
+  signal.addEventListener("abort", () => {
+    clearTimeout(timer);
+    resolve();
+  });
+  return promise;
+}
+
+applyTheme();
+document.addEventListener("visibilitychange", attend);
+const root = document.getElementById("page");
+if (root !== null) onUpdate((state) => render(<App state={state} actions={actions} />, root));
+attend();

@@ -1,0 +1,123 @@
+// Rates and shares from snapshots: what the page shows that lb does not say itself. Pure.
+import { HISTORY_SECONDS, failedConnects, meanConnectMs, refusals, sum } from "../observe/figures.ts";
+import type { Point } from "../observe/history.ts";
+import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot } from "../observe/snapshot.ts";
+
+/** Two snapshots of one process and the seconds between them. */
+export interface Pair {
+  now: Snapshot;
+  /** null where there is none, or where it is of another process. */
+  before: Snapshot | null;
+  seconds: number;
+}
+
+export function pairOf(now: Snapshot, before: Snapshot | null): Pair {
+  const same = before !== null && before.pid === now.pid && before.started_at === now.started_at;
+  const seconds = same ? now.uptime_seconds - before.uptime_seconds : 0;
+  return { now, before: same && seconds > 0 ? before : null, seconds };
+}
+
+/** Growth per second of a counter; 0 where nothing was there before. */
+export function rateOf(pair: Pair, now: number, before: number | undefined): number {
+  return pair.before === null || before === undefined || now < before ? 0 : (now - before) / pair.seconds;
+}
+
+export function pointOf(pair: Pair, at: number): Point {
+  const { now, before } = pair;
+  const of = (figure: (listener: ListenerStatus) => number): number =>
+    rateOf(pair, sum(now.listeners, figure), before === null ? undefined : sum(before.listeners, figure));
+  return {
+    at,
+    open: now.connections.open,
+    accepted: of(({ accepted }) => accepted),
+    refused: of(refusals),
+    bytes_in: of(({ bytes_in }) => bytes_in),
+    bytes_out: of(({ bytes_out }) => bytes_out),
+  };
+}
+
+/** The points of the last HISTORY_SECONDS with one more. */
+export function withPoint(points: readonly Point[], point: Point): Point[] {
+  return [...points.filter(({ at }) => at > point.at - HISTORY_SECONDS && at < point.at), point];
+}
+
+/** A backend with what the page shows of it. */
+export interface BackendFigures {
+  pool: PoolStatus;
+  backend: BackendStatus;
+  /** Unique on the page. */
+  key: string;
+  connects: number;
+  failures: number;
+  bytesIn: number;
+  bytesOut: number;
+  /** Mean of the last second with connects, NaN where there were none. */
+  connectMs: number;
+  /** Of the pool's open connections, 0..1. */
+  share: number;
+}
+
+export function backendFigures(pair: Pair): BackendFigures[] {
+  const old = new Map<string, BackendStatus>();
+  for (const pool of pair.before?.pools ?? []) {
+    for (const backend of pool.backends) old.set(keyOf(pool, backend), backend);
+  }
+  return pair.now.pools.flatMap((pool) => {
+    const open = sum(pool.backends, (backend) => backend.open);
+    return pool.backends.map((backend) => figuresOf(pair, { pool, backend, open, was: old.get(keyOf(pool, backend)) }));
+  });
+}
+
+function figuresOf(
+  pair: Pair,
+  what: { pool: PoolStatus; backend: BackendStatus; open: number; was: BackendStatus | undefined },
+): BackendFigures {
+  const { pool, backend, open, was } = what;
+  return {
+    pool,
+    backend,
+    key: keyOf(pool, backend),
+    connects: rateOf(pair, backend.connects.succeeded, was?.connects.succeeded),
+    failures: rateOf(pair, failedConnects(backend), was && failedConnects(was)),
+    bytesIn: rateOf(pair, backend.bytes_in, was?.bytes_in),
+    bytesOut: rateOf(pair, backend.bytes_out, was?.bytes_out),
+    connectMs: meanConnectMs(backend, was),
+    share: open === 0 ? 0 : backend.open / open,
+  };
+}
+
+function keyOf(pool: PoolStatus, backend: BackendStatus): string {
+  return `${pool.name} ${backend.name} ${backend.address}`;
+}
+
+/** How often connections ended in a way, over all listeners, the most frequent first. */
+export function endsOf({ now, before }: Pair): { end: string; by: string; count: number; recent: number }[] {
+  const counts = new Map<string, { end: string; by: string; count: number; recent: number }>();
+  for (const [snapshot, sign] of [
+    [now, 1],
+    [before, -1],
+  ] as const) {
+    for (const { ends } of snapshot?.listeners ?? []) {
+      for (const { end, end_by, count } of ends) {
+        const key = `${end} ${end_by}`;
+        const entry = counts.get(key) ?? { end, by: end_by, count: 0, recent: 0 };
+        if (sign === 1) entry.count += count;
+        entry.recent += sign * count;
+        counts.set(key, entry);
+      }
+    }
+  }
+  return [...counts.values()].sort((a, b) => b.count - a.count);
+}
+
+/** The upper bound of the bucket in which a part of the values lies, such as 0.99; Infinity = above the last bound. */
+export function quantile(buckets: readonly number[], bounds: readonly number[], part: number): number {
+  const total = sum(buckets, (count) => count);
+  if (total === 0) return 0;
+  let below = 0;
+  for (let i = 0; i < buckets.length; i++) {
+    below += buckets[i] ?? 0;
+    if (below >= total * part) return bounds[i] ?? Infinity;
+  }
+  return Infinity;
+}

@@ -1,0 +1,66 @@
+// What the page knows and shows. One object, replaced as a whole; whoever changes it calls `update`, and the page is drawn again.
+import type { Point } from "../observe/history.ts";
+import type { ConnectionList } from "../observe/live.ts";
+import type { Pair } from "./rates.ts";
+
+/** One entry of GET /api/clients. */
+export interface ClientFigures {
+  client: string;
+  open: number;
+  new_connections: number;
+  bytes_in: number;
+  bytes_out: number;
+  refused: number;
+}
+
+/** A change that lb told of. */
+export interface ChangeNote {
+  at: number;
+  text: string;
+}
+
+export interface PageState {
+  link: { is: "connecting" } | { is: "live" } | { is: "paused" } | { is: "lost"; why: string };
+  /** Whether lb wants a token that this tab does not have. */
+  needsToken: boolean;
+  tokenError: string;
+  pair: Pair | null;
+  points: readonly Point[];
+  connections: ConnectionList | null;
+  clients: readonly ClientFigures[] | null;
+  changes: readonly ChangeNote[];
+  dialog: Dialog | null;
+}
+
+/** A change to confirm. */
+export type Dialog =
+  | { is: "backend"; pool: string; backend: string; state: string; weight: number }
+  | { is: "kill"; path: string; what: string };
+
+let state: PageState = {
+  link: { is: "connecting" },
+  needsToken: false,
+  tokenError: "",
+  pair: null,
+  points: [],
+  connections: null,
+  clients: null,
+  changes: [],
+  dialog: null,
+};
+let listener: (state: PageState) => void = () => undefined;
+
+export function current(): PageState {
+  return state;
+}
+
+export function update(change: Partial<PageState>): void {
+  state = { ...state, ...change };
+  listener(state);
+}
+
+/** Calls `draw` now and after each update. */
+export function onUpdate(draw: (state: PageState) => void): void {
+  listener = draw;
+  draw(state);
+}

@@ -1,0 +1,42 @@
+// Remembers the last ten minutes of the whole process, a point a second, so that a dashboard that is opened now shows them.
+import { HISTORY_SECONDS } from "../observe/figures.ts";
+import type { Point } from "../observe/history.ts";
+
+/** Counters over all listeners, which only rise. */
+export interface Totals {
+  accepted: number;
+  refused: number;
+  bytesIn: number;
+  bytesOut: number;
+}
+
+export class History {
+  readonly #points: Point[] = [];
+  #before: { nowMs: number; totals: Totals } | null = null;
+
+  get points(): readonly Point[] {
+    return this.#points;
+  }
+
+  /** Call it once a second. `nowMs` is Date.now(). */
+  add(nowMs: number, open: number, totals: Totals): void {
+    const before = this.#before;
+    this.#before = { nowMs, totals };
+    if (before === null) return;
+    const seconds = (nowMs - before.nowMs) / 1000;
+    // The clock was set back, or stood.
+    if (seconds <= 0) return;
+    // A listener that a reload removed takes its counts along.
+    const rate = (figure: keyof Totals): number =>
+      Math.round(Math.max(0, totals[figure] - before.totals[figure]) / seconds);
+    this.#points.push({
+      at: Math.round(nowMs / 1000),
+      open,
+      accepted: rate("accepted"),
+      refused: rate("refused"),
+      bytes_in: rate("bytesIn"),
+      bytes_out: rate("bytesOut"),
+    });
+    if (this.#points.length > HISTORY_SECONDS) this.#points.shift();
+  }
+}
