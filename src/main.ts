@@ -1,7 +1,7 @@
 // lb: the entry point. Makes the worker threads too, because in the compiled binary a module's URL is the entry point's, so
 // whoever names worker.ts must sit beside it.
 
-import type { Dashboard } from "./admin/dashboard.ts";
+import type { Dashboard } from "./admin/operations.ts";
 
 declare const LB_VERSION: string;
 declare const LB_DASHBOARD: Dashboard;

@@ -8,7 +8,7 @@ import { parseAst } from "vitest/node";
 /** Top to bottom. A name with `.ts` is a file in src/, any other a folder. */
 const ROWS = [
   ["main.ts", "worker.ts"],
-  ["cli"],
+  ["cli", "dashboard"],
   ["supervisor", "worker"],
   ["admin"],
   ["observe"],

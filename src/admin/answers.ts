@@ -6,6 +6,7 @@ import type { Refusal } from "./input.ts";
 /** The status of each error of an operation. */
 export const STATUSES: Record<OperationErrorName, number> = {
   no_condition: 400,
+  no_dashboard: 404,
   no_such_listener: 404,
   no_such_pool: 404,
   no_such_backend: 404,

@@ -1,9 +1,14 @@
 // What a running lb can be asked and told to do. The admin endpoint is the caller: it adds HTTP and access control, and does not
 // know how an operation works. A new operation (drain, weights, connections) is a method here and a row of its routes.
 import type { ClientList, ClientQuery, ConnectionFilter, ConnectionList, ConnectionQuery } from "../observe/live.ts";
+import type { Point } from "../observe/history.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 
 export interface Operations {
+  /** null = this lb has none. */
+  dashboard(): Dashboard | null;
+  /** The last ten minutes. */
+  history(): { points: Point[] };
   status(): Snapshot;
   /** Whether clients should be sent here; with a listener's name, whether to that listener. */
   readiness(listener: string | null): Result<Readiness>;
@@ -18,6 +23,13 @@ export interface Operations {
   endConnection(id: number): Promise<Result<number>>;
   /** The top clients. */
   clients(query: ClientQuery): Result<ClientList>;
+}
+
+/** The text of each file of the dashboard. */
+export interface Dashboard {
+  page: string;
+  script: string;
+  style: string;
 }
 
 export interface Readiness {
@@ -37,6 +49,7 @@ export interface Change {
 
 export type OperationErrorName =
   | "no_condition"
+  | "no_dashboard"
   | "no_such_listener"
   | "no_such_pool"
   | "no_such_backend"

@@ -2,8 +2,10 @@
 import * as v from "valibot";
 import { whole, text as textKind } from "../config/kinds.ts";
 import { required } from "../config/rows.ts";
+import { history } from "../observe/history.ts";
 import { PROMETHEUS_CONTENT_TYPE, prometheusText } from "../observe/prometheus.ts";
 import { snapshot, type Snapshot } from "../observe/snapshot.ts";
+import { DASHBOARD_ROUTES } from "./dashboard-routes.ts";
 import { LIVE_ROUTES } from "./live-routes.ts";
 import { openApi } from "./openapi.ts";
 import type { Readiness, Result } from "./operations.ts";
@@ -87,6 +89,15 @@ export const ROUTES: readonly Route[] = [
     handle: (operations) => ({ ok: true, value: operations.status() }),
   }),
   route({
+    name: "getHistory",
+    method: "GET",
+    path: "/api/history",
+    access: "read",
+    summary: "The last ten minutes of the whole process",
+    reply: json("History", history, "A point a second."),
+    handle: (operations) => ({ ok: true, value: operations.history() }),
+  }),
+  route({
     name: "getOpenApi",
     method: "GET",
     path: "/api/openapi.json",
@@ -117,4 +128,5 @@ export const ROUTES: readonly Route[] = [
     handle: (operations, { path }) => doneWith(operations.restartWorker(path.worker)),
   }),
   ...LIVE_ROUTES,
+  ...DASHBOARD_ROUTES,
 ];

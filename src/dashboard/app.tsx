@@ -24,9 +24,11 @@ export function App({ state, actions }: { state: PageState; actions: Actions }) 
         </main>
       ) : (
         <main>
-          <Chart title="Open connections" points={points} series={OPEN} format={formatCount} />
-          <Chart title="New connections per second" points={points} series={NEW} format={formatRate} />
-          <Chart title="Throughput" points={points} series={BYTES} format={formatByteRate} />
+          <div class="charts span">
+            <Chart title="Open connections" points={points} series={OPEN} format={formatCount} />
+            <Chart title="New connections per second" points={points} series={NEW} format={formatRate} />
+            <Chart title="Throughput" points={points} series={BYTES} format={formatByteRate} />
+          </div>
           <Backends pair={pair} />
           <Listeners pair={pair} />
           <Ends pair={pair} />
@@ -75,7 +77,8 @@ function LogIn({ error, onToken }: { error: string; onToken: (token: string) => 
         class="panel"
         onSubmit={(event) => {
           event.preventDefault();
-          onToken(String(new FormData(event.currentTarget).get("token") ?? "").trim());
+          const given = new FormData(event.currentTarget).get("token");
+          if (typeof given === "string") onToken(given.trim());
         }}
       >
         <h1>lb</h1>

@@ -91,10 +91,11 @@ function optionsOf(series: readonly Series[], format: (value: number) => string,
     cursor: { y: false, points: { size: 6 } },
     scales: {
       x: { time: true, range: (_, __, max) => [(max || now()) - HISTORY_SECONDS, max || now()] },
-      y: { range: (_, __, max) => [0, Math.max(1, max * 1.1)] },
+      // Four at least, so that the marks of the axis are whole numbers.
+      y: { range: (_, __, max) => [0, Math.max(4, max * 1.1)] },
     },
     axes: [
-      { ...axis, values: (_, times) => times.map((time) => clock(time)), space: 70 },
+      { ...axis, values: (_, times) => times.map((time) => clock(time)), space: 70, size: 24 },
       { ...axis, size: AXIS_WIDTH, space: 32, values: (_, values) => values.map(format) },
     ],
     series: [

@@ -97,7 +97,8 @@ function take({ name, data }: StreamEvent): void {
   const nowMs = Date.now();
   if (name === "snapshot") {
     const pair = pairOf(JSON.parse(data) as Snapshot, current().pair?.now ?? null);
-    const points = withPoint(current().points, pointOf(pair, nowMs / 1000));
+    // The first snapshot has no rates.
+    const points = pair.before === null ? current().points : withPoint(current().points, pointOf(pair, nowMs / 1000));
     update({ pair, points, link: { is: "live" } });
   } else if (name === "change") {
     const note = { at: nowMs, text: changeText(JSON.parse(data) as Record<string, unknown>) };

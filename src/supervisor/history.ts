@@ -1,9 +1,11 @@
 // Remembers the last ten minutes of the whole process, a point a second, so that a dashboard that is opened now shows them.
-import { HISTORY_SECONDS } from "../observe/figures.ts";
+import { HISTORY_SECONDS, REFUSALS } from "../observe/figures.ts";
 import type { Point } from "../observe/history.ts";
+import { endCell, LISTENER } from "../shared/counters.ts";
+import type { ListenerRecord } from "./registry.ts";
 
-/** Counters over all listeners, which only rise. */
-export interface Totals {
+/** Counters over all listeners. */
+interface Totals {
   accepted: number;
   refused: number;
   bytesIn: number;
@@ -19,12 +21,13 @@ export class History {
   }
 
   /** Call it once a second. `nowMs` is Date.now(). */
-  add(nowMs: number, open: number, totals: Totals): void {
+  add(nowMs: number, open: number, listeners: readonly Pick<ListenerRecord, "cells">[]): void {
     const before = this.#before;
+    const totals = totalsOf(listeners);
     this.#before = { nowMs, totals };
     if (before === null) return;
     const seconds = (nowMs - before.nowMs) / 1000;
-    // The clock was set back, or stood.
+    // The clock was set back.
     if (seconds <= 0) return;
     // A listener that a reload removed takes its counts along.
     const rate = (figure: keyof Totals): number =>
@@ -39,4 +42,16 @@ export class History {
     });
     if (this.#points.length > HISTORY_SECONDS) this.#points.shift();
   }
+}
+
+function totalsOf(listeners: readonly Pick<ListenerRecord, "cells">[]): Totals {
+  const totals: Totals = { accepted: 0, refused: 0, bytesIn: 0, bytesOut: 0 };
+  for (const { cells } of listeners) {
+    const sums = cells.totals();
+    totals.accepted += sums[LISTENER.accepted]!;
+    totals.bytesIn += sums[LISTENER.bytesIn]!;
+    totals.bytesOut += sums[LISTENER.bytesOut]!;
+    for (const end of REFUSALS) totals.refused += sums[endCell(end, "lb")]!;
+  }
+  return totals;
 }

@@ -16,9 +16,10 @@ import { Fleet } from "./fleet.ts";
 import { HealthChecks } from "./health.ts";
 import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
 import { ByteRates } from "./byte-rates.ts";
+import { History } from "./history.ts";
 import { LiveConnections } from "./live-connections.ts";
 import { AccessSink, Log } from "./log.ts";
-import { failure, readinessOf, type Operations } from "../admin/operations.ts";
+import { failure, readinessOf, type Dashboard, type Operations } from "../admin/operations.ts";
 import type { Phase } from "./readiness.ts";
 import { readdressedState } from "./plans.ts";
 import { Registry } from "./registry.ts";
@@ -51,6 +52,8 @@ export interface RunOptions {
   version: string;
   /** Starts a worker thread; only main.ts can name its module. */
   spawn: () => Worker;
+  /** null = not built. */
+  dashboard: Dashboard | null;
 }
 
 /** Runs until the process is told to stop. The exit code: 0 fine, 1 failed, 2 bad config. */
@@ -95,6 +98,7 @@ export class Supervisor {
   readonly #live: LiveConnections;
   readonly #topClients: TopClients;
   readonly #reloads: Reloads;
+  readonly #history = new History();
   #housekeeping: ReturnType<typeof setInterval> | null = null;
   readonly #startedAtMs = Date.now();
   #overBudget = false;
@@ -218,6 +222,8 @@ export class Supervisor {
   }
 
   readonly #operations: Operations = {
+    dashboard: () => this.#options.dashboard,
+    history: () => ({ points: [...this.#history.points] }),
     status: () => this.snapshot(),
     readiness: (listener) => readinessOf(this.snapshot(), listener),
     reload: async () => {
@@ -293,6 +299,7 @@ export class Supervisor {
     if (this.#registry.sweep()) Bun.gc(true);
     this.#logExpiring();
     this.#fleet.resendOutdated(this.#active.generation);
+    this.#history.add(Date.now(), claimed(this.#open), this.#registry.listeners);
     if (!this.#overBudget || claimed(this.#open) >= this.#active.maxConnections * RECOVERED_BELOW) return;
     this.#overBudget = false;
     this.#log.info("below max_connections again", { open: claimed(this.#open) });

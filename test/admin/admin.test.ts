@@ -51,6 +51,8 @@ function options(bind: string, token: string | null): AdminOptions {
     tls: null,
     audit: (entry) => audited.push(entry),
     operations: {
+      dashboard: () => ({ page: "<!doctype html>", script: "0", style: "" }),
+      history: () => ({ points: [] }),
       status: () => snapshot,
       readiness: (listener) => readinessOf(snapshot, listener),
       reload: () => reload(),

@@ -3,13 +3,6 @@
 import { route, text, type Route } from "./route.ts";
 import { failure, type Result } from "./operations.ts";
 
-/** The text of each file. */
-export interface Dashboard {
-  page: string;
-  script: string;
-  style: string;
-}
-
 const FILES = [
   { path: "/", file: "page", contentType: "text/html; charset=utf-8" },
   { path: "/dashboard.js", file: "script", contentType: "text/javascript; charset=utf-8" },
@@ -26,9 +19,14 @@ export const DASHBOARD_ROUTES: readonly Route[] = FILES.map(({ path, file, conte
     query: "any",
     errors: ["no_dashboard"],
     reply: text<string>({ description: `The ${file}.`, contentType }, (content) => ({ status: 200, content })),
-    handle: ({ dashboard }): Result<string> => {
+    handle: (operations): Result<string> => {
+      const dashboard = operations.dashboard();
       if (dashboard !== null) return { ok: true, value: dashboard[file] };
-      return failure("no_dashboard", "this lb runs from its sources, which have no dashboard", "npm run build, then dist/lb");
+      return failure(
+        "no_dashboard",
+        "this lb runs from its sources, which have no dashboard",
+        "npm run build, then dist/lb",
+      );
     },
   }),
 );
