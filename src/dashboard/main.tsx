@@ -3,14 +3,14 @@
 import { render } from "preact";
 import "uplot/dist/uPlot.min.css";
 import type { Point } from "../observe/history.ts";
-import type { ConnectionList } from "../observe/live.ts";
+import type { ClientList, ConnectionList } from "../observe/live.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 import { App, type Actions } from "./app.tsx";
 import type { StreamEvent } from "./event-stream.ts";
 import { applyTheme } from "./header.tsx";
 import { ask, follow, forgetToken, hasToken, RequestError, setToken } from "./lb-client.ts";
 import { pairOf, pointOf, withPoint } from "./rates.ts";
-import { current, onUpdate, update, type ClientFigures } from "./store.ts";
+import { current, onUpdate, update } from "./store.ts";
 import "./style.css";
 
 const RETRY_MS = 2000;
@@ -116,7 +116,7 @@ async function followLists(signal: AbortSignal): Promise<void> {
     try {
       const [connections, { clients }] = await Promise.all([
         ask<ConnectionList>("GET", `/api/connections?sort=rate_out&limit=${CONNECTIONS_SHOWN}`),
-        ask<{ clients: ClientFigures[] }>("GET", `/api/clients?limit=${CLIENTS_SHOWN}`),
+        ask<ClientList>("GET", `/api/clients?limit=${CLIENTS_SHOWN}`),
       ]);
       if (!signal.aborted) update({ connections, clients });
     } catch (error) {

@@ -2,12 +2,12 @@
 import { useState } from "preact/hooks";
 import { formatByteRate, formatBytes, formatCount, formatDuration, formatLatency, formatRate } from "../core/format.ts";
 import { backendState, refusals } from "../observe/figures.ts";
-import type { ConnectionStatus } from "../observe/live.ts";
+import type { ClientStatus, ConnectionStatus } from "../observe/live.ts";
 import type { ListenerStatus, WorkerStatus } from "../observe/snapshot.ts";
 import { LOOP_BUCKETS_MS } from "../shared/counters.ts";
 import { DataTable, type DataColumn } from "./data-table.tsx";
 import { backendFigures, endsOf, quantile, rateOf, type BackendFigures, type Pair } from "./rates.ts";
-import { update, type ClientFigures, type PageState } from "./store.ts";
+import { update, type PageState } from "./store.ts";
 
 function Badge({ word, tone }: { word: string; tone: string }) {
   return <span class={`badge ${tone}`}>{word}</span>;
@@ -201,7 +201,7 @@ export function Ends({ pair }: { pair: Pair }) {
 
 // ---------------------------------------------------------------------- clients and connections
 
-export function Clients({ clients }: { clients: readonly ClientFigures[] }) {
+export function Clients({ clients }: { clients: readonly ClientStatus[] }) {
   return (
     <section class="panel">
       <h2>Top clients</h2>
@@ -217,11 +217,11 @@ export function Clients({ clients }: { clients: readonly ClientFigures[] }) {
   );
 }
 
-const CLIENTS: readonly DataColumn<ClientFigures>[] = [
+const CLIENTS: readonly DataColumn<ClientStatus>[] = [
   { title: "Client", wide: true, value: ({ client }) => client, cell: ({ client }) => client },
   figure("Open", ({ open }) => open, formatCount),
   figure("New/min", ({ new_connections }) => new_connections, formatCount),
-  figure("Refused/min", ({ refused }) => refused, formatCount),
+  figure("Refused/min", (row) => row.refusals, formatCount),
   figure("In/min", ({ bytes_in }) => bytes_in, formatBytes),
   figure("Out/min", ({ bytes_out }) => bytes_out, formatBytes),
   {

@@ -1,17 +1,7 @@
 // What the page knows and shows. One object, replaced as a whole; whoever changes it calls `update`, and the page is drawn again.
 import type { Point } from "../observe/history.ts";
-import type { ConnectionList } from "../observe/live.ts";
+import type { ClientStatus, ConnectionList } from "../observe/live.ts";
 import type { Pair } from "./rates.ts";
-
-/** One entry of GET /api/clients. */
-export interface ClientFigures {
-  client: string;
-  open: number;
-  new_connections: number;
-  bytes_in: number;
-  bytes_out: number;
-  refused: number;
-}
 
 /** A change that lb told of. */
 export interface ChangeNote {
@@ -27,7 +17,7 @@ export interface PageState {
   pair: Pair | null;
   points: readonly Point[];
   connections: ConnectionList | null;
-  clients: readonly ClientFigures[] | null;
+  clients: readonly ClientStatus[] | null;
   changes: readonly ChangeNote[];
   dialog: Dialog | null;
 }

@@ -222,8 +222,27 @@ describe("the admin endpoint", () => {
 
   test("does not know other paths", async () => {
     const admin = await started();
-    for (const path of ["/", "/live/", "/LIVE", "//live", "/metrics2", "/api", "/api/workers//restart", "/%6cive"]) {
+    for (const path of ["/live/", "/LIVE", "//live", "/metrics2", "/api", "/api/workers//restart", "/%6cive"]) {
       expect([path, (await ask(admin, `GET ${path}`)).status]).toEqual([path, 404]);
+    }
+  });
+
+  test("serves the dashboard's files to everyone, and lets it load nothing from elsewhere", async () => {
+    const admin = await started("127.0.0.1:0", "secret");
+    for (const [path, type, text] of [
+      ["/", "text/html", "<!doctype html>"],
+      ["/dashboard.js", "text/javascript", "0"],
+      ["/dashboard.css", "text/css", ""],
+    ] as const) {
+      const response = await ask(admin, `GET ${path}`);
+      expect([response.status, response.headers.get("content-type"), response.body]).toEqual([
+        200,
+        `${type}; charset=utf-8`,
+        text,
+      ]);
+      const policy = response.headers.get("content-security-policy");
+      expect(policy).toMatch(/^default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';/);
+      expect(policy).not.toMatch(/unsafe|\*|http/);
     }
   });
 
