@@ -1,7 +1,7 @@
 #!/bin/sh
-# packaging/rootfs.sh BINARY FOLDER: fills FOLDER with what an image needs to run BINARY as /lb, and nothing else: the
-# binary, the C library's files that it is linked with, the file that tells the C library how to look up names, and the CA
-# certificates of the machine that builds, which pools with TLS verify their backends against.
+# packaging/rootfs.sh BINARY FOLDER: fills FOLDER with only what an image needs to run BINARY as /lb: the binary, the files of
+# the C library that it is linked with, the configuration of name lookups, and the CA certificates of the build machine, which pools
+# with TLS verify their backends against.
 set -eu
 binary=$1
 root=$2
@@ -15,8 +15,8 @@ for file in $(echo "$libraries" | grep -o '/[^ ]*'); do
   install -D -m 0755 "$file" "$root$file"
 done
 
-# The engine mounts /etc/hosts and /etc/resolv.conf; without this file the order in which they are asked is a default
-# that has changed between versions of the C library.
+# The engine mounts /etc/hosts and /etc/resolv.conf; without this file their order is a default that has
+# changed between versions of the C library.
 mkdir -p "$root/etc/lb"
 echo 'hosts: files dns' > "$root/etc/nsswitch.conf"
 

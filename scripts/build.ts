@@ -6,11 +6,11 @@ import { bundleDashboard } from "./dashboard.ts";
 
 const root = join(import.meta.dir, "..");
 const out = join(root, "dist");
-// Built beside its place and then renamed, so that a build that fails, or runs twice at once, never leaves half a file.
-// The executable's own name goes into its bytes, so that name is always `lb`.
+// Built in a folder of its own and then renamed, so that a failed build, or two builds at once, never leave an incomplete file.
+// The executable's name is part of its bytes, so it is always `lb`.
 const building = join(out, `.building-${process.pid}`);
 
-// Bun puts the paths of sources relative to the working folder into the source map.
+// Bun writes source paths relative to the working folder into the source map.
 process.chdir(root);
 mkdirSync(building, { recursive: true });
 try {
@@ -18,8 +18,7 @@ try {
     entrypoints: ["src/main.ts", "src/worker.ts"],
     compile: {
       outfile: join(building, "lb"),
-      // What lies in the folder where someone starts the balancer is none of its business: a `preload` in a bunfig.toml
-      // would run as code.
+      // Files in the folder where lb is started must not affect it: a `preload` in a bunfig.toml would run as code.
       autoloadDotenv: false,
       autoloadBunfig: false,
       execArgv: ["--disallow-code-generation-from-strings=strict"],
@@ -27,7 +26,7 @@ try {
     target: "bun",
     format: "esm",
     bytecode: true,
-    // Names stay, so that a stack trace in a bug report can be read; they cost 0.1 % of the size.
+    // Identifiers are kept, so that stack traces in bug reports are readable; this costs 0.1 % of the size.
     minify: { whitespace: true, syntax: true, identifiers: false },
     sourcemap: "inline",
     define: {

@@ -1,4 +1,4 @@
-// Writes what is made from the list of options and from the routes of the admin endpoint: lb.schema.json, docs/config.md, openapi.json.
+// Writes the files that are generated from the list of options and from the routes of the admin endpoint: lb.schema.json, docs/config.md, openapi.json.
 import { writeFileSync } from "node:fs";
 import { openApiText } from "../src/admin/openapi.ts";
 import { ROUTES } from "../src/admin/routes.ts";

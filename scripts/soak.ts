@@ -1,5 +1,5 @@
-// Runs test/e2e/soak.test.ts for as long as is wanted: `npm run soak -- --seconds 360 --seed 7`. The seed chooses what clients
-// do and what happens to lb; what meets what is up to the machine.
+// Runs test/e2e/soak.test.ts for a given time: `npm run soak -- --seconds 360 --seed 7`. The seed determines the actions of the clients
+// and what happens to lb; how they interleave depends on the machine.
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
