@@ -34,6 +34,8 @@ export interface LoadResult {
   failures: Partial<Record<Failure, number>>;
   /** The first thousand failures: what happened, the local port and how long it took. */
   failed: { kind: Failure; port: number; target: number; ms: number; atMs: number }[];
+  /** When it began, on Date.now(). `epochMs + atMs - ms` is when a failed connection did. */
+  epochMs: number;
   byTag: Record<string, number>;
   seconds: number;
   /** From connect to answer. */
@@ -108,7 +110,14 @@ function generate(task: LoadTask): void {
     total = Infinity,
   } = task;
   const startedMs = performance.now();
-  const result: Omit<LoadResult, "seconds" | "latencyMs"> = { started: 0, ok: 0, failures: {}, failed: [], byTag: {} };
+  const result: Omit<LoadResult, "seconds" | "latencyMs"> = {
+    started: 0,
+    ok: 0,
+    failures: {},
+    failed: [],
+    byTag: {},
+    epochMs: Date.now(),
+  };
   const latencies: number[] = [];
   let underWay = 0;
   let stopping = false;
