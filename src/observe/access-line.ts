@@ -1,4 +1,5 @@
 // One line of the access log, as text (logfmt) or JSON. The keys and their order are the contract of CONFIG's access log.
+import { dryRunNames } from "../core/dry-run.ts";
 import { addressAt, formatHostPort, isUnixPeerAt } from "../core/address.ts";
 import type { End, EndedBy } from "../core/ends.ts";
 import { monotonicMs } from "../platform/clock.ts";
@@ -29,6 +30,8 @@ export interface AccessLine {
   bytesIn: number;
   bytesOut: number;
   retries: number;
+  /** Limits that would have acted on the connection and were not enforced, separated by commas. */
+  dryRun: string;
   worker: number;
   end: End;
   endBy: EndedBy;
@@ -39,7 +42,7 @@ export interface AccessLine {
 /** The fields of a line that are not in the ledger. */
 export type BesideLedger = Omit<
   AccessLine,
-  "timeMs" | "id" | "client" | "peer" | "queueMs" | "durationMs" | "bytesIn" | "bytesOut" | "retries"
+  "timeMs" | "id" | "client" | "peer" | "queueMs" | "durationMs" | "bytesIn" | "bytesOut" | "retries" | "dryRun"
 >;
 
 /** The line of a connection that ends now, from its row of the ledger. */
@@ -60,6 +63,7 @@ export function lineOfRow(
     bytesIn: floats[floatsAt + ROW_FLOAT.bytesIn]!,
     bytesOut: floats[floatsAt + ROW_FLOAT.bytesOut]!,
     retries: words[at + ROW.retries]!,
+    dryRun: dryRunNames(words[at + ROW.dryRun]!),
     ...beside,
   };
 }
@@ -80,7 +84,9 @@ function asJson(line: AccessLine): string {
   if (line.queueMs > 0) text += `,"queue_ms":${line.queueMs}`;
   if (line.connectMs >= 0) text += `,"connect_ms":${milliseconds(line.connectMs)}`;
   text += `,"duration_ms":${milliseconds(line.durationMs)},"bytes_in":${line.bytesIn},"bytes_out":${line.bytesOut}`;
-  text += `,"retries":${line.retries},"worker":${line.worker},"end":"${line.end}","end_by":"${line.endBy}"`;
+  text += `,"retries":${line.retries}`;
+  if (line.dryRun !== "") text += `,"dry_run":"${line.dryRun}"`;
+  text += `,"worker":${line.worker},"end":"${line.end}","end_by":"${line.endBy}"`;
   if (line.error !== "") text += `,"error":${JSON.stringify(line.error)}`;
   return `${text}}`;
 }
@@ -96,7 +102,9 @@ function asText(line: AccessLine): string {
   if (line.queueMs > 0) text += ` queue_ms=${line.queueMs}`;
   if (line.connectMs >= 0) text += ` connect_ms=${milliseconds(line.connectMs)}`;
   text += ` duration_ms=${milliseconds(line.durationMs)} bytes_in=${line.bytesIn} bytes_out=${line.bytesOut}`;
-  text += ` retries=${line.retries} worker=${line.worker} end=${line.end} end_by=${line.endBy}`;
+  text += ` retries=${line.retries}`;
+  if (line.dryRun !== "") text += ` dry_run=${line.dryRun}`;
+  text += ` worker=${line.worker} end=${line.end} end_by=${line.endBy}`;
   if (line.error !== "") text += ` error=${word(line.error)}`;
   return text;
 }

@@ -154,6 +154,16 @@ export const METRICS: readonly Metric[] = [
     samples: ({ listeners }) => listeners.flatMap(endsOf),
   },
   {
+    name: "lb_dry_run_total",
+    type: "counter",
+    labels: ["listener", "limit"],
+    help: "Connections on which a limit in dry_run would have acted.",
+    samples: ({ listeners }) =>
+      listeners.flatMap(({ name, dry_run }) =>
+        dry_run.map(({ limit, count }) => ({ labels: [name, limit], value: count })),
+      ),
+  },
+  {
     name: "lb_tls_handshakes_total",
     type: "counter",
     labels: ["listener", "version", "resumed"],

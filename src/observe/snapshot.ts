@@ -1,6 +1,7 @@
 // The snapshot: the state of the running process at one moment, as plain data. /api/status returns it as JSON, so its keys are a
 // public interface. The Prometheus text is made from it. The types and the OpenAPI document come from the schemas below.
 import * as v from "valibot";
+import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import { END_NAMES, ENDED_BY } from "../core/ends.ts";
 import { TLS_FAILURES } from "../shared/counters.ts";
 
@@ -63,6 +64,10 @@ const listener = v.object({
   ends: said(
     v.array(v.object({ end: v.picklist(END_NAMES), end_by: v.picklist(ENDED_BY), count: count() })),
     "Ended connections; combinations that never occurred are left out.",
+  ),
+  dry_run: said(
+    v.array(v.object({ limit: v.picklist(DRY_RUN_LIMITS), count: count() })),
+    "Connections on which limits in `dry_run` would have acted.",
   ),
 });
 

@@ -1,5 +1,6 @@
 // The layout of the rows of counters. A row belongs to one worker, which alone writes it, with plain stores; readers add the rows up.
 // Rows are Float64 in shared memory, so that the counts of a dead worker are not lost.
+import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import { END_CODES, END_NAMES, ENDED_BY, ENDED_BY_CODES, type End, type EndedBy } from "../core/ends.ts";
 
 /** Upper bounds, in milliseconds, of the buckets of the connect-time histogram; one more bucket counts larger values. */
@@ -32,7 +33,7 @@ const TLS_REST = TLS + 6;
 
 /**
  * Cells of a listener's row. Blocks: ends + endCode * 3 + endedBy; tlsFailures + the index in TLS_FAILURES;
- * handshakeBuckets of HANDSHAKE_BUCKETS_MS.length + 1 cells.
+ * handshakeBuckets of HANDSHAKE_BUCKETS_MS.length + 1 cells; dryRun + the index in DRY_RUN_LIMITS.
  */
 export const LISTENER = {
   accepted: 0,
@@ -48,7 +49,8 @@ export const LISTENER = {
   tlsTruncated: TLS + 5,
   tlsFailures: TLS_REST,
   handshakeBuckets: TLS_REST + TLS_FAILURES.length,
-  size: TLS_REST + TLS_FAILURES.length + HANDSHAKE_BUCKETS_MS.length + 1,
+  dryRun: TLS_REST + TLS_FAILURES.length + HANDSHAKE_BUCKETS_MS.length + 1,
+  size: TLS_REST + TLS_FAILURES.length + HANDSHAKE_BUCKETS_MS.length + 1 + DRY_RUN_LIMITS.length,
 } as const;
 
 /** The cell of a listener's row that counts this end. */

@@ -25,6 +25,8 @@ export const ROW = {
   firstEnd: 21,
   /** Behind the floats. Time in the queue of the pool, in milliseconds, rounded up; 0 = it has not waited, or still waits. */
   queueMs: 30,
+  /** Limits that would have acted on the connection (core/dry-run.ts). */
+  dryRun: 31,
 } as const;
 
 /** Values of `proxied`: where the address of a row comes from. It changes at most once in the life of a connection. */
@@ -106,6 +108,7 @@ export class Ledger {
     words[at + ROW.sniLength] = 0;
     words[at + ROW.firstEnd] = FIRST_END.none;
     words[at + ROW.queueMs] = 0;
+    words[at + ROW.dryRun] = 0;
     floats[floatsAt + ROW_FLOAT.bytesIn] = 0;
     floats[floatsAt + ROW_FLOAT.bytesOut] = 0;
     return row;

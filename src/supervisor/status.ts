@@ -1,6 +1,7 @@
 // Takes the snapshot: sums of the workers' rows of counters, and the state that the supervisor knows.
 import { formatEndpoint } from "../core/address.ts";
 import type { ListenerTlsConfig } from "../config/schema.ts";
+import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import { END_NAMES, ENDED_BY } from "../core/ends.ts";
 import type {
   BackendStatus,
@@ -123,6 +124,9 @@ function listenerStatus(
     bytes_out: sum(LISTENER.bytesOut),
     tls: config.tls && tlsStatus(config.tls, sum),
     ends: ends.filter(({ count }) => count > 0),
+    dry_run: DRY_RUN_LIMITS.map((limit, i) => ({ limit, count: sum(LISTENER.dryRun + i) })).filter(
+      ({ limit, count }) => count > 0 || config.dry_run.includes(limit),
+    ),
   };
 }
 

@@ -21,6 +21,7 @@ const full: AccessLine = {
   bytesIn: 10,
   bytesOut: 9_007_199_254_740_991,
   retries: 2,
+  dryRun: "rate_limit,bandwidth",
   worker: 3,
   end: "connect_failed",
   endBy: "backend",
@@ -45,7 +46,7 @@ describe("a line of the access log", () => {
     const line = formatAccess("json", full);
     expect(line).toBe(
       '{"time":"2026-03-04T05:06:07.890Z","id":65537,"listener":"web","client":"192.0.2.7:4711","peer":"10.0.0.9:5000","pool":"app",' +
-        '"backend":"10.0.0.1:80","sni":"www.example.com","tls":"TLSv1.3","client_cert":"alice smith","connect_ms":0.123,"duration_ms":1500.001,"bytes_in":10,"bytes_out":9007199254740991,"retries":2,"worker":3,' +
+        '"backend":"10.0.0.1:80","sni":"www.example.com","tls":"TLSv1.3","client_cert":"alice smith","connect_ms":0.123,"duration_ms":1500.001,"bytes_in":10,"bytes_out":9007199254740991,"retries":2,"dry_run":"rate_limit,bandwidth","worker":3,' +
         '"end":"connect_failed","end_by":"backend","error":"EHOSTUNREACH"}',
     );
   });

@@ -41,6 +41,7 @@ export interface AccessEntry {
   bytes_in: number;
   bytes_out: number;
   retries: number;
+  dry_run?: string;
   worker: number;
   end: string;
   end_by: string;

@@ -71,6 +71,7 @@ export function filledSnapshot(): Snapshot {
           truncated: 3,
           handshake_ms: { sum: 1500, buckets: [0, 0, 9, 4] },
         },
+        dry_run: [{ limit: "rate_limit", count: 4 }],
         ends: [
           { end: "eof", end_by: "client", count: 30 },
           { end: "connect_refused", end_by: "backend", count: 2 },

@@ -1,0 +1,16 @@
+// The limits of a listener that can be tried without effect (`dry_run`).
+
+/** Where one stands here is its bit in the ledger, and its cell in a listener's row of counters. */
+export const DRY_RUN_LIMITS = ["rate_limit", "max_connections_per_client", "bandwidth"] as const;
+export type DryRunLimit = (typeof DRY_RUN_LIMITS)[number];
+
+/** The bit of a limit in a set of them. */
+export function dryRunBit(limit: DryRunLimit): number {
+  return 1 << DRY_RUN_LIMITS.indexOf(limit);
+}
+
+/** The limits of a set, as the access log names them: "" = none. */
+export function dryRunNames(bits: number): string {
+  if (bits === 0) return "";
+  return DRY_RUN_LIMITS.filter((limit) => (bits & dryRunBit(limit)) !== 0).join(",");
+}
