@@ -20,6 +20,7 @@ const ALONE = [
   "memory",
   "relay",
   "reload",
+  "shared-bandwidth",
   "short-connections",
   "shutdown",
   "soak",

@@ -2,6 +2,7 @@
 // belong to it. All of it passes through structured clone; views on shared memory stay shared.
 import type { Balance, HashKeyName } from "./core/balance.ts";
 import type { CidrTable } from "./core/cidr-set.ts";
+import type { DryRunLimit } from "./core/dry-run.ts";
 import type { TlsClientPlan, TlsVersion } from "./platform/tls-client.ts";
 import type { HashTable } from "./policy/candidate.ts";
 import type { TierEntry } from "./policy/tiers.ts";
@@ -122,8 +123,10 @@ export interface ListenerPlan {
   onAbort: "reset" | "close";
   /** Bytes held for a receiver that does not keep up, per direction. */
   buffer: number;
-  /** Bytes per second for each connection; 0 = unlimited. */
-  bandwidth: { upload: number; download: number };
+  /** null = unlimited. */
+  bandwidth: BandwidthPlan | null;
+  /** Limits that are evaluated and not enforced. */
+  dryRun: readonly DryRunLimit[];
   timeoutsMs: { handshake: number; idle: number; halfClose: number; lifetime: number };
   /** One Int32 cell: connections open over all workers. */
   open: Int32Array;
@@ -131,6 +134,16 @@ export interface ListenerPlan {
   counters: Float64Array;
   /** The table of per-client counts; null = no limit per client. */
   clients: SharedArrayBuffer | null;
+}
+
+/** Bandwidth limits of a listener. */
+export interface BandwidthPlan {
+  /** Bytes per second; 0 = unlimited. */
+  upload: number;
+  download: number;
+  per: "connection" | "client" | "listener";
+  /** The limits that connections share (shared/bandwidth.ts), by entry of the table of clients, or one for the listener. */
+  memory: SharedArrayBuffer | null;
 }
 
 /** A listening socket that one worker serves. */

@@ -3,6 +3,7 @@
 // yet, and the second array of a `choice` reserves words; to enable a feature here, move them out.
 import type { InferOutput } from "valibot";
 import { BALANCES, HASH_KEYS } from "../core/balance.ts";
+import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import {
   addressOrNone,
   bandwidth,
@@ -267,21 +268,23 @@ const listenerRows = {
     "64KiB",
     "Bytes held in memory, per direction, for a receiver that does not keep up. The rest waits in the kernel, which slows the sender down.",
   ),
-  dry_run: later(
-    row(
-      list(choice(["rate_limit", "max_connections_per_client", "bandwidth"])),
-      [],
-      "Limits that are evaluated, counted and logged, but not enforced.",
-    ),
+  dry_run: row(
+    list(choice(DRY_RUN_LIMITS)),
+    [],
+    "Limits that are evaluated, counted (lb_dry_run_total) and logged (`dry_run=`), but not enforced.",
   ),
   bandwidth: row(
     section('{ upload = "10MB/s", download = "10MB/s" }', {
       upload: absent(bandwidth(), 0, "From the client to the backend. Left out = no limit."),
       download: absent(bandwidth(), 0, "From the backend to the client. Left out = no limit."),
-      per: row(choice(["connection"], ["client", "listener"]), "connection", "Scope of the limit."),
+      per: row(
+        choice(["connection", "client", "listener"]),
+        "connection",
+        "What has the limit: each connection, or all connections of a client or of the listener together, which share it fairly.",
+      ),
     }),
     {},
-    "Bandwidth limits. Left out = no limit.",
+    "Bandwidth limits, exact across all workers. After a pause, as much as 100 ms are worth may pass at once; above 100 Mbit/s it is 4 ms. Left out = no limit.",
   ),
   timeouts: row(listenerTimeouts, {}, "Timeouts of the connections."),
   tls: absent(listenerTls, null, "TLS termination. Left out = no TLS."),

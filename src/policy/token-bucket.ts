@@ -1,20 +1,8 @@
-// The arithmetic of limits by rate. It keeps nothing and has no clock: the state of a bucket is one number, and where it
-// lies (shared memory for clients, a field for a connection's bandwidth) is its owner's business.
+// The arithmetic of a limit by rate. It keeps nothing and has no clock: the state of a bucket is one number, which its owner keeps
+// (shared/clients.ts).
 
 /** No token: the answer of `takeToken` instead of a time. */
 export const NO_TOKEN = -1n;
-
-/** After a pause, a bandwidth limit allows a burst of at most what this much time is worth. */
-export const SAVED_MS_MAX = 100;
-/** The same above FAST_BYTES_PER_SECOND: a burst of 100 ms would overflow the buffers of a fast network. */
-export const SAVED_MS_MAX_FAST = 10;
-/** 100 Mbit/s. */
-export const FAST_BYTES_PER_SECOND = 12_500_000;
-
-/** How many milliseconds' worth of bandwidth is saved at most, at `rate` bytes per second. */
-export function savedMsMax(rate: number): number {
-  return rate > FAST_BYTES_PER_SECOND ? SAVED_MS_MAX_FAST : SAVED_MS_MAX;
-}
 
 /** The time that one token of `perSecond` (above 0) takes to come, in whole nanoseconds, at least 1. */
 export function tokenIntervalNs(perSecond: number): bigint {

@@ -1,6 +1,7 @@
 // The table of clients of one listener: who holds how many connections, and who may open another one now; exact over all
 // workers. It is of fixed size and set-associative; when a set is full the entry that has been idle longest goes, so a flood
 // of addresses cannot make it grow, nor make a client with open connections be forgotten.
+import { dryRunBit } from "../core/dry-run.ts";
 import { hashWords, type HashKey } from "../core/hash.ts";
 import { NO_TOKEN, takeToken } from "../policy/token-bucket.ts";
 
@@ -36,6 +37,11 @@ export interface ClientLimits {
   intervalNs: bigint;
   /** New connections at once after a pause. */
   burst: number;
+  /** A place is claimed without a cap too, since connections share what belongs to the client's entry. */
+  holds: boolean;
+  /** The cap, or the rate, is evaluated and not enforced. */
+  dryRunOpen: boolean;
+  dryRunRate: boolean;
 }
 
 /** Memory for a table of at least `entries` clients (rounded up to a power of two), with a hash key of its own. */
@@ -47,7 +53,16 @@ export function clientMemory(entries: number): SharedArrayBuffer {
   return memory;
 }
 
+/** How many clients have a place in the table. */
+export function entriesOf(memory: SharedArrayBuffer): number {
+  return ((memory.byteLength - HEADER_BYTES) / SET_BYTES) * WAYS;
+}
+
 export class ClientTable {
+  /** Whether the last claim took a place, which `release` gives back. */
+  claimed = false;
+  /** The limits that would have refused the last claim and are not enforced (core/dry-run.ts). */
+  dryRun = 0;
   readonly #words: BigInt64Array;
   readonly #seen: Int32Array;
   /** One cell a set: 1 while a worker makes an entry there. */
@@ -57,8 +72,8 @@ export class ClientTable {
   readonly #hash = new Int32Array(2);
 
   constructor(memory: SharedArrayBuffer) {
-    const sets = (memory.byteLength - HEADER_BYTES) / SET_BYTES;
-    const entries = sets * WAYS;
+    const entries = entriesOf(memory);
+    const sets = entries / WAYS;
     this.#key = new Int32Array(memory, 0, 2);
     this.#words = new BigInt64Array(memory, HEADER_BYTES, entries * 2);
     this.#seen = new Int32Array(memory, HEADER_BYTES + entries * 16, entries);
@@ -68,7 +83,7 @@ export class ClientTable {
 
   /**
    * One more connection of a client (its address masked to the listener's client prefix) at `nowNs` on a clock that all
-   * threads share: the number of its entry, to be given back by `release` when the connection ends if maxOpen is set, or
+   * threads share: the number of its entry, to be given back by `release` when the connection ends if `claimed` says so, or
    * one of the negative answers above.
    */
   claim(w0: number, w1: number, w2: number, w3: number, limits: ClientLimits, nowNs: bigint): number {
@@ -79,6 +94,8 @@ export class ClientTable {
     // The tag is never 0, which marks an entry that nobody has had.
     const tag = (BigInt(high >>> 0) << 8n) | BigInt(low >>> 24) || 1n;
     const seconds = Number(nowNs / 1_000_000_000n) | 0;
+    this.claimed = false;
+    this.dryRun = 0;
     for (;;) {
       const entry = this.#find(set, tag, seconds);
       if (entry < 0) return CLIENT_TABLE_FULL;
@@ -144,29 +161,51 @@ export class ClientTable {
   }
 
   #count(entry: number, tag: bigint, limits: ClientLimits, nowNs: bigint): number {
-    const { maxOpen, intervalNs, burst } = limits;
-    if (maxOpen > 0) {
-      for (;;) {
-        const word = Atomics.load(this.#words, 2 * entry);
-        if (tagOf(word) !== tag) return LOST;
-        if ((word & OPEN_MASK) >= BigInt(maxOpen)) return CLIENT_OVER_CAP;
-        if (Atomics.compareExchange(this.#words, 2 * entry, word, word + 1n) === word) break;
-      }
+    const { maxOpen, intervalNs, holds, dryRunOpen } = limits;
+    if (maxOpen > 0 || holds) {
+      const refused = this.#claimPlace(entry, tag, maxOpen);
+      if (refused === LOST || (refused === CLIENT_OVER_CAP && !dryRunOpen)) return refused;
+      if (refused === CLIENT_OVER_CAP) this.dryRun |= OVER_CAP;
     }
-    if (intervalNs === 0n) return entry;
+    return intervalNs === 0n ? entry : this.#takeToken(entry, tag, limits, nowNs);
+  }
+
+  // The entry, LOST or CLIENT_OVER_CAP.
+  #claimPlace(entry: number, tag: bigint, maxOpen: number): number {
     for (;;) {
-      // Without a cap nothing keeps the entry from being given to another client.
-      if (maxOpen === 0 && tagOf(Atomics.load(this.#words, 2 * entry)) !== tag) return LOST;
+      const word = Atomics.load(this.#words, 2 * entry);
+      if (tagOf(word) !== tag) return LOST;
+      if (maxOpen > 0 && (word & OPEN_MASK) >= BigInt(maxOpen)) return CLIENT_OVER_CAP;
+      if (Atomics.compareExchange(this.#words, 2 * entry, word, word + 1n) !== word) continue;
+      this.claimed = true;
+      return entry;
+    }
+  }
+
+  #takeToken(entry: number, tag: bigint, { intervalNs, burst, dryRunRate }: ClientLimits, nowNs: bigint): number {
+    // The cap would have refused the connection before it took a token.
+    if (dryRunRate && this.dryRun !== 0) return entry;
+    for (;;) {
+      // Without a place nothing keeps the entry from being given to another client.
+      if (!this.claimed && tagOf(Atomics.load(this.#words, 2 * entry)) !== tag) return LOST;
       const tat = Atomics.load(this.#words, 2 * entry + 1);
       const next = takeToken(tat, nowNs, intervalNs, burst);
+      if (next === NO_TOKEN && dryRunRate) {
+        this.dryRun |= OVER_RATE;
+        return entry;
+      }
       if (next === NO_TOKEN) {
-        if (maxOpen > 0) this.release(entry);
+        if (this.claimed) this.release(entry);
+        this.claimed = false;
         return CLIENT_OVER_RATE;
       }
       if (Atomics.compareExchange(this.#words, 2 * entry + 1, tat, next) === tat) return entry;
     }
   }
 }
+
+const OVER_CAP = dryRunBit("max_connections_per_client");
+const OVER_RATE = dryRunBit("rate_limit");
 
 /** The entry was given to another client between finding and counting: look again. */
 const LOST = -4;

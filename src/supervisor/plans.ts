@@ -2,12 +2,20 @@
 import { cidrTable } from "../core/cidr-set.ts";
 import { parseEndpoint } from "../core/address.ts";
 import type { ListenerTlsConfig, PoolTlsConfig } from "../config/schema.ts";
-import type { BackendPlan, ListenerPlan, PoolPlan, PoolState, PoolTier, TlsServerPlan } from "../messages.ts";
+import type {
+  BackendPlan,
+  BandwidthPlan,
+  ListenerPlan,
+  PoolPlan,
+  PoolState,
+  PoolTier,
+  TlsServerPlan,
+} from "../messages.ts";
 import { maySelfConnect } from "../platform/own-addresses.ts";
 import type { TlsClientPlan } from "../platform/tls-client.ts";
 import type { MadeTable } from "./hash-tables.ts";
 import { poolTiers } from "./pool-tiers.ts";
-import type { BackendRecord, ListenerRecord, PoolRecord } from "./registry.ts";
+import { limitsBandwidth, type BackendRecord, type ListenerRecord, type PoolRecord } from "./registry.ts";
 
 export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[]): ListenerPlan {
   const { config } = record;
@@ -34,7 +42,8 @@ export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[
     overLimit: config.over_limit,
     onAbort: config.on_abort,
     buffer: config.buffer,
-    bandwidth: { upload: config.bandwidth.upload, download: config.bandwidth.download },
+    bandwidth: bandwidthPlan(record),
+    dryRun: config.dry_run,
     timeoutsMs: {
       handshake: config.timeouts.handshake,
       idle: config.timeouts.idle,
@@ -45,6 +54,11 @@ export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[
     counters: record.cells.counters,
     clients: record.clients,
   };
+}
+
+function bandwidthPlan({ config, bandwidth: memory }: ListenerRecord): BandwidthPlan | null {
+  const { upload, download, per } = config.bandwidth;
+  return limitsBandwidth(config) ? { upload, download, per, memory } : null;
 }
 
 function hashesSni(pools: readonly PoolRecord[], name: string | null): boolean {

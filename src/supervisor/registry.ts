@@ -5,7 +5,8 @@ import type { BackendConfig, Config, ListenerConfig, PoolConfig } from "../confi
 import { neverEjected, type Ejection } from "../policy/ejection.ts";
 import { RAMP_FROM } from "../policy/slow-start.ts";
 import { Arena, Cells, claimed } from "../shared/cells.ts";
-import { clientMemory } from "../shared/clients.ts";
+import { bandwidthMemory } from "../shared/bandwidth.ts";
+import { clientMemory, entriesOf } from "../shared/clients.ts";
 import { BACKEND, LISTENER } from "../shared/counters.ts";
 import { queueMemory } from "../shared/queue.ts";
 import { HashTables } from "./hash-tables.ts";
@@ -27,6 +28,8 @@ export interface ListenerRecord {
   config: ListenerConfig;
   readonly cells: Cells;
   clients: SharedArrayBuffer | null;
+  /** Bandwidth limits that connections share, by entry of the table of clients, or one for the listener. */
+  bandwidth: SharedArrayBuffer | null;
 }
 
 export interface BackendRecord {
@@ -229,13 +232,15 @@ export class Registry {
 
   #draftListener(config: ListenerConfig, connectionsMax: number): ListenerRecord {
     const old = this.listeners.find(({ name }) => name === config.name);
-    const limitsClients = config.rate_limit !== null || config.max_connections_per_client > 0;
+    const clients =
+      old?.clients ?? (limitsClients(config) ? clientMemory(clientEntries(config, connectionsMax)) : null);
     return {
       id: old?.id ?? this.#nextId(),
       name: config.name,
       config,
       cells: old?.cells ?? new Cells(this.arena, this.#rows, LISTENER.size),
-      clients: old?.clients ?? (limitsClients ? clientMemory(clientEntries(config, connectionsMax)) : null),
+      clients,
+      bandwidth: sharedBandwidth(config, clients, old?.bandwidth ?? null),
     };
   }
 
@@ -288,6 +293,29 @@ function firstState(pool: PoolConfig, joins: boolean): BackendState {
     rampFromMs: isRamping ? performance.now() : null,
     ejection: neverEjected(),
   };
+}
+
+export function limitsBandwidth({ bandwidth: { upload, download } }: ListenerConfig): boolean {
+  return upload > 0 || download > 0;
+}
+
+/** Whether the listener needs a table of clients. */
+function limitsClients(config: ListenerConfig): boolean {
+  if (config.rate_limit !== null || config.max_connections_per_client > 0) return true;
+  return limitsBandwidth(config) && config.bandwidth.per === "client";
+}
+
+// It is the same across reloads while as many connections share it; those that are open keep what they began with.
+function sharedBandwidth(
+  config: ListenerConfig,
+  clients: SharedArrayBuffer | null,
+  old: SharedArrayBuffer | null,
+): SharedArrayBuffer | null {
+  const { per } = config.bandwidth;
+  if (!limitsBandwidth(config) || per === "connection") return null;
+  const entries = per === "client" && clients !== null ? entriesOf(clients) : 1;
+  const memory = bandwidthMemory(entries);
+  return old?.byteLength === memory.byteLength ? old : memory;
 }
 
 // A client with open connections keeps its place, so there are twice as many places as there can be such clients.

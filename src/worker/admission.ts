@@ -1,10 +1,12 @@
 // Admission of sessions: address lists, caps and rates, and the places that are claimed for a session. What a row of the ledger
 // has claimed is noted there, and goes back through this file alone.
 import { cidrHasAt } from "../core/cidr-set.ts";
+import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import type { End } from "../core/ends.ts";
 import { monotonicNs } from "../platform/clock.ts";
 import { claim, giveBack } from "../shared/cells.ts";
-import { CLIENT_OVER_RATE } from "../shared/clients.ts";
+import { CLIENT_OVER_RATE, CLIENT_TABLE_FULL } from "../shared/clients.ts";
+import { LISTENER } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_WORDS } from "../shared/ledger.ts";
 import type { Listener } from "./listener.ts";
 import type { Host, Session } from "./session.ts";
@@ -33,16 +35,26 @@ export function claimPlaces(host: Host, { plan }: Listener, row: number): End | 
 }
 
 /** The rate and the cap of the client whose address stands in the row. Null = admitted. Hot path. */
-export function admitClient({ words }: Host, listener: Listener, row: number): End | null {
+export function admitClient(host: Host, listener: Listener, row: number): End | null {
   const { clients, limits } = listener;
-  if (clients === null) return null;
+  if (clients === null || limits === null) return null;
+  const { words } = host;
   const at = row * ROW_WORDS;
   const client = listener.prefix.of(words, at + ROW.address);
   const entry = clients.claim(client.w0, client.w1, client.w2, client.w3, limits, monotonicNs());
-  if (entry < 0) return entry === CLIENT_OVER_RATE ? "rate_limited" : "client_full";
   words[at + ROW.clientEntry] = entry;
-  if (limits.maxOpen > 0) words[at]! |= CLAIM.client;
-  return null;
+  if (clients.claimed) words[at]! |= CLAIM.client;
+  if (clients.dryRun !== 0) noteDryRun(host, listener, row, clients.dryRun);
+  if (entry >= 0 || (entry === CLIENT_TABLE_FULL && !listener.needsEntry)) return null;
+  return entry === CLIENT_OVER_RATE ? "rate_limited" : "client_full";
+}
+
+/** These limits would have acted on the session; each counts once. */
+export function noteDryRun({ words }: Host, { counters }: Listener, row: number, limits: number): void {
+  const at = row * ROW_WORDS + ROW.dryRun;
+  const fresh = limits & ~words[at]!;
+  words[at]! |= fresh;
+  for (let i = 0; i < DRY_RUN_LIMITS.length; i++) if (fresh & (1 << i)) counters[LISTENER.dryRun + i]!++;
 }
 
 // In all of these a claim leaves the row before its place is given back, so that the supervisor never gives back a place a second

@@ -2,18 +2,20 @@
 // and the current phase, to which it hands each event. What an event means in a phase stands in the phase's file: reading.ts,
 // client-tls.ts, queueing.ts, dialing.ts, relaying.ts, in the order of life; after the end there is `closed` below.
 import type { Socket } from "bun";
+import { dryRunBit } from "../core/dry-run.ts";
 import type { End, EndedBy } from "../core/ends.ts";
 import type { TimerNode } from "../core/timer-wheel.ts";
 import type { TlsFacts } from "../platform/bun.ts";
 import type { PickContext } from "../policy/candidate.ts";
+import type { Direction } from "../shared/bandwidth.ts";
 import { BACKEND, LISTENER, WORKER } from "../shared/counters.ts";
 import { FIRST_END, PHASES, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS, type PhaseName } from "../shared/ledger.ts";
+import { noteDryRun } from "./admission.ts";
 import { LATE_MS } from "./clock.ts";
 import { abortsWithFin, closePeers, stopLingering, type Peers } from "./closing.ts";
 import { conclude } from "./ending.ts";
 import { Flow } from "./flow.ts";
 import type { Listener } from "./listener.ts";
-import { Pace } from "./pace.ts";
 import type { Backend, Pool } from "./pool.ts";
 import { ClientFacts, type Host, type Session } from "./session.ts";
 import type { BackendSide, ClientSide } from "./socket-events.ts";
@@ -112,9 +114,6 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     this.toClient.to = client;
     this.activeWheelMs = host.wheel.now + LATE_MS;
     this.startedWheelMs = this.activeWheelMs;
-    const { upload, download } = listener.plan.bandwidth;
-    if (upload > 0) this.toBackend.pace = new Pace(upload, performance.now());
-    if (download > 0) this.toClient.pace = new Pace(download, performance.now());
   }
 
   // ---------------------------------------------------------------- what is known
@@ -304,6 +303,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     this.listener.counters[LISTENER.bytesIn]! += bytes;
     this.host.counters[WORKER.bytesIn]! += bytes;
     if (this.backend !== null && this.isRelaying) this.backend.counters[BACKEND.bytesIn]! += bytes;
+    if (this.facts !== null) this.tryBandwidth(this.facts, "upload", bytes);
     this.touch();
   }
 
@@ -312,7 +312,15 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     this.listener.counters[LISTENER.bytesOut]! += bytes;
     this.host.counters[WORKER.bytesOut]! += bytes;
     if (this.backend !== null && this.isRelaying) this.backend.counters[BACKEND.bytesOut]! += bytes;
+    if (this.facts !== null) this.tryBandwidth(this.facts, "download", bytes);
     this.touch();
+  }
+
+  /** Notes whether a bandwidth limit that is not enforced would have delayed these bytes. */
+  tryBandwidth({ triedBandwidth }: ClientFacts, direction: Direction, bytes: number): void {
+    if (triedBandwidth === null) return;
+    const isOver = triedBandwidth[direction]?.exceededBy(bytes, performance.now());
+    if (isOver) noteDryRun(this.host, this.listener, this.row, DRY_RUN_BANDWIDTH);
   }
 
   /** The client's FIN, to be passed on after its last byte. */
@@ -373,6 +381,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
 
 const RELAYING = PHASES.indexOf("relaying");
 const GOLDEN_RATIO = (Math.sqrt(5) - 1) / 2;
+const DRY_RUN_BANDWIDTH = dryRunBit("bandwidth");
 
 function ignore(): void {
   // A phase in which this event means nothing.

@@ -60,7 +60,7 @@ export class Flow {
   }
 
   #forwardPaced(chunk: Uint8Array, pace: Pace): boolean {
-    const allowed = pace.allowance(performance.now());
+    const allowed = pace.allowance(performance.now(), chunk.length);
     if (allowed > 0) {
       const offered = allowed < chunk.length ? chunk.subarray(0, allowed) : chunk;
       const taken = this.to!.write(offered);
@@ -91,7 +91,7 @@ export class Flow {
     if (pace === null) {
       if (queue.drainTo(to) === CLOSED) return false;
     } else {
-      const taken = queue.take(pace.allowance(performance.now()), to);
+      const taken = queue.take(pace.allowance(performance.now(), queue.bytes), to);
       if (taken < 0) return false;
       pace.spend(taken);
     }
@@ -136,6 +136,7 @@ export class Flow {
     this.queue = null;
     this.from = null;
     this.to = null;
+    this.pace?.giveBack(performance.now());
     this.pace = null;
     this.pump = null;
   }

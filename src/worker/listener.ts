@@ -11,6 +11,7 @@ import { tokenIntervalNs } from "../policy/token-bucket.ts";
 import { ClientTable, type ClientLimits } from "../shared/clients.ts";
 import { LISTENER } from "../shared/counters.ts";
 import { ROW, ROW_WORDS } from "../shared/ledger.ts";
+import { ListenerBandwidth } from "./listener-bandwidth.ts";
 import type { Pool } from "./pool.ts";
 import type { TlsServer } from "./tls-server.ts";
 
@@ -31,8 +32,12 @@ export class Listener {
   readonly acceptsTls: ServerTls | null;
   readonly #pools: ReadonlyMap<number, Pool>;
   readonly #readsHello: boolean;
-  /** What one client may have. */
-  readonly limits: ClientLimits;
+  /** What one client may have; null = what it likes. */
+  readonly limits: ClientLimits | null;
+  /** A limit is enforced for which each client needs its entry in the table. */
+  readonly needsEntry: boolean;
+  /** null = unlimited. */
+  readonly bandwidth: ListenerBandwidth | null;
   /** What counts as one client. */
   readonly prefix: ClientPrefix;
 
@@ -48,11 +53,13 @@ export class Listener {
     this.#readsHello = this.acceptsTls === null && (tls !== null || asksHello);
     this.counters = plan.counters.subarray(worker * LISTENER.size, (worker + 1) * LISTENER.size);
     this.clients = plan.clients === null ? null : new ClientTable(plan.clients);
-    this.limits = {
-      maxOpen: plan.maxConnectionsPerClient,
-      intervalNs: plan.rateLimit === null ? 0n : tokenIntervalNs(plan.rateLimit.rate),
-      burst: plan.rateLimit?.burst ?? 1,
-    };
+    const { bandwidth, dryRun } = plan;
+    this.limits = clientLimits(plan);
+    this.needsEntry =
+      (plan.maxConnectionsPerClient > 0 && !dryRun.includes("max_connections_per_client")) ||
+      (plan.rateLimit !== null && !dryRun.includes("rate_limit")) ||
+      (bandwidth?.per === "client" && !dryRun.includes("bandwidth"));
+    this.bandwidth = bandwidth && new ListenerBandwidth(bandwidth, dryRun.includes("bandwidth"));
     this.prefix = new ClientPrefix(plan.clientPrefix);
   }
 
@@ -85,4 +92,17 @@ export class Listener {
     });
     return chosen < 0 ? this.pool : (this.#pools.get(chosen) ?? null);
   }
+}
+
+function clientLimits({ maxConnectionsPerClient, rateLimit, bandwidth, dryRun }: ListenerPlan): ClientLimits | null {
+  const holds = bandwidth?.per === "client";
+  if (maxConnectionsPerClient === 0 && rateLimit === null && !holds) return null;
+  return {
+    maxOpen: maxConnectionsPerClient,
+    intervalNs: rateLimit === null ? 0n : tokenIntervalNs(rateLimit.rate),
+    burst: rateLimit?.burst ?? 1,
+    holds,
+    dryRunOpen: dryRun.includes("max_connections_per_client"),
+    dryRunRate: dryRun.includes("rate_limit"),
+  };
 }

@@ -1,62 +1,98 @@
-// A bandwidth allowance, and when the next bytes of it may go. Each direction of a connection has one of its own; nothing here
-// speaks of connections, so flows could share one.
-import { savedMsMax } from "../policy/token-bucket.ts";
+// When the bytes of one flow may go, by a limit that is its own or that it shares with others.
+import { LATE_FACTOR_MAX, type Bandwidth } from "../policy/bandwidth.ts";
 
-/** Whoever waits gets at least this many bytes at once, or PORTION_MS' worth: fewer, larger writes. */
-const PORTION_BYTES = 64 * 1024;
-const PORTION_MS = 50;
-/** A wake-up that comes late costs no bandwidth: up to this much time's worth is made up for, at this share of the limit on top. */
-const OWED_MS_MAX = 100;
-const OWED_SHARE = 0.25;
+/** What lies this close ahead has come: it is below the precision of the clock. */
+const NOW_MS = 0.001;
 
+/** `nowMs` is on performance.now(). */
 export class Pace {
-  readonly #bytesPerMs: number;
-  readonly #portion: number;
-  readonly #creditMax: number;
-  #credit = 0;
-  /** What was lost to late wake-ups. */
-  #owed = 0;
+  readonly #limit: Bandwidth;
+  /** Bytes that may go now. */
+  credit = 0;
+  /** Bytes that are reserved, when that was done, and when they may go. */
+  #reserved = 0;
+  #askedMs = 0;
+  #readyMs = 0;
+  /** The sender has bytes that wait. */
   #waits = false;
-  #refilledMs: number;
+  #lateFactor = 1;
+  /** Since when the sender was seen to have nothing; Infinity = it has something. */
+  #idleSinceMs = Infinity;
 
-  /** `nowMs` here and below: on any one clock that does not go back. */
-  constructor(bytesPerSecond: number, nowMs: number) {
-    this.#bytesPerMs = bytesPerSecond / 1000;
-    this.#portion = Math.max(1, Math.min(PORTION_BYTES, this.#bytesPerMs * PORTION_MS));
-    // One byte at the least, so that the slowest rate moves.
-    this.#creditMax = Math.max(1, this.#bytesPerMs * savedMsMax(bytesPerSecond));
-    this.#refilledMs = nowMs;
+  constructor(limit: Bandwidth) {
+    this.#limit = limit;
   }
 
-  /** Bytes that may go now. */
-  allowance(nowMs: number): number {
-    const gained = this.#bytesPerMs * (nowMs - this.#refilledMs);
-    const paid = Math.min(this.#owed, gained * OWED_SHARE);
-    const credit = this.#credit + gained + paid;
-    const over = credit - this.#creditMax;
-    this.#owed -= paid;
-    // After a pause of the sender nothing is owed.
-    if (over > 0) this.#owed = this.#waits ? Math.min(this.#owed + over, this.#bytesPerMs * OWED_MS_MAX) : 0;
-    this.#credit = over > 0 ? this.#creditMax : credit;
-    this.#refilledMs = nowMs;
+  /**
+   * Bytes that may go now; the sender has `wanted` bytes at most (Infinity = it is not known). Call it only where bytes are to go: it
+   * reserves some.
+   */
+  allowance(nowMs: number, wanted: number): number {
+    if (this.#reserved > 0) {
+      if (this.#readyMs > nowMs + NOW_MS) return this.credit;
+      this.#noteLate(nowMs);
+      this.credit += this.#reserved;
+      this.#reserved = 0;
+    }
+    if (this.credit < wanted) this.#reserve(nowMs, wanted);
     this.#waits = false;
-    return Math.floor(this.#credit);
+    return this.credit;
+  }
+
+  // A worker that is late for each turn would get less than its share: the next reservation stands for the whole time that has passed.
+  #noteLate(nowMs: number): void {
+    const waitedMs = Math.max(1, this.#readyMs - this.#askedMs);
+    this.#lateFactor = Math.min(LATE_FACTOR_MAX, 1 + Math.max(0, nowMs - this.#readyMs) / waitedMs);
+  }
+
+  #reserve(nowMs: number, wanted: number): void {
+    const bytes = Math.min(wanted, this.#limit.quantum(nowMs, this.#lateFactor)) - this.credit;
+    // To come back for a few bytes is not worth it. It also bounds what a stalled receiver may hold.
+    if (bytes <= this.credit) return;
+    const readyMs = this.#limit.reserve(bytes, nowMs, this.#waits);
+    this.#lateFactor = 1;
+    if (readyMs <= nowMs + NOW_MS) {
+      this.credit += bytes;
+      return;
+    }
+    this.#reserved = bytes;
+    this.#askedMs = nowMs;
+    this.#readyMs = readyMs;
   }
 
   /** So many of them have gone. */
   spend(bytes: number): void {
-    this.#credit -= bytes;
+    this.credit -= bytes;
+    if (bytes > 0) this.#idleSinceMs = Infinity;
   }
 
-  /** Bytes wait: when to come back for the next portion, if nothing else goes before. */
-  nextMs(nowMs: number): number {
-    const lacks = this.#portion - this.allowance(nowMs);
+  /** Bytes wait, `wanted` at most: when some of them may go. */
+  nextMs(nowMs: number, wanted: number): number {
     this.#waits = true;
-    return nowMs + Math.max(0, lacks / this.#bytesPerMs);
+    const allowed = this.allowance(nowMs, wanted);
+    this.#waits = true;
+    return allowed > 0 ? nowMs : this.#readyMs;
   }
 
-  /** As much is there as is ever saved. */
-  full(nowMs: number): boolean {
-    return this.allowance(nowMs) >= Math.floor(this.#creditMax);
+  /** The sender has nothing now, or the flow has ended: what it has reserved is for others. */
+  giveBack(nowMs: number): void {
+    const bytes = this.credit + this.#reserved;
+    if (bytes > 0) this.#limit.giveBack(bytes);
+    this.credit = 0;
+    this.#reserved = 0;
+    this.#waits = false;
+    this.#lateFactor = 1;
+    this.#idleSinceMs = Math.min(this.#idleSinceMs, nowMs);
+  }
+
+  /** So many bytes would not have to wait. */
+  allows(bytes: number, nowMs: number): boolean {
+    if (this.credit >= bytes) return true;
+    return this.#reserved === 0 && this.credit + this.#limit.saved(nowMs) >= bytes;
+  }
+
+  /** The sender has had nothing for as long as bandwidth is saved. */
+  rested(nowMs: number): boolean {
+    return nowMs - this.#idleSinceMs >= this.#limit.rate.savedMs;
   }
 }

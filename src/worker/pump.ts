@@ -112,7 +112,7 @@ function advance(connection: Connection, flow: Flow): void {
   let left = inKernel ? SPLICE_BYTES_MAX : COPY_BYTES_MAX;
   const { pace } = flow;
   // Asked once: the allowance grows by a few bytes while the loop runs, and each would be moved by itself.
-  if (pace !== null) left = Math.min(left, pace.allowance(performance.now()));
+  if (pace !== null) left = Math.min(left, pace.allowance(performance.now(), left));
   let outcome: Moved = MOVED;
   while (left > 0 && outcome === MOVED) {
     let portion = portionFor(connection, flow);
@@ -189,6 +189,7 @@ function failed(connection: Connection, flow: Flow, sender: boolean): void {
 
 // Who reads next: the runtime, when the sender has something, or this file, and then when.
 function settle(connection: Connection, flow: Flow, outcome: Moved): void {
+  if (outcome === ENDED || outcome === EMPTY) flow.pace?.giveBack(performance.now());
   // The runtime is the one who hears of a FIN.
   if (outcome === ENDED) return flow.resume();
   const ended = flow.queue !== null && fill(connection, flow) === ENDED;
@@ -231,10 +232,13 @@ function mayRead(connection: Connection, flow: Flow): boolean {
   if (room < needs) return false;
   if (pace === null) return true;
   const now = performance.now();
-  return flow.queue === null && (pace.allowance(now) >= needs || pace.full(now));
+  return flow.queue === null && (pace.allows(needs, now) || pace.rested(now));
 }
 
 function wakeForPace(connection: Connection, flow: Flow): void {
+  const { pace, queue } = flow;
+  // With credit the receiver is what bytes wait for: its `drain` goes on.
+  if (pace === null || (queue !== null && pace.credit > 0)) return;
   const now = performance.now();
-  if (flow.pace !== null) connection.host.wakes.at(connection, flow, flow.pace.nextMs(now) - now);
+  connection.host.wakes.at(connection, flow, pace.nextMs(now, queue === null ? Infinity : queue.bytes) - now);
 }

@@ -5,6 +5,8 @@ import { BACKEND } from "../shared/counters.ts";
 import { FIRST_END, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
 import { definePhase, type Connection, type Phase } from "./connection.ts";
 import type { Flow } from "./flow.ts";
+import type { ListenerBandwidth } from "./listener-bandwidth.ts";
+import { Pace } from "./pace.ts";
 import { follow, pump, PUMP_FROM_BYTES } from "./pump.ts";
 import { allowBackendFin, allowClientFin, RESET_BACKEND_AFTER_MS, resetBackendOnClose } from "./reset-on-close.ts";
 import { endAfter, forwardBeforeFin } from "./short-reply.ts";
@@ -20,10 +22,27 @@ export function startRelaying(connection: Connection, backendSocket: Socket<unkn
   toBackend.to = backendSocket;
   countEarlyBytes(connection);
   if (connection.speaksTls) toBackend.mustSeeBytes = toClient.mustSeeBytes = true;
+  if (connection.listener.bandwidth !== null) limitBandwidth(connection, connection.listener.bandwidth);
   connection.keepaliveMs = connection.pool?.plan.keepaliveMs ?? 0;
   schedule(connection);
   if (toBackend.paused || toBackend.queue !== null) move(connection, toBackend);
   else if (toBackend.state === "ending") passEnds(connection);
+}
+
+// From here on, because only now the client is known for sure, and no connection that is refused needs a limit.
+function limitBandwidth(connection: Connection, bandwidth: ListenerBandwidth): void {
+  const { toBackend, toClient, host, row } = connection;
+  const entry = host.words[row * ROW_WORDS + ROW.clientEntry]!;
+  const now = performance.now();
+  const upload = bandwidth.limit("upload", entry, now);
+  const download = bandwidth.limit("download", entry, now);
+  if (bandwidth.isDryRun) {
+    const facts = connection.ensureFacts();
+    facts.triedBandwidth = { upload, download };
+    return connection.tryBandwidth(facts, "upload", toBackend.waiting);
+  }
+  if (upload !== null) toBackend.pace = new Pace(upload);
+  if (download !== null) toClient.pace = new Pace(download);
 }
 
 // What the client has said before counts for the backend that gets it, not for those that were tried.

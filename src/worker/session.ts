@@ -3,6 +3,8 @@
 import type { End, EndedBy } from "../core/ends.ts";
 import type { TimerWheel } from "../core/timer-wheel.ts";
 import type { Splice } from "../platform/splice.ts";
+import type { Bandwidth } from "../policy/bandwidth.ts";
+import type { Direction } from "../shared/bandwidth.ts";
 import type { ClientActivity } from "../shared/client-activity.ts";
 import type { ConnectionIds } from "../shared/connection-ids.ts";
 import type { Ledger } from "../shared/ledger.ts";
@@ -14,7 +16,7 @@ import type { Backend, Pool, PoolQueue } from "./pool.ts";
 import type { TlsObserver } from "./tls-observer.ts";
 import type { Wakes } from "./wakes.ts";
 
-/** What TLS or a PROXY header has told of a client. A session that knows nothing of the kind has none of this. */
+/** What TLS or a PROXY header has told of a client, and what few sessions need. A session without any of it has no such object. */
 export class ClientFacts {
   /** The server name that the client asked for; "" = none. */
   sni = "";
@@ -30,6 +32,8 @@ export class ClientFacts {
   tlsObserver: TlsObserver | null = null;
   /** Whom the client addressed, where a PROXY header said so. */
   addressed: ProxyEnd | null = null;
+  /** Bandwidth limits that are evaluated and not enforced. */
+  triedBandwidth: Readonly<Record<Direction, Bandwidth | null>> | null = null;
 }
 
 export interface Session {

@@ -1,4 +1,6 @@
 // A thread of the tests in this folder: claims and gives back as its job says, and counts what it sees.
+import { BandwidthRate } from "../../src/policy/bandwidth.ts";
+import { SharedBandwidth } from "../../src/shared/bandwidth.ts";
 import { claim, giveBack } from "../../src/shared/cells.ts";
 import { ClientTable, type ClientLimits } from "../../src/shared/clients.ts";
 import { serveJob } from "../support/threads.ts";
@@ -38,7 +40,17 @@ export interface ClientCapJob {
   seed: number;
 }
 
-export type Job = CapJob | RateJob | ClientCapJob;
+/** Reserves bandwidth at one moment, and gives half of it back, `times` times. */
+export interface BandwidthJob {
+  kind: "bandwidth";
+  memory: SharedArrayBuffer;
+  bytesPerSecond: number;
+  bytes: number;
+  nowMs: number;
+  times: number;
+}
+
+export type Job = CapJob | RateJob | ClientCapJob | BandwidthJob;
 
 export interface CapResult {
   admitted: number;
@@ -64,8 +76,23 @@ serveJob<Job>((job, meet) => {
       return spendTokens(job, meet);
     case "client cap":
       return openAndClose(job, meet);
+    case "bandwidth":
+      return reserveBandwidth(job, meet);
   }
 });
+
+/** When each reservation ended, in their order. */
+function reserveBandwidth(job: BandwidthJob, meet: () => void): number[] {
+  const rate = new BandwidthRate(job.bytesPerSecond);
+  const limit = new SharedBandwidth(new BigInt64Array(job.memory), 0, "upload", rate, 0);
+  const ends: number[] = [];
+  for (let i = 0; i < job.times; i++) {
+    if (i % STEPS_TOGETHER === 0) meet();
+    ends.push(limit.reserve(job.bytes, job.nowMs, false));
+    limit.giveBack(job.bytes / 2);
+  }
+  return ends;
+}
 
 function competeForCap({ cell, inside, max, times }: CapJob, meet: () => void): CapResult {
   const result = { admitted: 0, refused: 0, broken: 0 };

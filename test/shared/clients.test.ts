@@ -10,15 +10,17 @@ import {
   type ClientLimits,
 } from "../../src/shared/clients.ts";
 import { tokenIntervalNs } from "../../src/policy/token-bucket.ts";
+import { dryRunBit } from "../../src/core/dry-run.ts";
 import { runThreads } from "../support/threads.ts";
 import type { ClientCapJob, ClientCapResult, RateJob, RateResult } from "./claiming-thread.ts";
 
 const thread = new URL("./claiming-thread.ts", import.meta.url);
 const SECOND = 1_000_000_000n;
 
-const capOf = (maxOpen: number): ClientLimits => ({ maxOpen, intervalNs: 0n, burst: 1 });
+const none = { maxOpen: 0, intervalNs: 0n, burst: 1, holds: false, dryRunOpen: false, dryRunRate: false };
+const capOf = (maxOpen: number): ClientLimits => ({ ...none, maxOpen });
 const rateOf = (perSecond: number, burst: number): ClientLimits => ({
-  maxOpen: 0,
+  ...none,
   intervalNs: tokenIntervalNs(perSecond),
   burst,
 });
@@ -105,7 +107,7 @@ describe("the rate of one client", () => {
 
   test("gives the place back that it refuses, where there is a cap as well", () => {
     const table = new ClientTable(clientMemory(64));
-    const limits: ClientLimits = { maxOpen: 5, intervalNs: SECOND, burst: 1 };
+    const limits: ClientLimits = { ...none, maxOpen: 5, intervalNs: SECOND, burst: 1 };
     const entry = claimAs(table, 1, limits);
     for (let i = 0; i < 20; i++) expect(claimAs(table, 1, limits)).toBe(CLIENT_OVER_RATE);
     expect(table.open(entry)).toBe(1);
@@ -113,7 +115,7 @@ describe("the rate of one client", () => {
 
   test("takes no token for what the cap refuses", () => {
     const table = new ClientTable(clientMemory(64));
-    const limits: ClientLimits = { maxOpen: 1, intervalNs: SECOND, burst: 2 };
+    const limits: ClientLimits = { ...none, maxOpen: 1, intervalNs: SECOND, burst: 2 };
     const entry = claimAs(table, 1, limits);
     for (let i = 0; i < 20; i++) expect(claimAs(table, 1, limits)).toBe(CLIENT_OVER_CAP);
     table.release(entry);
@@ -143,8 +145,71 @@ describe("the rate of one client", () => {
   });
 });
 
+describe("a limit that is not enforced", () => {
+  const CAP = dryRunBit("max_connections_per_client");
+  const RATE = dryRunBit("rate_limit");
+
+  test("admits what a cap would refuse, says so, and gives it no place", () => {
+    const table = new ClientTable(clientMemory(64));
+    const limits: ClientLimits = { ...capOf(1), dryRunOpen: true };
+    const entry = claimAs(table, 1, limits);
+    expect([table.claimed, table.dryRun]).toEqual([true, 0]);
+    expect(claimAs(table, 1, limits)).toBe(entry);
+    expect([table.claimed, table.dryRun, table.open(entry)]).toEqual([false, CAP, 1]);
+    table.release(entry);
+    // As if the second had never come.
+    expect(claimAs(table, 1, limits)).toBe(entry);
+    expect([table.claimed, table.dryRun]).toEqual([true, 0]);
+  });
+
+  test("admits what a rate would refuse, says so, and takes tokens as if it were enforced", () => {
+    const table = new ClientTable(clientMemory(64));
+    const limits: ClientLimits = { ...rateOf(1, 2), dryRunRate: true };
+    const at = (ms: number): number => {
+      expect(claimAs(table, 1, limits, SECOND + BigInt(ms) * 1_000_000n)).toBeGreaterThanOrEqual(0);
+      return table.dryRun;
+    };
+    expect([at(0), at(0), at(0), at(999), at(1000), at(1000)]).toEqual([0, 0, RATE, RATE, 0, RATE]);
+  });
+
+  test("leaves the other limit in force, which does not see what the first would have refused", () => {
+    const table = new ClientTable(clientMemory(64));
+    const capOnly: ClientLimits = { ...rateOf(0.001, 1), maxOpen: 2, dryRunRate: true };
+    claimAs(table, 1, capOnly);
+    const entry = claimAs(table, 1, capOnly);
+    expect([table.claimed, table.dryRun]).toEqual([true, RATE]);
+    expect(claimAs(table, 1, capOnly)).toBe(CLIENT_OVER_CAP);
+    table.release(entry);
+    const both: ClientLimits = { ...rateOf(0.001, 1), maxOpen: 1, dryRunRate: true, dryRunOpen: true };
+    expect(claimAs(table, 2, both)).toBeGreaterThanOrEqual(0);
+    claimAs(table, 2, both);
+    // The cap would have refused it before the rate was asked.
+    expect(table.dryRun).toBe(CAP);
+    const rateOnly: ClientLimits = { ...both, dryRunRate: false };
+    expect(claimAs(table, 2, rateOnly)).toBe(CLIENT_OVER_RATE);
+  });
+});
+
+describe("an entry that connections share", () => {
+  test("is held while one of them is open, without a cap too", () => {
+    const table = new ClientTable(clientMemory(WAYS));
+    const holds: ClientLimits = { ...none, holds: true };
+    const entry = claimAs(table, 0, holds);
+    expect(claimAs(table, 0, holds)).toBe(entry);
+    for (let client = 1; client < 100; client++) {
+      const other = claimAs(table, client, holds, BigInt(1000 + client) * SECOND);
+      expect(other).not.toBe(entry);
+      table.release(other);
+    }
+    expect(table.open(entry)).toBe(2);
+    table.release(entry);
+    table.release(entry);
+    expect(() => table.release(entry)).toThrow("released twice");
+  });
+});
+
 describe("a full table", () => {
-  const onceAnHour: ClientLimits = { maxOpen: 0, intervalNs: 3600n * SECOND, burst: 1 };
+  const onceAnHour: ClientLimits = { ...none, intervalNs: 3600n * SECOND, burst: 1 };
 
   test("forgets the client that has been idle longest, and no other", () => {
     const table = new ClientTable(clientMemory(WAYS));
@@ -188,7 +253,7 @@ describe("a full table", () => {
   test("stands a flood of a million addresses: it does not grow and breaks no entry that is held", () => {
     const memory = clientMemory(65_536);
     const table = new ClientTable(memory);
-    const limits: ClientLimits = { maxOpen: 2, intervalNs: tokenIntervalNs(1), burst: 5 };
+    const limits: ClientLimits = { ...none, maxOpen: 2, intervalNs: tokenIntervalNs(1), burst: 5 };
     const held = Array.from({ length: 1000 }, (_, client) => claimAs(table, client, limits));
     expect(held.every((entry) => entry >= 0)).toBe(true);
     let now = 2n * SECOND;

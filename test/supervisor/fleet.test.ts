@@ -239,7 +239,7 @@ describe("a worker that dies", () => {
     const clients = new ClientTable(listener!.clients!);
     const { start } = workers[0]!;
     const ledger = new Ledger(start.ledger);
-    const limits = { maxOpen: 5, intervalNs: 0n, burst: 1 };
+    const limits = { maxOpen: 5, intervalNs: 0n, burst: 1, holds: false, dryRunOpen: false, dryRunRate: false };
 
     // One connection in each state: all claims, refused by the client's cap, and no claim but its row.
     const hold = (claims: number): void => {

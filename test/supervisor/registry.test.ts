@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { parseAddress, type Address } from "../../src/core/address.ts";
 import type { Config } from "../../src/config/schema.ts";
 import { claim, claimed, giveBack } from "../../src/shared/cells.ts";
+import { entriesOf } from "../../src/shared/clients.ts";
 import { BACKEND, LISTENER } from "../../src/shared/counters.ts";
 import { listenerPlan, poolPlan, poolState, readdressedState } from "../../src/supervisor/plans.ts";
 import { Registry, type BackendRecord } from "../../src/supervisor/registry.ts";
@@ -360,6 +361,26 @@ describe("plans", () => {
     expect(clients).toBeInstanceOf(SharedArrayBuffer);
     take(registry, configOf(limited.replace("= 5", "= 6")));
     expect(registry.listeners[0]!.clients).toBe(clients);
+  });
+
+  test("a bandwidth limit that connections share is kept over reloads, and made anew for another scope", () => {
+    const registry = started(web('backends = ["10.0.0.1:80"]'));
+    const shared = (limit: string): SharedArrayBuffer | null => {
+      const text = web('backends = ["10.0.0.1:80"]').replace("pool =", `bandwidth = ${limit}\npool =`);
+      take(registry, configOf(text));
+      const [listener] = registry.listeners;
+      expect(listenerPlan(listener!, registry.pools).bandwidth?.memory ?? null).toBe(listener!.bandwidth);
+      return listener!.bandwidth;
+    };
+    expect(shared('{ upload = "1MB/s" }')).toBeNull();
+    const ofListener = shared('{ upload = "1MB/s", per = "listener" }');
+    expect(ofListener).toBeInstanceOf(SharedArrayBuffer);
+    expect(shared('{ upload = "2MB/s", download = "1MB/s", per = "listener" }')).toBe(ofListener);
+    const ofClients = shared('{ upload = "1MB/s", per = "client" }');
+    // A limit for each entry of the table, which comes with it.
+    expect(ofClients!.byteLength).toBe(entriesOf(registry.listeners[0]!.clients!) * ofListener!.byteLength);
+    expect(shared('{ upload = "3MB/s", per = "client" }')).toBe(ofClients);
+    expect(shared('{ per = "client" }')).toBeNull();
   });
 });
 

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { RELEASE_FROM_BYTES } from "../../src/core/byte-queue.ts";
 import { DIAL_QUEUE_BYTES, Flow } from "../../src/worker/flow.ts";
+import { BandwidthRate, OwnBandwidth } from "../../src/policy/bandwidth.ts";
 import { Pace } from "../../src/worker/pace.ts";
 import { eventually } from "../support/eventually.ts";
 import { FakeSocket } from "../support/fake-socket.ts";
@@ -135,7 +136,7 @@ describe("a flow", () => {
   test("holds nothing any more once it is cleared", () => {
     to.room = 0;
     flow.forward(bytes(1000));
-    flow.pace = new Pace(1, 0);
+    flow.pace = new Pace(new OwnBandwidth(new BandwidthRate(1), 0));
     flow.clear();
     expect([flow.queue, flow.from, flow.to, flow.pace]).toEqual([null, null, null, null]);
   });
@@ -169,7 +170,7 @@ describe("a flow with a bandwidth limit", () => {
   const MB = 1_000_000;
   /** What may go at `nowMs`, on the clock that the flow reads. */
   const paced = (allowed: number): Pace => {
-    const pace = new Pace(MB, performance.now());
+    const pace = new Pace(new OwnBandwidth(new BandwidthRate(MB), performance.now()));
     // As if the time for so many bytes had passed: nothing else of it goes within this test.
     pace.spend(-allowed);
     return pace;

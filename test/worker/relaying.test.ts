@@ -277,7 +277,9 @@ describe("timeouts", () => {
 
 describe("a bandwidth limit", () => {
   test("holds bytes and FIN back until their time, and wakes up for them by itself", async () => {
-    const stage = new Stage({ listener: { bandwidth: { upload: 1000, download: 0 } } });
+    const stage = new Stage({
+      listener: { bandwidth: { upload: 1000, download: 0, per: "connection", memory: null } },
+    });
     stage.relay();
     const { connection, client, backend } = stage;
     connection.clientData(encode("x".repeat(320)));

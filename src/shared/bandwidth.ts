@@ -1,0 +1,96 @@
+// A limit on bandwidth that connections of all workers share, in shared memory. Two words hold it, as for a limit of one sender
+// (policy/bandwidth.ts): when what is reserved ends, at the limit and at its peak, in nanoseconds on the clock of all threads. A
+// reservation is one compare-and-exchange on each, for at least a few milliseconds' worth of bytes, so it may allocate BigInts.
+import { monotonicMs } from "../platform/clock.ts";
+import {
+  DELAY_MS,
+  endOf,
+  OWED_MS_MAX,
+  PEAK,
+  savedBytes,
+  type Bandwidth,
+  type BandwidthRate,
+} from "../policy/bandwidth.ts";
+
+const NS_PER_MS = 1_000_000;
+/** Words of one limit: both directions. */
+const WORDS = 4;
+
+export type Direction = "upload" | "download";
+
+/** Memory for the limits of so many clients, or of one listener. */
+export function bandwidthMemory(entries: number): SharedArrayBuffer {
+  return new SharedArrayBuffer(entries * WORDS * 8);
+}
+
+/** What this thread's performance.now() is behind the clock of all threads. */
+function threadOriginMs(): number {
+  return monotonicMs() - performance.now();
+}
+
+/** Nobody holds anything of it: a worker that dies costs the others its last reservations. */
+export class SharedBandwidth implements Bandwidth {
+  readonly rate: BandwidthRate;
+  readonly #words: BigInt64Array;
+  readonly #at: number;
+  readonly #originMs: number;
+
+  /** The limit at `entry` of memory of `bandwidthMemory`. `originMs` + `nowMs` of a call is the same time in all threads. */
+  constructor(
+    words: BigInt64Array,
+    entry: number,
+    direction: Direction,
+    rate: BandwidthRate,
+    originMs = threadOriginMs(),
+  ) {
+    this.rate = rate;
+    this.#words = words;
+    this.#at = entry * WORDS + (direction === "upload" ? 0 : 2);
+    this.#originMs = originMs;
+  }
+
+  reserve(bytes: number, nowMs: number, waited: boolean): number {
+    const { bytesPerMs, savedMs } = this.rate;
+    const ms = bytes / bytesPerMs;
+    const endMs = this.#extend(this.#at, nowMs - (waited ? OWED_MS_MAX : savedMs), ms);
+    return Math.max(endMs, this.#extend(this.#at + 1, nowMs - savedMs / PEAK, ms / PEAK));
+  }
+
+  giveBack(bytes: number): void {
+    const ms = bytes / this.rate.bytesPerMs;
+    Atomics.sub(this.#words, this.#at, toNs(ms));
+    Atomics.sub(this.#words, this.#at + 1, toNs(ms / PEAK));
+  }
+
+  saved(nowMs: number): number {
+    return savedBytes(this.rate, nowMs - this.#endMs(this.#at), nowMs - this.#endMs(this.#at + 1));
+  }
+
+  quantum(nowMs: number, lateFactor: number): number {
+    return Math.ceil(this.rate.quantum(this.#endMs(this.#at) - nowMs) * lateFactor);
+  }
+
+  exceededBy(bytes: number, nowMs: number): boolean {
+    const { bytesPerMs, savedMs } = this.rate;
+    const ms = bytes / bytesPerMs;
+    return this.#extend(this.#at, nowMs - savedMs, ms, nowMs) > nowMs + DELAY_MS;
+  }
+
+  #endMs(at: number): number {
+    return Number(Atomics.load(this.#words, at)) / NS_PER_MS - this.#originMs;
+  }
+
+  /** The end of a further reservation; the word becomes that, or `mostMs`. */
+  #extend(at: number, fromMs: number, ms: number, mostMs = Infinity): number {
+    for (;;) {
+      const seen = Atomics.load(this.#words, at);
+      const endMs = endOf(Number(seen) / NS_PER_MS - this.#originMs, fromMs, ms);
+      const next = toNs(Math.min(endMs, mostMs) + this.#originMs);
+      if (Atomics.compareExchange(this.#words, at, seen, next) === seen) return endMs;
+    }
+  }
+}
+
+function toNs(ms: number): bigint {
+  return BigInt(Math.round(ms * NS_PER_MS));
+}

@@ -1,0 +1,32 @@
+// The bandwidth limits of a listener: what limits one of its connections, each way.
+import type { BandwidthPlan } from "../messages.ts";
+import { BandwidthRate, OwnBandwidth, type Bandwidth } from "../policy/bandwidth.ts";
+import { SharedBandwidth, type Direction } from "../shared/bandwidth.ts";
+
+export class ListenerBandwidth {
+  /** Bytes are counted and not held up. */
+  readonly isDryRun: boolean;
+  readonly #per: BandwidthPlan["per"];
+  readonly #rates: Record<Direction, BandwidthRate | null>;
+  readonly #words: BigInt64Array | null;
+
+  constructor({ upload, download, per, memory }: BandwidthPlan, isDryRun: boolean) {
+    this.isDryRun = isDryRun;
+    this.#per = per;
+    this.#rates = { upload: rateOf(upload), download: rateOf(download) };
+    this.#words = memory === null ? null : new BigInt64Array(memory);
+  }
+
+  /** What limits a connection whose client has this entry in the table of clients (negative = none); null = nothing. */
+  limit(direction: Direction, clientEntry: number, nowMs: number): Bandwidth | null {
+    const rate = this.#rates[direction];
+    if (rate === null) return null;
+    if (this.#words === null) return new OwnBandwidth(rate, nowMs);
+    const entry = this.#per === "client" ? clientEntry : 0;
+    return entry < 0 ? null : new SharedBandwidth(this.#words, entry, direction, rate);
+  }
+}
+
+function rateOf(bytesPerSecond: number): BandwidthRate | null {
+  return bytesPerSecond > 0 ? new BandwidthRate(bytesPerSecond) : null;
+}

@@ -1,0 +1,167 @@
+// Bandwidth limits that connections of several workers share, measured where the bytes come out, by peers that are not Bun's. The
+// tests take time and little else, so they all run at once.
+import { describe, expect, test } from "vitest";
+import { freePort, startLb, type Lb } from "../support/lb.ts";
+import { cpuSeconds } from "../support/proc.ts";
+import { setUpUnless } from "../support/set-up.ts";
+import { pythonMissing, TcpPeers, type PeerListener, type PeerPair, type PeerSocket } from "../support/tcp-peer.ts";
+
+const MB = 1_000_000;
+const CONNECTIONS = 10;
+
+let clients: TcpPeers;
+let servers: TcpPeers;
+let lb: Lb;
+const listeners = new Map<string, { port: number; backend: PeerListener }>();
+
+setUpUnless(pythonMissing, async (keep) => {
+  clients = await keep(new TcpPeers());
+  servers = await keep(new TcpPeers());
+  // A client is a network here, because the kernel chooses the worker by the address.
+  const client = `per = "client" }\nclient_prefix = { ipv4 = 24 }`;
+  const text = ["workers = 3"];
+  for (const [name, limit] of Object.entries({
+    listener: `bandwidth = { upload = "4MB/s", download = "4MB/s", per = "listener" }`,
+    client: `bandwidth = { upload = "4MB/s", download = "4MB/s", ${client}`,
+    fast: `bandwidth = { download = "200Mbit/s", per = "listener" }`,
+    stalled: `bandwidth = { download = "20MB/s", per = "listener" }`,
+    short: `bandwidth = { upload = "1MB/s", per = "client" }`,
+  })) {
+    const port = await freePort();
+    const backend = await servers.listen();
+    listeners.set(name, { port, backend });
+    text.push(
+      `[listeners.${name}]\nbind = "127.0.0.1:${port}"\nworker_affinity = "client"\npool = "${name}"\n${limit}`,
+      `[pools.${name}]\nbackends = ["${backend.address}"]\nhealth.type = "off"`,
+    );
+  }
+  lb = await keep(startLb(text.join("\n")));
+});
+
+function pair(name: string, source: string): Promise<PeerPair> {
+  const { port, backend } = listeners.get(name)!;
+  return backend.pairWith(clients.connect(`127.0.0.1:${port}`, { source }));
+}
+
+/** The worker that connections from this address come to. */
+async function workerOf(name: string, source: string): Promise<number> {
+  const { client, server } = await pair(name, source);
+  // A connection without a byte is not logged.
+  await Promise.all([client.send("x"), server.read(1)]);
+  await Promise.all([client.reset(), server.hungUp()]);
+  return (await lb.lineOf({ address: client.address, to: listeners.get(name)!.port })).worker;
+}
+
+/** Ten connections from addresses that begin with `network`: one in a worker, nine in another. */
+async function unevenPairs(name: string, network: string): Promise<PeerPair[]> {
+  const first = `${network}.1`;
+  const worker = await workerOf(name, first);
+  let other = first;
+  for (let i = 2; other === first; i++)
+    if ((await workerOf(name, `${network}.${i}`)) !== worker) other = `${network}.${i}`;
+  const pairs = [await pair(name, first)];
+  while (pairs.length < CONNECTIONS) pairs.push(await pair(name, other));
+  return pairs;
+}
+
+/**
+ * All together have the limit within 5 %, and each has at least half of its share of it, in one of five measurements: other programs
+ * may need the machine during the rest.
+ */
+async function expectShared(receivers: readonly PeerSocket[], bytesPerSecond: number): Promise<void> {
+  const seen: string[] = [];
+  for (let i = 0; i < 5; i++) {
+    const measured = await Promise.all(receivers.map((receiver) => receiver.measure(i === 0 ? 500 : 0, 2000)));
+    const rates = measured.map(({ count, seconds }) => count / seconds / bytesPerSecond);
+    const total = rates.reduce((sum, rate) => sum + rate, 0);
+    const least = Math.min(...rates) * receivers.length;
+    if (total > 0.95 && total < 1.05 && least > 0.5) return;
+    seen.push(`${total} of the limit, the least share ${least}`);
+  }
+  expect.fail(seen.join("; "));
+}
+
+function resetAll(pairs: readonly PeerPair[]): Promise<unknown> {
+  return Promise.all(pairs.flatMap(({ client, server }) => [client.reset(), server.reset()]));
+}
+
+describe.concurrent("a bandwidth limit that is shared", () => {
+  test("by the connections of a listener is exact over all workers, each way, and fair where they are split 1 to 9", async () => {
+    const pairs = await unevenPairs("listener", "127.1.1");
+    for (const { client, server } of pairs) {
+      void client.sendStream(100 * MB).catch(() => {});
+      void server.sendStream(100 * MB).catch(() => {});
+    }
+    await Promise.all([
+      expectShared(
+        pairs.map(({ client }) => client),
+        4 * MB,
+      ),
+      expectShared(
+        pairs.map(({ server }) => server),
+        4 * MB,
+      ),
+    ]);
+    await resetAll(pairs);
+  });
+
+  test("by the connections of a client is exact over all workers, fair, and leaves other clients alone", async () => {
+    const pairs = await unevenPairs("client", "127.2.1");
+    const other = await pair("client", "127.2.2.1");
+    for (const { client, server } of [...pairs, other]) {
+      void client.sendStream(100 * MB).catch(() => {});
+      void server.sendStream(100 * MB).catch(() => {});
+    }
+    await Promise.all([
+      expectShared(
+        pairs.map(({ client }) => client),
+        4 * MB,
+      ),
+      expectShared(
+        pairs.map(({ server }) => server),
+        4 * MB,
+      ),
+      expectShared([other.client], 4 * MB),
+      expectShared([other.server], 4 * MB),
+    ]);
+    await resetAll([...pairs, other]);
+  });
+
+  test("of 200 Mbit/s is reached by two connections and by one", async () => {
+    const one = await pair("fast", "127.3.1.1");
+    void one.server.sendStream(2000 * MB).catch(() => {});
+    await expectShared([one.client], 25 * MB);
+    const two = await pair("fast", "127.3.1.2");
+    void two.server.sendStream(2000 * MB).catch(() => {});
+    await expectShared([one.client, two.client], 25 * MB);
+    await resetAll([one, two]);
+  });
+
+  test("is not used up by a receiver that has stalled, which costs no CPU either", async () => {
+    const stalled = await pair("stalled", "127.4.1.1");
+    await stalled.server.fill(300);
+    const cpu = cpuSeconds(lb.pid);
+    const began = performance.now();
+    const other = await pair("stalled", "127.4.1.2");
+    void other.server.sendStream(1000 * MB).catch(() => {});
+    await expectShared([other.client], 20 * MB);
+    // A worker that spins takes all the time there is; the other tests of this file take a tenth of it.
+    expect(cpuSeconds(lb.pid) - cpu).toBeLessThan(0.7 * ((performance.now() - began) / 1000));
+    await resetAll([stalled, other]);
+  });
+
+  test("loses no byte of short connections, and holds them to the limit together", async () => {
+    const bytes = 100_000;
+    const began = performance.now();
+    for (let i = 0; i < 20; i++) {
+      const { client, server } = await pair("short", "127.5.1.1");
+      const [sent, got] = await Promise.all([client.sendStream(bytes, true), server.drain()]);
+      expect(got).toMatchObject({ count: bytes, crc: sent.crc, end: "fin" });
+      await server.close();
+      expect((await client.drain()).end).toBe("fin");
+      await client.close();
+    }
+    // A tenth of a second is saved at first, and no more than that.
+    expect(performance.now() - began).toBeGreaterThan(1850);
+  });
+});
