@@ -1,10 +1,11 @@
 // The command line, described once: commands, their arguments and options. Help, errors and suggestions come from this description; shell
 // completion and a man page can be generated from it. A command's own code is loaded when it runs.
 import { existsSync } from "node:fs";
-import { Command, CommanderError } from "commander";
+import { Argument, Command, CommanderError } from "commander";
 import { closest } from "../config/suggest.ts";
 import { describeAdminCommands } from "./admin-commands.ts";
 import type { AdminOptions } from "./admin-endpoint.ts";
+import { SHELLS, type Shell } from "./shells.ts";
 
 /** What the entry point provides. */
 export interface Program {
@@ -83,6 +84,16 @@ export function describe(program: Program, result: { code: number }): Command {
       end(await (await import("./health.ts")).health(where, ready, options));
     });
   command("version", "print the version").action(() => console.log(`lb ${program.version}`));
+  command("completion", "print a completion script for a shell")
+    .addArgument(new Argument("<SHELL>", "bash, zsh or fish").choices([...SHELLS, "backends"]))
+    .action(async (shell: Shell | "backends") => {
+      const { completion, completeBackends } = await import("./completion.ts");
+      if (shell === "backends") return end(await completeBackends());
+      process.stdout.write(completion(lb, shell));
+    });
+  command("man", "print the manual page lb(1)").action(async () => {
+    process.stdout.write((await import("./man.ts")).manPage(lb, program.version, afterHelp));
+  });
   command("help", "print help")
     .argument("[COMMAND]", "of which command")
     .action((name: string | undefined) => {

@@ -39,7 +39,7 @@ describe("usage", () => {
     const { code, stdout, stderr } = await runLb([argument]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
     expect(stdout).toContain("check <FILE>");
-    expect(stdout.split("\n").length).toBeLessThan(55);
+    expect(stdout.split("\n").length).toBeLessThan(60);
   });
 
   test.each(["version", "--version", "-v"])("%s prints the version of the package", async (argument) => {

@@ -20,7 +20,7 @@ export class Tmux implements Disposable {
 
   /** Types text as it is. */
   type(text: string): void {
-    this.#run("send-keys", "-l", text);
+    this.#run("send-keys", "-l", "--", text);
   }
 
   /** Presses a key by tmux's name: "Enter", "Up", "C-c". */
