@@ -60,7 +60,8 @@ function admitToken(request: HttpRequest, access: Access, { full, read }: Tokens
       headers: { "WWW-Authenticate": 'Bearer realm="lb"' },
     };
   }
-  if (access === "read") return "read_token";
+  // Not for a POST that changes nothing either.
+  if (access === "read" && (request.method === "GET" || request.method === "HEAD")) return "read_token";
   return {
     status: 403,
     detail: "this token allows reading only",

@@ -1,7 +1,7 @@
 // The routes for what is connected right now.
 import * as v from "valibot";
-import { choice, cidr, text, whole } from "../config/kinds.ts";
-import { absent, required, row } from "../config/rows.ts";
+import { choice, cidr, ipAddress, protocolName, serverName, text, whole } from "../config/kinds.ts";
+import { absent, oneOrMore, required, row } from "../config/rows.ts";
 import {
   CLIENT_SORTS,
   clientList,
@@ -11,6 +11,7 @@ import {
   connectionList,
   CONNECTIONS_DEFAULT,
   CONNECTIONS_MAX,
+  explanation,
 } from "../observe/live.ts";
 import type { Result } from "./operations.ts";
 import { json, route, type Route } from "./route.ts";
@@ -95,5 +96,21 @@ export const LIVE_ROUTES: readonly Route[] = [
     errors: ["no_such_listener"],
     reply: json("Clients", clientList, "The clients."),
     handle: (operations, { query }) => operations.clients(query),
+  }),
+  route({
+    name: "explain",
+    method: "POST",
+    path: "/api/explain",
+    access: "read",
+    summary: "What would become of a client's connection; nothing is connected",
+    body: {
+      listener: required(text("listener's name"), "Name of the listener."),
+      client: required(ipAddress(), "Address of the client."),
+      sni: absent(serverName(), "", "The server name that it asks for."),
+      alpn: absent(oneOrMore(protocolName()), [], "The protocols that it offers."),
+    },
+    errors: ["no_such_listener"],
+    reply: json("Explanation", explanation, "Nothing was connected, and no token was taken."),
+    handle: (operations, { body }) => operations.explain({ ...body, sni: body.sni === "" ? null : body.sni }),
   }),
 ];

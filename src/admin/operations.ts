@@ -1,6 +1,14 @@
 // What a running lb can be asked and told to do. The admin endpoint is the caller: it adds HTTP and access control, and does not
 // know how an operation works. A new operation (drain, weights, connections) is a method here and a row of its routes.
-import type { ClientList, ClientQuery, ConnectionFilter, ConnectionList, ConnectionQuery } from "../observe/live.ts";
+import type {
+  ClientList,
+  ClientQuery,
+  ConnectionFilter,
+  ConnectionList,
+  ConnectionQuery,
+  ExplainQuery,
+  Explanation,
+} from "../observe/live.ts";
 import type { Point } from "../observe/history.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 
@@ -23,6 +31,8 @@ export interface Operations {
   endConnection(id: number): Promise<Result<number>>;
   /** The top clients. */
   clients(query: ClientQuery): Result<ClientList>;
+  /** What would become of a client's connection. */
+  explain(query: ExplainQuery): Result<Explanation>;
 }
 
 /** The text of each file of the dashboard. */

@@ -2,7 +2,7 @@
 // the reference; every problem says what was expected and what was found.
 import * as v from "valibot";
 import { parseAddress, parseCidr, parseEndpoint } from "../core/address.ts";
-import type { Cidr, Endpoint } from "../core/address.ts";
+import type { Address, Cidr, Endpoint } from "../core/address.ts";
 import { parseStatusRanges } from "../core/http-status.ts";
 import { compilePattern } from "../core/pattern.ts";
 import { dnsName } from "./names.ts";
@@ -243,6 +243,21 @@ export function regularExpression(): Kind<string, string> {
     }),
   );
   return withWords(schema, "regular expression");
+}
+
+/** An IP address without a port. */
+export function ipAddress(): Kind<string, Address> {
+  const wanted = 'an IP address such as "10.0.0.5", without a port';
+  const schema = v.pipe(
+    v.string(expected(wanted)),
+    v.rawTransform(({ dataset, addIssue, NEVER }) => {
+      const parsed = parseAddress(dataset.value);
+      if (parsed !== null) return parsed;
+      addIssue({ message: expectedFound(wanted, dataset.value) });
+      return NEVER;
+    }),
+  );
+  return withWords(schema, "IP address", '"10.0.0.5"');
 }
 
 /** An IP address without a port, or "". */

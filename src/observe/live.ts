@@ -1,7 +1,8 @@
-// What is connected right now, as plain data: the answers of /api/connections and /api/clients, so their keys are a public interface,
+// What is connected right now, as plain data: the answers of /api/connections, /api/clients and /api/explain, so their keys are a public interface,
 // and what they can be asked for. The types and the OpenAPI document come from the schemas below.
 import * as v from "valibot";
-import type { Cidr } from "../core/address.ts";
+import type { Address, Cidr } from "../core/address.ts";
+import { END_NAMES } from "../core/ends.ts";
 import { PHASES } from "../shared/ledger.ts";
 
 /** A schema with a sentence for the OpenAPI document. */
@@ -95,4 +96,44 @@ export const CLIENTS_MAX = 1000;
 export interface ClientQuery extends Pick<ConnectionFilter, "client" | "listener"> {
   limit?: number;
   sort?: ClientSort;
+}
+
+const limit = v.object({
+  limit: said(v.string(), "The option that sets it, or what else is asked of a client."),
+  verdict: v.picklist(["passes", "refuses", "would refuse"]),
+  end: said(v.nullable(v.picklist(END_NAMES)), "How the connection would end where the limit refuses it."),
+  current: said(v.nullable(v.number()), "What is in use now; of rate_limit the tokens that are left."),
+  max: v.nullable(v.number()),
+  detail: v.string(),
+});
+export type ExplainedLimit = v.InferOutput<typeof limit>;
+
+const candidate = v.object({
+  backend: v.string(),
+  usable: said(v.boolean(), "Whether the connection could go there now."),
+  reason: v.string(),
+});
+export type ExplainedCandidate = v.InferOutput<typeof candidate>;
+
+export const explanation = v.object({
+  outcome: said(v.string(), "What would become of the connection, in a sentence."),
+  end: said(v.nullable(v.picklist(END_NAMES)), "How it would end before it comes to a backend; null = it would not."),
+  limits: said(v.array(limit), "In the order in which they are asked."),
+  route: said(v.nullable(v.string()), "The first route that takes it, with its conditions; null = none."),
+  pool: v.nullable(v.string()),
+  backend: said(
+    v.nullable(v.string()),
+    "Where it would go, if that is certain: by source_hash and first, and where there is one candidate only.",
+  ),
+  candidates: said(v.array(candidate), "All backends of the pool."),
+});
+export type Explanation = v.InferOutput<typeof explanation>;
+
+export interface ExplainQuery {
+  listener: string;
+  client: Address;
+  /** In lower case; null = none. */
+  sni: string | null;
+  /** What the client offers. */
+  alpn: readonly string[];
 }

@@ -19,3 +19,9 @@ export function takeToken(fullAtNs: bigint, nowNs: bigint, intervalNs: bigint, b
   const next = (fullAtNs > nowNs ? fullAtNs : nowNs) + intervalNs;
   return next - nowNs <= intervalNs * BigInt(burst) ? next : NO_TOKEN;
 }
+
+/** How many tokens the bucket of `takeToken` holds now. */
+export function tokensLeft(fullAtNs: bigint, nowNs: bigint, intervalNs: bigint, burst: number): number {
+  const missingNs = fullAtNs > nowNs ? fullAtNs - nowNs : 0n;
+  return Number((intervalNs * BigInt(burst) - missingNs) / intervalNs);
+}

@@ -113,6 +113,21 @@ export class ClientTable {
     throw new Error("a connection of a client was released twice");
   }
 
+  /**
+   * What a client has now, and nothing is taken: its open connections, and when its token bucket is full again (0n = it is), as
+   * takeToken counts.
+   */
+  peek(w0: number, w1: number, w2: number, w3: number): { open: number; fullAtNs: bigint } {
+    hashWords(this.#key, 0, w0, w1, w2, w3, this.#hash);
+    const set = (this.#hash[0]! & (this.#sets - 1)) * WAYS;
+    const tag = (BigInt(this.#hash[1]! >>> 0) << 8n) | BigInt(this.#hash[0]! >>> 24) || 1n;
+    for (let entry = set; entry < set + WAYS; entry++) {
+      if (tagOf(Atomics.load(this.#words, 2 * entry)) !== tag) continue;
+      return { open: this.open(entry), fullAtNs: Atomics.load(this.#words, 2 * entry + 1) };
+    }
+    return { open: 0, fullAtNs: 0n };
+  }
+
   /** Open connections of an entry's client. */
   open(entry: number): number {
     return Number(Atomics.load(this.#words, 2 * entry) & OPEN_MASK);

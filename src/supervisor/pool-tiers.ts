@@ -19,7 +19,8 @@ export function ramps({ slow_start, balance }: PoolConfig): boolean {
   return slow_start > 0 && balance !== "source_hash" && balance !== "first";
 }
 
-function tierInput({ config }: PoolRecord, { id, up, agent, state, config: own }: BackendRecord): TierInput {
+/** What decides the place of the backend. */
+export function tierInput({ config }: PoolRecord, { id, up, agent, state, config: own }: BackendRecord): TierInput {
   return {
     id,
     healthUp: up,

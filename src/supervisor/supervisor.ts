@@ -12,6 +12,7 @@ import { add, claimed } from "../shared/cells.ts";
 import { auditFields, startAdmin, type Admin } from "../admin/admin.ts";
 import { BackendStates } from "./backend-states.ts";
 import { ledgerRows, shares, tooFewFiles } from "./budget.ts";
+import { explain } from "./explain.ts";
 import { Fleet } from "./fleet.ts";
 import { HealthChecks } from "./health.ts";
 import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
@@ -249,6 +250,13 @@ export class Supervisor {
     endConnections: (filter) => this.#live.end(filter),
     endConnection: (id) => this.#live.endOne(id),
     clients: (query) => this.#topClients.list(query),
+    explain: (query) =>
+      explain(query, {
+        registry: this.#registry,
+        open: claimed(this.#open),
+        maxConnections: this.#active.maxConnections,
+        lastError: (backend) => this.#health.facts(backend)?.lastError ?? null,
+      }),
   };
 
   // ---------------------------------------------------------------- the backends

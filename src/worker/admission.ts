@@ -1,9 +1,9 @@
 // Admission of sessions: address lists, caps and rates, and the places that are claimed for a session. What a row of the ledger
 // has claimed is noted there, and goes back through this file alone.
-import { cidrHasAt } from "../core/cidr-set.ts";
 import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import type { End } from "../core/ends.ts";
 import { monotonicNs } from "../platform/clock.ts";
+import { isAllowed, isDenied } from "../policy/address-lists.ts";
 import { claim, giveBack } from "../shared/cells.ts";
 import { CLIENT_OVER_RATE, CLIENT_TABLE_FULL } from "../shared/clients.ts";
 import { LISTENER } from "../shared/counters.ts";
@@ -13,11 +13,8 @@ import type { Host, Session } from "./session.ts";
 
 /** Deny and allow lists, for the client whose address stands in the row. Null = admitted. Hot path. */
 export function checkAddress({ words }: Host, { plan }: Listener, row: number): End | null {
-  const { allow, deny } = plan;
-  if (allow === null && deny === null) return null;
   const at = row * ROW_WORDS + ROW.address;
-  if (deny !== null && cidrHasAt(deny, words, at)) return "denied";
-  return allow !== null && !cidrHasAt(allow, words, at) ? "denied" : null;
+  return isDenied(plan, words, at) || !isAllowed(plan, words, at) ? "denied" : null;
 }
 
 /** Claims a place of the process and one of the listener. Null = both are had. Hot path. */

@@ -63,6 +63,7 @@ function options(bind: string, token: string | null): AdminOptions {
       },
       connections: () => ({ ok: true, value: { total: 0, connections: [] } }),
       endConnections: async () => ({ ok: true, value: 0 }),
+      explain: () => failure("no_such_listener", "there is none", "see /api/status"),
       clients: () => ({ ok: true, value: { total: 0, period_ms: 0, clients: [] } }),
       endConnection: async () => ({ ok: true, value: 0 }),
     },
