@@ -73,7 +73,7 @@ function warnOfBalance({ isSound, isWhole }: Subject, pool: FilePool, report: Re
 /** A queue in which nobody waits, because no backend is ever full. */
 function warnOfQueue({ isSound, isWhole }: Subject, { name, queue, backends }: FilePool, report: Report): void {
   const path = ["pools", name];
-  if (queue.size === 0 || !isSound([...path, "queue"]) || !isWhole([...path, "backends"])) return;
+  if (!isSound([...path, "queue"]) || queue.size === 0 || !isWhole([...path, "backends"])) return;
   if (backends.some(({ max_connections }) => max_connections > 0)) return;
   report([...path, "queue"], "has no effect: no backend has max_connections");
 }

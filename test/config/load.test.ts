@@ -443,3 +443,11 @@ describe("more problems than are shown", () => {
     expect([warned.warnings.length, warned.omitted]).toEqual([PROBLEMS_MAX, 7]);
   });
 });
+
+describe("a pool that is no table", () => {
+  it("is reported like any other problem, and the rest of the file is checked", () => {
+    const text = `${minimal}[pools]\nbackends = ["127.0.0.1:1"]\n`.replace("[pools]\nbackends", "[pools]\nother");
+    const result = parseConfig(text, { file: "/etc/lb/lb.toml", env: {} });
+    expect(messages(result)).toEqual([expect.stringMatching(/^pools\.other: expected a table, .* found an array$/)]);
+  });
+});
