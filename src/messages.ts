@@ -3,6 +3,7 @@
 import type { Balance, HashKeyName } from "./core/balance.ts";
 import type { CidrTable } from "./core/cidr-set.ts";
 import type { DryRunLimit } from "./core/dry-run.ts";
+import type { End } from "./core/ends.ts";
 import type { TlsClientPlan, TlsVersion } from "./platform/tls-client.ts";
 import type { HashTable } from "./policy/candidate.ts";
 import type { TierEntry } from "./policy/tiers.ts";
@@ -171,7 +172,28 @@ export interface Plan {
   /** Descriptors of refused clients that this worker may keep until they have read its FIN. */
   lingeringMax: number;
   accessLog: "text" | "json" | "off";
+  /** Who follows the access log at this moment; there may be lines for them although the log is off. */
+  followers: Follower[];
   debug: boolean;
+}
+
+/** Somebody who reads the access log as it comes. The worker filters and formats, so the supervisor only passes text on. */
+export interface Follower {
+  id: number;
+  format: "text" | "json";
+  filter: AccessFilter;
+}
+
+/** Conditions on a line of the access log, all of which must hold; null = none. */
+export interface AccessFilter {
+  listener: string | null;
+  pool: string | null;
+  /** Names of backends, of which any may be that of the line. A name with several addresses means all of them. */
+  backends: readonly string[] | null;
+  clients: CidrTable | null;
+  end: End | null;
+  /** 0 = no condition. */
+  minDurationMs: number;
 }
 
 /** Given to a worker once, at its start. */
@@ -199,6 +221,7 @@ export interface WorkerStart {
 export type ToWorker =
   | WorkerStart
   | { kind: "apply"; plan: Plan }
+  | { kind: "follow"; followers: Follower[] }
   | PoolState
   | EndConnections
   /** Exit at once: connections are reset, and the supervisor releases their claims. */
@@ -221,6 +244,8 @@ export type FromWorker =
   | { kind: "applied"; generation: number }
   | { kind: "refused"; generation: number; reason: string }
   | { kind: "access"; text: string; lines: number }
+  /** Whole lines for a follower, and how many there were beyond the maximum. */
+  | { kind: "followed"; follower: number; text: string; lost: number }
   | { kind: "over_budget" }
   /** Failures since the last such message, by the backend's id. */
   | { kind: "failures"; failures: BackendFailures[] }

@@ -30,6 +30,9 @@ self.onmessage = ({ data: message }): void => {
     case "end":
       plane?.end(message);
       return;
+    case "follow":
+      plane?.accessLog.follow(message.followers);
+      return;
     case "exit":
       plane?.exit();
       return;

@@ -16,7 +16,8 @@ import {
 import type { Result } from "./operations.ts";
 import { json, route, type Route } from "./route.ts";
 
-const filter = {
+/** Conditions on a connection, as rows of a query. */
+export const FILTER_ROWS = {
   client: absent(cidr(), undefined, "Address or CIDR of the client, as the access log has it."),
   listener: absent(text("listener's name"), undefined, "Name of the listener."),
   pool: absent(text("pool's name"), undefined, "Name of the pool."),
@@ -27,7 +28,7 @@ const filter = {
   ),
 };
 
-const FILTER_ERRORS = ["no_such_listener", "no_such_pool", "no_such_backend"] as const;
+export const FILTER_ERRORS = ["no_such_listener", "no_such_pool", "no_such_backend"] as const;
 
 const ended = json(
   "Ended",
@@ -47,7 +48,7 @@ export const LIVE_ROUTES: readonly Route[] = [
     access: "read",
     summary: "The connections that are open now",
     query: {
-      ...filter,
+      ...FILTER_ROWS,
       limit: row(whole(0, CONNECTIONS_MAX), CONNECTIONS_DEFAULT, "Connections in the answer."),
       sort: row(
         choice(CONNECTION_SORTS),
@@ -65,7 +66,7 @@ export const LIVE_ROUTES: readonly Route[] = [
     path: "/api/connections",
     access: "change",
     summary: "End all connections that match; takes at least one condition",
-    query: filter,
+    query: FILTER_ROWS,
     errors: ["no_condition", ...FILTER_ERRORS],
     reply: ended,
     handle: async (operations, { query }) => endedOf(await operations.endConnections(query)),
@@ -88,8 +89,8 @@ export const LIVE_ROUTES: readonly Route[] = [
     access: "read",
     summary: "The top clients by open connections, or by new connections, bytes or refusals of the last minute",
     query: {
-      client: filter.client,
-      listener: filter.listener,
+      client: FILTER_ROWS.client,
+      listener: FILTER_ROWS.listener,
       limit: row(whole(0, CLIENTS_MAX), CLIENTS_DEFAULT, "Clients in the answer."),
       sort: row(choice(CLIENT_SORTS), "open", "By what the clients are sorted, the largest first."),
     },

@@ -10,6 +10,7 @@ import type {
   Explanation,
 } from "../observe/live.ts";
 import type { Point } from "../observe/history.ts";
+import type { End } from "../core/ends.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 
 export interface Operations {
@@ -24,6 +25,10 @@ export interface Operations {
   reload(): Promise<Result<string>>;
   /** Ends a worker and starts it again; its connections are reset. */
   restartWorker(index: number): Result<string>;
+  /** Server-sent events from now on: each message of the log, and with `snapshots` one each second. */
+  events(options: { snapshots: boolean }): ReadableStream<Uint8Array>;
+  /** Lines of the access log from now on. */
+  accessLines(query: AccessQuery): Result<ReadableStream<Uint8Array>>;
   /** What is connected right now. */
   connections(query: ConnectionQuery): Result<ConnectionList>;
   /** Ends connections as `killed`. The value is how many there were. */
@@ -40,6 +45,14 @@ export interface Dashboard {
   page: string;
   script: string;
   style: string;
+}
+
+/** Conditions on the lines of the access log, all of which must hold. */
+export interface AccessQuery extends ConnectionFilter {
+  end?: End | undefined;
+  /** Milliseconds. */
+  min_duration?: number | undefined;
+  format: "json" | "text";
 }
 
 export interface Readiness {

@@ -10,6 +10,7 @@ import { LIVE_ROUTES } from "./live-routes.ts";
 import { openApi } from "./openapi.ts";
 import type { Readiness, Result } from "./operations.ts";
 import { json, route, text, type Route } from "./route.ts";
+import { STREAM_ROUTES } from "./stream-routes.ts";
 
 const readiness = text<Readiness>(
   { description: "Ready. Each further line is a pool without a backend up.", statuses: { 503: "Not ready, and why." } },
@@ -129,4 +130,5 @@ export const ROUTES: readonly Route[] = [
   }),
   ...LIVE_ROUTES,
   ...DASHBOARD_ROUTES,
+  ...STREAM_ROUTES,
 ];

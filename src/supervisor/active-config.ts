@@ -2,7 +2,7 @@
 // of each worker, the admin endpoint. Replacing it is one step, and so is undoing that. Telling the workers is up to others.
 import { availableParallelism } from "node:os";
 import type { Config } from "../config/schema.ts";
-import type { Plan } from "../messages.ts";
+import type { Follower, Plan } from "../messages.ts";
 import { ownSockets } from "../platform/sockets.ts";
 import type { Admin } from "../admin/admin.ts";
 import { budget, shares, type Needs } from "./budget.ts";
@@ -16,6 +16,8 @@ export interface ActiveConfigOptions {
   sockets: ListeningSockets;
   addresses: Addresses;
   log: Logger;
+  /** Who follows the access log; left out = nobody. */
+  followers?: () => Follower[];
 }
 
 export class ActiveConfig {
@@ -84,6 +86,7 @@ export class ActiveConfig {
       maxConnections: this.#maxConnections,
       lingeringMax: Math.floor(shares().lingering / workerCount(config)),
       accessLog: config.log.access === "off" ? "off" : config.log.format,
+      followers: this.#options.followers?.() ?? [],
       debug: config.log.level === "debug",
     };
   }

@@ -1,5 +1,5 @@
 // All the workers: as many slots as the config wants, with the active plan in each. Surplus ones retire.
-import type { PoolState } from "../messages.ts";
+import type { Follower, PoolState } from "../messages.ts";
 import { hasDescriptors } from "../platform/sockets.ts";
 import { PER_WORKER, THREAD_START } from "./budget.ts";
 import { NO_DESCRIPTORS, WorkerSlot, type Answer, type SlotOptions } from "./worker-slot.ts";
@@ -53,6 +53,11 @@ export class Fleet {
   /** Sends all workers the whole new state of one pool. */
   sendPoolState(state: PoolState): void {
     for (const slot of [...this.slots, ...this.retiring]) slot.sendPoolState(state);
+  }
+
+  /** Tells all workers who follows the access log. */
+  sendFollowers(followers: Follower[]): void {
+    for (const slot of [...this.slots, ...this.retiring]) slot.sendFollowers(followers);
   }
 
   /** Sends workers with an outdated plan or pool state the plan again. Call it every second or so. */

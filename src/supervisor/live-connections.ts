@@ -14,7 +14,8 @@ import {
 import { monotonicMs } from "../platform/clock.ts";
 import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS, type Ledger } from "../shared/ledger.ts";
 import type { ByteRates } from "./byte-rates.ts";
-import { failure, type Result } from "../admin/operations.ts";
+import { failure, type AccessQuery, type Result } from "../admin/operations.ts";
+import type { AccessFilter } from "../messages.ts";
 import { endMatching, type EndingWorker } from "./ordered-ends.ts";
 import type { BackendRecord, Registry } from "./registry.ts";
 import { eachMatch, EVERY_ROW, type RowMatch } from "./row-match.ts";
@@ -109,6 +110,17 @@ export class LiveConnections {
       ok: true,
       value: { ...EVERY_ROW, listeners, pools, backends, clients: client === undefined ? null : cidrTable([client]) },
     };
+  }
+
+  /** The filter for lines of the access log, which have names. A backend that gets the name later is meant too. */
+  accessFilter(query: Omit<AccessQuery, "format">): Result<AccessFilter> {
+    const match = this.match(query);
+    if (!match.ok) return match;
+    const { listener = null, pool = null, backend, end = null, min_duration: minDurationMs = 0 } = query;
+    const { backends: ids, clients } = match.value;
+    const names = [...(ids ?? [])].flatMap((id) => this.#registry.backendById.get(id)?.name ?? []);
+    const backends = backend === undefined ? null : [...new Set([...names, backend])];
+    return { ok: true, value: { listener, pool, backends, clients, end, minDurationMs } };
   }
 
   #keyOf(sort: SignedSort, nowMs: number): (ledger: Ledger, row: number, id: number) => number {

@@ -22,6 +22,8 @@ export class Log {
   readonly #output: Output;
   #waitingBytes = 0;
   #linesLost = 0;
+  /** Hears every message but those of the level debug, whatever the level of the log. */
+  onMessage: ((level: Level, event: string, fields: Fields) => void) | null = null;
 
   /** `fd` is for tests: the log goes to stderr. */
   constructor({
@@ -63,6 +65,7 @@ export class Log {
   }
 
   #write(level: Level, event: string, fields: Fields): void {
+    if (level !== "debug") this.onMessage?.(level, event, fields);
     if (SEVERITY[level] < SEVERITY[this.#level]) return;
     const time = new Date().toISOString();
     const line = this.#format === "json" ? asJson(time, level, event, fields) : asText(time, level, event, fields);

@@ -13,7 +13,9 @@ import { auditFields, startAdmin, type Admin } from "../admin/admin.ts";
 import { BackendStates } from "./backend-states.ts";
 import { ledgerRows, shares, tooFewFiles } from "./budget.ts";
 import { explain } from "./explain.ts";
+import { Events } from "./events.ts";
 import { Fleet } from "./fleet.ts";
+import { Followers } from "./followers.ts";
 import { HealthChecks } from "./health.ts";
 import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
 import { ByteRates } from "./byte-rates.ts";
@@ -98,6 +100,8 @@ export class Supervisor {
   readonly #active: ActiveConfig;
   readonly #live: LiveConnections;
   readonly #topClients: TopClients;
+  readonly #events = new Events(() => this.snapshot());
+  readonly #followers = new Followers((followers) => this.#fleet.sendFollowers(followers));
   readonly #reloads: Reloads;
   readonly #history = new History();
   #housekeeping: ReturnType<typeof setInterval> | null = null;
@@ -131,7 +135,14 @@ export class Supervisor {
     });
     this.#open = this.#registry.arena.int32(1);
     const [registry, sockets, access] = [this.#registry, this.#sockets, this.#access];
-    this.#active = new ActiveConfig(config, { registry, sockets, addresses: this.#resolver.addresses, log });
+    this.#active = new ActiveConfig(config, {
+      registry,
+      sockets,
+      addresses: this.#resolver.addresses,
+      log,
+      followers: () => this.#followers.list(),
+    });
+    log.onMessage = (level, event, fields) => this.#events.message(level, event, fields);
     this.#fleet = new Fleet({
       spawn: options.spawn,
       registry,
@@ -141,7 +152,9 @@ export class Supervisor {
       ledgerRows: ledgerRows(),
       planFor: (position) => this.#active.planFor(position),
       onAccess: (text, lines, pending) => access.write(text, lines, (characters) => add(pending, -characters)),
+      onFollowed: (follower, text, lost) => this.#followers.take(follower, text, lost),
       onLost: (line) => {
+        this.#followers.line(line);
         const config = this.#active.config.log;
         if (config.access !== "off") access.write(`${formatAccess(config.format, line)}\n`, 1, () => undefined);
       },
@@ -245,6 +258,11 @@ export class Supervisor {
         `worker ${index} is being started again already`,
         "try again in a few seconds",
       );
+    },
+    events: (options) => this.#events.subscribe(options),
+    accessLines: ({ format, ...query }) => {
+      const filter = this.#live.accessFilter(query);
+      return filter.ok ? { ok: true, value: this.#followers.follow(format, filter.value) } : filter;
     },
     connections: (query) => this.#live.list(query),
     endConnections: (filter) => this.#live.end(filter),

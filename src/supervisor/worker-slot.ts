@@ -2,6 +2,7 @@
 import {
   LISTENING_MAX,
   type BackendFailures,
+  type Follower,
   type FromWorker,
   type OrderedEnd,
   type Plan,
@@ -56,6 +57,8 @@ export interface SlotOptions {
   /** One Int32 cell: blocks of connection ids that workers have taken. */
   ids: Int32Array;
   onAccess: (text: string, lines: number, pending: Int32Array) => void;
+  /** Whole lines of the access log for a follower, and how many more are lost to it. */
+  onFollowed: (follower: number, text: string, lost: number) => void;
   /** Called for each connection that died with its worker. */
   onLost: (line: AccessLine) => void;
   onOverBudget: () => void;
@@ -152,6 +155,11 @@ export class WorkerSlot {
   /** Sends the worker the new state of a pool. One that is being restarted gets it with its plan. */
   sendPoolState(state: PoolState): void {
     this.#post(state);
+  }
+
+  /** Tells the worker who follows the access log. One that is being restarted learns it from its plan. */
+  sendFollowers(followers: Follower[]): void {
+    this.#post({ kind: "follow", followers });
   }
 
   /** The connections of the worker, which writes there at any time. */
@@ -300,6 +308,9 @@ export class WorkerSlot {
         return;
       case "access":
         this.#options.onAccess(message.text, message.lines, this.#logPending);
+        return;
+      case "followed":
+        this.#options.onFollowed(message.follower, message.text, message.lost);
         return;
       case "failures":
         this.#options.onFailures(message.failures);

@@ -1,6 +1,8 @@
 // The access log as a worker sees it: one line a connection, formatted here and sent to the supervisor in batches. What
 // is on its way is bounded: when the supervisor cannot keep up, lines are lost and counted, and no client waits.
-import { formatAccess, lineOfRow, printableName } from "../observe/access-line.ts";
+import type { Follower } from "../messages.ts";
+import { accepts } from "../observe/access-filter.ts";
+import { formatAccess, lineOfRow, printableName, type AccessLine } from "../observe/access-line.ts";
 import { add, claimed } from "../shared/cells.ts";
 import { WORKER } from "../shared/counters.ts";
 import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
@@ -10,6 +12,18 @@ import type { ClientFacts, Ended, Host } from "./session.ts";
 const BATCH_CHARACTERS = 64 * 1024;
 /** Characters that may be on their way to the disk, for each worker; more are lost. */
 export const LOG_PENDING_MAX = 4 * 1024 * 1024;
+
+/** Characters for one follower between two ticks of the clock, at most about; more lines are lost to it. */
+export const FOLLOWED_CHARACTERS_MAX = 256 * 1024;
+
+/** What there is for a follower since the last tick. */
+interface Followed {
+  follower: Follower;
+  text: string;
+  lost: number;
+}
+
+export type SendFollowed = (follower: number, text: string, lost: number) => void;
 
 /** What the log needs to know of a session that is not in its row of the ledger. */
 export interface LoggedSession {
@@ -31,15 +45,25 @@ export class AccessLog {
   debug = false;
   #batch = "";
   #lines = 0;
+  #followed: Followed[] = [];
+  readonly #sendFollowed: SendFollowed;
 
   constructor(
     host: Pick<Host, "index" | "words" | "floats" | "counters">,
     pending: Int32Array,
-    send: (text: string, lines: number) => void,
+    { send, sendFollowed }: { send: (text: string, lines: number) => void; sendFollowed: SendFollowed },
   ) {
     this.#host = host;
     this.#pending = pending;
     this.#send = send;
+    this.#sendFollowed = sendFollowed;
+  }
+
+  /** Who follows the log from now on. */
+  follow(followers: readonly Follower[]): void {
+    this.#followed = followers.map(
+      (follower) => this.#followed.find((old) => old.follower.id === follower.id) ?? { follower, text: "", lost: 0 },
+    );
   }
 
   get empty(): boolean {
@@ -48,7 +72,7 @@ export class AccessLog {
 
   /** The line of a session that has ended; its row of the ledger must still be there. */
   write(session: LoggedSession, { end, by, error }: Ended): void {
-    if (this.format === "off") return;
+    if (this.format === "off" && this.#followed.length === 0) return;
     const host = this.#host;
     const { floats, words } = host;
     const { facts, row } = session;
@@ -70,14 +94,34 @@ export class AccessLog {
       endBy: by,
       error,
     });
-    const text = formatAccess(this.format, line);
-    this.#batch += `${text}\n`;
+    if (this.#followed.length > 0) this.#writeFollowed(line);
+    if (this.format === "off") return;
+    this.#batch += `${formatAccess(this.format, line)}\n`;
     this.#lines++;
-    if (this.#batch.length >= BATCH_CHARACTERS) this.flush();
+    if (this.#batch.length >= BATCH_CHARACTERS) this.#flushBatch();
+  }
+
+  #writeFollowed(line: AccessLine): void {
+    for (const followed of this.#followed) {
+      const { format, filter } = followed.follower;
+      if (!accepts(filter, line)) continue;
+      if (followed.text.length >= FOLLOWED_CHARACTERS_MAX) followed.lost++;
+      else followed.text += `${formatAccess(format, line)}\n`;
+    }
   }
 
   /** Sends what has gathered. */
   flush(): void {
+    for (const followed of this.#followed) {
+      if (followed.text === "") continue;
+      this.#sendFollowed(followed.follower.id, followed.text, followed.lost);
+      followed.text = "";
+      followed.lost = 0;
+    }
+    this.#flushBatch();
+  }
+
+  #flushBatch(): void {
     if (this.#lines === 0) return;
     if (claimed(this.#pending) > LOG_PENDING_MAX) {
       this.#host.counters[WORKER.logLinesLost]! += this.#lines;

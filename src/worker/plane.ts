@@ -79,7 +79,10 @@ export class DataPlane implements Host {
     this.#serving = new Serving(this, start.listening, () => this.#stoppedWhenDone());
     this.#post = post;
     this.#reports = new FailureReports(post);
-    this.accessLog = new AccessLog(this, start.logPending, (text, lines) => post({ kind: "access", text, lines }));
+    this.accessLog = new AccessLog(this, start.logPending, {
+      send: (text, lines) => post({ kind: "access", text, lines }),
+      sendFollowed: (follower, text, lost) => post({ kind: "followed", follower, text, lost }),
+    });
     this.apply(start.plan);
   }
 
@@ -117,6 +120,7 @@ export class DataPlane implements Host {
     this.#lingeringMax = plan.lingeringMax;
     this.accessLog.format = plan.accessLog;
     this.accessLog.debug = plan.debug;
+    this.accessLog.follow(plan.followers);
     this.#serving.serve(plan.sockets, listeners, begun);
     this.counters[WORKER.generation] = plan.generation;
     this.#noteVersions();

@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -34,6 +35,7 @@ beforeEach(() => {
   restarted = [];
   failures = [];
   audited = [];
+  cancelled = [];
 });
 
 afterEach(() => {
@@ -42,6 +44,16 @@ afterEach(() => {
 
 function endpoint(text: string): BindEndpoint {
   return parseEndpoint(text) as BindEndpoint;
+}
+
+let cancelled: string[];
+
+/** One that never ends. */
+function streamOf(name: string): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    start: (controller) => controller.enqueue(Buffer.from(`${name}\n`)),
+    cancel: () => void cancelled.push(name),
+  });
 }
 
 function options(bind: string, token: string | null): AdminOptions {
@@ -61,6 +73,8 @@ function options(bind: string, token: string | null): AdminOptions {
         restarted.push(index);
         return { ok: true, value: "restarted", change: { before: "running", after: "starting" } };
       },
+      events: () => streamOf("events"),
+      accessLines: () => ({ ok: true, value: streamOf("lines") }),
       connections: () => ({ ok: true, value: { total: 0, connections: [] } }),
       endConnections: async () => ({ ok: true, value: 0 }),
       explain: () => failure("no_such_listener", "there is none", "see /api/status"),
@@ -474,6 +488,52 @@ describe("a request from a page", () => {
       expect([line, plain.status, withToken.status]).toEqual([line, status, status]);
     }
     expect(restarted.length).toBe(status === 200 ? 2 : 0);
+  });
+});
+
+describe("streams", () => {
+  const open = async (admin: Admin, path: string) => {
+    const socket = connect({ host: "127.0.0.1", port: Number(admin.address.split(":")[1]) });
+    socket.write(`GET ${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+    const [head] = await once(socket, "data");
+    return { socket, head: String(head) };
+  };
+
+  test("take at most half of the connections, and what is over gets 503 with the cure", async () => {
+    const admin = await started();
+    const streams = [];
+    for (let i = 0; i < 8; i++) streams.push(await open(admin, i % 2 === 0 ? "/api/events" : "/api/logs"));
+    expect(streams[0]!.head).toMatch(/^HTTP\/1\.1 200 [^]*content-type: text\/event-stream/i);
+    expect(problemOf(await ask(admin, "GET /api/events"))).toMatchObject({
+      status: 503,
+      detail: "as many streams as there may be are open",
+    });
+    for (let i = 0; i < 20; i++) expect((await ask(admin, "GET /api/status")).status).toBe(200);
+    streams[0]!.socket.destroy();
+    await eventually("a place", () => cancelled.length === 1);
+    const { socket, head } = await open(admin, "/api/logs?format=text&end=eof&min_duration=1s&client=10.0.0.0/8");
+    expect(head).toMatch(/^HTTP\/1\.1 200 /);
+    for (const one of [...streams.map((stream) => stream.socket), socket]) one.destroy();
+    await eventually("the ends", () => cancelled.length === 9);
+  });
+
+  test("end when the endpoint stops", async () => {
+    const admin = await started();
+    const { socket } = await open(admin, "/api/events");
+    const ended = once(socket, "end");
+    admin.stop();
+    await ended;
+    expect(cancelled).toEqual(["events"]);
+  });
+
+  test("of unknown filters are refused", async () => {
+    const admin = await started();
+    for (const [query, detail] of [
+      ["/api/logs?format=xml", 'query.format: expected one of "json", "text", found "xml"'],
+      ["/api/logs?clinet=10.0.0.1", "query.clinet: there is no such option"],
+      ["/api/events?snapshots=2", 'query.snapshots: expected true or false, found "2" (a string)'],
+    ])
+      expect(problemOf(await ask(admin, `GET ${query}`))).toMatchObject({ status: 400, detail });
   });
 });
 

@@ -52,6 +52,7 @@ test("a pool that changes while a thread boots is as it is now when the thread s
     onAccess: () => undefined,
     onLost: () => undefined,
     onOverBudget: () => undefined,
+    onFollowed: () => undefined,
     onFailures: () => undefined,
   });
   const [pool] = registry.pools;

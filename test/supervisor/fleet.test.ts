@@ -82,6 +82,7 @@ function fleetOf(options: { willing?: boolean } = {}) {
     onAccess: () => undefined,
     onLost: (line) => lost.push(line),
     onOverBudget: () => undefined,
+    onFollowed: () => undefined,
     onFailures: () => undefined,
   });
   return { fleet, workers, said, registry, open, lost, state };

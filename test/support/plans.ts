@@ -116,6 +116,7 @@ export function plan(given: Partial<Plan> = {}): Plan {
     maxConnections: 0,
     lingeringMax: 256,
     accessLog: "json",
+    followers: [],
     debug: true,
     ...given,
   };

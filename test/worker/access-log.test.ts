@@ -1,11 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { parseAddress } from "../../src/core/address.ts";
+import { parseAddress, parseCidr, type Cidr } from "../../src/core/address.ts";
+import { cidrTable } from "../../src/core/cidr-set.ts";
 import type { End, EndedBy } from "../../src/core/ends.ts";
+import type { AccessFilter, Follower } from "../../src/messages.ts";
 import { monotonicMs } from "../../src/platform/clock.ts";
 import { add, claimed } from "../../src/shared/cells.ts";
 import { WORKER } from "../../src/shared/counters.ts";
 import { Ledger, ledgerMemory, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
-import { AccessLog, LOG_PENDING_MAX } from "../../src/worker/access-log.ts";
+import { AccessLog, FOLLOWED_CHARACTERS_MAX, LOG_PENDING_MAX } from "../../src/worker/access-log.ts";
 import { arena } from "../support/plans.ts";
 
 const NOW = Date.parse("2026-03-04T05:06:07.890Z");
@@ -14,6 +16,7 @@ let ledger: Ledger;
 let counters: Float64Array;
 let pending: Int32Array;
 let batches: { text: string; lines: number }[];
+let followed: { follower: number; text: string; lost: number }[];
 let log: AccessLog;
 beforeEach(() => {
   vi.useFakeTimers({ now: NOW, toFake: ["Date", "performance"] });
@@ -22,7 +25,11 @@ beforeEach(() => {
   pending = arena.int32(1);
   batches = [];
   const host = { words: ledger.words, floats: ledger.floats, counters, index: 3 };
-  log = new AccessLog(host, pending, (text, lines) => batches.push({ text, lines }));
+  followed = [];
+  log = new AccessLog(host, pending, {
+    send: (text, lines) => batches.push({ text, lines }),
+    sendFollowed: (follower, text, lost) => followed.push({ follower, text, lost }),
+  });
   log.format = "json";
 });
 
@@ -192,5 +199,92 @@ describe("the access log of a worker", () => {
     ended();
     log.flush();
     expect(batches[0]!.text).toMatch(/^time=2026-03-04T05:06:07\.890Z id=65537 listener=web client=192\.0\.2\.7:4711 /);
+  });
+});
+
+describe("followers", () => {
+  const EVERY: AccessFilter = {
+    listener: null,
+    pool: null,
+    backends: null,
+    clients: null,
+    end: null,
+    minDurationMs: 0,
+  };
+  const follower = (id: number, filter: Partial<AccessFilter> = {}, format: "json" | "text" = "json"): Follower => ({
+    id,
+    format,
+    filter: { ...EVERY, ...filter },
+  });
+
+  test("get lines in their own format, also where the log is off", () => {
+    log.format = "off";
+    log.follow([follower(1), follower(2, {}, "text")]);
+    ended();
+    log.flush();
+    expect(batches).toEqual([]);
+    expect(followed).toEqual([
+      { follower: 1, text: expect.stringMatching(/^\{"time":"2026-03-04T05:06:07.890Z".*\}\n$/), lost: 0 },
+      {
+        follower: 2,
+        text: expect.stringMatching(/^time=2026-03-04T05:06:07.890Z .* end=eof end_by=client\n$/),
+        lost: 0,
+      },
+    ]);
+    followed.length = 0;
+    log.flush();
+    log.follow([]);
+    ended();
+    log.flush();
+    expect(followed).toEqual([]);
+  });
+
+  test.each<[string, Partial<AccessFilter>]>([
+    ["listener", { listener: "web" }],
+    ["pool", { pool: "app" }],
+    ["backend", { backends: ["a"] }],
+    ["client", { clients: cidrTable([parseCidr("192.0.2.0/24") as Cidr]) }],
+    ["end", { end: "eof" }],
+    ["duration", { minDurationMs: 1500 }],
+  ])("get the lines whose %s is as they want it, and no others", (_what, filter) => {
+    const none: Partial<AccessFilter> = {
+      listener: "other",
+      pool: "other",
+      backends: ["other"],
+      clients: cidrTable([parseCidr("192.0.3.0/24") as Cidr]),
+      end: "reset",
+      minDurationMs: 1501,
+    };
+    const [key] = Object.keys(filter) as [keyof AccessFilter];
+    log.follow([follower(1, filter), follower(2, { [key]: none[key] })]);
+    ended();
+    log.flush();
+    expect(followed.map((one) => one.follower)).toEqual([1]);
+  });
+
+  test("lose the lines beyond a maximum for each tick, and are told how many", () => {
+    log.follow([follower(1)]);
+    const count = FOLLOWED_CHARACTERS_MAX / 100;
+    for (let i = 0; i < count; i++) ended();
+    log.flush();
+    const { text, lost } = followed[0]!;
+    expect(lost).toBeGreaterThan(0);
+    expect(text.split("\n").length - 1 + lost).toBe(Math.ceil(count));
+    expect(text.length).toBeLessThan(FOLLOWED_CHARACTERS_MAX + 1000);
+    ended();
+    log.flush();
+    expect(followed[1]).toMatchObject({ lost: 0 });
+  });
+
+  test("who stay keep the lines that wait for them when others come", () => {
+    log.follow([follower(1)]);
+    ended();
+    log.follow([follower(1), follower(2)]);
+    ended();
+    log.flush();
+    expect(followed.map(({ follower: id, text }) => [id, text.split("\n").length - 1])).toEqual([
+      [1, 2],
+      [2, 1],
+    ]);
   });
 });

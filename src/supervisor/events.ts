@@ -1,0 +1,74 @@
+// Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): a snapshot each second, and each message of the log at once,
+// for those who watch (GET /api/events). A snapshot is taken and serialized once for all, and not at all while nobody watches.
+import { Feed } from "../admin/feed.ts";
+import type { Fields, Level } from "./log.ts";
+
+const SNAPSHOT_EVERY_MS = 1000;
+/** Without snapshots, a comment says from time to time that the connection lives. */
+const HEARTBEAT_EVERY_MS = 15_000;
+/** Bytes that may wait for one subscriber. One that lets more gather is dropped: it reads too slowly to be up to date. */
+export const SUBSCRIBER_BYTES_MAX = 1024 * 1024;
+/** How long a browser waits before it connects again. */
+const BEGIN = Buffer.from("retry: 2000\n\n");
+const HEARTBEAT = Buffer.from(": alive\n\n");
+
+interface Subscriber {
+  feed: Feed;
+  wantsSnapshots: boolean;
+}
+
+export class Events {
+  readonly #snapshot: () => unknown;
+  readonly #subscribers = new Set<Subscriber>();
+  #timer: ReturnType<typeof setInterval> | null = null;
+  #ticks = 0;
+
+  /** `snapshot` takes one. */
+  constructor(snapshot: () => unknown) {
+    this.#snapshot = snapshot;
+  }
+
+  /** The events from now on, beginning with a snapshot where they are wanted, until the reader is gone. */
+  subscribe({ snapshots }: { snapshots: boolean }): ReadableStream<Uint8Array> {
+    const feed = new Feed(SUBSCRIBER_BYTES_MAX, () => this.#remove(subscriber));
+    const subscriber = { feed, wantsSnapshots: snapshots };
+    this.#subscribers.add(subscriber);
+    this.#timer ??= setInterval(() => this.#tick(), SNAPSHOT_EVERY_MS);
+    feed.push(BEGIN);
+    if (snapshots) feed.push(this.#snapshotEvent());
+    return feed.stream;
+  }
+
+  /** A message of the log. */
+  message(level: Level, event: string, fields: Fields): void {
+    if (this.#subscribers.size === 0) return;
+    const change = { time: new Date().toISOString(), level, event, fields };
+    const bytes = Buffer.from(`event: change\ndata: ${JSON.stringify(change)}\n\n`);
+    for (const subscriber of this.#subscribers) this.#send(subscriber, bytes);
+  }
+
+  #tick(): void {
+    this.#ticks++;
+    const isHeartbeat = this.#ticks % (HEARTBEAT_EVERY_MS / SNAPSHOT_EVERY_MS) === 0;
+    let snapshot: Uint8Array | null = null;
+    for (const subscriber of this.#subscribers) {
+      if (subscriber.wantsSnapshots) this.#send(subscriber, (snapshot ??= this.#snapshotEvent()));
+      else if (isHeartbeat) this.#send(subscriber, HEARTBEAT);
+    }
+  }
+
+  #snapshotEvent(): Uint8Array {
+    return Buffer.from(`event: snapshot\ndata: ${JSON.stringify(this.#snapshot())}\n\n`);
+  }
+
+  #send({ feed }: Subscriber, bytes: Uint8Array): void {
+    if (!feed.push(bytes)) feed.fail("the subscriber reads too slowly");
+  }
+
+  #remove(subscriber: Subscriber): void {
+    this.#subscribers.delete(subscriber);
+    if (this.#subscribers.size > 0 || this.#timer === null) return;
+    clearInterval(this.#timer);
+    this.#timer = null;
+  }
+}
