@@ -239,6 +239,23 @@ describe("a queue over several workers", () => {
     expect(other.queue.tick()).toBe(false);
   });
 
+  test("looks again for a place that was freed before it could be seen to wait", async () => {
+    const model = new Model(2, 1, 10);
+    const [holder, late] = model.workers as [Worker, Worker];
+    model.arrive(holder);
+    // Another thread's free comes between the claim that failed and `join`.
+    const enter = late.queue.enter.bind(late.queue);
+    late.queue.enter = (size) => {
+      model.free(holder);
+      return enter(size);
+    };
+    model.arrive(late);
+    late.queue.enter = enter;
+    await model.settle();
+    expect(model.served).toEqual([2]);
+    expect(late.holding).toBe(1);
+  });
+
   test("serves at a tick what no wake-up came for", async () => {
     const model = new Model(1, 1, 10);
     const [worker] = model.workers as [Worker];
