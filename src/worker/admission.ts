@@ -72,7 +72,7 @@ export function leaveQueue(session: Session): void {
   const at = row * ROW_WORDS;
   if (pool === null || pool.queue === null || (words[at]! & CLAIM.queue) === 0) return;
   words[at]! &= ~CLAIM.queue;
-  words[at + ROW.queueMs] = Math.max(1, Math.ceil(pool.queue.leave(session)));
+  words[at + ROW.queueMs]! += Math.max(1, Math.ceil(pool.queue.leave(session)));
 }
 
 /** Everything that the session has claimed. */

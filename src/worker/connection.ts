@@ -1,6 +1,6 @@
 // One proxied TCP connection, from accept to its one line in the access log. It owns the two sockets, the two flows between them
 // and the current phase, to which it hands each event. What an event means in a phase stands in the phase's file: reading.ts,
-// client-tls.ts, queueing.ts, dialing.ts, relaying.ts, in the order of life; after the end there is `closed` below.
+// client-tls.ts, dialing.ts (with the wait in queueing.ts), relaying.ts, in the order of life; after the end there is `closed` below.
 import type { Socket } from "bun";
 import { dryRunBit } from "../core/dry-run.ts";
 import type { End, EndedBy } from "../core/ends.ts";
@@ -23,13 +23,13 @@ import type { Times } from "./timeouts.ts";
 import type { TlsObserver } from "./tls-observer.ts";
 import type { Sleeper } from "./wakes.ts";
 
-/** Where each phase may lead. A retry dials again. */
+/** Where each phase may lead. A retry dials again, perhaps after another wait. */
 const NEXT: Readonly<Record<PhaseName, readonly PhaseName[]>> = {
   accepted: ["reading", "handshaking", "queued", "dialing", "closed"],
   reading: ["handshaking", "queued", "dialing", "closed"],
   handshaking: ["queued", "dialing", "closed"],
   queued: ["dialing", "closed"],
-  dialing: ["dialing", "relaying", "closed"],
+  dialing: ["queued", "dialing", "relaying", "closed"],
   relaying: ["closed"],
   closed: [],
 };

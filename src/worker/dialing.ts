@@ -1,5 +1,5 @@
-// The phase in which a backend is connected: begins an attempt, says first what the pool wants said first, names failures, and picks
-// another backend. The deadline of an attempt is the connection's timer.
+// The phase in which a backend is connected: picks one, or waits in the pool's queue for one, begins an attempt, says first what the pool
+// wants said first, names failures, and picks another. The deadline of an attempt is the connection's timer.
 import type { Socket } from "bun";
 import type { End } from "../core/ends.ts";
 import { upgradeToClient } from "../platform/bun.ts";
@@ -8,15 +8,37 @@ import { errnoName, LOCAL_ERRORS } from "../platform/libc.ts";
 import { faultOf } from "../platform/tls-client.ts";
 import { BACKEND } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
-import { releaseBackend } from "./admission.ts";
+import { leaveQueue, releaseBackend } from "./admission.ts";
 import { definePhase, type Connection, type Phase } from "./connection.ts";
 import type { AttemptOutcome, Backend, Pool } from "./pool.ts";
+import { enterQueue, QUEUED, wait } from "./queueing.ts";
 import { startRelaying } from "./relaying.ts";
 import { proxyHeaderFor } from "./send-proxy.ts";
 import { backendEvents, tlsBackendEvents, type BackendSide } from "./socket-events.ts";
 import { TlsObserver } from "./tls-observer.ts";
 
 const connector = new Connector<BackendSide>(backendEvents);
+
+/** Picks a backend and connects to it, or waits for one; ends the connection where neither can be. Hot path. */
+export function dial(connection: Connection): void {
+  const { pool, host, row } = connection;
+  if (pool === null) return connection.finish("no_route", "lb");
+  host.words[row * ROW_WORDS + ROW.pool] = pool.id;
+  // A place that is free while others wait is theirs.
+  const backend = pool.queue !== null && pool.queue.isUsed ? null : pool.acquire(connection);
+  if (backend !== null) beginAttempt(connection, backend, pool);
+  else if (!pool.mayServe(connection)) connection.finish("no_backend", "lb");
+  else if (enterQueue(connection, pool)) wait(connection, pool, queued);
+  else connection.finish("queue_full", "lb");
+}
+
+const queued: Phase = definePhase("queued", {
+  ...QUEUED,
+  placed(connection, backend) {
+    leaveQueue(connection);
+    if (connection.pool !== null) beginAttempt(connection, backend, connection.pool);
+  },
+});
 
 const dialing: Phase = definePhase("dialing", {
   backendOpened: (connection, socket) => void (connection.backendSocket = socket),
@@ -54,7 +76,7 @@ const dialing: Phase = definePhase("dialing", {
 // ---------------------------------------------------------------------- one attempt; hot path
 
 /** Connects to a backend of this pool at which a place is claimed for the connection. */
-export function beginAttempt(connection: Connection, backend: Backend, pool: Pool): void {
+function beginAttempt(connection: Connection, backend: Backend, pool: Pool): void {
   const { host, row } = connection;
   const { words, wheel } = host;
   const at = row * ROW_WORDS;
@@ -120,7 +142,10 @@ function tlsFailed(connection: Connection, reason: string): void {
   attemptFailed(connection, TLS_FAILED + reason);
 }
 
-/** The attempt has failed for this reason (an errno's name, or TLS_FAILED and what was wrong): another backend if there is one, else the end. */
+/**
+ * The attempt has failed for this reason (an errno's name, or TLS_FAILED and what was wrong): another backend if there is one, now or
+ * behind the queue, else the end. A retry is older than all that wait, so a free place is taken at once.
+ */
 export function attemptFailed(connection: Connection, code: string): void {
   const { backend, pool, backendSocket, host, row } = connection;
   if (connection.phase !== dialing || backend === null || pool === null) return;
@@ -135,12 +160,18 @@ export function attemptFailed(connection: Connection, code: string): void {
   if (!isLocal) backend.attemptEnded(failure.outcome, performance.now() - connection.dialStartedMs);
   const retries = words[at + ROW.retries]!;
   connection.tried = connection.tried === null ? [backend.id] : [...connection.tried, backend.id];
-  const next = retries < pool.plan.retries ? pool.acquire(connection) : null;
-  if (next === null) return connection.finish(failure.end, isLocal ? "lb" : "backend", code);
+  const mayRetry = retries < pool.plan.retries;
+  const next = mayRetry ? pool.acquire(connection) : null;
+  // A backend that dies while all are full is the one with free places: without this all that wait would end at it.
+  const waits = next === null && mayRetry && !isLocal && pool.mayServe(connection) && enterQueue(connection, pool);
+  if (next === null && !waits) return connection.finish(failure.end, isLocal ? "lb" : "backend", code);
   releaseBackend(connection);
   backend.counters[BACKEND.retriedAway]!++;
   words[at + ROW.retries] = retries + 1;
-  beginAttempt(connection, next, pool);
+  if (next !== null) return beginAttempt(connection, next, pool);
+  connection.backend = null;
+  words[at + ROW.backend] = 0;
+  wait(connection, pool, queued);
 }
 
 /** What the reason of a failed TLS handshake begins with; the runtime's name for what was wrong follows. */

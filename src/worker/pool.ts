@@ -198,6 +198,12 @@ export class Pool implements Places<Queued, Backend> {
     return this.#tiers.length > 0;
   }
 
+  /** Some backend could be picked for a connection that has tried these if none were full. */
+  mayServe({ tried }: PickContext): boolean {
+    if (tried === null) return this.hasCandidate;
+    return this.#tiers.some(({ backends }) => backends.some(({ id }) => !tried.includes(id)));
+  }
+
   /** Some backend could be picked now. */
   get hasPlace(): boolean {
     const tier = this.#tiers[0];
@@ -258,8 +264,8 @@ export class Pool implements Places<Queued, Backend> {
   // What may be picked has changed. Without a backend that could be, a connection that waits ends as one that comes now does.
   #serveQueue(): void {
     if (this.#queue === null) return;
-    if (this.hasCandidate) this.#queue.serveSoon();
-    else for (const waiter of this.#queue.waiters) waiter.finish("no_backend", "lb");
+    for (const waiter of this.#queue.waiters) if (!this.mayServe(waiter)) waiter.finish("no_backend", "lb");
+    this.#queue.serveSoon();
   }
 
   // `settings`: others than the backends may have changed with it.

@@ -1,7 +1,7 @@
 // Where a connection goes, once all is known that its listener's routes may ask.
 import type { ClientHello } from "../wire/client-hello.ts";
 import type { Connection } from "./connection.ts";
-import { dial } from "./queueing.ts";
+import { dial } from "./dialing.ts";
 
 /** Chooses the pool and dials; `bytes` are what the client has said already and the backend is to hear. Hot path. */
 export function route(connection: Connection, hello: ClientHello | null, bytes: Uint8Array | null = null): void {

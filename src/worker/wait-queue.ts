@@ -16,13 +16,13 @@ export interface Waiter<P> {
   placed(place: P): void;
 }
 
-/** Ticks of the clock after which a worker that leaves a free place unused counts as blocked. */
-export const BLOCKED_TICKS = 4;
+/** Ticks of the clock for which a free place may stay unused by whose turn it is, before that turn is lost. */
+export const UNUSED_TICKS = 4;
 
 /** One waiter in the list of its worker. */
 interface Wait<W> {
   readonly waiter: W;
-  readonly ticket: number;
+  ticket: number;
   readonly sinceMs: number;
   before: Wait<W> | null;
   behind: Wait<W> | null;
@@ -40,7 +40,7 @@ export class WaitQueue<P, W extends Waiter<P>> {
   #isServing = false;
   #willServe = false;
   #isArmed = false;
-  /** The oldest ticket of another worker at the last tick, while a place was free; 0 = none. And at how many ticks before. */
+  /** The oldest ticket at the last tick, if a place was free then; 0 = none was. And at how many ticks before. */
   #unserved = 0;
   #unservedTicks = 0;
 
@@ -67,14 +67,11 @@ export class WaitQueue<P, W extends Waiter<P>> {
   }
 
   join(waiter: W): void {
-    const ticket = this.#shared.takeTicket();
-    const wait = { waiter, ticket, sinceMs: performance.now(), before: this.#last, behind: null };
+    const wait = { waiter, ticket: this.#shared.takeTicket(), sinceMs: performance.now(), before: null, behind: null };
     this.#waits.set(waiter, wait);
-    if (this.#last !== null) this.#last.behind = wait;
-    this.#last = wait;
-    if (this.#first !== null) return;
-    this.#first = wait;
-    this.#shared.setHead(this.#worker, ticket);
+    this.#append(wait);
+    if (this.#first !== wait) return;
+    this.#shared.setHead(this.#worker, wait.ticket);
     this.#arm();
     // A place may have been freed before anybody could see that somebody waits.
     this.serveSoon();
@@ -85,22 +82,15 @@ export class WaitQueue<P, W extends Waiter<P>> {
     const wait = this.#waits.get(waiter);
     if (wait === undefined) throw new Error("a connection left a queue that it was not in");
     this.#waits.delete(waiter);
-    const { before, behind } = wait;
-    if (behind === null) this.#last = before;
-    else behind.before = before;
-    if (before === null) this.#becomeFirst(behind);
-    else before.behind = behind;
+    const wasFirst = this.#first === wait;
+    this.#unlink(wait);
+    if (wasFirst) this.#publishFirst();
+    // The place that it was woken for is another's.
+    if (wasFirst && !this.#isServing) this.serveSoon();
     this.#shared.leave();
     const ms = performance.now() - wait.sinceMs;
     countTime(this.#row, QUEUE_TIMES, ms);
     return ms;
-  }
-
-  #becomeFirst(wait: Wait<W> | null): void {
-    this.#first = wait;
-    this.#shared.setHead(this.#worker, wait === null ? 0 : wait.ticket);
-    // The place that the former one was woken for is another's.
-    if (!this.#isServing) this.serveSoon();
   }
 
   /** A place is free: whose turn it is gets it. Hot path. */
@@ -122,8 +112,9 @@ export class WaitQueue<P, W extends Waiter<P>> {
   }
 
   /**
-   * For every tick of the clock: serves what no wake-up came for. A worker that leaves a free place unused for BLOCKED_TICKS is
-   * blocked, and its waiters lose their turn. False = nobody waits here, and there need be no call before the next `join`.
+   * For every tick of the clock: serves what no wake-up came for. Where a free place stays unused for UNUSED_TICKS, whose turn it is
+   * loses it: the waiters of another worker, which is blocked, or the first one here, for which no free place is good because it has
+   * tried those backends. False = nobody waits here, and there need be no call before the next `join`.
    */
   tick(): boolean {
     if (this.#first === null) {
@@ -132,16 +123,37 @@ export class WaitQueue<P, W extends Waiter<P>> {
       return false;
     }
     const oldest = this.#shared.oldest();
-    if (oldest === this.#worker) this.#serve();
-    else if (this.#isBlocked(oldest)) this.#serve(oldest);
+    const isUnused = this.#isUnused(oldest);
+    if (oldest !== this.#worker) {
+      if (isUnused) this.#serve(oldest);
+      return true;
+    }
+    if (isUnused) this.#letOthersPass();
+    this.#serve();
     return true;
   }
 
-  #isBlocked(worker: number): boolean {
-    const ticket = worker === NOBODY || !this.#places.hasPlace ? 0 : this.#shared.head(worker);
+  #isUnused(oldest: number): boolean {
+    const ticket = oldest === NOBODY || !this.#places.hasPlace ? 0 : this.#shared.head(oldest);
     this.#unservedTicks = ticket !== 0 && ticket === this.#unserved ? this.#unservedTicks + 1 : 0;
     this.#unserved = ticket;
-    return this.#unservedTicks >= BLOCKED_TICKS;
+    return this.#unservedTicks >= UNUSED_TICKS;
+  }
+
+  // Those at the front that can use no free place go to the back.
+  #letOthersPass(): void {
+    for (let left = this.#waits.size; left > 0 && this.#first !== null; left--) {
+      const first = this.#first;
+      const place = this.#places.acquire(first.waiter);
+      if (place !== null) {
+        first.waiter.placed(place);
+        return;
+      }
+      this.#unlink(first);
+      first.ticket = this.#shared.takeTicket();
+      this.#append(first);
+      this.#publishFirst();
+    }
   }
 
   // Gives places to those whose turn it is, as long as there are any. The waiters of the worker `except` have lost their turn.
@@ -160,6 +172,27 @@ export class WaitQueue<P, W extends Waiter<P>> {
     if (!this.isUsed || !this.#places.hasPlace) return;
     const oldest = this.#shared.oldest();
     if (oldest !== NOBODY && oldest !== this.#worker) this.#shared.wake(oldest);
+  }
+
+  // ---------------------------------------------------------------- the list
+
+  #append(wait: Wait<W>): void {
+    wait.before = this.#last;
+    wait.behind = null;
+    if (this.#last === null) this.#first = wait;
+    else this.#last.behind = wait;
+    this.#last = wait;
+  }
+
+  #unlink({ before, behind }: Wait<W>): void {
+    if (before === null) this.#first = behind;
+    else before.behind = behind;
+    if (behind === null) this.#last = before;
+    else behind.before = before;
+  }
+
+  #publishFirst(): void {
+    this.#shared.setHead(this.#worker, this.#first === null ? 0 : this.#first.ticket);
   }
 
   #arm(): void {

@@ -247,6 +247,39 @@ describe("a change of the pool while connections wait", () => {
     await expectAtRest(lb);
   });
 
+  test("a backend that dies fails nobody: who was refused by it waits for the others", async () => {
+    using dying = await tagged("a");
+    using living = await tagged("b");
+    const port = await freePort();
+    const backends = `${capped(dying, 4)}, ${capped(living, 4)}`;
+    // Nobody finds out but by failed connects.
+    const health = `health.type = "off"\nretries = 1`;
+    await using lb = await startLb(config(port, backends, `{ size = 100, timeout = ${LONG} }`, health));
+    const holders: Client[] = [];
+    while (holders.length < 8) {
+      const client = await connect(port);
+      expect(["a", "b"]).toContain(await client.line());
+      holders.push(client);
+    }
+    const clients = await line(lb, port, 12);
+    dying.stop();
+    await lb.waitStatus(({ pools }) => pools[0]!.backends[0]!.connects.refused === 12);
+    const { pools } = await lb.status();
+    expect(pools[0]!.queue!.waiting).toBe(12);
+    expect(pools[0]!.backends[0]!.open).toBe(0);
+    for (const client of holders) client.reset();
+    for (const client of clients) {
+      expect(await client.line()).toBe("b");
+      client.reset();
+    }
+    await expectAtRest(lb);
+    const lines = await lb.waitLines(20, ({ end }) => end === "reset");
+    expect(lines.filter(({ retries }) => retries === 1).map(({ backend }) => backend)).toEqual(
+      Array(12).fill(living.address),
+    );
+    expect(lb.accessLines().length).toBe(20);
+  });
+
   test("a full tier does not overflow: backups serve those who wait once no primary is up", async () => {
     using primary = await tagged("a");
     using backup = await tagged("b");

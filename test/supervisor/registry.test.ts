@@ -208,6 +208,16 @@ describe("what is gone", () => {
     expect(knowsAt(1000 + 6000 + 10_000 + 3 * 4000)).toEqual([false, false]);
   });
 
+  test("is kept as long as a connection may wait in the queue before it comes to a backend", () => {
+    const registry = started(web('backends = ["10.0.0.1:80"]\nqueue = { size = 1, timeout = "60s" }\nretries = 0'));
+    const [backend] = registry.pools[0]!.backends;
+    take(registry, configOf(`[listeners.b]\nbind = ":8081"\npool = "c"\n[pools.c]\nbackends = ["10.0.0.1:80"]\n`));
+    for (const ms of [1000, 1000 + 6000 + 10_000 + 60_000 + 2999]) registry.sweep(ms);
+    expect(registry.backendById.has(backend!.id)).toBe(true);
+    registry.sweep(1000 + 6000 + 10_000 + 60_000 + 3 * 3000);
+    expect(registry.backendById.has(backend!.id)).toBe(false);
+  });
+
   test("that a reload takes back is as it was", () => {
     const registry = started(web('backends = ["10.0.0.1:80"]'));
     const before = registry.hold();

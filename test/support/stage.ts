@@ -10,7 +10,7 @@ import { ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { claimPlaces } from "../../src/worker/admission.ts";
 import { TICK_MS } from "../../src/worker/clock.ts";
 import { Connection } from "../../src/worker/connection.ts";
-import { dial } from "../../src/worker/queueing.ts";
+import { dial } from "../../src/worker/dialing.ts";
 import { Listener } from "../../src/worker/listener.ts";
 import { DataPlane } from "../../src/worker/plane.ts";
 import { Pool } from "../../src/worker/pool.ts";

@@ -4,7 +4,7 @@ import { BACKEND } from "../../src/shared/counters.ts";
 import { CLAIM, ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { TICK_MS } from "../../src/worker/clock.ts";
 import { Connection } from "../../src/worker/connection.ts";
-import { dial } from "../../src/worker/queueing.ts";
+import { dial } from "../../src/worker/dialing.ts";
 import { DIAL_QUEUE_BYTES } from "../../src/worker/flow.ts";
 import { FakeSocket } from "../support/fake-socket.ts";
 import { backendPlan, countersOf, openOf } from "../support/plans.ts";

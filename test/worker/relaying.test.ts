@@ -3,7 +3,7 @@ import type { ListenerPlan } from "../../src/messages.ts";
 import { BACKEND, LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { TICK_MS } from "../../src/worker/clock.ts";
-import { dial } from "../../src/worker/queueing.ts";
+import { dial } from "../../src/worker/dialing.ts";
 import { DIAL_QUEUE_BYTES } from "../../src/worker/flow.ts";
 import { startRelaying } from "../../src/worker/relaying.ts";
 import { eventually } from "../support/eventually.ts";

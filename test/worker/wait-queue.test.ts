@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { Arena, claim, claimed, giveBack } from "../../src/shared/cells.ts";
 import { QUEUE } from "../../src/shared/counters.ts";
 import { NOBODY, queueMemory, SharedQueue } from "../../src/shared/queue.ts";
-import { BLOCKED_TICKS, WaitQueue, type Places, type Waiter } from "../../src/worker/wait-queue.ts";
+import { UNUSED_TICKS, WaitQueue, type Places, type Waiter } from "../../src/worker/wait-queue.ts";
 import { forSeedsAsync, type Random } from "../support/random.ts";
 import { runThreads } from "../support/threads.ts";
 import type { QueueJob, QueueResult } from "./queueing-thread.ts";
@@ -70,8 +70,11 @@ class Worker implements Places<Waiting, Place> {
     this.queue = new WaitQueue<Place, Waiting>(shared, index, this);
   }
 
-  acquire(): Place | null {
-    return this.isDead ? null : this.#cap.acquire();
+  /** Numbers of waiters for which no place is good. */
+  readonly picky = new Set<number>();
+
+  acquire({ number }: Pick<Waiting, "number"> = { number: 0 }): Place | null {
+    return this.isDead || this.picky.has(number) ? null : this.#cap.acquire();
   }
 
   get hasPlace(): boolean {
@@ -230,13 +233,33 @@ describe("a queue over several workers", () => {
     await Promise.resolve();
     // The wake-up never arrives.
     model.free(other);
-    for (let tick = 0; tick < BLOCKED_TICKS; tick++) {
+    for (let tick = 0; tick < UNUSED_TICKS; tick++) {
       expect(other.queue.tick()).toBe(true);
       expect(model.served).toEqual([]);
     }
     other.queue.tick();
     expect(model.served).toEqual([2]);
     expect(other.queue.tick()).toBe(false);
+  });
+
+  test("lets others pass one that can use no free place, after several ticks, and serves it when it can", async () => {
+    const model = new Model(1, 1, 10);
+    const [worker] = model.workers as [Worker];
+    for (let i = 0; i < 3; i++) model.arrive(worker);
+    worker.picky.add(2);
+    model.free(worker);
+    await model.settle();
+    for (let tick = 0; tick < UNUSED_TICKS; tick++) {
+      worker.queue.tick();
+      expect(model.served).toEqual([]);
+    }
+    worker.queue.tick();
+    expect(model.served).toEqual([3]);
+    worker.picky.clear();
+    model.free(worker);
+    await model.settle();
+    expect(model.served).toEqual([3, 2]);
+    expect(model.shared.waiting).toBe(0);
   });
 
   test("looks again for a place that was freed before it could be seen to wait", async () => {
