@@ -129,6 +129,7 @@ complete -c lb -n '__fish_seen_subcommand_from logs' -l listener -x -d 'only of 
 complete -c lb -n '__fish_seen_subcommand_from logs' -l pool -x -d 'only of this pool'
 complete -c lb -n '__fish_seen_subcommand_from logs' -l backend -x -d 'only of this backend'
 complete -c lb -n '__fish_seen_subcommand_from logs' -l end -x -d 'only with this end, such as connect_refused'
+complete -c lb -n '__fish_seen_subcommand_from logs' -l min-duration -x -d 'only of connections that lived so long, such as 10s'
 complete -c lb -n '__fish_seen_subcommand_from logs' -l json -d 'as JSON'
 complete -c lb -n '__fish_seen_subcommand_from logs' -s h -l help -d 'print help'
 complete -c lb -n '__fish_seen_subcommand_from logs' -f

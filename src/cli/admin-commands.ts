@@ -85,6 +85,7 @@ export function describeAdminCommands(
     .option("--pool <NAME>", "only of this pool")
     .option("--backend <NAME>", "only of this backend")
     .option("--end <END>", "only with this end, such as connect_refused")
+    .option("--min-duration <DURATION>", "only of connections that lived so long, such as 10s")
     .option("--json", "as JSON")
     .action(async (options: LogsOptions) => end(await (await import("./logs.ts")).logs(options)));
 }

@@ -8,12 +8,30 @@ export interface LogsOptions extends AdminOptions {
   pool?: string;
   backend?: string;
   end?: string;
+  minDuration?: string;
   json?: boolean;
 }
 
 /** Prints lines until lb stops or the user interrupts. The exit code. */
-export function logs({ client, listener, pool, backend, end, json, ...options }: LogsOptions): Promise<number> {
-  const query = { client, listener, pool, backend, end, format: json === true ? "json" : "text" };
+export function logs({
+  client,
+  listener,
+  pool,
+  backend,
+  end,
+  minDuration,
+  json,
+  ...options
+}: LogsOptions): Promise<number> {
+  const query = {
+    client,
+    listener,
+    pool,
+    backend,
+    end,
+    min_duration: minDuration,
+    format: json === true ? "json" : "text",
+  };
   return askLb(options, async (lb) => {
     for await (const line of lb.lines({ method: "GET", path: "/api/logs", query })) console.log(line);
   });

@@ -60,8 +60,8 @@ function Changes({ changes }: { changes: readonly ChangeNote[] }) {
       <h2>Changes</h2>
       {changes.length === 0 && <p class="empty">none since this page was opened</p>}
       <ol class="changes" aria-live="polite" tabIndex={0} aria-label="Changes">
-        {changes.map(({ at, text }) => (
-          <li key={`${at} ${text}`}>
+        {changes.map(({ at, level, text }) => (
+          <li key={`${at} ${text}`} class={level === "warn" || level === "error" ? "is-bad" : ""}>
             <time>{new Date(at).toLocaleTimeString()}</time> {text}
           </li>
         ))}

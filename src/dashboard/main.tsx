@@ -10,7 +10,7 @@ import type { StreamEvent } from "./event-stream.ts";
 import { applyTheme } from "./header.tsx";
 import { ask, follow, forgetToken, hasToken, RequestError, setToken } from "./lb-client.ts";
 import { pairOf, pointOf, withPoint } from "./rates.ts";
-import { current, onUpdate, update } from "./store.ts";
+import { current, onUpdate, update, type ChangeNote } from "./store.ts";
 import "./style.css";
 
 const RETRY_MS = 2000;
@@ -101,14 +101,22 @@ function take({ name, data }: StreamEvent): void {
     const points = pair.before === null ? current().points : withPoint(current().points, pointOf(pair, nowMs / 1000));
     update({ pair, points, link: { is: "live" } });
   } else if (name === "change") {
-    const note = { at: nowMs, text: changeText(JSON.parse(data) as Record<string, unknown>) };
+    const note = noteOf(JSON.parse(data) as LogMessage);
     update({ changes: [note, ...current().changes].slice(0, CHANGES_MAX) });
   }
 }
 
-function changeText({ event, ...fields }: Record<string, unknown>): string {
-  const rest = Object.entries(fields).map(([key, value]) => `${key}=${String(value)}`);
-  return [String(event), ...rest].join(" ");
+/** A message of the log of lb. */
+interface LogMessage {
+  time: string;
+  level: string;
+  event: string;
+  fields: Record<string, string | number | boolean>;
+}
+
+function noteOf({ time, level, event, fields }: LogMessage): ChangeNote {
+  const rest = Object.entries(fields).map(([key, value]) => `${key}=${value}`);
+  return { at: Date.parse(time), level, text: [event, ...rest].join(" ") };
 }
 
 async function followLists(signal: AbortSignal): Promise<void> {

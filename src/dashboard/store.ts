@@ -3,9 +3,10 @@ import type { Point } from "../observe/history.ts";
 import type { ClientStatus, ConnectionList } from "../observe/live.ts";
 import type { Pair } from "./rates.ts";
 
-/** A change that lb told of. */
+/** A message of the log. */
 export interface ChangeNote {
   at: number;
+  level: string;
   text: string;
 }
 
