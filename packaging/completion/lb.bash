@@ -13,7 +13,7 @@ _lb() {
     return
   fi
   case $command in
-    check) flags="-h --help" values=files ;;
+    check) flags="--deep -h --help" values=files ;;
     demo) flags="-h --help" values=none ;;
     schema) flags="-h --help" values=none ;;
     health) flags="--ready --admin --config --ca -h --help" values=files ;;

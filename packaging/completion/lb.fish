@@ -2,6 +2,7 @@
 complete -c lb -n __fish_use_subcommand -s v -l version -d 'print the version'
 complete -c lb -n __fish_use_subcommand -s h -l help -d 'print help, also of a command'
 complete -c lb -n __fish_use_subcommand -a check -d 'report every problem of a config, or that it is fine'
+complete -c lb -n '__fish_seen_subcommand_from check' -l deep -d 'also whether addresses can be bound, logs written, names resolve, and backends answer'
 complete -c lb -n '__fish_seen_subcommand_from check' -s h -l help -d 'print help'
 complete -c lb -n __fish_use_subcommand -a demo -d 'run with three small built-in backends, to see it work'
 complete -c lb -n '__fish_seen_subcommand_from demo' -s h -l help -d 'print help'

@@ -4,16 +4,32 @@ import { loadConfig } from "../config/load.ts";
 import { countedProblems, formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
 
-/** Prints problems and warnings to stderr, success to stdout. Returns the exit code: 0, or 2 for a bad config. */
-export function check(file: string): number {
-  const { errors, lines, code } = checked(file, process.env);
+/**
+ * Prints problems and warnings to stderr, success to stdout. With `deep`, also what this machine and the network say of a good config.
+ * Returns the exit code: 0, 2 for a bad config, 1 where the deep check has failed.
+ */
+export async function check(file: string, deep = false): Promise<number> {
+  const { errors, lines, code, config } = checked(file, process.env);
   for (const line of errors) console.error(line);
   for (const line of lines) console.log(line);
-  return code;
+  if (config === null || !deep) return code;
+  const { checkDeep } = await import("./check-deep.ts");
+  const failed = await checkDeep(config, file, ({ verdict, at, text }) =>
+    (verdict === "ok" ? console.log : console.error)(`${verdict.padEnd(7)}  ${at}: ${text}`),
+  );
+  return failed > 0 ? 1 : 0;
+}
+
+interface Checked {
+  errors: string[];
+  lines: string[];
+  code: number;
+  /** null = it is bad. */
+  config: Config | null;
 }
 
 /** The result of `lb check` for a file: lines for stderr and for stdout, and the exit code. */
-export function checked(file: string, env: Environment): { errors: string[]; lines: string[]; code: number } {
+export function checked(file: string, env: Environment): Checked {
   const result = loadConfig(file, env, { once: true });
   if (!result.ok) {
     return {
@@ -23,13 +39,14 @@ export function checked(file: string, env: Environment): { errors: string[]; lin
       ],
       lines: [],
       code: 2,
+      config: null,
     };
   }
   const warnings = result.warnings.map((warning) =>
     formatProblem({ ...warning, message: `warning: ${warning.message}` }),
   );
   if (result.omitted > 0) warnings.push(`${counted(result.omitted, "more warning")} not shown`);
-  return { errors: warnings, lines: [`${file}: fine (${sizeOf(result.config)})`], code: 0 };
+  return { errors: warnings, lines: [`${file}: fine (${sizeOf(result.config)})`], code: 0, config: result.config };
 }
 
 /** "2 listeners, 3 pools, 7 backends". */

@@ -64,7 +64,10 @@ export function describe(program: Program, result: { code: number }): Command {
   };
   command("check", "report every problem of a config, or that it is fine")
     .argument("<FILE>", "the config")
-    .action(async (file: string) => end((await import("./check.ts")).check(file)));
+    .option("--deep", "also whether addresses can be bound, logs written, names resolve, and backends answer")
+    .action(async (file: string, { deep }: { deep?: boolean }) =>
+      end(await (await import("./check.ts")).check(file, deep)),
+    );
   command("demo", "run with three small built-in backends, to see it work").action(async () =>
     end(await (await import("./demo.ts")).demo(program.run)),
   );

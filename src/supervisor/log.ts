@@ -1,7 +1,7 @@
 // The two logs. Log is the process log, on stderr. AccessSink writes the workers' access log lines. Neither blocks the
 // supervisor: lines that cannot be written soon enough are lost and counted.
 import { word } from "../observe/access-line.ts";
-import { closeSync, constants, openSync } from "node:fs";
+import { closeSync, constants, existsSync, openSync, unlinkSync } from "node:fs";
 import type { Config } from "../config/schema.ts";
 import { Output } from "./output.ts";
 
@@ -234,6 +234,16 @@ interface Opened {
 }
 
 /** The descriptor to write to, or why there is none. */
+/** Why the access log cannot be written, or null. A file that was not there is not there afterwards. */
+export function accessLogTrouble(target: AccessTarget): string | null {
+  const isNew = typeof target !== "string" && !existsSync(target.file);
+  const opened = open(target);
+  if (typeof opened === "string") return opened;
+  if (opened.owned) closeSync(opened.fd);
+  if (isNew && typeof target !== "string") unlinkSync(target.file);
+  return null;
+}
+
 function open(target: AccessTarget): Opened | string {
   if (target === "off") return { fd: -1, owned: false };
   if (target === "stdout") return { fd: 1, owned: false };

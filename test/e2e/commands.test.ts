@@ -1,8 +1,10 @@
 // The commands that ask a running lb, as a user types them: what they print where, and their exit codes.
+import { existsSync } from "node:fs";
 import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { echo } from "../support/backends.ts";
 import { freePort, runLb, startLb, type Lb } from "../support/lb.ts";
 
 let lb: Lb;
@@ -77,4 +79,54 @@ test("lb reload waits, and says what was wrong where the file was not taken", as
 
 test("lb top without a terminal says what to use instead", async () => {
   expect(await run("top")).toMatchObject({ code: 2, stdout: "", stderr: expect.stringMatching(/lb status prints/) });
+});
+
+describe("lb check --deep", () => {
+  const deep = async (text: string): ReturnType<typeof runLb> => {
+    const file = join(folder, "deep.toml");
+    await writeFile(file, text);
+    return runLb(["check", "--deep", file]);
+  };
+  const pool = (backends: string, more = ""): string => `[pools.app]\nbackends = [${backends}]\n${more}`;
+
+  test("says that everything works where it does, and leaves nothing behind", async () => {
+    using backend = await echo();
+    const bind = await freePort();
+    const log = join(folder, "access.log");
+    const { code, stdout, stderr } = await deep(
+      `[admin]\nenabled = false\n[log]\naccess = "${log}"\n[listeners.web]\nbind = "127.0.0.1:${bind}"\npool = "app"\n${pool(`"localhost:${backend.port}"`)}`,
+    );
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expect(stdout).toMatch(/^ok +listeners\.web: 127\.0\.0\.1:\d+ can be bound$/m);
+    expect(stdout).toMatch(/^ok +pools\.app: localhost has 1 address$/m);
+    expect(stdout).toMatch(/^ok +pools\.app: backend localhost:\d+ \(127\.0\.0\.1:\d+\) is up by its tcp check$/m);
+    expect(existsSync(log)).toBe(false);
+  });
+
+  test("names each thing that does not, and ends with 1", async () => {
+    using taken = await echo();
+    const { code, stderr } = await deep(
+      `[admin]\nenabled = false\n[log]\naccess = "/nonexistent/access.log"\n[listeners.web]\nbind = ["127.0.0.1:${taken.port}", "192.0.2.55:80"]\npool = "app"\n${pool('"127.0.0.1:1", "nowhere.invalid:80"')}`,
+    );
+    expect(code).toBe(1);
+    for (const line of [
+      /^failed +listeners\.web: .*127\.0\.0\.1:\d+.*EADDRINUSE/m,
+      /^failed +listeners\.web: .*192\.0\.2\.55:80: this machine has no such address/m,
+      /^failed +log\.access: .*the folder does not exist/m,
+      /^failed +pools\.app: nowhere\.invalid does not resolve/m,
+      /^failed +pools\.app: backend 127\.0\.0\.1:1: connection refused$/m,
+    ]) {
+      expect(stderr).toMatch(line);
+    }
+  });
+
+  test("takes the addresses of the lb that runs with this file for its own", async () => {
+    const { code, stdout } = await runLb(["check", "--deep", lb.file]);
+    expect(stdout).toMatch(/^ok +listeners\.web: 127\.0\.0\.1:\d+ is in use by the lb that runs with this file$/m);
+    expect(code).toBe(1);
+  });
+
+  test("asks nothing for a config that is bad", async () => {
+    expect(await deep("[pools.app]\n")).toMatchObject({ code: 2, stdout: "" });
+  });
 });
