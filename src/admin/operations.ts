@@ -11,6 +11,7 @@ import type {
 } from "../observe/live.ts";
 import type { Point } from "../observe/history.ts";
 import type { End } from "../core/ends.ts";
+import type { FileBackend } from "../config/schema.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 
 export interface Operations {
@@ -38,6 +39,22 @@ export interface Operations {
   clients(query: ClientQuery): Result<ClientList>;
   /** What would become of a client's connection. */
   explain(query: ExplainQuery): Result<Explanation>;
+  /** Changes a backend at run time. `backend` is a name, which means all its addresses, or "name@address". */
+  setBackend(pool: string, backend: string, change: BackendChange): Result<string>;
+  addBackend(pool: string, backend: FileBackend): Promise<Result<string>>;
+  /** One that is in the file stays away until its entry there changes. */
+  removeBackend(pool: string, backend: string): Promise<Result<string>>;
+  /** drain: accepts no new connections; those that are open go on. */
+  setListener(listener: string, state: "ready" | "drain"): Promise<Result<string>>;
+}
+
+export interface BackendChange {
+  /** drain: no new connections. maintenance: nor health checks. Left out = not changed. */
+  state?: "ready" | "drain" | "maintenance" | undefined;
+  /** 0..256; null = the file's. Left out = not changed. */
+  weight?: number | null | undefined;
+  /** With drain and maintenance: what is still connected then ends as `drain`. Left out = never. */
+  timeoutMs?: number | undefined;
 }
 
 /** The text of each file of the dashboard. */
@@ -78,6 +95,9 @@ export type OperationErrorName =
   | "no_such_backend"
   | "no_such_connection"
   | "no_such_worker"
+  | "backend_exists"
+  | "bad_change"
+  | "change_failed"
   | "worker_not_running"
   | "stopping"
   | "reload_failed";
@@ -102,6 +122,14 @@ export function readinessOf(snapshot: Snapshot, name: string | null): Result<Rea
     const names = snapshot.listeners.map((one) => one.name).join(", ");
     return failure("no_such_listener", `there is no listener ${JSON.stringify(name)}`, `the listeners are ${names}`);
   }
-  const reasons = [...snapshot.not_ready, ...listener.not_ready];
-  return { ok: true, value: { ready: snapshot.ready && listener.ready, reasons } };
+  // That another listener is drained says nothing of this one.
+  const drained = new Set(snapshot.listeners.map((one) => drainedReason(one.name)));
+  const ofProcess = snapshot.not_ready.filter((reason) => !drained.has(reason));
+  const reasons = [...ofProcess, ...listener.not_ready];
+  return { ok: true, value: { ready: ofProcess.length === 0 && listener.ready, reasons } };
+}
+
+/** Why a drained listener is not ready. */
+export function drainedReason(listener: string): string {
+  return `listener ${listener} is drained`;
 }

@@ -6,6 +6,7 @@ import { history } from "../observe/history.ts";
 import { PROMETHEUS_CONTENT_TYPE, prometheusText } from "../observe/prometheus.ts";
 import { snapshot, type Snapshot } from "../observe/snapshot.ts";
 import { DASHBOARD_ROUTES } from "./dashboard-routes.ts";
+import { CHANGE_ROUTES } from "./change-routes.ts";
 import { LIVE_ROUTES } from "./live-routes.ts";
 import { openApi } from "./openapi.ts";
 import type { Readiness, Result } from "./operations.ts";
@@ -131,4 +132,5 @@ export const ROUTES: readonly Route[] = [
   ...LIVE_ROUTES,
   ...DASHBOARD_ROUTES,
   ...STREAM_ROUTES,
+  ...CHANGE_ROUTES,
 ];

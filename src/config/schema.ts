@@ -300,7 +300,7 @@ const listener = section('{ bind = ":8080", pool = "app" }', listenerRows, { ste
 
 // ------------------------------------------------------------------ pools
 
-const backend = section('{ address = "10.0.0.11:80", weight = 3 }', {
+export const backendRows = {
   address: required(
     dialAddress(),
     "Address to connect to. A name that resolves to several addresses becomes several backends.",
@@ -309,7 +309,9 @@ const backend = section('{ address = "10.0.0.11:80", weight = 3 }', {
   weight: row(whole(0, 256), 1, "Share of the connections, relative to the other backends; 0 = no new connections."),
   max_connections: row(whole(0, connectionsMax), 0, "Maximum number of concurrent connections; 0 = no limit."),
   backup: row(flag(), false, "Use this backend only when no other is up."),
-});
+};
+
+const backend = section('{ address = "10.0.0.11:80", weight = 3 }', backendRows);
 
 const step = section('{ send = "PING" }', {
   send: row(text("text"), "", "Sends the text as UTF-8, before anything is expected."),
@@ -560,6 +562,7 @@ export type HealthStep = FilePool["health"]["steps"][number];
 export type FileListener = FileConfig["listeners"][number];
 export type FileListenerTls = NonNullable<FileListener["tls"]>;
 export type FilePool = FileConfig["pools"][number];
+export type FileBackend = FilePool["backends"][number];
 export type FilePoolTls = NonNullable<FilePool["tls"]>;
 
 export interface ListenerConfig extends Omit<FileListener, "rate_limit" | "tls"> {

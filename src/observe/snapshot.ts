@@ -53,6 +53,8 @@ const listener = v.object({
   name: v.string(),
   bind: v.array(v.string()),
   pool: v.nullable(v.string()),
+  state: said(v.picklist(["ready", "drain"]), "drain: an operator has it accept no new connections."),
+  changes: said(v.array(v.string()), "What operators have changed at run time."),
   ready: said(v.boolean(), "Whether a pool that the listener can route to has a backend up."),
   not_ready: said(v.array(v.string()), "The pools that have none, one sentence each."),
   open: count(),
@@ -81,9 +83,17 @@ const agent = v.object({
 const backend = v.object({
   name: v.string(),
   address: v.string(),
-  state: said(v.picklist(["ready"]), "The state set by an operator."),
+  state: said(
+    v.picklist(["ready", "drain", "maintenance"]),
+    "The state set by an operator. drain: no new connections. maintenance: nor health checks.",
+  ),
+  changes: said(
+    v.array(v.string()),
+    'What operators have changed at run time, such as "weight 3 by API, file says 1".',
+  ),
   up: v.boolean(),
-  weight: v.number(),
+  weight: said(v.number(), "An operator's, else that of the file."),
+  file_weight: said(v.nullable(v.number()), "null = the backend is not in the file."),
   ramp_percent: said(v.number(), "The part of its weight that it has by slow_start; 100 = all."),
   backup: v.boolean(),
   ejected_until: said(
@@ -146,6 +156,7 @@ const pool = v.object({
     v.nullable(v.number()),
     "With source_hash: equal on machines that send every client to the same backend; else null.",
   ),
+  changes: said(v.array(v.string()), "What operators have changed at run time: the backends that they removed."),
   panic: said(v.boolean(), "Fewer backends than panic_threshold are up, so health is ignored."),
   queue: said(v.nullable(queue), "null = it has none."),
   backends: v.array(backend),

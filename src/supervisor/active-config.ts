@@ -9,6 +9,7 @@ import { budget, shares, type Needs } from "./budget.ts";
 import type { Logger } from "./log.ts";
 import { listenerPlan, poolPlan } from "./plans.ts";
 import type { Addresses, Registry } from "./registry.ts";
+import type { RuntimeChanges } from "./runtime-changes.ts";
 import type { ListeningSockets } from "./sockets.ts";
 
 export interface ActiveConfigOptions {
@@ -22,6 +23,8 @@ export interface ActiveConfigOptions {
 
 export class ActiveConfig {
   readonly #options: ActiveConfigOptions;
+  /** What the file says, and what is in force with the changes of operators. */
+  #file: Config;
   #config: Config;
   #generation = 0;
   #maxConnections = 0;
@@ -31,12 +34,24 @@ export class ActiveConfig {
 
   /** `config` is the first one; `put` activates it. */
   constructor(config: Config, options: ActiveConfigOptions) {
-    this.#config = config;
+    this.#file = config;
+    this.#config = options.registry.changes.appliedTo(config);
     this.#options = options;
   }
 
+  /** What operators have changed at run time. */
+  get changes(): RuntimeChanges {
+    return this.#options.registry.changes;
+  }
+
+  /** With the changes of operators. */
   get config(): Config {
     return this.#config;
+  }
+
+  /** Without them. */
+  get file(): Config {
+    return this.#file;
   }
 
   get generation(): number {
@@ -48,18 +63,22 @@ export class ActiveConfig {
     return this.#maxConnections;
   }
 
-  /** Makes this config the active one, as a new generation. The returned function undoes that. */
-  put(config: Config): () => void {
+  /** Makes what the file says the active config, as a new generation. The returned function undoes that. */
+  put(file: Config): () => void {
     const { registry, addresses } = this.#options;
+    const config = registry.changes.appliedTo(file);
     const before = registry.hold();
-    const [oldConfig, oldGeneration, oldMaxConnections] = [this.#config, this.#generation, this.#maxConnections];
+    const [oldFile, oldConfig, oldGeneration] = [this.#file, this.#config, this.#generation];
+    const oldMaxConnections = this.#maxConnections;
     const maxConnections = this.#connectionsFor(config);
     registry.makeRoom(workerCount(config));
     registry.commit(registry.draft(config, maxConnections, addresses));
+    this.#file = file;
     this.#config = config;
     this.#generation++;
     this.#maxConnections = maxConnections;
     return () => {
+      this.#file = oldFile;
       this.#config = oldConfig;
       this.#generation = oldGeneration;
       this.#maxConnections = oldMaxConnections;

@@ -23,6 +23,8 @@ export interface BackendStatesOptions {
   registry: Registry;
   /** Of the active checks of a backend; null = it has none. */
   facts: (backendId: number) => Pick<HealthFacts, "failure"> | null;
+  /** Ends the connections of these backends as `drain`. */
+  endConnections: (backendIds: ReadonlySet<number>) => void;
   /** To all workers. */
   send: (state: PoolState) => void;
   log: Pick<Log, "info" | "warn">;
@@ -65,7 +67,7 @@ export class BackendStates {
     const found = this.#find(backendId);
     if (found === null) return;
     const { pool, backend } = found;
-    this.#change(found, () => {
+    this.#change(pool, [backend], () => {
       backend.up = up;
       // It is simply down now.
       if (!up && isEjected(backend)) endEjection(backend.state.ejection, this.#nowMs());
@@ -80,13 +82,27 @@ export class BackendStates {
     const found = this.#find(backendId);
     if (found === null) return;
     const { pool, backend } = found;
-    this.#change(found, () => void (backend.agent = report));
+    this.#change(pool, [backend], () => void (backend.agent = report));
     const { state, percent } = report;
     this.#options.log.info("backend's agent reports", {
       pool: pool.name,
       backend: backend.name,
       state,
       weight_percent: percent,
+    });
+  }
+
+  /** An operator's order for backends of a pool, which `give` notes. */
+  ordered(
+    pool: PoolRecord,
+    backends: readonly BackendRecord[],
+    { give, endsEjection }: { give: (nowMs: number) => void; endsEjection: boolean },
+  ): void {
+    const nowMs = this.#nowMs();
+    this.#change(pool, backends, () => {
+      give(nowMs);
+      for (const backend of backends)
+        if (endsEjection && isEjected(backend)) endEjection(backend.state.ejection, nowMs);
     });
   }
 
@@ -109,7 +125,7 @@ export class BackendStates {
     const ejected = pool.backends.filter(isEjected).length;
     // One of the next failures ejects it, when another one has returned.
     if (ejected >= max) return;
-    this.#change(found, () => eject(ejection, rules, this.#nowMs()));
+    this.#change(pool, [backend], () => eject(ejection, rules, this.#nowMs()));
     this.#options.log.warn("backend ejected", {
       ...ejectionFields(found),
       reason: `${failuresText(ejection.causes)} within ${formatDuration(rules.windowMs)}`,
@@ -119,7 +135,8 @@ export class BackendStates {
   }
 
   #return(found: Found): void {
-    this.#change(found, () => endEjection(found.backend.state.ejection, this.#nowMs()));
+    const { pool, backend } = found;
+    this.#change(pool, [backend], () => endEjection(backend.state.ejection, this.#nowMs()));
     this.#options.log.info("backend returned", ejectionFields(found));
   }
 
@@ -135,15 +152,16 @@ export class BackendStates {
     return backend === undefined || pool === undefined ? null : { pool, backend };
   }
 
-  /** The one way in which a backend changes. One that takes connections again, having failed or been taken out before, ramps. */
-  #change({ pool, backend }: Found, change: () => void): void {
-    const { state } = backend;
-    const before = takesConnections(pool, backend);
-    if (before) state.hasServed = true;
+  /** The one way in which backends change. One that takes connections again, having failed or been taken out before, ramps. */
+  #change(pool: PoolRecord, backends: readonly BackendRecord[], change: () => void): void {
+    const before = backends.map((backend) => takesConnections(pool, backend));
     change();
-    const after = takesConnections(pool, backend);
-    if (!after) endRamp(state);
-    else if (!before && this.#isReturn(backend)) this.#beginRamp(pool, backend);
+    for (const [i, backend] of backends.entries()) {
+      const { state } = backend;
+      if (before[i]) state.hasServed = true;
+      if (!takesConnections(pool, backend)) endRamp(state);
+      else if (!before[i] && this.#isReturn(backend)) this.#beginRamp(pool, backend);
+    }
     this.#schedule(pool);
     this.#tell(pool);
   }
@@ -176,14 +194,29 @@ export class BackendStates {
       if (ramp === 1) endRamp(state);
       else state.ramp = ramp;
     }
+    this.#endDrained(pool, nowMs);
     this.#schedule(pool);
     if (isChanged) this.#tell(pool);
   }
 
+  // The connections of those whose drain has had its time.
+  #endDrained({ name: pool, changes, backends }: PoolRecord, nowMs: number): void {
+    for (const { name, address } of changes.takeDue(nowMs)) {
+      const ended = backends.filter(
+        (backend) => backend.config.name === name && (address === null || backend.address === address),
+      );
+      this.#options.endConnections(new Set(ended.map(({ id }) => id)));
+      this.#options.log.info("time of a drain is over, connections are ended", {
+        pool,
+        backends: ended.map((backend) => backend.name).join(" "),
+      });
+    }
+  }
+
   // One timer for each pool in which something is due.
-  #schedule({ id, config, backends }: PoolRecord): void {
+  #schedule({ id, config, backends, changes }: PoolRecord): void {
     const nowMs = this.#nowMs();
-    let dueMs = Infinity;
+    let dueMs = Math.max(1, changes.nextDueMs - nowMs);
     for (const { state } of backends) {
       if (state.rampFromMs !== null) dueMs = Math.min(dueMs, rampStepMs(config.slow_start));
       const { untilMs } = state.ejection;

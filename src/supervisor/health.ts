@@ -10,6 +10,7 @@ import { AgentExchange, NOTHING_REPORTED, type AgentReport } from "../wire/agent
 import { agentSpec, hasAgent, healthSpec, tlsPlan } from "./check-spec.ts";
 import type { Outcome } from "./probe.ts";
 import { RecurringCheck, type CheckTask } from "./recurring-check.ts";
+import { orderOf } from "./pool-tiers.ts";
 import type { BackendRecord, PoolRecord } from "./registry.ts";
 
 /** Between two reports that this machine could not check. */
@@ -72,6 +73,7 @@ export class HealthChecks {
       const plan = tlsPlan(record.config);
       const pool: Checked = { record, ...settingsOf(health), tls: plan && tls.get(plan) };
       for (const backend of record.backends) {
+        if (orderOf(record, backend).state === "maintenance") continue;
         wanted.add(backend.id);
         const check = this.#checks.get(backend.id);
         if (check === undefined) this.#checks.set(backend.id, new BackendChecks(backend, pool, this));

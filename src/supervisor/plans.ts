@@ -14,8 +14,8 @@ import type {
 import { maySelfConnect } from "../platform/own-addresses.ts";
 import type { TlsClientPlan } from "../platform/tls-client.ts";
 import type { MadeTable } from "./hash-tables.ts";
-import { poolTiers } from "./pool-tiers.ts";
 import { limitsBandwidth, type BackendRecord, type ListenerRecord, type PoolRecord } from "./registry.ts";
+import { orderOf, poolTiers } from "./pool-tiers.ts";
 
 export function listenerPlan(record: ListenerRecord, pools: readonly PoolRecord[]): ListenerPlan {
   const { config } = record;
@@ -161,11 +161,22 @@ function tierPlans(pool: PoolRecord): PoolTier[] {
   return poolTiers(pool).map(({ priority, entries }) => ({ entries, table: hashTable(pool, priority)?.table ?? null }));
 }
 
-/** The Maglev table over the primaries (priority 0) or the backups (1) of a pool; null where it does not hash. */
-export function hashTable({ config, backends, hashTables }: PoolRecord, priority: number): MadeTable | null {
+/**
+ * The Maglev table over the primaries (priority 0) or the backups (1) of a pool; null where it does not hash. A backend that its
+ * operator gives the weight 0 keeps its place, as one that is drained: only its own clients go elsewhere.
+ */
+export function hashTable(pool: PoolRecord, priority: number): MadeTable | null {
+  const { config, backends, hashTables } = pool;
   if (config.balance !== "source_hash") return null;
   const members = backends
-    .filter(({ config: { weight, backup } }) => weight > 0 && Number(backup) === priority)
-    .map(({ id, name, config: { weight } }) => ({ id, name, weight }));
-  return hashTables.of(priority, members);
+    .filter(({ config: { backup } }) => Number(backup) === priority)
+    .map((backend) => ({
+      id: backend.id,
+      name: backend.name,
+      weight: orderOf(pool, backend).weight || backend.config.weight,
+    }));
+  return hashTables.of(
+    priority,
+    members.filter(({ weight }) => weight > 0),
+  );
 }

@@ -1,6 +1,7 @@
 // What is known of the backends of a pool, brought together: the inputs of its tiers, and the tiers.
 import type { PoolConfig } from "../config/schema.ts";
 import { isUsable, tiersOf, type Tier, type TierInput } from "../policy/tiers.ts";
+import type { OperatorOrder } from "./runtime-changes.ts";
 import type { BackendRecord, PoolRecord } from "./registry.ts";
 
 /** The tiers of the pool as they are now. */
@@ -19,15 +20,22 @@ export function ramps({ slow_start, balance }: PoolConfig): boolean {
   return slow_start > 0 && balance !== "source_hash" && balance !== "first";
 }
 
+/** What operators have said of the backend. */
+export function orderOf({ changes }: PoolRecord, { config, address }: BackendRecord): OperatorOrder {
+  return changes.order(config, address);
+}
+
 /** What decides the place of the backend. */
-export function tierInput({ config }: PoolRecord, { id, up, agent, state, config: own }: BackendRecord): TierInput {
+export function tierInput(pool: PoolRecord, backend: BackendRecord): TierInput {
+  const { id, up, agent, state, config: own } = backend;
+  const order = orderOf(pool, backend);
   return {
     id,
     healthUp: up,
     ejected: state.ejection.untilMs !== null,
-    drained: agent.state !== "ready",
-    weight: (own.weight * agent.percent) / 100,
+    drained: agent.state !== "ready" || order.state !== "ready",
+    weight: ((order.weight ?? own.weight) * agent.percent) / 100,
     priority: Number(own.backup),
-    ramp: ramps(config) ? state.ramp : 1,
+    ramp: ramps(pool.config) ? state.ramp : 1,
   };
 }

@@ -10,6 +10,7 @@ import { clientMemory, entriesOf } from "../shared/clients.ts";
 import { BACKEND, LISTENER } from "../shared/counters.ts";
 import { queueMemory } from "../shared/queue.ts";
 import { HashTables } from "./hash-tables.ts";
+import { RuntimeChanges, type PoolChanges } from "./runtime-changes.ts";
 import { NOTHING_REPORTED, type AgentReport } from "../wire/agent.ts";
 
 /**
@@ -68,6 +69,8 @@ export interface PoolRecord {
   readonly hashTables: HashTables;
   /** The memory of its queue (shared/queue.ts); null while no config has given it one. */
   readonly queue: SharedArrayBuffer | null;
+  /** What operators have changed: the same object over reloads. */
+  readonly changes: PoolChanges;
 }
 
 /** The addresses of a backend's name; what is not a name needs none. */
@@ -80,6 +83,8 @@ export interface Draft {
 }
 
 export class Registry {
+  /** Those of operators. */
+  readonly changes: RuntimeChanges;
   listeners: ListenerRecord[] = [];
   pools: PoolRecord[] = [];
   /** Everything that a connection may still name, by id. */
@@ -96,6 +101,10 @@ export class Registry {
   /** Nothing is gone that was not forgotten. */
   #isSwept = true;
   #lastId = 0;
+
+  constructor(changes = new RuntimeChanges()) {
+    this.changes = changes;
+  }
 
   /**
    * Room for the counters of workers with an index below `workers`, in plans from now on. Those that exist grow by a power of two,
@@ -122,6 +131,7 @@ export class Registry {
         memory: this.arena.memory,
         hashTables: old?.hashTables ?? new HashTables(),
         queue: old?.queue ?? (pool.queue.size > 0 ? queueMemory() : null),
+        changes: this.changes.ofPool(pool.name),
         backends: this.#draftBackends(pool, old, addresses),
       };
     });

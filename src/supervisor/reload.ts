@@ -15,6 +15,7 @@ import type { ListeningSockets } from "./sockets.ts";
 import { isOpenForWriting } from "../platform/lease.ts";
 import { OPEN_MS, watchFiles, type Watch } from "./watch.ts";
 
+const NOT_RUNNING = "the process is not running yet, or is stopping";
 const FILE_CHANGED = "file changed";
 /** How often the files are checked for an open writer. */
 const WRITER_POLL_MS = 50;
@@ -112,7 +113,7 @@ export class Reloads {
 
   async #reload(cause: string): Promise<Reloaded> {
     const { isRunning, active, log } = this.#options;
-    if (!isRunning()) return { ok: false, message: "the process is not running yet, or is stopping" };
+    if (!isRunning()) return { ok: false, message: NOT_RUNNING };
     const error = await this.#tryReload(cause);
     this.#watch?.refresh();
     // The file's text, tree and plans are garbage now: a hundred megabytes for ten thousand backends.
@@ -128,7 +129,7 @@ export class Reloads {
   }
 
   async #tryReload(cause: string): Promise<string | null> {
-    const { file, active, sockets, resolver, log } = this.#options;
+    const { file, active } = this.#options;
     // The watch has waited already.
     const unfinished = cause === FILE_CHANGED ? null : await this.#awaitWriters();
     if (unfinished !== null) return unfinished;
@@ -142,7 +143,40 @@ export class Reloads {
       return lines.join("\n");
     }
     const old = active.config;
-    const config = loaded.config;
+    const error = await this.#apply(loaded.config);
+    if (error !== null) return error;
+    active.loadedAtMs = Date.now();
+    this.#logReloaded(cause, old, active.config);
+    return null;
+  }
+
+  /**
+   * Puts a change of an operator in force: `change` makes it and returns what undoes it, or null where there is nothing to change. The
+   * file is not read. One at a time with reloads. Resolves with the reason why it failed and was undone, or null.
+   */
+  change(change: () => (() => void) | null): Promise<string | null> {
+    const changed = this.#last.then(() => {
+      if (!this.#options.isRunning()) return NOT_RUNNING;
+      const revert = change();
+      return revert === null ? null : this.#apply(this.#options.active.file, revert);
+    });
+    this.#last = changed;
+    return changed;
+  }
+
+  /** Puts in force what the file says, with the changes of operators. `revert` undoes the last of these if that fails. */
+  async #apply(file: Config, revert?: () => void): Promise<string | null> {
+    const { active, log } = this.#options;
+    const config = active.changes.appliedTo(file);
+    const error = await this.#tryApply(file, config, revert);
+    if (error !== null) revert?.();
+    else for (const what of active.changes.follow(file)) log.info("run-time change dropped", { what });
+    return error;
+  }
+
+  async #tryApply(file: Config, config: Config, revert?: () => void): Promise<string | null> {
+    const { active, sockets, resolver, log } = this.#options;
+    const old = active.config;
     const tooFew = tooFewFiles(needsOf(config));
     if (tooFew !== null) return tooFew;
     const bound = await sockets.bind(config, workerCount(config));
@@ -153,7 +187,7 @@ export class Reloads {
       return admin.error;
     }
     await resolver.learn(config.pools);
-    const refused = await this.#activate(config);
+    const refused = await this.#activate(file, config, revert);
     if (refused !== null) {
       sockets.undo(bound);
       if (admin !== null && admin !== active.admin) admin.stop();
@@ -164,7 +198,6 @@ export class Reloads {
     admin?.configure(adminAccess(config));
     log.configure(config.log);
     this.#updateWatch();
-    this.#logReloaded(cause, old, config);
     return null;
   }
 
@@ -191,16 +224,17 @@ export class Reloads {
 
   // Every worker gets the new generation, or all get the old one again. Removed sockets and surplus workers go last, so that every
   // socket is served until then.
-  async #activate(config: Config): Promise<string | null> {
+  async #activate(file: Config, config: Config, revert?: () => void): Promise<string | null> {
     const { active, sockets, fleet, access, onReloaded } = this.#options;
     const old = active.config;
     const trouble = access.configure(config.log.access);
     if (trouble !== null) return trouble;
-    const undo = active.put(config);
+    const undo = active.put(file);
     const count = workerCount(config);
     const oldCount = fleet.slots.length;
     const refused = (await fleet.applyAll()) ?? (await fleet.growTo(count));
     if (refused !== null) {
+      revert?.();
       undo();
       access.configure(old.log.access);
       await fleet.applyAll();
@@ -210,7 +244,6 @@ export class Reloads {
     }
     fleet.shrinkTo(count);
     sockets.settle(config, count);
-    active.loadedAtMs = Date.now();
     active.settle();
     onReloaded();
     return null;

@@ -59,7 +59,11 @@ export class ListeningSockets {
   #retiredAtMs = -Infinity;
   readonly #retired = new Set<number>();
 
-  constructor(inherited: readonly InheritedSocket[] = []) {
+  readonly #isDrained: (listener: string) => boolean;
+
+  /** `isDrained` says which listeners have no sockets although the config has them. */
+  constructor(inherited: readonly InheritedSocket[] = [], isDrained: (listener: string) => boolean = () => false) {
+    this.#isDrained = isDrained;
     for (const { fd, endpoint } of inherited) if (endpoint !== null) this.#inherited.set(formatEndpoint(endpoint), fd);
   }
 
@@ -75,7 +79,7 @@ export class ListeningSockets {
   async bind(config: Config, workers: number): Promise<Bound | { error: string }> {
     const bound: Bound = { made: [], adopted: [] };
     if (!ownSockets()) return bound;
-    for (const [key, { endpoint, listener }] of wantedBy(config)) {
+    for (const [key, { endpoint, listener }] of this.#wantedBy(config)) {
       if (this.#adopt(key, endpoint)) bound.adopted.push(key);
       if (this.#groups.get(key)?.origin === "inherited") continue;
       const have = this.#groups.get(key)?.fds.length ?? 0;
@@ -116,7 +120,7 @@ export class ListeningSockets {
   /** The sockets that one of `workers` workers is to serve. */
   planFor(config: Config, worker: number, workers: number, listenerIds: ReadonlyMap<string, number>): SocketPlan[] {
     const plans: SocketPlan[] = [];
-    for (const [key, { endpoint, listener }] of wantedBy(config)) {
+    for (const [key, { endpoint, listener }] of this.#wantedBy(config)) {
       const id = listenerIds.get(listener.name) ?? -1;
       const plan = { key, listener: id, backlog: listener.backlog, ...portable(endpoint) };
       const group = this.#groups.get(key);
@@ -133,7 +137,7 @@ export class ListeningSockets {
    * not wanted any more. Workers still accept the connections in their queues, on their duplicates.
    */
   settle(config: Config, workers: number): void {
-    const wanted = wantedBy(config);
+    const wanted = this.#wantedBy(config);
     for (const [key, group] of this.#groups) {
       const want = wanted.get(key);
       if (want === undefined) this.#stop(key, group);
@@ -144,6 +148,15 @@ export class ListeningSockets {
   /** Stops every group. */
   stopAll(): void {
     for (const [key, group] of this.#groups) this.#stop(key, group);
+  }
+
+  #wantedBy(config: Config): Map<string, Wanted> {
+    const wanted = new Map<string, Wanted>();
+    for (const listener of config.listeners) {
+      if (this.#isDrained(listener.name)) continue;
+      for (const endpoint of listener.bind) wanted.set(formatEndpoint(endpoint), { endpoint, listener });
+    }
+    return wanted;
   }
 
   #adopt(key: string, endpoint: Endpoint): boolean {
@@ -223,14 +236,6 @@ export class ListeningSockets {
       closeDescriptor(fd);
     }
   }
-}
-
-function wantedBy(config: Config): Map<string, Wanted> {
-  const wanted = new Map<string, Wanted>();
-  for (const listener of config.listeners) {
-    for (const endpoint of listener.bind) wanted.set(formatEndpoint(endpoint), { endpoint, listener });
-  }
-  return wanted;
 }
 
 function isUnix(endpoint: Endpoint): boolean {

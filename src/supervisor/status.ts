@@ -33,7 +33,9 @@ import type { WorkerSlot } from "./worker-slot.ts";
 import type { HealthChecks } from "./health.ts";
 import { listenerReadiness, processNotReady, type Phase, type Unresolved } from "./readiness.ts";
 import { hashTable } from "./plans.ts";
-import { poolTiers, ramps } from "./pool-tiers.ts";
+import { orderOf, poolTiers, ramps } from "./pool-tiers.ts";
+import { describeOrder } from "./runtime-changes.ts";
+import { drainedReason } from "../admin/operations.ts";
 import type { BackendRecord, ListenerRecord, PoolRecord, Registry } from "./registry.ts";
 
 /** What the status shows of a worker. */
@@ -59,7 +61,8 @@ export interface StatusSources {
 
 export function takeSnapshot(sources: StatusSources): Snapshot {
   const { registry, fleet, health, unresolved, reloads } = sources;
-  const notReady = processNotReady(sources.phase, fleet.slots);
+  const drained = registry.listeners.filter(({ name }) => registry.changes.isDrained(name));
+  const notReady = [...processNotReady(sources.phase, fleet.slots), ...drained.map(({ name }) => drainedReason(name))];
   return {
     version: sources.version,
     pid: process.pid,
@@ -79,7 +82,7 @@ export function takeSnapshot(sources: StatusSources): Snapshot {
     process: processFigures(),
     access_log_lines_lost: sources.logLinesLost,
     workers: [...fleet.slots, ...fleet.retiring].map(workerStatus),
-    listeners: registry.listeners.map((listener) => listenerStatus(listener, registry.pools, unresolved)),
+    listeners: registry.listeners.map((listener) => listenerStatus(listener, sources)),
     pools: registry.pools.map((pool) => poolStatus(pool, health, unresolved(pool.config))),
   };
 }
@@ -103,10 +106,11 @@ function workerStatus({ index, state, restarts, counters }: WorkerFacts): Worker
 
 function listenerStatus(
   listener: ListenerRecord,
-  pools: readonly PoolRecord[],
-  unresolved: Unresolved,
+  { registry, unresolved }: Pick<StatusSources, "registry" | "unresolved">,
 ): ListenerStatus {
   const { name, config, cells } = listener;
+  const readiness = listenerReadiness(listener, registry.pools, unresolved);
+  const isDrained = registry.changes.isDrained(name);
   const totals = cells.totals();
   const sum = (cell: number): number => totals[cell]!;
   const ends = END_NAMES.flatMap((end) =>
@@ -116,7 +120,10 @@ function listenerStatus(
     name,
     bind: config.bind.map(formatEndpoint),
     pool: config.pool,
-    ...listenerReadiness(listener, pools, unresolved),
+    state: isDrained ? "drain" : "ready",
+    changes: isDrained ? ["drain by API"] : [],
+    ready: readiness.ready && !isDrained,
+    not_ready: [...(isDrained ? [drainedReason(name)] : []), ...readiness.not_ready],
     open: claimed(cells.open),
     max_connections: config.max_connections,
     accepted: sum(LISTENER.accepted),
@@ -161,6 +168,7 @@ function poolStatus(pool: PoolRecord, health: StatusSources["health"], unresolve
     balance: pool.config.balance,
     unresolved,
     hash_table_fingerprint: hashTable(pool, 0)?.fingerprint ?? null,
+    changes: pool.changes.removed.map((name) => `backend ${name} removed by API`),
     panic: poolTiers(pool).some(({ panic }) => panic),
     queue: pool.queue && queueStatus(new SharedQueue(pool.queue), pool.config.queue.size),
     backends: pool.backends.map((backend) => backendStatus(backend, pool, health)),
@@ -178,12 +186,17 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: StatusS
   const facts = health.facts(backend.id);
   const agent = health.agent(backend.id);
   const { untilMs, count } = backend.state.ejection;
+  const order = orderOf(pool, backend);
+  const isAdded = pool.changes.isAdded(backend.config.name);
+  const fileWeight = isAdded ? null : backend.config.weight;
   return {
     name: backend.name,
     address: backend.address,
-    state: "ready",
+    state: order.state,
+    changes: [...(isAdded ? ["added by API"] : []), ...describeOrder(order, fileWeight)],
     up: backend.up,
-    weight: backend.config.weight,
+    weight: order.weight ?? backend.config.weight,
+    file_weight: fileWeight,
     ramp_percent: Math.round((ramps(pool.config) ? backend.state.ramp : 1) * 100),
     backup: backend.config.backup,
     ejected_until: untilMs === null ? null : new Date(Date.now() + untilMs - performance.now()).toISOString(),

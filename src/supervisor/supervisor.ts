@@ -27,6 +27,10 @@ import type { Phase } from "./readiness.ts";
 import { readdressedState } from "./plans.ts";
 import { Registry } from "./registry.ts";
 import { adminAccess, Reloads } from "./reload.ts";
+import { endMatching } from "./ordered-ends.ts";
+import { EVERY_ROW } from "./row-match.ts";
+import { RuntimeChanges } from "./runtime-changes.ts";
+import { RuntimeOperations } from "./runtime-operations.ts";
 import { Resolver } from "./resolve.ts";
 import { ListeningSockets } from "./sockets.ts";
 import { daysLeft, takeSnapshot } from "./status.ts";
@@ -89,9 +93,10 @@ export class Supervisor {
   readonly #options: RunOptions;
   readonly #log: Log;
   readonly #access: AccessSink;
-  readonly #registry = new Registry();
+  readonly #changes = new RuntimeChanges();
+  readonly #registry = new Registry(this.#changes);
   readonly #passed = inheritedSockets(process.env);
-  readonly #sockets = new ListeningSockets(this.#passed);
+  readonly #sockets = new ListeningSockets(this.#passed, this.#changes.isDrained);
   readonly #resolver: Resolver;
   readonly #health: HealthChecks;
   readonly #states: BackendStates;
@@ -104,6 +109,7 @@ export class Supervisor {
   readonly #followers = new Followers((followers) => this.#fleet.sendFollowers(followers));
   readonly #reloads: Reloads;
   readonly #history = new History();
+  readonly #runtime: RuntimeOperations;
   #housekeeping: ReturnType<typeof setInterval> | null = null;
   readonly #startedAtMs = Date.now();
   #overBudget = false;
@@ -131,6 +137,8 @@ export class Supervisor {
       registry: this.#registry,
       facts: (id) => this.#health.facts(id),
       send: (state) => this.#fleet.sendPoolState(state),
+      endConnections: (backends) =>
+        void endMatching([...this.#fleet.slots, ...this.#fleet.retiring], { ...EVERY_ROW, backends }, "drain"),
       log,
     });
     this.#open = this.#registry.arena.int32(1);
@@ -176,6 +184,13 @@ export class Supervisor {
       isRunning: () => this.#phase === "running",
       startAdmin: (config) => this.#startAdmin(config),
       onReloaded: () => this.#onReloaded(),
+    });
+    this.#runtime = new RuntimeOperations({
+      file: options.file,
+      registry,
+      states: this.#states,
+      reloads: this.#reloads,
+      followHealth: () => this.#health.follow(registry.pools),
     });
   }
 
@@ -275,6 +290,10 @@ export class Supervisor {
         maxConnections: this.#active.maxConnections,
         lastError: (backend) => this.#health.facts(backend)?.lastError ?? null,
       }),
+    setBackend: (pool, backend, change) => this.#runtime.setBackend(pool, backend, change),
+    addBackend: (pool, backend) => this.#runtime.addBackend(pool, backend),
+    removeBackend: (pool, backend) => this.#runtime.removeBackend(pool, backend),
+    setListener: (listener, state) => this.#runtime.setListener(listener, state),
   };
 
   // ---------------------------------------------------------------- the backends

@@ -19,6 +19,7 @@ let folder: string;
 let snapshot: Snapshot;
 let reload: () => Promise<Result<string>>;
 let restarted: number[];
+let changes: unknown[] = [];
 let failures: unknown[];
 let audited: AuditEntry[];
 const admins: Admin[] = [];
@@ -33,6 +34,7 @@ beforeEach(() => {
   snapshot = filledSnapshot();
   reload = () => Promise.resolve({ ok: true, value: "generation 4 is in force" });
   restarted = [];
+  changes = [];
   failures = [];
   audited = [];
   cancelled = [];
@@ -80,6 +82,22 @@ function options(bind: string, token: string | null): AdminOptions {
       explain: () => failure("no_such_listener", "there is none", "see /api/status"),
       clients: () => ({ ok: true, value: { total: 0, period_ms: 0, clients: [] } }),
       endConnection: async () => ({ ok: true, value: 0 }),
+      setBackend: (pool, backend, change) => {
+        changes.push({ pool, backend, change });
+        return { ok: true, value: "changed" };
+      },
+      addBackend: async (pool, backend) => {
+        changes.push({ pool, backend });
+        return { ok: true, value: "added" };
+      },
+      removeBackend: async (pool, backend) => {
+        changes.push({ pool, backend });
+        return { ok: true, value: "removed" };
+      },
+      setListener: async (listener, state) => {
+        changes.push({ listener, state });
+        return { ok: true, value: "changed" };
+      },
     },
     connectionsMax: 16,
     failed: (error) => failures.push(error),
@@ -298,6 +316,36 @@ describe("the admin endpoint", () => {
     for (const worker of ["7", "x", "-1", "12345"])
       expect((await ask(admin, `POST /api/workers/${worker}/restart`, order)).status).toBe(404);
     expect(restarted).toEqual([1]);
+  });
+
+  test("changes the backend and the listener that are named, with what the body says", async () => {
+    const admin = await started();
+    const order = (given?: unknown) => {
+      const body = given === undefined ? "" : JSON.stringify(given);
+      const length = { "Content-Type": "application/json", "Content-Length": String(body.length) };
+      return { headers: { "X-Lb-Admin": "1", ...(body !== "" && length) }, body };
+    };
+    const statuses = [
+      await ask(
+        admin,
+        "PATCH /api/pools/app/backends/db.test%3A80%4010.0.0.1%3A80",
+        order({ state: "drain", timeout: "30s" }),
+      ),
+      await ask(admin, "PATCH /api/pools/app/backends/unix%3A%2Frun%2Fapp.sock", order({ weight: null })),
+      await ask(admin, "POST /api/pools/app/backends", order({ address: "10.0.0.7:80", weight: 5 })),
+      await ask(admin, "DELETE /api/pools/app/backends/big", order()),
+      await ask(admin, "PATCH /api/listeners/web", order({ state: "ready" })),
+      await ask(admin, "PATCH /api/listeners/web", order({ state: "maintenance" })),
+      await ask(admin, "POST /api/pools/app/backends", order({ address: "10.0.0.7:80", wieght: 5 })),
+    ].map(({ status }) => status);
+    expect(statuses).toEqual([200, 200, 200, 200, 200, 400, 400]);
+    expect(changes).toMatchObject([
+      { pool: "app", backend: "db.test:80@10.0.0.1:80", change: { state: "drain", timeoutMs: 30_000 } },
+      { pool: "app", backend: "unix:/run/app.sock", change: { weight: null } },
+      { pool: "app", backend: { name: null, weight: 5, max_connections: 0, backup: false } },
+      { pool: "app", backend: "big" },
+      { listener: "web", state: "ready" },
+    ]);
   });
 
   test("says what is wrong with a request as application/problem+json", async () => {

@@ -19,12 +19,14 @@ function start(pool: string, backends?: string[]) {
   const registry = new Registry();
   const { log, said } = recordingLog();
   const sent: PoolState[] = [];
+  const ended: number[][] = [];
   const failures = new Map<number, number>();
   const states = new BackendStates({
     registry,
     log,
     facts: (id) => ({ failure: failures.get(id) ?? 0 }),
     send: (state) => sent.push(state),
+    endConnections: (ids) => ended.push([...ids]),
   });
   const load = (next: string, names?: string[]): void => {
     registry.commit(registry.draft(configOf(toml(next, names)), 1000, () => []));
@@ -40,7 +42,7 @@ function start(pool: string, backends?: string[]) {
     return (tier?.entries ?? []).map(({ id, effectiveWeight }) => `${names.get(id)}:${effectiveWeight}`).join(" ");
   };
   const health = (name: string, up: boolean): void => states.healthChanged(record(name).id, up, "refused");
-  return { registry, states, said, sent, told, load, record, health, failures };
+  return { registry, states, said, sent, told, load, record, health, failures, ended };
 }
 
 beforeEach(() => void vi.useFakeTimers());
@@ -227,6 +229,86 @@ describe("passive health", () => {
   });
 });
 
+describe("an operator's order", () => {
+  type Given = { state?: "ready" | "drain" | "maintenance"; weight?: number | null; timeoutMs?: number };
+  const order = ({ states, registry, record }: ReturnType<typeof start>, name: string, given: Given): void => {
+    const [pool] = registry.pools;
+    const target = { name, address: null };
+    states.ordered(pool!, [record(name)], {
+      endsEjection: given.state === "ready",
+      give: (nowMs) => {
+        const endAtMs = given.timeoutMs === undefined ? null : nowMs + given.timeoutMs;
+        if (given.state !== undefined) pool!.changes.setState(target, given.state, endAtMs);
+        if (given.weight !== undefined) pool!.changes.setWeight(target, given.weight, record(name).config.weight);
+      },
+    });
+  };
+
+  test("takes a backend out at once and over reloads, and brings it back through slow start", () => {
+    const run = start('slow_start = "10s"', ["a", "b"]);
+    order(run, "b", { state: "drain" });
+    expect(run.told()).toBe("a:2000");
+    run.load('slow_start = "10s"\nretries = 1', ["a", "b"]);
+    run.health("a", false);
+    run.health("a", true);
+    expect(run.told()).toBe("a:200");
+    order(run, "b", { state: "ready" });
+    expect(run.told()).toBe("a:200 b:100");
+  });
+
+  test("takes one out in a panic too", () => {
+    const run = start("panic_threshold = 100", ["a", "b", "c"]);
+    order(run, "b", { state: "maintenance" });
+    run.health("a", false);
+    expect(run.told()).toBe("a:2000 c:1000");
+  });
+
+  test("sets a weight that the file's next one ends", () => {
+    const run = start("", ["a", "b"]);
+    order(run, "b", { weight: 7 });
+    expect(run.told()).toBe("a:2000 b:7000");
+    order(run, "a", { weight: 0 });
+    expect(run.told()).toBe("b:7000");
+    order(run, "a", { weight: null });
+    expect(run.told()).toBe("a:2000 b:7000");
+  });
+
+  test("of ready ends an ejection", () => {
+    const run = start("passive.failures = 1", ["a", "b"]);
+    run.states.failed([{ backend: run.record("b").id, connect: 1, earlyReset: 0 }]);
+    expect(run.told()).toBe("a:2000");
+    order(run, "b", { state: "ready" });
+    expect(run.told()).toBe("a:2000 b:1000");
+  });
+
+  test("with a timeout ends what is still connected then, once, and not where it is taken back before", () => {
+    const run = start("", ["a", "b"]);
+    order(run, "a", { state: "drain", timeoutMs: 5000 });
+    order(run, "b", { state: "drain", timeoutMs: 7000 });
+    vi.advanceTimersByTime(4999);
+    expect(run.ended).toEqual([]);
+    // Also after a reload.
+    run.load("retries = 1", ["a", "b"]);
+    vi.advanceTimersByTime(2);
+    expect(run.ended).toEqual([[run.record("a").id]]);
+    order(run, "b", { state: "ready" });
+    vi.advanceTimersByTime(60_000);
+    expect(run.ended.length).toBe(1);
+    expect(run.record("a").state.rampFromMs).toBeNull();
+  });
+
+  test("keeps the place of a backend in the table of source_hash where its weight is 0", () => {
+    const run = start('balance = "source_hash"', ["a", "b", "c"]);
+    run.health("c", false);
+    const table = run.sent.at(-1)!.tiers[0]!.table;
+    order(run, "b", { weight: 0 });
+    expect(run.told()).toBe("a:2000");
+    expect(run.sent.at(-1)!.tiers[0]!.table).toEqual(table);
+    order(run, "b", { weight: 5 });
+    expect(run.sent.at(-1)!.tiers[0]!.table!.slots).not.toEqual(table!.slots);
+  });
+});
+
 test("a change in a large pool is sent with those of the next milliseconds", () => {
   const registry = new Registry();
   const backends = Array.from({ length: 100 }, (_, i) => `"10.0.1.${i}:80"`).join(", ");
@@ -238,7 +320,13 @@ test("a change in a large pool is sent with those of the next milliseconds", () 
     ),
   );
   const sent: PoolState[] = [];
-  const states = new BackendStates({ registry, log: recordingLog().log, facts: () => null, send: (s) => sent.push(s) });
+  const states = new BackendStates({
+    registry,
+    log: recordingLog().log,
+    facts: () => null,
+    endConnections: () => undefined,
+    send: (s) => sent.push(s),
+  });
   for (const { id } of registry.pools[0]!.backends.slice(0, 50)) states.healthChanged(id, false, "refused");
   expect(sent).toEqual([]);
   vi.advanceTimersByTime(5);

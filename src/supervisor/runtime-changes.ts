@@ -1,0 +1,310 @@
+// What operators have changed while lb runs, on top of the file: states and weights of backends, backends added and removed, drained
+// listeners. It outlives reloads unless the file's own value changes, and workers, which get its effect with every plan. It knows
+// nothing of records and workers; what it says is told to them by others.
+import type { BackendConfig, Config, PoolConfig } from "../config/schema.ts";
+import { monotonicMs } from "../platform/clock.ts";
+import { formatEndpoint } from "../core/address.ts";
+
+/** ready: as the file says. drain: no new connections. maintenance: nor health checks. */
+export type OperatorState = "ready" | "drain" | "maintenance";
+
+/** What an operator has said of a backend. */
+export interface OperatorOrder {
+  readonly state: OperatorState;
+  /** In place of the file's; null = the file's. */
+  readonly weight: number | null;
+  /** When its connections are ended, on performance.now(); null = never. */
+  readonly endAtMs: number | null;
+}
+
+const NO_ORDER: OperatorOrder = { state: "ready", weight: null, endAtMs: null };
+
+/** A backend by its name in the config, or one of the addresses that this resolves to. */
+export interface BackendTarget {
+  readonly name: string;
+  /** null = all. */
+  readonly address: string | null;
+}
+
+/** A change of state or weight, for one target. What is null is not changed: then the name's own counts for one of its addresses. */
+interface Order {
+  state: OperatorState | null;
+  /** With the file's weight at that time; another one in the file ends the change. */
+  weight: { value: number; file: number } | null;
+  endAtMs: number | null;
+}
+
+/** As JSON, so that it can be passed on to another process on this machine: times are on monotonicMs(). */
+export interface RuntimeChangesJson {
+  listeners: { name: string; state: "drain" }[];
+  pools: {
+    name: string;
+    added: BackendConfig[];
+    /** `entry` is what the file says of it. */
+    removed: { name: string; entry: BackendConfig }[];
+    orders: ({ name: string; address: string | null } & Order)[];
+  }[];
+}
+
+export class RuntimeChanges {
+  readonly #pools = new Map<string, PoolChanges>();
+  readonly #drained = new Set<string>();
+
+  ofPool(name: string): PoolChanges {
+    let pool = this.#pools.get(name);
+    if (pool === undefined) this.#pools.set(name, (pool = new PoolChanges()));
+    return pool;
+  }
+
+  readonly isDrained = (listener: string): boolean => this.#drained.has(listener);
+
+  /** The returned function undoes it. */
+  setListener(name: string, state: "ready" | "drain"): () => void {
+    const before = this.#drained.has(name);
+    const set = (drained: boolean): void => void (drained ? this.#drained.add(name) : this.#drained.delete(name));
+    set(state === "drain");
+    return () => set(before);
+  }
+
+  /** The config that is in force where the file says `config`. */
+  appliedTo(config: Config): Config {
+    const pools = config.pools.map((pool) => this.#pools.get(pool.name)?.appliedTo(pool) ?? pool);
+    return pools.every((pool, i) => pool === config.pools[i]) ? config : { ...config, pools };
+  }
+
+  /** Drops what the file's new config has ended, and answers with a sentence on each. */
+  follow(config: Config): string[] {
+    const dropped: string[] = [];
+    for (const [name, changes] of this.#pools) {
+      const pool = config.pools.find((one) => one.name === name);
+      if (pool !== undefined) dropped.push(...changes.follow(pool).map((text) => `pools.${name}.${text}`));
+      else {
+        if (!changes.isEmpty) dropped.push(`pools.${name}: the pool is not in the file any more`);
+        this.#pools.delete(name);
+      }
+    }
+    for (const name of this.#drained) {
+      if (config.listeners.some((listener) => listener.name === name)) continue;
+      this.#drained.delete(name);
+      dropped.push(`listeners.${name}: the listener is not in the file any more`);
+    }
+    return dropped;
+  }
+
+  toJSON(): RuntimeChangesJson {
+    return {
+      listeners: [...this.#drained].map((name) => ({ name, state: "drain" })),
+      pools: [...this.#pools].flatMap(([name, pool]) => (pool.isEmpty ? [] : { name, ...pool.toJSON() })),
+    };
+  }
+
+  /** Takes over what `toJSON` gave in another process. Call it before the first config is in force. */
+  restore({ listeners, pools }: RuntimeChangesJson): void {
+    for (const { name } of listeners) this.#drained.add(name);
+    for (const pool of pools) this.ofPool(pool.name).restore(pool);
+  }
+}
+
+export class PoolChanges {
+  #added: BackendConfig[] = [];
+  /** What the file says of them. */
+  readonly #removed = new Map<string, BackendConfig>();
+  /** By the text of the target. */
+  readonly #orders = new Map<string, { readonly target: BackendTarget } & Order>();
+
+  get isEmpty(): boolean {
+    return this.#added.length === 0 && this.#removed.size === 0 && this.#orders.size === 0;
+  }
+
+  // ---------------------------------------------------------------- states and weights
+
+  /** What holds for a backend. */
+  order({ name, weight: file }: BackendConfig, address: string): OperatorOrder {
+    if (this.#orders.size === 0) return NO_ORDER;
+    const one = this.#orders.get(keyOf({ name, address }));
+    const all = this.#orders.get(keyOf({ name, address: null }));
+    if (one === undefined && all === undefined) return NO_ORDER;
+    const source = one?.state ? one : all;
+    const weights = [one?.weight, all?.weight];
+    return {
+      state: source?.state ?? "ready",
+      weight: weights.find((weight) => weight?.file === file)?.value ?? null,
+      endAtMs: source?.endAtMs ?? null,
+    };
+  }
+
+  /** An order for a name takes the place of those for its addresses. `endAtMs` goes with the state. */
+  setState(target: BackendTarget, state: OperatorState, endAtMs: number | null): void {
+    for (const order of this.#ordersBelow(target)) order.state = order.endAtMs = null;
+    const all = this.#orders.get(keyOf({ name: target.name, address: null }));
+    // Only where the name's own order says something else must a single address be said to be ready.
+    const isDefault = state === "ready" && (target.address === null || (all?.state ?? null) === null);
+    const order = this.#orderFor(target);
+    order.state = isDefault ? null : state;
+    order.endAtMs = isDefault ? null : endAtMs;
+    this.#tidy();
+  }
+
+  /** null = the file's weight, which is `file`. */
+  setWeight(target: BackendTarget, weight: number | null, file: number): void {
+    for (const order of this.#ordersBelow(target)) order.weight = null;
+    const all = this.#orders.get(keyOf({ name: target.name, address: null }));
+    const isDefault = target.address === null || (all?.weight ?? null) === null;
+    const value = weight ?? file;
+    this.#orderFor(target).weight = value === file && isDefault ? null : { value, file };
+    this.#tidy();
+  }
+
+  /** The targets whose connections are to be ended by now, once. */
+  takeDue(nowMs: number): BackendTarget[] {
+    const due = [...this.#orders.values()].filter(({ endAtMs }) => endAtMs !== null && endAtMs <= nowMs);
+    for (const order of due) order.endAtMs = null;
+    return due.map(({ target }) => target);
+  }
+
+  /** When the next target is due; Infinity = none is. */
+  get nextDueMs(): number {
+    let nextMs = Infinity;
+    for (const { endAtMs } of this.#orders.values()) nextMs = Math.min(nextMs, endAtMs ?? Infinity);
+    return nextMs;
+  }
+
+  #orderFor(target: BackendTarget): Order {
+    const key = keyOf(target);
+    let order = this.#orders.get(key);
+    if (order === undefined) this.#orders.set(key, (order = { target, state: null, weight: null, endAtMs: null }));
+    return order;
+  }
+
+  /** The orders for single addresses of a target that means them all. */
+  #ordersBelow({ name, address }: BackendTarget): Order[] {
+    if (address !== null) return [];
+    return [...this.#orders.values()].filter(({ target }) => target.name === name && target.address !== null);
+  }
+
+  #tidy(): void {
+    for (const [key, { state, weight }] of this.#orders)
+      if (state === null && weight === null) this.#orders.delete(key);
+  }
+
+  // ---------------------------------------------------------------- members
+
+  /** Whether the backend is one that was added here and is not in the file. */
+  isAdded(name: string): boolean {
+    return this.#added.some((backend) => backend.name === name);
+  }
+
+  /** The names of the file's backends that are removed. */
+  get removed(): string[] {
+    return [...this.#removed.keys()];
+  }
+
+  /** The returned function undoes it. */
+  add(backend: BackendConfig): () => void {
+    this.#added = [...this.#added, backend];
+    return () => void (this.#added = this.#added.filter((one) => one !== backend));
+  }
+
+  /** Removes a backend, as it is in force. The returned function undoes it. */
+  remove(backend: BackendConfig): () => void {
+    const before = this.#added;
+    this.#added = before.filter(({ name }) => name !== backend.name);
+    if (this.#added.length < before.length) return () => void (this.#added = before);
+    this.#removed.set(backend.name, backend);
+    return () => void this.#removed.delete(backend.name);
+  }
+
+  appliedTo(pool: PoolConfig): PoolConfig {
+    if (this.#added.length === 0 && this.#removed.size === 0) return pool;
+    const kept = pool.backends.filter((backend) => !this.#isRemoved(backend));
+    return { ...pool, backends: [...kept, ...this.#added.filter((added) => !kept.some((one) => isSame(one, added)))] };
+  }
+
+  #isRemoved(backend: BackendConfig): boolean {
+    const entry = this.#removed.get(backend.name);
+    return entry !== undefined && sameJson(entry, backend);
+  }
+
+  // ---------------------------------------------------------------- the file
+
+  follow(pool: PoolConfig): string[] {
+    const dropped: string[] = [];
+    for (const name of this.#removed.keys()) {
+      const entry = pool.backends.find((backend) => backend.name === name);
+      if (entry !== undefined && this.#isRemoved(entry)) continue;
+      this.#removed.delete(name);
+      dropped.push(`backends.${name}: removed by API, and the file's entry has changed`);
+    }
+    const inFile = pool.backends.filter((backend) => !this.#isRemoved(backend));
+    this.#added = this.#added.filter((added) => {
+      const isNew = !inFile.some((one) => isSame(one, added));
+      if (!isNew) dropped.push(`backends.${added.name}: added by API, and the file has it now`);
+      return isNew;
+    });
+    const { backends } = this.appliedTo(pool);
+    for (const [key, order] of this.#orders) {
+      const { target, weight } = order;
+      const backend = backends.find(({ name }) => name === target.name);
+      if (backend === undefined) {
+        this.#orders.delete(key);
+        dropped.push(`backends.${key}: the backend is gone`);
+      } else if (weight !== null && weight.file !== backend.weight) {
+        order.weight = null;
+        dropped.push(`backends.${key}: weight ${weight.value} by API, and the file says ${backend.weight} now`);
+      }
+    }
+    this.#tidy();
+    return dropped;
+  }
+
+  // ---------------------------------------------------------------- as JSON
+
+  toJSON(): Omit<RuntimeChangesJson["pools"][number], "name"> {
+    return {
+      added: this.#added,
+      removed: [...this.#removed].map(([name, entry]) => ({ name, entry })),
+      orders: [...this.#orders.values()].map(({ target, ...order }) => ({
+        ...target,
+        ...order,
+        endAtMs: order.endAtMs === null ? null : order.endAtMs + originMs(),
+      })),
+    };
+  }
+
+  restore({ added, removed, orders }: Omit<RuntimeChangesJson["pools"][number], "name">): void {
+    this.#added = added;
+    for (const { name, entry } of removed) this.#removed.set(name, entry);
+    for (const { name, address, ...order } of orders) {
+      const target = { name, address };
+      const endAtMs = order.endAtMs === null ? null : order.endAtMs - originMs();
+      this.#orders.set(keyOf(target), { target, ...order, endAtMs });
+    }
+  }
+}
+
+/** A sentence on each part of an order, for the status. `file` is null for a backend that is not in the file. */
+export function describeOrder({ state, weight, endAtMs }: OperatorOrder, file: number | null): string[] {
+  const changes: string[] = [];
+  const endAt = endAtMs === null ? null : new Date(Date.now() + endAtMs - performance.now());
+  const end = endAt === null ? "" : `, its connections end at ${endAt.toISOString()}`;
+  if (state !== "ready") changes.push(`${state} by API${end}`);
+  if (weight !== null) changes.push(`weight ${weight} by API${file === null ? "" : `, file says ${file}`}`);
+  return changes;
+}
+
+/** performance.now() + this = monotonicMs(). */
+function originMs(): number {
+  return monotonicMs() - performance.now();
+}
+
+function keyOf({ name, address }: BackendTarget): string {
+  return address === null ? name : `${name}@${address}`;
+}
+
+function isSame(a: BackendConfig, b: BackendConfig): boolean {
+  return a.name === b.name || formatEndpoint(a.endpoint) === formatEndpoint(b.endpoint);
+}
+
+function sameJson(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}

@@ -1,0 +1,141 @@
+// What an operator's names mean, and what the audit line says of a change. That changes take effect: test/e2e/runtime-changes.test.ts.
+import { describe, expect, test } from "vitest";
+import { parseAddress } from "../../src/core/address.ts";
+import { BackendStates } from "../../src/supervisor/backend-states.ts";
+import { orderOf } from "../../src/supervisor/pool-tiers.ts";
+import { Registry } from "../../src/supervisor/registry.ts";
+import { RuntimeOperations } from "../../src/supervisor/runtime-operations.ts";
+import { configOf } from "../support/config.ts";
+import { recordingLog } from "../support/recording-log.ts";
+
+const CONFIG = configOf(`
+  [listeners.web]
+  bind = ":8080"
+  pool = "app"
+  [pools.app]
+  backends = [{ address = "app.test:80", name = "app", weight = 2 }, { address = "10.0.0.9:80", name = "nine" }]
+`);
+
+function start() {
+  const registry = new Registry();
+  const load = (): void => {
+    const config = registry.changes.appliedTo(CONFIG);
+    const addresses = ["10.0.0.1", "10.0.0.2"].map((text) => parseAddress(text)!);
+    registry.commit(registry.draft(config, 1000, () => addresses));
+  };
+  load();
+  const { log } = recordingLog();
+  const none = () => undefined;
+  const states = new BackendStates({ registry, log, facts: () => null, send: none, endConnections: none });
+  let failsWith: string | null = null;
+  const operations = new RuntimeOperations({
+    file: "/etc/lb/lb.toml",
+    registry,
+    states,
+    followHealth: none,
+    reloads: {
+      change: async (change) => {
+        const revert = change();
+        if (failsWith !== null) revert?.();
+        else load();
+        return failsWith;
+      },
+    },
+  });
+  const stateOf = (address: string): string => {
+    const [pool] = registry.pools;
+    return orderOf(
+      pool!,
+      pool!.backends.find((one) => one.address === address)!,
+    ).state;
+  };
+  return {
+    registry,
+    operations,
+    fail: (reason: string) => (failsWith = reason),
+    all: () => ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"].map(stateOf).join(" "),
+  };
+}
+
+describe("the name of a backend", () => {
+  test("means all its addresses, and with an address that one", () => {
+    const { operations, all } = start();
+    const drained = operations.setBackend("app", "app", { state: "drain" });
+    expect(all()).toBe("drain drain ready");
+    const before = ["app:80/10.0.0.1", "app:80/10.0.0.2"];
+    expect(drained).toMatchObject({
+      ok: true,
+      change: {
+        before: before.map(() => ({ state: "ready", weight: 2 })),
+        after: before.map(() => ({ state: "drain", weight: 2 })),
+      },
+    });
+    expect(operations.setBackend("app", "app@10.0.0.2:80", { state: "ready" })).toMatchObject({
+      change: { before: { state: "drain", weight: 2 }, after: { state: "ready", weight: 2 } },
+    });
+    expect(all()).toBe("drain ready ready");
+    operations.setBackend("app", "app", { state: "ready" });
+    expect(all()).toBe("ready ready ready");
+  });
+
+  test("may be the one that the status shows, and that of an address with its only address", () => {
+    const { operations, registry, all } = start();
+    const shown = registry.pools[0]!.backends[1]!.name;
+    expect(operations.setBackend("app", shown, { state: "maintenance" }).ok).toBe(true);
+    expect(operations.setBackend("app", "nine@10.0.0.9:80", { state: "drain" }).ok).toBe(true);
+    expect(all()).toBe("ready maintenance drain");
+    expect(operations.setBackend("app", "nine", { state: "ready" }).ok).toBe(true);
+    expect(all()).toBe("ready maintenance ready");
+  });
+
+  test("that nobody has is refused with what there is", () => {
+    const { operations } = start();
+    expect(operations.setBackend("app", "app@10.0.0.3:80", { state: "drain" })).toMatchObject({
+      error: { name: "no_such_backend" },
+    });
+    expect(operations.setBackend("none", "app", { state: "drain" })).toMatchObject({
+      error: { name: "no_such_pool", cure: "the pools are app" },
+    });
+  });
+});
+
+describe("backends that come and go", () => {
+  test("are named with the address where no name is given, and paths are relative to the config file", async () => {
+    const { operations, registry } = start();
+    const given = { weight: 1, max_connections: 0, backup: false, name: null };
+    const added = await operations.addBackend("app", { address: { kind: "unix", path: "run/app.sock" }, ...given });
+    expect(added).toMatchObject({
+      change: { before: null, after: { address: "unix:/etc/lb/run/app.sock", name: "unix:run/app.sock", weight: 1 } },
+    });
+    expect(registry.pools[0]!.backends.at(-1)!.address).toBe("unix:/etc/lb/run/app.sock");
+  });
+
+  test("are whole names: one of its addresses can only be drained", async () => {
+    const { operations, registry } = start();
+    expect(await operations.removeBackend("app", "app@10.0.0.1:80")).toMatchObject({
+      error: { name: "bad_change", cure: expect.stringContaining("drain") },
+    });
+    expect(await operations.removeBackend("app", "app")).toMatchObject({ ok: true, change: { after: null } });
+    expect(registry.pools[0]!.backends.map(({ name }) => name)).toEqual(["nine"]);
+  });
+
+  test("stay as they are where the change cannot be made, and the reason is told", async () => {
+    const { operations, registry, fail } = start();
+    fail("worker 1 says no");
+    expect(await operations.removeBackend("app", "nine")).toMatchObject({
+      error: { name: "change_failed", detail: "worker 1 says no" },
+    });
+    expect(await operations.setListener("web", "drain")).toMatchObject({ error: { name: "change_failed" } });
+    expect(registry.changes.toJSON()).toEqual({ listeners: [], pools: [] });
+  });
+});
+
+test("a listener has the state that it is given; the same again changes nothing", async () => {
+  const { operations, registry, fail } = start();
+  expect(await operations.setListener("web", "drain")).toMatchObject({
+    change: { before: { state: "ready" }, after: { state: "drain" } },
+  });
+  expect(registry.changes.isDrained("web")).toBe(true);
+  fail("nothing must be asked of the workers");
+  expect(await operations.setListener("web", "drain")).toMatchObject({ ok: true });
+});
