@@ -4,6 +4,7 @@ import { pointerTo, requireLibc } from "./libc.ts";
 
 const SOL_SOCKET = 1;
 const SO_ATTACH_FILTER = 26;
+const SO_DETACH_FILTER = 27;
 const SO_ATTACH_REUSEPORT_CBPF = 51;
 const SO_DETACH_REUSEPORT_BPF = 68;
 // setsockopt(2) takes a value for every option, also where the kernel does not read it.
@@ -71,6 +72,11 @@ export function dropNewConnections(fd: number): void {
     [RET_K, 0],
     [RET_K, 0xffffffff],
   ]);
+}
+
+/** Undoes dropNewConnections. */
+export function takeNewConnections(fd: number): void {
+  requireLibc().setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, UNUSED, 4);
 }
 
 type Instruction = readonly [code: number, k: number, jumpTrue?: number, jumpFalse?: number];

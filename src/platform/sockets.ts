@@ -101,9 +101,9 @@ function setInt(fd: number, level: number, option: number, value: number): boole
 
 /**
  * A bound and listening socket, non-blocking and closed on exec: a TCP socket with SO_REUSEPORT, so that more can join its group (unless
- * `share` is false), or a unix socket. ":port" listens on IPv6 and IPv4 with one dual-stack socket, or on IPv4 if there is no IPv6.
+ * `share` is false), or a unix socket. With the backlog null it is bound only. ":port" listens on IPv6 and IPv4 with one dual-stack socket, or on IPv4 if there is no IPv6.
  */
-export function listenOn(endpoint: Endpoint, backlog: number, share = true): number | SocketError {
+export function listenOn(endpoint: Endpoint, backlog: number | null, share = true): number | SocketError {
   const address = sockaddr(endpoint);
   const dualStack = endpoint.kind === "any";
   const made = listenAt(address, { backlog, dualStack, share });
@@ -114,7 +114,7 @@ export function listenOn(endpoint: Endpoint, backlog: number, share = true): num
 }
 
 interface ListenOptions {
-  backlog: number;
+  backlog: number | null;
   dualStack: boolean;
   share: boolean;
 }
@@ -130,7 +130,7 @@ function listenAt(address: Uint8Array, { backlog, dualStack, share }: ListenOpti
     if (family === AF_INET6) setInt(fd, SOL_IPV6, IPV6_V6ONLY, dualStack ? 0 : 1);
   }
   if (c.bind(fd, address, address.length) !== 0) return failedAndClosed("bind", fd);
-  if (c.listen(fd, backlog) !== 0) return failedAndClosed("listen", fd);
+  if (backlog !== null && c.listen(fd, backlog) !== 0) return failedAndClosed("listen", fd);
   return fd;
 }
 

@@ -232,8 +232,10 @@ export class Reloads {
     const undo = active.put(file);
     const count = workerCount(config);
     const oldCount = fleet.slots.length;
+    const letIn = sockets.holdBack(config);
     const refused = (await fleet.applyAll()) ?? (await fleet.growTo(count));
     if (refused !== null) {
+      letIn();
       revert?.();
       undo();
       access.configure(old.log.access);

@@ -23,7 +23,7 @@ import {
   setKeepalive,
   type SocketError,
 } from "../platform/sockets.ts";
-import { dropNewConnections, setAffinity } from "../platform/socket-bpf.ts";
+import { dropNewConnections, setAffinity, takeNewConnections } from "../platform/socket-bpf.ts";
 
 /** Workers have closed their duplicates of a retired socket after this time, however busy they are; they aim at ACCEPT_DRAIN_MS. */
 const RETIRED_MS_MAX = 5000;
@@ -133,6 +133,20 @@ export class ListeningSockets {
   }
 
   /**
+   * Lets no new connection into the queues of groups that the config does not want. Call it before any worker stops serving them: it
+   * empties a queue for ACCEPT_DRAIN_MS only, and others may take longer to come to that point. The returned function undoes it.
+   */
+  holdBack(config: Config): () => void {
+    const wanted = this.#wantedBy(config);
+    const unwanted = [...this.#groups].filter(([key, group]) => !wanted.has(key) && isFiltered(group));
+    const fds = unwanted.flatMap(([, group]) => group.fds);
+    for (const fd of fds) dropNewConnections(fd);
+    return () => {
+      for (const fd of fds) takeNewConnections(fd);
+    };
+  }
+
+  /**
    * Call it when a reload is decided and every worker serves the new plan: changes socket options and stops the groups that are
    * not wanted any more. Workers still accept the connections in their queues, on their duplicates.
    */
@@ -180,7 +194,8 @@ export class ListeningSockets {
   #tryAddress(endpoint: Endpoint): string | null {
     if (endpoint.kind === "abstract") return null;
     if (endpoint.kind === "unix") return troubleWithFile(endpoint.path);
-    const probe = listenOn(endpoint, 1, false);
+    // It does not listen: a client that came in now would be reset when it is closed.
+    const probe = listenOn(endpoint, null, false);
     if (typeof probe === "number") {
       closeDescriptor(probe);
       return null;
@@ -232,10 +247,15 @@ export class ListeningSockets {
     removeFile(group.endpoint);
     for (const fd of group.fds) {
       this.#retired.add(inodeOf(fd));
-      if (!isUnix(group.endpoint)) dropNewConnections(fd);
+      if (isFiltered(group)) dropNewConnections(fd);
       closeDescriptor(fd);
     }
   }
+}
+
+// An inherited group is handed over as it is, and a unix socket has no segments.
+function isFiltered({ origin, endpoint }: Group): boolean {
+  return origin === "made" && !isUnix(endpoint);
 }
 
 function isUnix(endpoint: Endpoint): boolean {

@@ -116,6 +116,15 @@ describe("listenOn", () => {
     expect(codeOf(listenOn(endpoint(at), 1, false))).toBe("EADDRINUSE");
   });
 
+  test("can only bind, which finds the address taken where somebody listens, and lets no client in where nobody does", async () => {
+    const [port, other] = [await freePort(), await freePort()];
+    listening(`127.0.0.1:${port}`);
+    expect(codeOf(listenOn(endpoint(`127.0.0.1:${port}`), null, false))).toBe("EADDRINUSE");
+    const bound = listenOn(endpoint(`127.0.0.1:${other}`), null, false) as number;
+    atEnd.push(() => closeDescriptor(bound));
+    await expect(visit({ host: "127.0.0.1", port: other })).rejects.toThrow("ECONNREFUSED");
+  });
+
   test("says which call failed and why, and leaves no descriptor behind", async () => {
     const port = await freePort();
     const alone = listenOn(endpoint(`127.0.0.1:${port}`), 1, false) as number;

@@ -11,7 +11,10 @@ import { Registry } from "../../src/supervisor/registry.ts";
 import { Reloads } from "../../src/supervisor/reload.ts";
 import { Resolver } from "../../src/supervisor/resolve.ts";
 import { ListeningSockets } from "../../src/supervisor/sockets.ts";
+import { parseEndpoint, type Endpoint } from "../../src/core/address.ts";
+import { beginConnect, closeDescriptor, sockaddr } from "../../src/platform/sockets.ts";
 import { isRefused } from "../support/client.ts";
+import { ESTABLISHED, SYN_SENT, tcpInfo } from "../support/kernel.ts";
 import { freePort } from "../support/lb.ts";
 import { recordingLog } from "../support/recording-log.ts";
 
@@ -81,7 +84,7 @@ async function start({ startAdmin, isRunning = () => true }: Setting = {}) {
   const { config } = loaded;
   const { log, said } = recordingLog();
   const registry = new Registry();
-  const sockets = new ListeningSockets();
+  const sockets = new ListeningSockets([], registry.changes.isDrained);
   const resolver = new Resolver(log, () => Promise.resolve([]));
   const active = new ActiveConfig(config, { registry, sockets, addresses: resolver.addresses, log });
   expect(await sockets.bind(config, workerCount(config))).not.toHaveProperty("error");
@@ -124,6 +127,94 @@ describe("a config that every worker takes", () => {
     expect(said).toContainEqual(expect.objectContaining({ event: "reloaded", cause: "test", generation: 2 }));
     expect(await isRefused(port)).toBe(true);
     expect(await isRefused(other)).toBe(false);
+  });
+});
+
+describe("a listener that goes", () => {
+  /** The state of a connect that has just begun; on loopback the kernel has handled its SYN. */
+  const attempt = (): number => {
+    const fd = beginConnect(sockaddr(parseEndpoint(`127.0.0.1:${port}`) as Endpoint), null);
+    cleanups.push(() => closeDescriptor(fd));
+    return tcpInfo(fd).state;
+  };
+
+  test("lets nobody into its queues from before the first worker stops serving them", async () => {
+    const { fleet, reloads, write } = await start();
+    reloads.begin();
+    const states: number[] = [];
+    fleet.onApply = () => states.push(attempt());
+    write(text(other));
+    expect((await reloads.reload("test")).ok).toBe(true);
+    expect(states).toEqual([SYN_SENT]);
+  });
+
+  test("is there again for everybody when a worker refuses the plan", async () => {
+    const { fleet, reloads, write } = await start();
+    reloads.begin();
+    fleet.refusal = "worker 1 cannot";
+    write(text(other));
+    expect((await reloads.reload("test")).ok).toBe(false);
+    expect(attempt()).toBe(ESTABLISHED);
+  });
+});
+
+describe("a change of an operator", () => {
+  test("is put in force without reading the file, one at a time with reloads, and is no reload", async () => {
+    const { active, fleet, reloads, write, taken } = await start();
+    const loadedAtMs = active.loadedAtMs;
+    write(text(other));
+    const done = reloads.change(() => active.changes.setListener("web", "drain"));
+    await Bun.sleep(0);
+    expect(active.changes.isDrained("web")).toBe(false);
+    reloads.begin();
+    expect(await done).toBeNull();
+    expect([active.generation, active.loadedAtMs, reloads.success, taken()]).toEqual([2, loadedAtMs, 0, 1]);
+    expect(fleet.calls).toEqual(["apply", "grow to 2", "shrink to 2"]);
+    expect(active.config.listeners[0]!.bind).toMatchObject([{ port }]);
+    expect(active.planFor(0).sockets).toEqual([]);
+    expect(await isRefused(port)).toBe(true);
+    expect(await reloads.change(() => active.changes.setListener("web", "ready"))).toBeNull();
+    expect(active.planFor(0).sockets.length).toBe(1);
+    expect(await isRefused(port)).toBe(false);
+  });
+
+  test("is undone where a worker refuses it, before the workers get the old plan again", async () => {
+    const { active, fleet, reloads } = await start();
+    reloads.begin();
+    fleet.refusal = "worker 1 cannot";
+    const sockets: number[] = [];
+    fleet.onApply = () => sockets.push(active.planFor(0).sockets.length);
+    expect(await reloads.change(() => active.changes.setListener("web", "drain"))).toBe("worker 1 cannot");
+    expect(sockets).toEqual([0, 1]);
+    expect([active.generation, active.changes.isDrained("web")]).toEqual([1, false]);
+    expect(await isRefused(port)).toBe(false);
+    expect(reloads.failure).toBe(0);
+  });
+
+  test("that changes nothing asks no worker", async () => {
+    const { active, fleet, reloads } = await start();
+    reloads.begin();
+    expect(await reloads.change(() => null)).toBeNull();
+    expect([fleet.calls, active.generation]).toEqual([[], 1]);
+  });
+
+  test("of backends holds over a reload, which tells what the file has ended", async () => {
+    const { active, reloads, said, write } = await start();
+    reloads.begin();
+    const changes = active.changes.ofPool("app");
+    expect(await reloads.change(() => changes.remove(active.config.pools[0]!.backends[0]!))).toBeNull();
+    expect(active.planFor(0).pools[0]!.backends).toEqual([]);
+    write(text(port, "max_connections = 100"));
+    expect((await reloads.reload("test")).ok).toBe(true);
+    expect(active.planFor(0).pools[0]!.backends).toEqual([]);
+    write(text(port).replace('["127.0.0.1:1"]', '[{ address = "127.0.0.1:1", weight = 2 }]'));
+    expect((await reloads.reload("test")).ok).toBe(true);
+    expect(active.planFor(0).pools[0]!.backends.length).toBe(1);
+    expect(said.filter(({ event }) => event === "run-time change dropped")).toEqual([
+      expect.objectContaining({
+        what: "pools.app.backends.127.0.0.1:1: removed by API, and the file's entry has changed",
+      }),
+    ]);
   });
 });
 
