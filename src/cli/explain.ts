@@ -1,4 +1,5 @@
 // `lb explain`: what a running lb would do with a client. Nothing is connected.
+import type { Explanation } from "../observe/live.ts";
 import { askLb } from "./admin-command.ts";
 import type { AdminOptions } from "./admin-endpoint.ts";
 import { table, type Column } from "./table.ts";
@@ -11,15 +12,6 @@ export interface ExplainOptions extends AdminOptions {
   json?: boolean;
 }
 
-/** The answer of POST /api/explain. */
-export interface Explanation {
-  limits: { limit: string; verdict: string; detail: string }[];
-  route: string | null;
-  pool: string | null;
-  backend: string | null;
-  candidates: { backend: string; usable: boolean; reason: string }[];
-}
-
 /** Prints it. The exit code. */
 export function explain({ listener, client, sni, alpn, json, ...options }: ExplainOptions): Promise<number> {
   return askLb(options, async (lb) => {
@@ -30,8 +22,11 @@ export function explain({ listener, client, sni, alpn, json, ...options }: Expla
   });
 }
 
-export function explanationText({ limits, route, pool, backend, candidates }: Explanation): string[] {
+/** The answer as text: what would become of the connection first, and then why. */
+export function explanationText({ outcome, limits, route, pool, backend, candidates }: Explanation): string[] {
   return [
+    `The connection ${outcome}.`,
+    "",
     `route    ${route ?? "-"}`,
     `pool     ${pool ?? "-"}`,
     `backend  ${backend ?? "-"}`,
