@@ -20,6 +20,8 @@ export interface Operations {
   /** The last ten minutes. */
   history(): { points: Point[] };
   status(): Snapshot;
+  /** The active config in the form of the file, with all defaults, without secrets. */
+  config(): Record<string, unknown>;
   /** Whether clients should be sent here; with a listener's name, whether to that listener. */
   readiness(listener: string | null): Result<Readiness>;
   /** Loads the config file again. The value is a sentence about the new generation. */

@@ -100,6 +100,19 @@ export const ROUTES: readonly Route[] = [
     handle: (operations) => ({ ok: true, value: operations.history() }),
   }),
   route({
+    name: "getConfig",
+    method: "GET",
+    path: "/api/config",
+    access: "read",
+    summary: "The active config with all defaults",
+    reply: json(
+      "Config",
+      v.record(v.string(), v.unknown()),
+      "In the form of the file, as lb.schema.json describes it. Options with free text that come from the environment stand as `${NAME}`; the contents of files (tokens, keys) are not in it.",
+    ),
+    handle: (operations) => ({ ok: true, value: operations.config() }),
+  }),
+  route({
     name: "getOpenApi",
     method: "GET",
     path: "/api/openapi.json",

@@ -16,7 +16,7 @@ export const STREAM_ROUTES: readonly Route[] = [
       snapshots: row(flag(), true, "Whether to send a snapshot each second; if not, a comment every 15 s."),
     },
     reply: stream(
-      "`event: snapshot` has the JSON of GET /api/status. `event: change` has a message of the log: time, level, event, fields. A subscriber that reads too slowly is dropped.",
+      '`event: snapshot` has the JSON of GET /api/status. `event: change` has a message of the log as `log.format = "json"` writes it: time, level, event and the fields of this event. A subscriber that reads too slowly is dropped.',
       "text/event-stream",
     ),
     handle: (operations, { query }) => ({ ok: true, value: operations.events(query) }),

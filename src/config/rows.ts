@@ -23,6 +23,8 @@ export interface RowInfo {
   required: boolean;
   /** Reserved: refused with "not supported yet" unless it is written out as its default. */
   later: boolean;
+  /** A value from the environment may be a secret and is not shown. */
+  secret?: true;
   /** The kind of its value: with `entries` for a section, `item` for a table of named sections or an array. */
   kind: Kind<unknown, unknown>;
 }
@@ -57,6 +59,11 @@ export function absent<In, Out, Empty>(
 /** The value of an option without a default that is not in the file. */
 export const leftOut = Symbol("left out");
 
+/** An option with free text, which may be a password: where it comes from the environment, only `${NAME}` is shown. */
+export function secret<In, Out>(option: Row<In, Out>): Row<In, Out> {
+  return withRow(option, { ...option.row, secret: true });
+}
+
 /** A reserved option: any value except its default is refused until the feature exists. Remove this word to enable it. */
 export function later<In, Out>(option: Row<In, Out>): Row<In, Out> {
   const { row: info } = option;
@@ -89,7 +96,8 @@ export function oneOrMore<In, Out>(item: Kind<In, Out>): Kind<In | In[], Out[]> 
     return one.typed ? { ...one, value: [one.value] } : one;
   };
   const schema = replaceRun(v.union([item, many]), run);
-  return withWords(schema, `${item.words}, or an array of them`, item.example) as unknown as Kind<In | In[], Out[]>;
+  const made = withWords(schema, `${item.words}, or an array of them`, item.example);
+  return Object.assign(made, { many }) as unknown as Kind<In | In[], Out[]>;
 }
 
 /** Either of two kinds: the second if the value's type is `typeOfSecond`. */
@@ -157,7 +165,8 @@ export function shorthand<In, Out>(
     for (const issue of result.issues ?? []) issue.path?.shift();
     return result;
   };
-  return withWords(replaceRun(v.union([v.string(), full]), run), words, example) as unknown as Kind<string | In, Out>;
+  const made = withWords(replaceRun(v.union([v.string(), full]), run), words, example);
+  return Object.assign(made, { full, key }) as unknown as Kind<string | In, Out>;
 }
 
 /** Tables with names that the user chooses, as an array in the order of the file with `name` added to each. */

@@ -30,7 +30,7 @@ import {
   whole,
 } from "./kinds.ts";
 import type { DialEndpoint } from "./kinds.ts";
-import { absent, either, later, list, named, oneOrMore, required, row, section, shorthand } from "./rows.ts";
+import { absent, either, later, list, named, oneOrMore, required, row, secret, section, shorthand } from "./rows.ts";
 
 const connectionsMax = 10_000_000;
 
@@ -314,18 +314,22 @@ export const backendRows = {
 const backend = section('{ address = "10.0.0.11:80", weight = 3 }', backendRows);
 
 const step = section('{ send = "PING" }', {
-  send: row(text("text"), "", "Sends the text as UTF-8, before anything is expected."),
-  send_hex: row(hex(), "", "Sends the bytes, in place of `send`."),
-  expect: row(
-    text("text"),
-    "",
-    "Waits until the answer contains the text, in UTF-8. The answer is everything received since the last step that sent something, up to 64 KiB.",
+  send: secret(row(text("text"), "", "Sends the text as UTF-8, before anything is expected.")),
+  send_hex: secret(row(hex(), "", "Sends the bytes, in place of `send`.")),
+  expect: secret(
+    row(
+      text("text"),
+      "",
+      "Waits until the answer contains the text, in UTF-8. The answer is everything received since the last step that sent something, up to 64 KiB.",
+    ),
   ),
-  expect_hex: row(hex(), "", "Waits until the answer contains the bytes, in place of `expect`."),
-  expect_regex: row(
-    regularExpression(),
-    "",
-    "Waits until the answer matches the regular expression, in place of `expect`. The syntax is JavaScript's, without look-around and back-references; `^` and `$` match at each line.",
+  expect_hex: secret(row(hex(), "", "Waits until the answer contains the bytes, in place of `expect`.")),
+  expect_regex: secret(
+    row(
+      regularExpression(),
+      "",
+      "Waits until the answer matches the regular expression, in place of `expect`. The syntax is JavaScript's, without look-around and back-references; `^` and `$` match at each line.",
+    ),
   ),
 });
 
@@ -350,31 +354,33 @@ const health = section('{ type = "tcp", interval = "2s" }', {
   fall: row(whole(1, 1000), 3, "Consecutive failures after which a backend is down."),
   port: row(whole(0, 65535), 0, "Port to check; 0 = the backend's own port. Ignored for Unix sockets."),
   method: row(choice(["GET", "HEAD"]), "GET", "http: request method."),
-  path: row(httpPath(), "/", "http: request path."),
+  path: secret(row(httpPath(), "/", "http: request path.")),
   host: row(
     httpHost(),
     "",
     `http: Host header, and with TLS the server name unless the pool's tls settings have one; "" = the backend's host and port.`,
   ),
   status: row(statusCodes(), "200-399", "http: status codes that count as success."),
-  body: row(text("text"), "", "http: text that the first 64 KiB of the body must contain."),
+  body: secret(row(text("text"), "", "http: text that the first 64 KiB of the body must contain.")),
   tls: row(
     flag(),
     false,
     "http, exchange, redis, smtp: speak TLS, with the pool's tls settings; without those, any certificate is accepted.",
   ),
   steps: row(list(step), [], "exchange: steps that send or expect something, in this order."),
-  send: row(text("text"), "", "exchange: text to send. `send` and `expect` are one step, in place of `steps`."),
-  expect: row(text("text"), "", "exchange: text that the answer must contain."),
+  send: secret(row(text("text"), "", "exchange: text to send. `send` and `expect` are one step, in place of `steps`.")),
+  expect: secret(row(text("text"), "", "exchange: text that the answer must contain.")),
   role: row(
     choice(["", "master", "replica"]),
     "",
     'redis: the role that counts as success; "" = any. For the roles of PostgreSQL use http and the REST API of Patroni.',
   ),
-  user: row(
-    userName(),
-    "",
-    `mysql: logs in as this user, without a password, and quits; "" = quits after the greeting, which the server logs as a warning. postgres: starts a login as this user, and a request for a password counts as success; "" = no login.`,
+  user: secret(
+    row(
+      userName(),
+      "",
+      `mysql: logs in as this user, without a password, and quits; "" = quits after the greeting, which the server logs as a warning. postgres: starts a login as this user, and a request for a password counts as success; "" = no login.`,
+    ),
   ),
   initial: row(
     choice(["up", "down"]),

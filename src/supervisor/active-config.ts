@@ -31,6 +31,8 @@ export class ActiveConfig {
   /** When every worker had it. */
   loadedAtMs = 0;
   admin: Admin | null = null;
+  /** The text of the config file. */
+  text = "";
 
   /** `config` is the first one; `put` activates it. */
   constructor(config: Config, options: ActiveConfigOptions) {

@@ -42,7 +42,7 @@ export class Events {
   /** A message of the log. */
   message(level: Level, event: string, fields: Fields): void {
     if (this.#subscribers.size === 0) return;
-    const change = { time: new Date().toISOString(), level, event, fields };
+    const change = { time: new Date().toISOString(), level, event, ...fields };
     const bytes = Buffer.from(`event: change\ndata: ${JSON.stringify(change)}\n\n`);
     for (const subscriber of this.#subscribers) this.#send(subscriber, bytes);
   }

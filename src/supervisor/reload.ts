@@ -146,6 +146,7 @@ export class Reloads {
     const error = await this.#apply(loaded.config);
     if (error !== null) return error;
     active.loadedAtMs = Date.now();
+    active.text = loaded.text;
     this.#logReloaded(cause, old, active.config);
     return null;
   }

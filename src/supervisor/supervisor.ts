@@ -1,5 +1,6 @@
 // The control plane of one process: loads the config, starts everything, handles signals, passes on changes of backends, and stops
 // everything. Each part has its own file; this one decides the order of calls.
+import { effectiveConfig } from "../config/effective.ts";
 import { loadConfig, type LoadResult } from "../config/load.ts";
 import { countedProblems, formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
@@ -150,6 +151,7 @@ export class Supervisor {
       log,
       followers: () => this.#followers.list(),
     });
+    this.#active.text = loaded.text;
     log.onMessage = (level, event, fields) => this.#events.message(level, event, fields);
     this.#fleet = new Fleet({
       spawn: options.spawn,
@@ -254,6 +256,7 @@ export class Supervisor {
     dashboard: () => this.#options.dashboard,
     history: () => ({ points: [...this.#history.points] }),
     status: () => this.snapshot(),
+    config: () => effectiveConfig(this.#active.text, process.env),
     readiness: (listener) => readinessOf(this.snapshot(), listener),
     reload: async () => {
       // A request during the start is served after it.

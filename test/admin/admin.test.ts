@@ -68,6 +68,7 @@ function options(bind: string, token: string | null): AdminOptions {
       dashboard: () => ({ page: "<!doctype html>", script: "0", style: "" }),
       history: () => ({ points: [] }),
       status: () => snapshot,
+      config: () => ({ workers: 2 }),
       readiness: (listener) => readinessOf(snapshot, listener),
       reload: () => reload(),
       restartWorker: (index) => {

@@ -1,4 +1,5 @@
 // The streams of the admin endpoint with the compiled binary: events, and lines of the access log.
+import { readFile } from "node:fs/promises";
 import { request } from "node:http";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
@@ -66,7 +67,7 @@ async function visit(): Promise<string> {
   return client.address;
 }
 
-const changes = ({ lines }: Stream): { event: string; fields: Record<string, unknown> }[] =>
+const changes = ({ lines }: Stream): { event: string }[] =>
   lines.flatMap((line, i) =>
     lines[i - 1] === "event: change" ? [JSON.parse(line.slice("data: ".length)) as ReturnType<typeof changes>[0]] : [],
   );
@@ -87,9 +88,27 @@ describe("GET /api/events", () => {
     await eventually("the reload", () => changes(events).some(({ event }) => event === "reloaded"));
     expect(changes(events).find(({ event }) => event === "backend down")).toMatchObject({
       level: "warn",
-      fields: { pool: "app", backend: "one" },
+      pool: "app",
+      backend: "one",
     });
   });
+});
+
+test("GET /api/config has the config that is in force after a reload", async () => {
+  const config = async () => (await (await lb.fetch("/api/config")).json()) as Record<string, unknown>;
+  expect(await config()).toMatchObject({
+    workers: 2,
+    listeners: { web: { bind: [`127.0.0.1:${port}`], over_limit: "reset" } },
+    pools: { app: { backends: [{ address: backend.address, name: "one", weight: 1 }] } },
+  });
+  const text = await readFile(lb.file, "utf8");
+  expect(await lb.reload(text.replace('pool = "app"', 'pool = "app"\nover_limit = "close"'))).toMatchObject({
+    ok: true,
+  });
+  expect(await config()).toMatchObject({ listeners: { web: { over_limit: "close" } } });
+  expect(await lb.reload(text.replace("workers", "wokers"))).toMatchObject({ ok: false });
+  expect(await config()).toMatchObject({ listeners: { web: { over_limit: "close" } } });
+  expect(await lb.reload(text)).toMatchObject({ ok: true });
 });
 
 describe("GET /api/logs", () => {

@@ -49,7 +49,9 @@ describe("events", () => {
     expect(JSON.parse(text.split("data: ")[1]!)).toMatchObject({
       level: "warn",
       event: "backend down",
-      fields: { pool: "app", backend: "a", reason: "line\nbreak" },
+      pool: "app",
+      backend: "a",
+      reason: "line\nbreak",
     });
   });
 

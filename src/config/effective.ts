@@ -1,0 +1,103 @@
+// The effective config: what the file says, with every option that it leaves out, in the form in which it would stand in a file. Secrets from the
+// environment stand as `${NAME}`, and the contents of files (tokens, keys) are not in it.
+import { expand, type Environment, type Expansion } from "./env.ts";
+import type { KeyPath } from "./problem.ts";
+import type { RowInfo, Rows } from "./rows.ts";
+import { file } from "./schema.ts";
+import { readToml } from "./toml.ts";
+import { parseDuration } from "./units.ts";
+import { isTable, type Kind } from "./wording.ts";
+
+type AnyKind = Kind<unknown, unknown>;
+
+/** Of a text that was loaded without problems in the same environment. */
+export function effectiveConfig(text: string, env: Environment): Record<string, unknown> {
+  const document = readToml(text);
+  if (document.is === "bad") throw new Error(document.message);
+  const { tree } = document;
+  const given = structuredClone(tree);
+  const { expansions } = expand(tree, env);
+  const effective = sectionOf(rowsOf(file)!, tree, { path: [], expansions });
+  for (const [name, pool] of Object.entries(effective["pools"] as Record<string, Record<string, unknown>>))
+    limitHealthTimeout(pool, tableAt(given, ["pools", name, "health"]));
+  return effective;
+}
+
+interface Place {
+  path: KeyPath;
+  expansions: readonly Expansion[];
+}
+
+function sectionOf(rows: Rows, table: Record<string, unknown>, place: Place): Record<string, unknown> {
+  const result: Record<string, unknown> = {};
+  for (const [key, { row }] of Object.entries(rows)) {
+    const value = table[key] ?? row.default;
+    if (value === undefined || (row.later && table[key] === undefined)) continue;
+    result[key] = valueOf(row, value, { ...place, path: [...place.path, key] });
+  }
+  return result;
+}
+
+function valueOf(row: RowInfo, value: unknown, place: Place): unknown {
+  if (typeof value === "string") return textOf(row, value, place);
+  return kindOf(row.kind, value, place);
+}
+
+function kindOf(kind: AnyKind, value: unknown, place: Place): unknown {
+  const { path } = place;
+  const { full, key } = kind as Partial<{ full: AnyKind; key: string }>;
+  // A section that may be written as one string.
+  if (full !== undefined) return kindOf(full, typeof value === "string" ? { [key!]: value } : value, place);
+  const rows = rowsOf(kind);
+  if (rows !== null && isTable(value)) return sectionOf(rows, value, place);
+  const item = itemOf(kind);
+  if (Array.isArray(value)) return value.map((one, i) => kindOf(item ?? kind, one, { ...place, path: [...path, i] }));
+  if (item !== null && isTable(value))
+    return Object.fromEntries(
+      Object.entries(value).map(([name, one]) => [name, kindOf(item, one, { ...place, path: [...path, name] })]),
+    );
+  return typeof value === "string" ? escaped(value) : value;
+}
+
+/** What the file says where a secret came from the environment; else the value, which means the same in a file. */
+function textOf({ kind, secret }: RowInfo, value: string, { path, expansions }: Place): unknown {
+  const key = JSON.stringify(path);
+  const expansion = secret === true ? expansions.find((one) => JSON.stringify(one.path) === key) : undefined;
+  const text = expansion?.source ?? escaped(value);
+  return isOneOrMore(kind) ? [text] : text;
+}
+
+/** In a file, `${` begins the name of a variable. */
+function escaped(value: string): string {
+  return value.replaceAll("${", () => "$${");
+}
+
+/** A health check may take no longer than its interval where no timeout is given (load.ts). */
+function limitHealthTimeout(pool: Record<string, unknown>, given: Record<string, unknown>): void {
+  if (given["timeout"] !== undefined) return;
+  const health = pool["health"] as { timeout: string; interval: string };
+  if (millisecondsOf(health.interval) < millisecondsOf(health.timeout)) health.timeout = health.interval;
+}
+
+function millisecondsOf(text: string): number {
+  const parsed = parseDuration(text);
+  return "value" in parsed ? parsed.value : 0;
+}
+
+function tableAt(tree: unknown, path: readonly string[]): Record<string, unknown> {
+  let value = tree;
+  for (const key of path) value = isTable(value) ? value[key] : undefined;
+  return isTable(value) ? value : {};
+}
+
+function rowsOf(kind: AnyKind): Rows | null {
+  return "entries" in kind ? (kind.entries as Rows) : null;
+}
+
+function itemOf(kind: AnyKind): AnyKind | null {
+  return "item" in kind ? (kind.item as AnyKind) : null;
+}
+
+function isOneOrMore(kind: AnyKind): boolean {
+  return "many" in kind;
+}
