@@ -18,6 +18,7 @@ const ALONE = [
   "health-checks",
   "limits",
   "memory",
+  "queue",
   "relay",
   "reload",
   "shared-bandwidth",

@@ -69,15 +69,15 @@ export class SharedQueue {
     return Atomics.load(this.#words, HEADS + worker);
   }
 
-  /** The worker with the oldest ticket of all, or NOBODY. `except` is left out. */
-  oldest(except = NOBODY): number {
+  /** The worker with the oldest ticket of all, or NOBODY. */
+  oldest(): number {
     const words = this.#words;
     const workers = Atomics.load(words, WORKERS);
     let found = NOBODY;
     let foundTicket = 0;
     for (let worker = 0; worker < workers; worker++) {
       const ticket = Atomics.load(words, HEADS + worker);
-      if (ticket === 0 || worker === except) continue;
+      if (ticket === 0) continue;
       // Tickets wrap around.
       if (found !== NOBODY && ((ticket - foundTicket) | 0) > 0) continue;
       found = worker;

@@ -22,7 +22,7 @@ export const UNUSED_TICKS = 4;
 /** One waiter in the list of its worker. */
 interface Wait<W> {
   readonly waiter: W;
-  ticket: number;
+  readonly ticket: number;
   readonly sinceMs: number;
   before: Wait<W> | null;
   behind: Wait<W> | null;
@@ -112,9 +112,9 @@ export class WaitQueue<P, W extends Waiter<P>> {
   }
 
   /**
-   * For every tick of the clock: serves what no wake-up came for. Where a free place stays unused for UNUSED_TICKS, whose turn it is
-   * loses it: the waiters of another worker, which is blocked, or the first one here, for which no free place is good because it has
-   * tried those backends. False = nobody waits here, and there need be no call before the next `join`.
+   * For every tick of the clock: serves what no wake-up came for. Where a free place stays unused for UNUSED_TICKS, anybody here may
+   * have it: whose turn it is waits in a worker that is blocked, or has tried the backends that have free places. False = nobody
+   * waits here, and there need be no call before the next `join`.
    */
   tick(): boolean {
     if (this.#first === null) {
@@ -122,45 +122,34 @@ export class WaitQueue<P, W extends Waiter<P>> {
       if (this.#isArmed) this.#shared.wake(this.#worker);
       return false;
     }
-    const oldest = this.#shared.oldest();
-    const isUnused = this.#isUnused(oldest);
-    if (oldest !== this.#worker) {
-      if (isUnused) this.#serve(oldest);
-      return true;
-    }
-    if (isUnused) this.#letOthersPass();
-    this.#serve();
+    if (this.#isUnused()) this.#serveAny();
+    else this.#serve();
     return true;
   }
 
-  #isUnused(oldest: number): boolean {
+  #isUnused(): boolean {
+    const oldest = this.#shared.oldest();
     const ticket = oldest === NOBODY || !this.#places.hasPlace ? 0 : this.#shared.head(oldest);
     this.#unservedTicks = ticket !== 0 && ticket === this.#unserved ? this.#unservedTicks + 1 : 0;
     this.#unserved = ticket;
     return this.#unservedTicks >= UNUSED_TICKS;
   }
 
-  // Those at the front that can use no free place go to the back.
-  #letOthersPass(): void {
-    for (let left = this.#waits.size; left > 0 && this.#first !== null; left--) {
-      const first = this.#first;
-      const place = this.#places.acquire(first.waiter);
-      if (place !== null) {
-        first.waiter.placed(place);
-        return;
-      }
-      this.#unlink(first);
-      first.ticket = this.#shared.takeTicket();
-      this.#append(first);
-      this.#publishFirst();
+  #serveAny(): void {
+    for (let wait = this.#first; wait !== null;) {
+      const { waiter, behind } = wait;
+      const place = this.#places.acquire(waiter);
+      if (place !== null) waiter.placed(place);
+      else if (!this.#places.hasPlace) return;
+      wait = behind;
     }
   }
 
-  // Gives places to those whose turn it is, as long as there are any. The waiters of the worker `except` have lost their turn.
-  #serve(except = NOBODY): void {
+  // Gives places to those whose turn it is, as long as there are any.
+  #serve(): void {
     this.#isServing = true;
     try {
-      while (this.#first !== null && this.#shared.oldest(except) === this.#worker) {
+      while (this.#first !== null && this.#shared.oldest() === this.#worker) {
         const { waiter } = this.#first;
         const place = this.#places.acquire(waiter);
         if (place === null) return;

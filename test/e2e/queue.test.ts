@@ -268,10 +268,13 @@ describe("a change of the pool while connections wait", () => {
     expect(pools[0]!.queue!.waiting).toBe(12);
     expect(pools[0]!.backends[0]!.open).toBe(0);
     for (const client of holders) client.reset();
-    for (const client of clients) {
-      expect(await client.line()).toBe("b");
-      client.reset();
-    }
+    // In the order in which they were refused.
+    await Promise.all(
+      clients.map(async (client) => {
+        expect(await client.line()).toBe("b");
+        client.reset();
+      }),
+    );
     await expectAtRest(lb);
     const lines = await lb.waitLines(20, ({ end }) => end === "reset");
     expect(lines.filter(({ retries }) => retries === 1).map(({ backend }) => backend)).toEqual(
@@ -354,4 +357,44 @@ describe("a change of the pool while connections wait", () => {
     expect(await lb.lineOf(second)).toMatchObject({ end: "shutdown", end_by: "lb" });
     expect(await lb.exited).toMatchObject({ code: 0 });
   });
+});
+
+test("under load, with workers that die, backends that come and go and caps that change, every count ends at zero", async () => {
+  using first = await echo();
+  using second = await echo();
+  const port = await freePort();
+  const health = `health = { interval = "50ms", rise = 1, fall = 1 }`;
+  const toml = (cap: number, size: number): string =>
+    config(port, `${capped(first, cap)}, ${capped(second, cap)}`, `{ size = ${size}, timeout = ${LONG} }`, health);
+  await using lb = await startLb(toml(3, 100));
+  await using load = startLoad({ ports: [port], concurrency: 60 });
+  await load.running;
+  for (let round = 0; round < 4; round++) {
+    const worker = round % 3;
+    expect((await lb.restartWorker(worker)).status).toBe(200);
+    second.stop();
+    await lb.waitStatus(({ pools }) => !pools[0]!.backends[1]!.up);
+    second.start();
+    expect(await lb.reload(toml(1 + (round % 4), 100 - (round % 2)))).toMatchObject({ ok: true });
+    await lb.waitStatus(({ workers, pools }) => workers[worker]!.state === "running" && pools[0]!.backends[1]!.up);
+    await lb.waitAccepted(200);
+  }
+  const { ok, failures } = await load.stop();
+  // Only who was with a worker or a backend that died has failed.
+  const ends = new Set(lb.accessLines().map(({ end }) => end));
+  console.log(`${ok} served, ${JSON.stringify(failures)}; ends: ${[...ends].join(", ")}`);
+  for (const end of ends) expect(["eof", "reset", "worker_lost"]).toContain(end);
+  expect(ok).toBeGreaterThan(1000);
+  await expectAtRest(lb);
+  const waited = await lb.metric("lb_pool_queue_wait_seconds_count", { pool: "app" });
+  expect(waited).toBeGreaterThan(1000);
+  // Nothing is left that would make a connection wait, or take a place.
+  for (let i = 0; i < 9; i++) {
+    // From an address that no line names yet.
+    using client = await connect(port, { from: `127.0.1.${i + 1}` });
+    expect(await client.echoes()).toBe(true);
+    client.finish();
+    expect((await lb.lineOf(client)).queue_ms).toBeUndefined();
+  }
+  expect(lb.log().filter(({ level }) => level === "error")).toEqual([]);
 });
