@@ -1,0 +1,31 @@
+// Claims, queues, health, drains, reloads and the death of workers together, in random order, against a reference that only counts.
+// FUZZ_SEED=n runs one sequence again; a failure names its seed and its last steps.
+import { describe, expect, test } from "vitest";
+import { forSeedsAsync, Random } from "../support/random.ts";
+import { Model } from "./model.ts";
+import type { Fault } from "./worker.ts";
+
+const STEPS = 400;
+
+describe("whatever happens in whatever order", () => {
+  test("every count is right after every step and zero at rest, only backends that may be picked are, and nobody waits beside a free place", async () => {
+    await forSeedsAsync(25, (random) => new Model(random).run(STEPS));
+  });
+});
+
+describe("the model finds", () => {
+  // Each is seeded into the worker's side of the model (test/model/worker.ts).
+  test.each<[Fault, RegExp]>([
+    ["retry keeps its first place", /connections of backend/],
+    ["claim is not noted", /connections of backend/],
+    ["waiter goes without leaving", /connections in the queue/],
+    ["state is lost", /which it must not/],
+  ])("a fault that is seeded: %s", async (fault, message) => {
+    const runs = Array.from({ length: 10 }, (_, seed) => new Model(new Random(seed + 1), fault).run(STEPS));
+    const outcomes = await Promise.allSettled(runs);
+    const found = outcomes.flatMap((outcome) => (outcome.status === "rejected" ? String(outcome.reason) : []));
+    expect(found.length).toBeGreaterThan(0);
+    expect(found[0]).toMatch(message);
+    expect(found[0]).toContain("last steps:");
+  });
+});
