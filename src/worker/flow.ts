@@ -18,6 +18,8 @@ export class PumpState {
   limited = false;
   /** When to look at the flow again where no event of a socket says so, on performance.now(); Infinity = never. */
   wakeAtMs = Infinity;
+  /** When wakes.ts looks at this; Infinity = never. */
+  queuedMs = Infinity;
   /** How long the last look waited, 0 = it found bytes. */
   waitedMs = 0;
 }

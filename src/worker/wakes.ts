@@ -10,30 +10,41 @@ export interface Sleeper {
   wake(flow: Flow): void;
 }
 
+interface Wake {
+  atMs: number;
+  sleeper: Sleeper;
+  flow: Flow;
+}
+
 export class Wakes {
-  /** Those with a flow that waits. */
-  readonly #waiting = new Set<Sleeper>();
+  /** A binary heap: the earliest is first. What was set later for a flow counts, so an entry may be outdated. */
+  readonly #heap: Wake[] = [];
   #nextMs = Infinity;
   #timer: ReturnType<typeof setTimeout> | null = null;
   #turn: ReturnType<typeof setImmediate> | null = null;
 
-  /** Wakes the flow in `inMs`, to the millisecond; with 0 in the next turn of the loop. */
+  /** Wakes the flow in `inMs`, to the millisecond; with 0 in the next turn of the loop. Only the last call for a flow counts. */
   at(sleeper: Sleeper, flow: Flow, inMs: number): void {
     const atMs = performance.now() + inMs;
-    flow.ensurePump().wakeAtMs = atMs;
-    this.#waiting.add(sleeper);
+    const pump = flow.ensurePump();
+    pump.wakeAtMs = atMs;
+    // An entry that is earlier comes back to it.
+    if (atMs >= pump.queuedMs) return;
+    this.#push({ atMs, sleeper, flow });
     if (atMs < this.#nextMs) this.#set(atMs, inMs);
   }
 
-  forget(sleeper: Sleeper): void {
-    this.#waiting.delete(sleeper);
+  forget({ toBackend, toClient }: Sleeper): void {
+    if (toBackend.pump !== null) toBackend.pump.wakeAtMs = Infinity;
+    if (toClient.pump !== null) toClient.pump.wakeAtMs = Infinity;
   }
 
+  // A timer's grain is a millisecond. To turn the loop for less would keep it busy while many flows wait.
   #set(atMs: number, inMs: number): void {
     this.#nextMs = atMs;
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
-    if (inMs >= 0.5) this.#timer = setTimeout(() => this.#run(), inMs);
+    if (inMs > 0) this.#timer = setTimeout(() => this.#run(), inMs);
     else if (this.#turn === null) this.#turn = setImmediate(() => this.#run());
   }
 
@@ -42,25 +53,47 @@ export class Wakes {
     this.#turn = null;
     this.#nextMs = Infinity;
     // What is set during this run is looked at below or in the next one.
-    const due: Sleeper[] = [];
-    for (const sleeper of this.#waiting)
-      if (Math.min(sleeper.toBackend.wakeAtMs, sleeper.toClient.wakeAtMs) <= now) due.push(sleeper);
-    for (const sleeper of due) {
-      this.#wake(sleeper, sleeper.toBackend, now);
-      this.#wake(sleeper, sleeper.toClient, now);
+    const due: Wake[] = [];
+    while (this.#heap.length > 0 && this.#heap[0]!.atMs <= now) due.push(this.#pop());
+    for (const { atMs, sleeper, flow } of due) {
+      const { pump } = flow;
+      if (pump === null || pump.queuedMs !== atMs) continue;
+      pump.queuedMs = Infinity;
+      if (pump.wakeAtMs <= now) {
+        pump.wakeAtMs = Infinity;
+        sleeper.wake(flow);
+      } else if (pump.wakeAtMs < Infinity) this.#push({ atMs: pump.wakeAtMs, sleeper, flow });
     }
-    let next = Infinity;
-    for (const sleeper of this.#waiting) {
-      const at = Math.min(sleeper.toBackend.wakeAtMs, sleeper.toClient.wakeAtMs);
-      if (at === Infinity) this.#waiting.delete(sleeper);
-      else if (at < next) next = at;
-    }
+    const next = this.#heap[0]?.atMs ?? Infinity;
     if (next < Infinity) this.#set(next, next - performance.now());
   }
 
-  #wake(sleeper: Sleeper, flow: Flow, now: number): void {
-    if (flow.pump === null || flow.pump.wakeAtMs > now) return;
-    flow.pump.wakeAtMs = Infinity;
-    sleeper.wake(flow);
+  #push(wake: Wake): void {
+    wake.flow.ensurePump().queuedMs = wake.atMs;
+    const heap = this.#heap;
+    let at = heap.length;
+    while (at > 0) {
+      const above = (at - 1) >> 1;
+      if (heap[above]!.atMs <= wake.atMs) break;
+      heap[at] = heap[above]!;
+      at = above;
+    }
+    heap[at] = wake;
+  }
+
+  #pop(): Wake {
+    const heap = this.#heap;
+    const first = heap[0]!;
+    const last = heap.pop()!;
+    if (heap.length === 0) return first;
+    let at = 0;
+    for (let below = 1; below < heap.length; below = 2 * at + 1) {
+      if (below + 1 < heap.length && heap[below + 1]!.atMs < heap[below]!.atMs) below++;
+      if (heap[below]!.atMs >= last.atMs) break;
+      heap[at] = heap[below]!;
+      at = below;
+    }
+    heap[at] = last;
+    return first;
   }
 }

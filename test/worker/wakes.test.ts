@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { Flow } from "../../src/worker/flow.ts";
 import { Wakes, type Sleeper } from "../../src/worker/wakes.ts";
 import { eventually } from "../support/eventually.ts";
@@ -41,4 +41,47 @@ test("forgets who has ended, and wakes the others", async () => {
   wakes.forget(gone);
   await eventually("the other is woken", () => here.woken.length === 1);
   expect(gone.woken).toEqual([]);
+});
+
+test("counts the last time that was set for a flow, earlier or later, and wakes it once", async () => {
+  const wakes = new Wakes();
+  const [later, earlier, end] = [new Waiting(), new Waiting(), new Waiting()];
+  later.at(wakes, later.toBackend, 2);
+  later.at(wakes, later.toBackend, 40);
+  earlier.at(wakes, earlier.toBackend, 60);
+  earlier.at(wakes, earlier.toBackend, 5);
+  end.at(wakes, end.toBackend, 100);
+  await eventually("the last is woken", () => end.woken.length === 1);
+  for (const { woken } of [later, earlier]) {
+    expect(woken).toHaveLength(1);
+    expect(woken[0]!.lateMs).toBeGreaterThan(-1);
+  }
+});
+
+test("wakes a thousand flows in the order of their times", async () => {
+  const wakes = new Wakes();
+  const order: number[] = [];
+  for (let i = 0; i < 1000; i++) {
+    const one = new Waiting();
+    const inMs = 1 + ((i * 7919) % 1000) / 20;
+    const atMs = performance.now() + inMs;
+    one.wake = () => void order.push(atMs);
+    wakes.at(one, one.toClient, inMs);
+  }
+  await eventually("all are woken", () => order.length === 1000);
+  // The two clocks were read one after the other.
+  expect(Math.max(...order.map((atMs, i) => (i === 0 ? 0 : order[i - 1]! - atMs)))).toBeLessThan(5);
+});
+
+test("does not turn the loop while it waits for less than a millisecond", async () => {
+  const immediate = vi.spyOn(globalThis, "setImmediate");
+  try {
+    const one = new Waiting();
+    one.at(new Wakes(), one.toBackend, 0.4);
+    await eventually("it is woken", () => one.woken.length === 1);
+    expect(one.woken[0]!.lateMs).toBeGreaterThanOrEqual(0);
+    expect(immediate).not.toHaveBeenCalled();
+  } finally {
+    immediate.mockRestore();
+  }
 });
