@@ -66,10 +66,9 @@ export class BandwidthRate {
 export interface Bandwidth {
   readonly rate: BandwidthRate;
   /**
-   * Reserves bytes: when they may go. `waited`: bytes of the same sender have waited until now, so what was lost to late wake-ups is
-   * made up for.
+   * Reserves bytes: when they may go. `isBusy`: the sender has not paused before, so what was lost to late wake-ups is made up for.
    */
-  reserve(bytes: number, nowMs: number, waited: boolean): number;
+  reserve(bytes: number, nowMs: number, isBusy: boolean): number;
   /** Bytes that were reserved and do not go. */
   giveBack(bytes: number): void;
   /** Bytes that may go at once. */
@@ -94,9 +93,9 @@ export class OwnBandwidth implements Bandwidth {
     this.#peakEndMs = nowMs;
   }
 
-  reserve(bytes: number, nowMs: number, waited: boolean): number {
+  reserve(bytes: number, nowMs: number, isBusy: boolean): number {
     const { bytesPerMs, savedMs } = this.rate;
-    this.#endMs = endOf(this.#endMs, nowMs - (waited ? OWED_MS_MAX : savedMs), bytes / bytesPerMs);
+    this.#endMs = endOf(this.#endMs, nowMs - (isBusy ? OWED_MS_MAX : savedMs), bytes / bytesPerMs);
     this.#peakEndMs = endOf(this.#peakEndMs, nowMs - savedMs / PEAK, bytes / bytesPerMs / PEAK);
     return Math.max(this.#endMs, this.#peakEndMs);
   }

@@ -49,10 +49,10 @@ export class SharedBandwidth implements Bandwidth {
     this.#originMs = originMs;
   }
 
-  reserve(bytes: number, nowMs: number, waited: boolean): number {
+  reserve(bytes: number, nowMs: number, isBusy: boolean): number {
     const { bytesPerMs, savedMs } = this.rate;
     const ms = bytes / bytesPerMs;
-    const endMs = this.#extend(this.#at, nowMs - (waited ? OWED_MS_MAX : savedMs), ms);
+    const endMs = this.#extend(this.#at, nowMs - (isBusy ? OWED_MS_MAX : savedMs), ms);
     return Math.max(endMs, this.#extend(this.#at + 1, nowMs - savedMs / PEAK, ms / PEAK));
   }
 

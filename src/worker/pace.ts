@@ -3,6 +3,8 @@ import { LATE_FACTOR_MAX, type Bandwidth } from "../policy/bandwidth.ts";
 
 /** What lies this close ahead has come: it is below the precision of the clock. */
 const NOW_MS = 0.001;
+/** A sender from which bytes have gone this recently has not paused: what is lost meanwhile is lost to late wake-ups, or to starved peers. */
+const PAUSE_MS = 50;
 
 /** `nowMs` is on performance.now(). */
 export class Pace {
@@ -13,8 +15,9 @@ export class Pace {
   #reserved = 0;
   #askedMs = 0;
   #readyMs = 0;
-  /** The sender has bytes that wait. */
-  #waits = false;
+  /** When `allowance` was last called, and when bytes have last gone. */
+  #nowMs = 0;
+  #movedMs = -Infinity;
   #lateFactor = 1;
   /** Since when the sender was seen to have nothing; Infinity = it has something. */
   #idleSinceMs = Infinity;
@@ -28,6 +31,7 @@ export class Pace {
    * reserves some.
    */
   allowance(nowMs: number, wanted: number): number {
+    this.#nowMs = nowMs;
     if (this.#reserved > 0) {
       if (this.#readyMs > nowMs + NOW_MS) return this.credit;
       this.#noteLate(nowMs);
@@ -35,7 +39,6 @@ export class Pace {
       this.#reserved = 0;
     }
     if (this.credit < wanted) this.#reserve(nowMs, wanted);
-    this.#waits = false;
     return this.credit;
   }
 
@@ -49,7 +52,7 @@ export class Pace {
     const bytes = Math.min(wanted, this.#limit.quantum(nowMs, this.#lateFactor)) - this.credit;
     // To come back for a few bytes is not worth it. It also bounds what a stalled receiver may hold.
     if (bytes <= this.credit) return;
-    const readyMs = this.#limit.reserve(bytes, nowMs, this.#waits);
+    const readyMs = this.#limit.reserve(bytes, nowMs, nowMs - this.#movedMs < PAUSE_MS);
     this.#lateFactor = 1;
     if (readyMs <= nowMs + NOW_MS) {
       this.credit += bytes;
@@ -63,15 +66,14 @@ export class Pace {
   /** So many of them have gone. */
   spend(bytes: number): void {
     this.credit -= bytes;
-    if (bytes > 0) this.#idleSinceMs = Infinity;
+    if (bytes <= 0) return;
+    this.#idleSinceMs = Infinity;
+    this.#movedMs = this.#nowMs;
   }
 
   /** Bytes wait, `wanted` at most: when some of them may go. */
   nextMs(nowMs: number, wanted: number): number {
-    this.#waits = true;
-    const allowed = this.allowance(nowMs, wanted);
-    this.#waits = true;
-    return allowed > 0 ? nowMs : this.#readyMs;
+    return this.allowance(nowMs, wanted) > 0 ? nowMs : this.#readyMs;
   }
 
   /** The sender has nothing now, or the flow has ended: what it has reserved is for others. */
@@ -80,7 +82,6 @@ export class Pace {
     if (bytes > 0) this.#limit.giveBack(bytes);
     this.credit = 0;
     this.#reserved = 0;
-    this.#waits = false;
     this.#lateFactor = 1;
     this.#idleSinceMs = Math.min(this.#idleSinceMs, nowMs);
   }

@@ -84,6 +84,23 @@ describe("a limit of one sender", () => {
     expect(fast.nextMs(60_000, Infinity)).toBe(60_002);
   });
 
+  test.each([
+    [30, 120, 126],
+    [100, 100, 105],
+  ])(
+    "of a sender that had nothing for %d ms lets %d to %d ms' worth through in the next 100 ms",
+    (pauseMs, least, most) => {
+      const rate = 125_000_000;
+      const pace = own(rate);
+      turn(pace, 10);
+      pace.giveBack(10);
+      let total = 0;
+      for (let now = 10 + pauseMs; now < 110 + pauseMs; now += 2) total += turn(pace, now).bytes;
+      expect((total / rate) * 1000).toBeGreaterThan(least);
+      expect((total / rate) * 1000).toBeLessThan(most);
+    },
+  );
+
   test("has whoever waits come back for a portion: 50 ms' worth, or 64 KiB if that is less, or 2 ms' worth if that is more", () => {
     expect(own(1_000_000).nextMs(0, Infinity)).toBe(50);
     expect(own(6_553_600).nextMs(0, Infinity)).toBe(10);
