@@ -97,15 +97,15 @@ export class ClientActivity {
       }
     }
     const key = least * KEY_WORDS;
-    // A reader skips the entry meanwhile.
-    keys[key] = 0;
+    // A reader skips the entry meanwhile. The atomic stores keep the order.
+    Atomics.store(keys, key, 0);
     keys[key + 1] = w0;
     keys[key + 2] = w1;
     keys[key + 3] = w2;
     keys[key + 4] = w3;
     this.#errors[least] = leastCount;
     counts[least] = leastCount + amount;
-    keys[key] = listener;
+    Atomics.store(keys, key, listener);
   }
 
   /** Every count of an activity in the windows up to `nowMs`, for a reader in another thread. */
@@ -122,13 +122,14 @@ export class ClientActivity {
   #read(entry: number, take: EachCount): void {
     const keys = this.#keys;
     const key = entry * KEY_WORDS;
-    const listener = keys[key]!;
+    // Atomic, or the compiler takes what it has read here for what is there after the rest.
+    const listener = Atomics.load(keys, key);
     if (listener === 0) return;
     const address = this.#address;
     address.set(keys.subarray(key + 1, key + KEY_WORDS));
     const count = this.#counts[entry]!;
     const error = this.#errors[entry]!;
-    const isStill = keys[key] === listener && address.every((word, i) => word === keys[key + 1 + i]);
+    const isStill = Atomics.load(keys, key) === listener && address.every((word, i) => word === keys[key + 1 + i]);
     if (isStill && count > 0) take(listener, address, count, Math.min(error, count));
   }
 

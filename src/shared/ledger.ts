@@ -96,9 +96,9 @@ export class Ledger {
     const { words, floats } = this;
     const at = row * ROW_WORDS;
     const floatsAt = row * ROW_FLOATS;
-    // Before anything else changes: see isStill.
+    // Before anything else changes: see isStill. The atomic store keeps the order.
     floats[floatsAt + ROW_FLOAT.id] = 0;
-    words[at] = CLAIM.row;
+    Atomics.store(words, at, CLAIM.row);
     words[at + ROW.pool] = 0;
     words[at + ROW.backend] = 0;
     words[at + ROW.backendFd] = -1;
@@ -120,6 +120,20 @@ export class Ledger {
     this.#free.push(row);
   }
 
+  /**
+   * The client of a row is who a PROXY header says; the peer is kept beside it. Atomic stores keep the order for readers in other
+   * threads.
+   */
+  replaceAddress(row: number, address: readonly [number, number, number, number], port: number): void {
+    const { words } = this;
+    const at = row * ROW_WORDS;
+    Atomics.store(words, at + ROW.proxied, PROXIED.changing);
+    words.copyWithin(at + ROW.peer, at + ROW.address, at + ROW.address + 5);
+    words.set(address, at + ROW.address);
+    words[at + ROW.port] = port;
+    Atomics.store(words, at + ROW.proxied, PROXIED.yes);
+  }
+
   /** Stores the server name that the client asks for: ASCII, truncated to SNI_BYTES_MAX. */
   noteSni(row: number, name: string): void {
     const length = Math.min(name.length, SNI_BYTES_MAX);
@@ -139,26 +153,28 @@ export class Ledger {
   }
 
   /**
-   * To be called by a reader in another thread before it reads a row: the id of its connection, or 0 if there is none or its address is
-   * being written.
+   * To be called by a reader in another thread before it reads a row: the id of its connection, below 0 where the client is who a
+   * PROXY header says; 0 if there is none, or its address is being written. After reading, `isStill` says whether what was read
+   * belongs together.
+   *
+   * A worker sets the id to 0 before it gives a row to another connection, and writes the new id after the address. While it replaces
+   * the address, `proxied` is PROXIED.changing, and then PROXIED.yes. So `proxied` is read between the two looks at the id: both are of
+   * one connection then. Byte counts and the backend may change at any time.
    */
-  idOf(row: number): number {
-    if (this.words[row * ROW_WORDS + ROW.proxied] === PROXIED.changing) return 0;
-    return this.floats[row * ROW_FLOATS + ROW_FLOAT.id]!;
+  stamp(row: number): number {
+    const id = this.floats[row * ROW_FLOATS + ROW_FLOAT.id]!;
+    return stampOf(id, this.#proxied(row));
   }
 
-  /** Whether the client's address comes from a PROXY header. */
-  isProxied(row: number): boolean {
-    return this.words[row * ROW_WORDS + ROW.proxied] === PROXIED.yes;
+  /** See `stamp`. */
+  isStill(row: number, stamp: number): boolean {
+    const proxied = this.#proxied(row);
+    return stampOf(this.floats[row * ROW_FLOATS + ROW_FLOAT.id]!, proxied) === stamp;
   }
 
-  /**
-   * To be called after reading: whether what was read belongs to connection `id`. A worker sets the id to 0 before it gives a row to another
-   * connection, and writes the new id after the address. While it replaces the address by that of a PROXY header, `proxied` is
-   * PROXIED.changing, and then PROXIED.yes. Byte counts and the backend may change at any time.
-   */
-  isStill(row: number, id: number, proxied: boolean): boolean {
-    return this.idOf(row) === id && this.isProxied(row) === proxied;
+  // Atomic, or the compiler takes what it has read of the cells before for what they hold now.
+  #proxied(row: number): number {
+    return Atomics.load(this.words, row * ROW_WORDS + ROW.proxied);
   }
 
   /** One more than the highest row that was ever used, for a reader in another thread. */
@@ -173,4 +189,9 @@ export class Ledger {
       if (this.words[row * ROW_WORDS] !== 0) yield row;
     }
   }
+}
+
+function stampOf(id: number, proxied: number): number {
+  if (proxied === PROXIED.changing) return 0;
+  return proxied === PROXIED.yes ? -id : id;
 }

@@ -67,7 +67,7 @@ function sampleOf(ledger: Ledger): Float64Array {
   for (const row of ledger.rowsInUse()) {
     const floatsAt = row * ROW_FLOATS;
     // A row that a new connection takes while it is read has an id that nobody asks for, or no bytes yet.
-    cells[row * CELLS] = ledger.idOf(row);
+    cells[row * CELLS] = Math.abs(ledger.stamp(row));
     cells[row * CELLS + 1] = floats[floatsAt + ROW_FLOAT.bytesIn]!;
     cells[row * CELLS + 2] = floats[floatsAt + ROW_FLOAT.bytesOut]!;
   }

@@ -153,13 +153,14 @@ export class LiveConnections {
     const { words, floats } = ledger;
     const at = row * ROW_WORDS;
     const floatsAt = row * ROW_FLOATS;
-    const proxied = ledger.isProxied(row);
+    const stamp = ledger.stamp(row);
+    if (Math.abs(stamp) !== id) return null;
     const rates = this.#rates.of(ledger, row, id, nowMs);
     const status: ConnectionStatus = {
       id,
       listener: listenerById.get(words[at + ROW.listener]!)?.name ?? "",
       client: clientText(words, at + ROW.address),
-      peer: proxied ? clientText(words, at + ROW.peer) : null,
+      peer: stamp < 0 ? clientText(words, at + ROW.peer) : null,
       sni: ledger.sni(row) || null,
       pool: poolById.get(words[at + ROW.pool]!)?.name ?? null,
       backend: backendById.get(words[at + ROW.backend]!)?.name ?? null,
@@ -171,7 +172,7 @@ export class LiveConnections {
       rate_out: rates.out,
       worker: worker.index,
     };
-    return ledger.isStill(row, id, proxied) && status.phase !== "closed" ? status : null;
+    return ledger.isStill(row, stamp) && status.phase !== "closed" ? status : null;
   }
 }
 

@@ -15,10 +15,9 @@ export const EVERY_ROW: RowMatch = { listeners: null, pools: null, backends: nul
 /** Calls `take` with each row that matches and the id of its connection. What it reads of the row needs an `isStill` behind it. */
 export function eachMatch(ledger: Ledger, match: RowMatch, take: (row: number, id: number) => void): void {
   for (const row of ledger.rowsInUse()) {
-    const id = ledger.idOf(row);
-    if (id === 0) continue;
-    const proxied = ledger.isProxied(row);
-    if (matches(ledger.words, row * ROW_WORDS, match) && ledger.isStill(row, id, proxied)) take(row, id);
+    const stamp = ledger.stamp(row);
+    if (stamp === 0) continue;
+    if (matches(ledger.words, row * ROW_WORDS, match) && ledger.isStill(row, stamp)) take(row, Math.abs(stamp));
   }
 }
 

@@ -1,5 +1,4 @@
 // The phase in which something of the client must be read before it can be routed: the PROXY header, the ClientHello.
-import { PROXIED, ROW, ROW_WORDS } from "../shared/ledger.ts";
 import { describeTlvs, type ProxyHeader } from "../wire/proxy-protocol.ts";
 import { fatalAlert } from "../wire/tls-records.ts";
 import { admitClient, checkAddress } from "./admission.ts";
@@ -69,8 +68,6 @@ function readHead(connection: Connection, chunk: Uint8Array): void {
 
 // The address that the proxy names counts from here on, for every limit, the log and the hash.
 function believe(connection: Connection, header: ProxyHeader): void {
-  const { words } = connection.host;
-  const at = connection.row * ROW_WORDS;
   connection.host.debug("proxy header", () => ({
     listener: connection.listener.plan.name,
     version: header.version,
@@ -78,11 +75,7 @@ function believe(connection: Connection, header: ProxyHeader): void {
     ...(header.tlvs === null ? {} : describeTlvs(header.tlvs)),
   }));
   if (header.source === null) return;
-  words[at + ROW.proxied] = PROXIED.changing;
-  words.copyWithin(at + ROW.peer, at + ROW.address, at + ROW.address + 5);
-  words.set(header.source.address, at + ROW.address);
-  words[at + ROW.port] = header.source.port;
-  words[at + ROW.proxied] = PROXIED.yes;
+  connection.host.ledger.replaceAddress(connection.row, header.source.address, header.source.port);
   connection.ensureFacts().addressed = header.destination;
 }
 

@@ -11,6 +11,8 @@ import {
   ROW_WORDS,
   SNI_BYTES_MAX,
 } from "../../src/shared/ledger.ts";
+import { runThreads } from "../support/threads.ts";
+import type { LedgerJob, ReaderResult } from "./ledger-thread.ts";
 
 const ADDRESS_WORDS = 4;
 
@@ -54,22 +56,22 @@ describe("Ledger", () => {
     const ledger = new Ledger(ledgerMemory(1));
     const row = ledger.take();
     // The worker has not written the address yet.
-    expect(ledger.idOf(row)).toBe(0);
+    expect(ledger.stamp(row)).toBe(0);
     ledger.floats[row * ROW_FLOATS + ROW_FLOAT.id] = 5;
-    expect(ledger.isStill(row, 5, false)).toBe(true);
+    expect([ledger.stamp(row), ledger.isStill(row, 5)]).toEqual([5, true]);
 
     const at = row * ROW_WORDS + ROW.proxied;
     ledger.words[at] = PROXIED.changing;
-    expect([ledger.idOf(row), ledger.isStill(row, 5, false)]).toEqual([0, false]);
+    expect([ledger.stamp(row), ledger.isStill(row, 5)]).toEqual([0, false]);
     ledger.words[at] = PROXIED.yes;
-    expect([ledger.isStill(row, 5, false), ledger.isStill(row, 5, true)]).toEqual([false, true]);
+    expect([ledger.isStill(row, 5), ledger.isStill(row, -5)]).toEqual([false, true]);
 
     // What was read of a connection that has ended since is still of that one, until the row has another.
     ledger.release(row);
-    expect(ledger.isStill(row, 5, true)).toBe(true);
+    expect(ledger.isStill(row, -5)).toBe(true);
     ledger.take();
-    expect(ledger.isStill(row, 5, true)).toBe(false);
-    expect(ledger.idOf(row)).toBe(0);
+    expect(ledger.isStill(row, -5)).toBe(false);
+    expect(ledger.stamp(row)).toBe(0);
   });
 
   test("keeps every cell of every row apart from all others", () => {
@@ -129,5 +131,22 @@ describe("Ledger", () => {
   test("has a bit of its own for each claim", () => {
     const bits = Object.values(CLAIM);
     expect(bits.reduce((all, bit) => all | bit, 0)).toBe(bits.reduce((sum, bit) => sum + bit, 0));
+  });
+});
+
+describe("a reader in another thread", () => {
+  test("never takes parts of two connections, or of two addresses, for one", async () => {
+    const memory = ledgerMemory(8);
+    const done = new Int32Array(new SharedArrayBuffer(4));
+    const job = { memory, done, connections: 3_000_000 };
+    const [, seen] = await runThreads<ReaderResult | null>(new URL("ledger-thread.ts", import.meta.url), [
+      { role: "worker", ...job },
+      { role: "reader", ...job },
+    ] satisfies LedgerJob[]);
+    expect(seen!.torn).toBe(0);
+    // It has read both kinds, and met rows that changed.
+    expect(seen!.whole).toBeGreaterThan(0);
+    expect(seen!.proxied).toBeGreaterThan(0);
+    expect(seen!.changed).toBeGreaterThan(0);
   });
 });

@@ -29,7 +29,7 @@ class FakeWorker implements EndingWorker {
     if (this.hangs) return new Promise(() => undefined);
     let count = 0;
     for (const [i, row] of rows.entries()) {
-      if (this.ledger.idOf(row) !== ids[i]) continue;
+      if (Math.abs(this.ledger.stamp(row)) !== ids[i]) continue;
       this.ledger.release(row);
       count++;
     }

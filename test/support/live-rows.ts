@@ -77,7 +77,7 @@ export class WorkerOfRows {
     this.asked.push({ end, ids: [...ids] });
     let count = 0;
     for (const [i, row] of rows.entries()) {
-      if (this.ledger.idOf(row) !== ids[i]) continue;
+      if (Math.abs(this.ledger.stamp(row)) !== ids[i]) continue;
       this.ledger.release(row);
       count++;
     }

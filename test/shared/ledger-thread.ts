@@ -1,0 +1,94 @@
+// A thread of ledger.test.ts: a worker that gives its rows to one connection after the other, or a reader from outside.
+import { Ledger, PROXIED, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
+import { serveJob } from "../support/threads.ts";
+
+export interface LedgerJob {
+  role: "worker" | "reader";
+  memory: SharedArrayBuffer;
+  /** One Int32 cell: 1 when the worker is done. */
+  done: Int32Array;
+  /** Connections that the worker has. */
+  connections: number;
+}
+
+export interface ReaderResult {
+  /** Rows read that belonged together, and those of them with the address of a PROXY header. */
+  whole: number;
+  proxied: number;
+  /** Rows that were another's in between, and were found out. */
+  changed: number;
+  /** Rows that were taken for whole and were not. */
+  torn: number;
+}
+
+const HELD = 3;
+
+serveJob<LedgerJob>((job, meet) => {
+  meet();
+  if (job.role === "reader") return read(job);
+  serve(job);
+  Atomics.store(job.done, 0, 1);
+  return null;
+});
+
+// The words of an address tell whose it is: the number of the connection, and twice that behind a PROXY header.
+function writeAddress(words: Int32Array, at: number, value: number): void {
+  for (let i = 0; i < 5; i++) words[at + i] = value;
+}
+
+// As Ledger.replaceAddress where the thread loses the processor in the middle.
+function replaceSlowly(words: Int32Array, at: number, value: number): void {
+  Atomics.store(words, at + ROW.proxied, PROXIED.changing);
+  for (let i = 0; i < 5; i++) {
+    words[at + ROW.address + i] = value;
+    for (let spin = 0; spin < 50; spin++) spun += words[at + ROW.address + i]!;
+  }
+  Atomics.store(words, at + ROW.proxied, PROXIED.yes);
+}
+let spun = 0;
+
+function serve({ memory, connections }: LedgerJob): void {
+  const ledger = new Ledger(memory);
+  const { words, floats } = ledger;
+  const held: number[] = [];
+  for (let id = 1; id <= connections; id++) {
+    const row = ledger.take();
+    const at = row * ROW_WORDS;
+    words[at + ROW.listener] = id;
+    writeAddress(words, at + ROW.address, id);
+    floats[row * ROW_FLOATS + ROW_FLOAT.id] = id;
+    if (id % 2 === 0) {
+      const wide = 2 * id;
+      if (id % 64 !== 0) ledger.replaceAddress(row, [wide, wide, wide, wide], wide);
+      else replaceSlowly(words, at, wide);
+    }
+    held.push(row);
+    if (held.length > HELD) ledger.release(held.shift()!);
+  }
+}
+
+function read({ memory, done }: LedgerJob): ReaderResult {
+  const ledger = new Ledger(memory);
+  const { words } = ledger;
+  const result = { whole: 0, proxied: 0, changed: 0, torn: 0 };
+  while (Atomics.load(done, 0) === 0) {
+    for (const row of ledger.rowsInUse()) {
+      const stamp = ledger.stamp(row);
+      if (stamp === 0) continue;
+      const id = Math.abs(stamp);
+      const proxied = stamp < 0;
+      const at = row * ROW_WORDS;
+      const listener = words[at + ROW.listener]!;
+      const address = [0, 1, 2, 3, 4].map((i) => words[at + ROW.address + i]!);
+      if (!ledger.isStill(row, stamp)) {
+        result.changed++;
+        continue;
+      }
+      const wanted = proxied ? 2 * id : id;
+      if (listener !== id || address.some((word) => word !== wanted)) result.torn++;
+      else if (proxied) result.proxied++;
+      else result.whole++;
+    }
+  }
+  return result;
+}
