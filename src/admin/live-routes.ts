@@ -78,7 +78,7 @@ export const LIVE_ROUTES: readonly Route[] = [
     access: "change",
     summary: "End one connection",
     parameters: { id: required(whole(1, Number.MAX_SAFE_INTEGER), "Id of the connection.") },
-    errors: ["no_such_connection"],
+    errors: ["no_such_connection", "worker_not_running"],
     reply: ended,
     handle: async (operations, { path }) => endedOf(await operations.endConnection(path.id)),
   }),

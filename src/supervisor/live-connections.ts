@@ -25,6 +25,9 @@ export interface LiveWorker extends EndingWorker {
   readonly index: number;
 }
 
+const UNANSWERED =
+  "the connection ends when it runs again, or POST /api/workers/N/restart ends it with all its connections";
+
 interface Found {
   readonly worker: LiveWorker;
   readonly row: number;
@@ -82,6 +85,7 @@ export class LiveConnections {
       for (const row of ledger.rowsInUse()) {
         if (ledger.floats[row * ROW_FLOATS + ROW_FLOAT.id] !== id) continue;
         const ended = await worker.endConnections("killed", Uint32Array.of(row), Float64Array.of(id));
+        if (ended === null) return failure("worker_not_running", `worker ${worker.index} does not answer`, UNANSWERED);
         if (ended > 0) return { ok: true, value: ended, change: { before: null, after: { killed: id } } };
       }
     }

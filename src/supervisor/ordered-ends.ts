@@ -6,7 +6,8 @@ import { eachMatch, type RowMatch } from "./row-match.ts";
 /** What this needs of a worker's slot. */
 export interface EndingWorker {
   readonly ledger: Ledger;
-  endConnections(end: OrderedEnd, rows: Uint32Array, ids: Float64Array): Promise<number>;
+  /** null = it has not answered in time, and ends them when it runs again. */
+  endConnections(end: OrderedEnd, rows: Uint32Array, ids: Float64Array): Promise<number | null>;
 }
 
 /** Connections that a worker ends in one turn of its loop: each takes about 20 us, and the others wait for it. */
@@ -14,7 +15,7 @@ export const END_BATCH = 64;
 /** Between two steps of ends that are spread over a window. */
 const STEP_MS = 100;
 
-/** Ends all connections that match now. Resolves with how many there were. */
+/** Ends all connections that match now. Resolves with how many there were, those of workers that do not answer in time left out. */
 export async function endMatching(workers: readonly EndingWorker[], match: RowMatch, end: OrderedEnd): Promise<number> {
   const counts = await Promise.all(workers.map((worker) => endRows(worker, rowsOf(worker, match), end)));
   return counts.reduce((sum, count) => sum + count, 0);
@@ -63,14 +64,19 @@ function rowsOf({ ledger }: EndingWorker, match: RowMatch): FoundRow[] {
 
 async function endRows(worker: EndingWorker, found: readonly FoundRow[], end: OrderedEnd): Promise<number> {
   let ended = 0;
+  let answers = true;
   for (let from = 0; from < found.length; from += END_BATCH) {
     const batch = found.slice(from, from + END_BATCH);
     const rows = Uint32Array.from(batch, ({ row }) => row);
-    ended += await worker.endConnections(
+    const asked = worker.endConnections(
       end,
       rows,
       Float64Array.from(batch, ({ id }) => id),
     );
+    // What a worker that hangs is asked for lies ready for when it runs again.
+    const count: number | null = answers ? await asked : null;
+    answers = count !== null;
+    ended += count ?? 0;
   }
   return ended;
 }

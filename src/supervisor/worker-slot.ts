@@ -22,6 +22,8 @@ import type { Registry } from "./registry.ts";
 
 /** A worker that has not answered a plan after this time counts as hung and is restarted. */
 const ANSWER_MS = 10_000;
+/** Whoever has ordered the end of connections waits so long for a worker that does not answer. */
+const END_ANSWER_MS = 3000;
 /** A worker that was told to exit and has not after this time is terminated. */
 const EXIT_MS = 250;
 /** A worker that has not stopped this long after its deadline is terminated. */
@@ -99,7 +101,10 @@ export class WorkerSlot {
   #pendingPlans: { generation: number; settle: (answer: Answer) => void; timer: ReturnType<typeof setTimeout> }[] = [];
   readonly #onGone: (() => void)[] = [];
   /** Requests to end connections that the worker has not answered yet, by number. */
-  readonly #pendingEnds = new Map<number, (count: number) => void>();
+  readonly #pendingEnds = new Map<
+    number,
+    { resolve: (count: number | null) => void; timer: ReturnType<typeof setTimeout> }
+  >();
   #lastEndRequest = 0;
 
   constructor(index: number, position: number, options: SlotOptions) {
@@ -168,21 +173,25 @@ export class WorkerSlot {
   }
 
   /**
-   * Ends the connections in these rows of the ledger that still have these ids. Resolves with how many that were; 0 if the worker
-   * dies before it answers.
+   * Ends the connections in these rows of the ledger that still have these ids. Resolves with how many that were: 0 if the worker
+   * dies before it answers, null if it does not answer in time; then it ends them when it runs again.
    */
-  endConnections(end: OrderedEnd, rows: Uint32Array, ids: Float64Array): Promise<number> {
+  endConnections(end: OrderedEnd, rows: Uint32Array, ids: Float64Array): Promise<number | null> {
     if (this.#worker === null) return Promise.resolve(0);
     const request = ++this.#lastEndRequest;
-    const { promise, resolve } = Promise.withResolvers<number>();
-    this.#pendingEnds.set(request, resolve);
+    const { promise, resolve } = Promise.withResolvers<number | null>();
+    const timer = setTimeout(() => this.#settleEnd(request, null), END_ANSWER_MS);
+    this.#pendingEnds.set(request, { resolve, timer });
     this.#post({ kind: "end", request, end, rows, ids });
     return promise;
   }
 
-  #settleEnd(request: number, count: number): void {
-    this.#pendingEnds.get(request)?.(count);
+  #settleEnd(request: number, count: number | null): void {
+    const pending = this.#pendingEnds.get(request);
+    if (pending === undefined) return;
     this.#pendingEnds.delete(request);
+    clearTimeout(pending.timer);
+    pending.resolve(count);
   }
 
   /** Sends the plan again if the worker's state was outdated at the last call too, which only a bug can cause. */

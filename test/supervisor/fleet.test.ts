@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import type { FromWorker, ToWorker, WorkerStart } from "../../src/messages.ts";
+import type { EndConnections, FromWorker, ToWorker, WorkerStart } from "../../src/messages.ts";
 import type { AccessLine } from "../../src/observe/access-line.ts";
 import { Arena, claim, claimed } from "../../src/shared/cells.ts";
 import { ClientTable } from "../../src/shared/clients.ts";
@@ -8,6 +8,7 @@ import { CLAIM, Ledger, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/
 import { monotonicMs } from "../../src/platform/clock.ts";
 import { Fleet } from "../../src/supervisor/fleet.ts";
 import { Registry } from "../../src/supervisor/registry.ts";
+import type { WorkerSlot } from "../../src/supervisor/worker-slot.ts";
 import { configOf } from "../support/config.ts";
 import { plan } from "../support/plans.ts";
 import { recordingLog } from "../support/recording-log.ts";
@@ -441,5 +442,38 @@ describe("stopping all", () => {
     await pass(10_000);
     expect(workers[0]!.terminated).toBe(true);
     expect(done).toBe(true);
+  });
+});
+
+describe("an order to end connections", () => {
+  const order = (slot: { endConnections: WorkerSlot["endConnections"] }): Promise<number | null> =>
+    slot.endConnections("killed", Uint32Array.of(1), Float64Array.of(5));
+  const asked = (worker: FakeWorker): EndConnections => worker.heard.find((message) => message.kind === "end")!;
+
+  test("is answered with the worker's count", async () => {
+    const { fleet, workers } = fleetOf();
+    await fleet.growTo(1);
+    const count = order(fleet.slots[0]!);
+    expect(asked(workers[0]!)).toMatchObject({ end: "killed", rows: Uint32Array.of(1), ids: Float64Array.of(5) });
+    workers[0]!.say({ kind: "ended", request: asked(workers[0]!).request, count: 1 });
+    expect(await count).toBe(1);
+  });
+
+  test("that a worker does not answer is given up, and its late answer is ignored", async () => {
+    const { fleet, workers } = fleetOf();
+    await fleet.growTo(1);
+    const count = order(fleet.slots[0]!);
+    await pass(3000);
+    expect(await count).toBeNull();
+    workers[0]!.say({ kind: "ended", request: asked(workers[0]!).request, count: 1 });
+  });
+
+  test("ends nothing where the worker dies before it answers, or has died", async () => {
+    const { fleet, workers } = fleetOf();
+    await fleet.growTo(1);
+    const count = order(fleet.slots[0]!);
+    workers[0]!.die();
+    expect(await count).toBe(0);
+    expect(await order(fleet.slots[0]!)).toBe(0);
   });
 });

@@ -24,9 +24,9 @@ class FakeWorker implements EndingWorker {
     return [...this.ledger.rowsInUse()].length;
   }
 
-  endConnections(end: OrderedEnd, rows: Uint32Array, ids: Float64Array): Promise<number> {
+  endConnections(end: OrderedEnd, rows: Uint32Array, ids: Float64Array): Promise<number | null> {
     this.asked.push({ end, count: rows.length });
-    if (this.hangs) return new Promise(() => undefined);
+    if (this.hangs) return Promise.resolve(null);
     let count = 0;
     for (const [i, row] of rows.entries()) {
       if (Math.abs(this.ledger.stamp(row)) !== ids[i]) continue;
@@ -53,6 +53,15 @@ describe("ends at once", () => {
     for (let i = 0; i < END_BATCH + 1; i++) worker.open(1);
     expect(await endMatching([worker], backend(1), "killed")).toBe(END_BATCH + 1);
     expect(worker.asked.map(({ count }) => count)).toEqual([END_BATCH, 1]);
+  });
+
+  test("are asked of a worker that hangs all the same, and nobody waits for it twice", async () => {
+    const [hung, other] = [new FakeWorker(), new FakeWorker()];
+    hung.hangs = true;
+    for (let i = 0; i < 2 * END_BATCH + 1; i++) hung.open(1);
+    other.open(1);
+    expect(await endMatching([hung, other], backend(1), "killed")).toBe(1);
+    expect(hung.asked.map(({ count }) => count)).toEqual([END_BATCH, END_BATCH, 1]);
   });
 
   test("spare a row whose connection or address is just being written", async () => {
