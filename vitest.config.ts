@@ -13,6 +13,7 @@ const textImports = {
 
 const ALONE = [
   "bandwidth",
+  "connections-many",
   "databases",
   "descriptors",
   "health-checks",
