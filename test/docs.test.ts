@@ -8,23 +8,23 @@ import { describe } from "../src/cli/command-line.ts";
 
 const readme = readFileSync(join(import.meta.dirname, "../README.md"), "utf8");
 
-test("the README lists every end with its meaning, and no other", () => {
+test("the README lists exactly the existing ends, each with its meaning", () => {
   const rows = [...readme.matchAll(/^\| `([a-z_]+)` +\| (.*?) +\|$/gm)].map(([, end, meaning]) => [end, meaning]);
   expect(Object.fromEntries(rows)).toEqual(ENDS);
 });
 
-test("the README's smallest config has as many lines as it says, and is fine", () => {
+test("the README's smallest config has the stated number of lines, and is valid", () => {
   const smallest = /^```toml\n(.*?)^```$/ms.exec(readme)?.[1] ?? "";
   expect(smallest.trim().split("\n").length).toBe(5);
   expect(readme.match(/\b(four|five|six) lines\b/g)).toEqual(["five lines", "five lines"]);
   expect(parseConfig(smallest, { file: "lb.toml", env: {} }).ok).toBe(true);
 });
 
-test("the README claims no protocol that there is not", () => {
+test("the README names no protocol that does not exist", () => {
   expect(readme).not.toMatch(/\b(UDP|games?|QUIC|DNS servers?)\b/i);
 });
 
-test("the README names every command that the help names", () => {
+test("the README names every command of the help", () => {
   const program = { version: "1.2.3", run: () => Promise.resolve(0) };
   const lb = describe(program, { code: 0 });
   const commands = lb.createHelp().visibleCommands(lb);
@@ -32,7 +32,7 @@ test("the README names every command that the help names", () => {
   for (const command of commands) expect(readme).toContain(`lb ${command.name()}`);
 });
 
-test("the examples of docs/health-checks.md are fine, without a warning", () => {
+test("the examples of docs/health-checks.md are valid, without a warning", () => {
   const page = readFileSync(join(import.meta.dirname, "../docs/health-checks.md"), "utf8");
   const blocks = [...page.matchAll(/^```toml\n(.*?)^```$/gms)].map((match) => match[1]!);
   expect(blocks.length).toBeGreaterThan(8);

@@ -42,7 +42,7 @@ describe("the layers of src/", () => {
     expect(violations(sources, EXCEPTIONS)).toEqual([]);
   });
 
-  test("no imports go in a circle, type imports included", () => {
+  test("there are no import cycles, type imports included", () => {
     expect(circles(sources)).toEqual([]);
   });
 
@@ -63,7 +63,7 @@ describe("the rules", () => {
     ["a file in src/ that stands lower", "supervisor/fleet.ts", 'import type { Plan } from "../messages.ts";'],
     ["a package, where code is not pure", "config/load.ts", 'import { parse } from "smol-toml";'],
     ["bun:ffi in platform/", "platform/libc.ts", 'import { dlopen } from "bun:ffi";'],
-  ])("let a file import from %s", (_what, file, code) => {
+  ])("allow a file to import from %s", (_what, file, code) => {
     expect(check(file, code)).toEqual([]);
   });
 
@@ -103,7 +103,7 @@ describe("the rules", () => {
     expect(check("util/a.ts", "export {};")).toEqual(["util/a.ts is in no row of the table"]);
   });
 
-  test("refuse a circle of two files and of more, by types alone too, and name its files", () => {
+  test("refuse a cycle of two or more files, also of types only, and name its files", () => {
     const files = (codes: Record<string, string>) => Object.entries(codes).map(([file, code]) => parse(file, code));
     const two = { "core/a.ts": 'import { b } from "./b.ts";', "core/b.ts": 'import type { A } from "./a.ts";' };
     expect(circles(files(two))).toEqual(["core/a.ts, core/b.ts"]);
@@ -118,7 +118,7 @@ describe("the rules", () => {
     expect(circles(files({ ...three, "core/c.ts": 'import "./d.ts";' }))).toEqual([]);
   });
 
-  test("heed an exception, and only for its own import", () => {
+  test("apply an exception only to its own import", () => {
     const source = parse("core/a.ts", 'import "../wire/b.ts"; import "../cli/c.ts";');
     const exception = { file: "core/a.ts", imports: "wire/b.ts", reason: "for this test" };
     expect(violations([source], [exception])).toEqual(["core/a.ts imports cli/c.ts: cli does not stand below core"]);

@@ -11,7 +11,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 test.skipIf(Bun.which("openssl") === null).each([
   ["ecdsa", "ec"],
   ["rsa", "rsa"],
-] as const)("makes one file with a certificate and its %s key, for its owner alone", (type, keyType) => {
+] as const)("makes one file with a certificate and its %s key that only its owner can read", (type, keyType) => {
   const file = certificateIn(folder, type);
   const pem = readFileSync(file, "utf8");
   const certificate = new X509Certificate(pem);

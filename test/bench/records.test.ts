@@ -25,11 +25,11 @@ describe("Records", () => {
     expect(bytes).toBe(1001);
   });
 
-  test("looks at no more of a chunk than it is told", () => {
+  test("reads only the given part of a chunk", () => {
     expect(new Records().payload(stream, record(1).length)).toBe(1);
   });
 
-  test("refuses what is no answer, such as an alert in the clear", () => {
+  test("refuses records that are not an answer, such as an unencrypted alert", () => {
     expect(() => new Records().payload(record(2, 21), 5)).toThrow("type 21");
   });
 });

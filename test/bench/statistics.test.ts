@@ -14,7 +14,7 @@ describe("spreadOf", () => {
     expect(spreadOf([10, 9, 100])?.median).toBe(10);
   });
 
-  test("knows nothing of nothing", () => {
+  test("has no result without values", () => {
     expect(spreadOf([])).toBeUndefined();
   });
 });
@@ -28,7 +28,7 @@ describe("pairedRatios", () => {
     expect(pairedRatios([10, undefined, 30, 40], [5, 5, undefined, 20])).toEqual([2, 2]);
   });
 
-  test("leaves out what cannot be divided by", () => {
+  test("leaves out divisions by zero", () => {
     expect(pairedRatios([1], [0])).toEqual([]);
   });
 });
@@ -42,7 +42,7 @@ describe("interval95", () => {
     expect(Math.log(high)).toBeCloseTo(0.5 + 6.353, 10);
   });
 
-  test("is a point where all ratios are the same, and nothing for a single one", () => {
+  test("is a point if all ratios are equal, and null for a single ratio", () => {
     expect(interval95([2, 2, 2])).toEqual({ mean: 2, low: 2, high: 2 });
     expect(interval95([2])).toBeUndefined();
   });
@@ -64,7 +64,7 @@ describe("quantile", () => {
 });
 
 describe("rotated", () => {
-  test("lets another one begin in each round and keeps the order", () => {
+  test("starts with another element in each round and keeps the order", () => {
     const orders = [0, 1, 2, 3].map((round) => rotated(["a", "b", "c"], round).join(""));
     expect(orders).toEqual(["abc", "bca", "cab", "abc"]);
   });

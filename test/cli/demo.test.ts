@@ -43,7 +43,7 @@ function listen(port: number): Promise<void> {
 const text = async (port: number, init?: RequestInit) =>
   (await fetch(`http://127.0.0.1:${port}/`, { ...init, keepalive: false })).text();
 
-test("runs lb with a config that is fine, over three backends that say who they are", async () => {
+test("runs lb with a valid config over three backends that answer with their names", async () => {
   let seen = "";
   const code = await demo(async (file) => {
     seen = file;
@@ -65,7 +65,7 @@ test("runs lb with a config that is fine, over three backends that say who they 
   expect(existsSync(seen)).toBe(false);
 });
 
-test("tells what to try as soon as the admin endpoint listens", async () => {
+test("prints what to try as soon as the admin endpoint listens", async () => {
   await demo(async (file) => {
     const { listeners, admin } = configOf(file);
     expect(out).toEqual([]);
@@ -80,7 +80,7 @@ test("tells what to try as soon as the admin endpoint listens", async () => {
   });
 });
 
-test("takes the next free ports where its own are in use", async () => {
+test("uses the next free ports if its own are in use", async () => {
   for (const port of [8080, 8081, 9900]) await listen(port);
   await demo((file) => {
     const { listeners, admin } = configOf(file);
@@ -90,7 +90,7 @@ test("takes the next free ports where its own are in use", async () => {
   });
 });
 
-test("takes a backend away when it is told to, for a while", async () => {
+test("stops a backend for a while on request", async () => {
   await demo(async (file) => {
     const port = portOf(configOf(file).pools[0]!.backends[1]!.endpoint);
     const stopped = await fetch(`http://127.0.0.1:${port}/stop`, { method: "POST" });

@@ -52,7 +52,7 @@ function config(text: string): string {
   return file;
 }
 
-test("says that lb is alive, by the admin address of the config", async () => {
+test("reports that lb is alive, at the admin address of the config", async () => {
   const port = await serve(OK);
   expect(await health(config(`[admin]\nbind = "127.0.0.1:${port}"`))).toBe(0);
   expect(out).toEqual([`lb health: alive (127.0.0.1:${port})`]);
@@ -60,24 +60,24 @@ test("says that lb is alive, by the admin address of the config", async () => {
   expect(asked).toEqual(["GET /live HTTP/1.1"]);
 });
 
-test.each(["0.0.0.0:PORT", ":PORT"])("asks on the loopback interface where bind is %s", async (bind) => {
+test.each(["0.0.0.0:PORT", ":PORT"])("connects to the loopback interface if bind is %s", async (bind) => {
   const port = await serve(OK);
   expect(await health(config(`[admin]\nbind = "${bind.replace("PORT", String(port))}"`))).toBe(0);
   expect(out).toEqual([`lb health: alive (127.0.0.1:${port})`]);
 });
 
-test("asks over a unix socket, by a path relative to the config", async () => {
+test("connects to a unix socket by a path relative to the config", async () => {
   await serve(OK, { path: join(folder, "admin.sock") });
   expect(await health(config(`[admin]\nbind = "unix:admin.sock"`))).toBe(0);
   expect(out).toEqual([`lb health: alive (unix:${join(folder, "admin.sock")})`]);
 });
 
-test("asks over an abstract unix socket", async () => {
+test("connects to an abstract unix socket", async () => {
   await serve(OK, { path: `\0lb-health-${process.pid}` });
   expect(await health(config(`[admin]\nbind = "unix:@lb-health-${process.pid}"`))).toBe(0);
 });
 
-test("fills in variables of the environment", async () => {
+test("replaces environment variables", async () => {
   const port = await serve(OK);
   vi.stubEnv("LB_TEST_PORT", String(port));
   const file = config('[admin]\nbind = "127.0.0.1:${LB_TEST_PORT}"');
@@ -95,7 +95,7 @@ test("takes a URL, an address or a unix socket instead of a config", async () =>
   expect(asked).toEqual(["GET /live HTTP/1.1", "GET /ready HTTP/1.1", "GET /live HTTP/1.1"]);
 });
 
-test("does not go through the proxy that the environment names", async () => {
+test("does not use the proxy of the environment", async () => {
   vi.stubEnv("http_proxy", "http://127.0.0.1:1");
   vi.stubEnv("HTTP_PROXY", "http://127.0.0.1:1");
   const port = await serve(OK);
@@ -103,7 +103,7 @@ test("does not go through the proxy that the environment names", async () => {
   vi.unstubAllEnvs();
 });
 
-test("does not mind what else is wrong with the config", async () => {
+test("ignores problems elsewhere in the config", async () => {
   const port = await serve(OK);
   expect(await health(config(`[admin]\nbind = "127.0.0.1:${port}"\n[listeners.web]\nbind = 5`))).toBe(0);
 });
@@ -139,7 +139,7 @@ test("gives up after two seconds without an answer", async () => {
   expect(performance.now() - before).toBeGreaterThan(1900);
 });
 
-test("fails with one line where there is nothing to ask", async () => {
+test("fails with one line if there is no admin endpoint", async () => {
   expect(await health(config("[admin]\nenabled = false"))).toBe(1);
   expect(await health(join(folder, "missing.toml"))).toBe(1);
   expect(await health("ftp://127.0.0.1:9900")).toBe(1);
@@ -150,7 +150,7 @@ test("fails with one line where there is nothing to ask", async () => {
   ]);
 });
 
-test("asks with --ready whether lb accepts connections, or whether a listener has a backend that is up", async () => {
+test("checks with --ready whether lb accepts connections, or whether a listener has a backend that is up", async () => {
   const port = await serve(OK);
   const file = config(`[admin]\nbind = "127.0.0.1:${port}"`);
   expect(await health(file, true)).toBe(0);

@@ -19,7 +19,7 @@ pool = "app"
 backends = ["10.0.0.1:80", { address = "10.0.0.2:80", name = "big" }]
 `;
 
-it("says nothing where nothing means anything else", () => {
+it("reports nothing if both configs mean the same", () => {
   expect(summarize(config(base), config(`${base}retries = 2 # the default\n`))).toEqual([]);
 });
 
@@ -36,7 +36,7 @@ it("names the options that changed, those of sections too", () => {
   ]);
 });
 
-it("names backends that came, went and changed", () => {
+it("names backends that were added, removed and changed", () => {
   const next = base.replace('"10.0.0.1:80"', '"10.0.0.3:80"').replace('name = "big"', 'name = "big", weight = 3');
   expect(summarize(config(base), config(next))).toEqual([
     "pools.app: backend 10.0.0.3:80 added",
@@ -47,7 +47,7 @@ it("names backends that came, went and changed", () => {
   expect(summarize(config(base), config(moved))).toEqual(["pools.app: backend big: address changed"]);
 });
 
-it("names listeners and pools that came and went", () => {
+it("names listeners and pools that were added and removed", () => {
   const next = base.replaceAll("web", "api").replaceAll("app", "other");
   expect(summarize(config(base), config(next))).toEqual([
     "listeners.api: added",
@@ -57,7 +57,7 @@ it("names listeners and pools that came and went", () => {
   ]);
 });
 
-it("tells that the token changed, and not what it is", () => {
+it("reports that the token changed, without showing it", () => {
   const text = `admin.token_file = "t"\n${base}`;
   expect(summarize(config(text, "old-token"), config(text, "new-token"))).toEqual(["admin.token changed"]);
 });
@@ -79,7 +79,7 @@ describe("TLS", () => {
   const other = '{ cert = "other.pem", key = "other.key" }';
   const rsa = { "site.pem": "site-rsa.pem", "site.key": "site-rsa.key" };
 
-  it("names a certificate that changed on the disk, and no word of it", () => {
+  it("names a certificate that changed on disk, without its content", () => {
     const tls = `certificates = [${site}, ${other}]`;
     expect(summarize(withTls(tls), withTls(tls))).toEqual([]);
     expect(summarize(withTls(tls), withTls(tls, rsa))).toEqual(["listeners.web: certificate site.pem changed"]);
@@ -89,7 +89,7 @@ describe("TLS", () => {
     ]);
   });
 
-  it("names certificates that came and went, in full where their names are the same", () => {
+  it("names certificates that were added and removed, with their paths if their names are equal", () => {
     const a = '{ cert = "a/site.pem", key = "site.key" }';
     const old = withTls(`certificates = [${site}]`);
     expect(summarize(old, withTls(`certificates = [${other}]`))).toEqual([
@@ -118,14 +118,14 @@ describe("TLS", () => {
     expect(summarize(withTls(tls), withTls(elsewhere))).toEqual(["listeners.web: tls.client_ca changed"]);
   });
 
-  it("says where it is switched on or off", () => {
+  it("reports where TLS is enabled or disabled", () => {
     const lines = [summarize(config(base), withTls(`certificates = [${site}]`))];
     lines.push(summarize(withTls(`certificates = [${site}]`), config(base)));
     expect(lines).toEqual([["listeners.web: tls changed"], ["listeners.web: tls changed"]]);
   });
 });
 
-it("names routes and what is believed of PROXY headers", () => {
+it("names routes and trusted proxies", () => {
   const next = base.replace("pool =", 'proxy_protocol = "required"\ntrusted_proxies = ["10.0.0.0/8"]\npool =');
   const routes = '[[listeners.web.routes]]\nsni = ["a.example"]\npool = "app"\n';
   expect(summarize(config(base), config(next + routes))).toEqual([

@@ -221,7 +221,7 @@ describe("a file with every option", () => {
     readFile: () => new TextEncoder().encode("  the-token\n"),
   });
 
-  it("is fine, and names the files to watch", () => {
+  it("is valid, and names the files to watch", () => {
     expect(messages(result)).toEqual([]);
     expect(result.files).toEqual(["/etc/lb/lb.toml", "/etc/lb/admin.token"]);
     expect(result).toMatchObject({ ok: true, warnings: [], text: everything });
@@ -266,7 +266,7 @@ describe("what values become", () => {
     ]);
   });
 
-  it("gives a rate without burst what it allows in a second, at least 1", () => {
+  it("sets the burst of a rate without one to what the rate allows in a second, at least 1", () => {
     const burst = (rate: string) =>
       parsed(minimal.replace("pool =", `rate_limit.rate = "${rate}"\npool =`)).listeners[0]?.rate_limit;
     expect(burst("600/m")).toEqual({ rate: 10, burst: 10 });
@@ -297,7 +297,7 @@ describe("variables of the environment", () => {
     expect(parsed(text, { A: "${B}" }).log.access).toEqual({ file: "/etc/lb/${B}" });
   });
 
-  it("are an error where they are not set, inherited properties included", () => {
+  it("are an error if they are not set, inherited properties included", () => {
     const result = parseConfig(minimal.replace(":8080", "${toString}"), { file: "lb.toml", env: {} });
     expect(messages(result)).toEqual(["listeners.web.bind: the environment variable toString is not set"]);
   });
@@ -314,7 +314,7 @@ describe("the admin endpoint", () => {
     expect(messages(withAdmin(`bind = "${bind}"`))[0]).toContain("token_file is required");
   });
 
-  it("needs none where it is off", () => {
+  it("needs none if it is disabled", () => {
     expect(messages(withAdmin('bind = ":8080"\nenabled = false'))).toEqual([]);
   });
 });
@@ -332,7 +332,7 @@ describe("files", () => {
     return path;
   };
 
-  it("are read, with the files they name beside them", () => {
+  it("are read, and named files are relative to them", () => {
     write("t", "secret-token\n");
     const path = write("lb.toml", `admin.bind = ":9900"\nadmin.token_file = "t"\n${minimal}`);
     const result = loadConfig(path, {});
@@ -344,7 +344,7 @@ describe("files", () => {
     });
   });
 
-  it("that are missing, folders, not UTF-8 or too large are told as such", () => {
+  it("that are missing, folders, not UTF-8 or too large are reported as such", () => {
     expect(messages(loadConfig(join(folder, "none.toml"), {}))).toEqual([": cannot be read: there is no such file"]);
     expect(messages(loadConfig(folder, {}))).toEqual([": cannot be read: it is a directory"]);
     expect(messages(loadConfig("/dev/zero", {}, { once: true }))[0]).toContain("larger than 16 MiB");
@@ -369,7 +369,7 @@ describe("files", () => {
     expect(messages(loadConfig(join(folder, "link.toml"), {}))).toEqual([]);
   });
 
-  it("that hold no token are refused without a word of what they hold", () => {
+  it("that contain no token are refused without showing their content", () => {
     write("bad", "top secret words");
     const path = write("bad.toml", `admin.token_file = "bad"\n${minimal}`);
     const result = loadConfig(path, {});
@@ -433,7 +433,7 @@ describe("more problems than are shown", () => {
     expect([result.problems.length, result.omitted]).toEqual([PROBLEMS_MAX, 0]);
   });
 
-  it("are counted where they are found after the types, and where they are warnings", () => {
+  it("are counted too if they are found after the types, or are warnings", () => {
     const listener = (i: number) => `[listeners.l${i}]\nbind = ":${i + 1}"\npool = "nowhere"\n`;
     const references = parse(Array.from({ length: PROBLEMS_MAX + 7 }, (_, i) => listener(i)).join("") + minimal);
     expect(references).toMatchObject({ ok: false, omitted: 7 });

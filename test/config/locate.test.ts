@@ -47,27 +47,27 @@ describe("the place of a key", () => {
     ]);
   });
 
-  it("goes to the right element of an array of tables", () => {
+  it("finds the right element of an array of tables", () => {
     const text = "[[a]]\nx = 1\n[[a]]\nx = 2\n[a.sub]\ny = 3\n[[a.more]]\nz = 1\n[[a.more]]\nz = 2\n";
     expect(
       places(text, ["a", 0, "x"], ["a", 1], ["a", 1, "x"], ["a", 1, "sub", "y"], ["a", 1, "more", 1, "z"]),
     ).toEqual(["2:1", "3:3", "4:1", "6:1", "10:1"]);
   });
 
-  it("is not taken in by strings that look like TOML", () => {
+  it("is not confused by strings that look like TOML", () => {
     const text = 'a = """\n[t]\nb = 1\n\\""" """\nc = \'\'\'\n[u] """\'\'\'\'\'\nd = "\\\\"\ne = \'\\\'\nf = 1\n';
     expect(places(text, ["c"], ["d"], ["e"], ["f"])).toEqual(["5:1", "7:1", "8:1", "9:1"]);
   });
 
-  it("is a table's own header where that comes after those of its parts", () => {
+  it("is a table's own header if it comes after those of its subtables", () => {
     expect(places("[a.b]\nx = 1\n[a]\ny = 1\n", ["a"], ["a", "b"])).toEqual(["3:2", "1:4"]);
   });
 
-  it("is that of the nearest thing above where the key is missing", () => {
+  it("is that of the nearest existing parent if the key is missing", () => {
     expect(places("\n[a]\nb = {}\n", ["a", "b", "c", 3], ["a", "x"], ["y"])).toEqual(["3:1", "2:2", "1:1"]);
   });
 
-  it("counts lines that end in CR LF, and stands on dates and numbers", () => {
+  it("counts lines that end in CR LF, and finds dates and numbers", () => {
     expect(places("a = 1979-05-27 07:32:00\r\nb = +1_000.5e-3\r\nc = true", ["b"], ["c"])).toEqual(["2:1", "3:1"]);
   });
 });
@@ -94,7 +94,7 @@ describe("the places in a long text", () => {
     expect(lines([["u", "c"], ["a"]])).toEqual([text.split("\n").length - 1, 1]);
   });
 
-  it("are those of the whole text where the first part ends within a value", () => {
+  it("are those of the whole text if the first part ends within a value", () => {
     const cut = `a = 1\nb = [\n${"  1,\n".repeat(FIRST_PART / 4)}]\nc = 1\n`;
     expect(lines([["a"], ["c"]], cut)).toEqual([1, cut.split("\n").length - 1]);
   });

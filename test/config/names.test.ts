@@ -6,7 +6,7 @@ const name = (text: string, wildcard = true) => {
   return read.is === "name" ? read.name : (read.meant ?? null);
 };
 
-it("puts names in lower case, wildcards and underscores too", () => {
+it("converts names to lower case, also with wildcards and underscores", () => {
   expect(["A.Example.COM", "*.Example.com", "localhost", "_x.a_b.example"].map((text) => name(text))).toEqual([
     "a.example.com",
     "*.example.com",
@@ -15,13 +15,13 @@ it("puts names in lower case, wildcards and underscores too", () => {
   ]);
 });
 
-it("takes * for a whole first label alone, and only where it may stand", () => {
+it("accepts * only as the whole first label, and only where wildcards are allowed", () => {
   for (const text of ["*", "*.", "a.*.example", "*a.example", "a*.example", "**.example"])
     expect(name(text), text).toBeNull();
   expect(name("*.example.com", false)).toBeNull();
 });
 
-it("proposes the ASCII form of a name, and one without a dot at its end", () => {
+it("suggests the ASCII form of a name, and the name without its trailing dot", () => {
   expect(name("bücher.example")).toBe("xn--bcher-kva.example");
   expect(name("*.bücher.example")).toBe("*.xn--bcher-kva.example");
   expect(name("example.com.")).toBe("example.com");

@@ -7,7 +7,7 @@ const bytes = (name: string) => readFileSync(new URL(`fixtures/${name}`, import.
 const text = (content: string) => new TextEncoder().encode(content);
 
 describe("certificates", () => {
-  it("are found between other text, in any encoding, with either kind of line end", () => {
+  it("are found between other text, in any encoding, with LF or CR LF", () => {
     const around = Buffer.concat([Buffer.from([0xff, 0xfe, 0x0a]), bytes("site.pem"), Buffer.from("\xe9nd", "latin1")]);
     const crlf = text(bytes("site.pem").toString().replaceAll("\n", "\r\n"));
     for (const file of [around, crlf]) {
@@ -16,12 +16,12 @@ describe("certificates", () => {
     }
   });
 
-  it("are told by their number where one of several is broken", () => {
+  it("are reported by their number if one of several is broken", () => {
     const file = Buffer.concat([bytes("site.pem"), bytes("broken.pem")]);
     expect(readCertificates(file, "x")).toMatchObject({ why: "has as number 3 a certificate that cannot be parsed" });
   });
 
-  it("answer at every place where the file may be cut", () => {
+  it("are parsed or refused wherever the file is truncated", () => {
     const whole = bytes("site.pem");
     for (let length = 0; length < whole.byteLength - 1; length++) {
       const read = readCertificates(whole.subarray(0, length), "x");
@@ -29,7 +29,7 @@ describe("certificates", () => {
     }
   });
 
-  it("of many beginnings without an end take no time", () => {
+  it("with many BEGIN lines without an END are refused quickly", () => {
     const started = performance.now();
     expect(readCertificates(text("-----BEGIN CERTIFICATE-----\n".repeat(200_000)), "x")).toMatchObject({ is: "bad" });
     expect(performance.now() - started).toBeLessThan(1000);
@@ -44,20 +44,20 @@ describe("names", () => {
     expect(names("other.pem")).toEqual(["other.example", "www.example.com"]);
   });
 
-  it("are the common name only where there is no subjectAltName at all", () => {
+  it("are the common name only if there is no subjectAltName at all", () => {
     expect(names("cn-only.pem")).toEqual(["cn.example.com"]);
     expect(names("no-names.pem")).toEqual([]);
   });
 });
 
 describe("keys", () => {
-  it("are found behind a certificate and in all their forms", () => {
+  it("are found after a certificate and in all formats", () => {
     for (const file of ["site.key", "site-rsa.key", "combined.pem"]) {
       expect(readPrivateKey(bytes(file), file).is, file).toBe("key");
     }
   });
 
-  it("that are encrypted come with the command that decrypts them, fit for a shell", () => {
+  it("that are encrypted are reported with the command that decrypts them, quoted for a shell", () => {
     for (const file of ["encrypted.key", "encrypted-old.key"]) {
       expect(readPrivateKey(bytes(file), "my key.pem")).toMatchObject({
         why: "is encrypted, and lb cannot ask for a passphrase",
@@ -71,14 +71,14 @@ describe("keys", () => {
 });
 
 describe("revocation lists", () => {
-  it("tell when the first of them is to be replaced", () => {
+  it("report when the first of them must be replaced", () => {
     expect(readRevocations(bytes("clients.crl"), "x")).toMatchObject({ nextUpdate: Date.UTC(2120, 0, 1) });
     expect(readRevocations(Buffer.concat([bytes("clients.crl"), bytes("old.crl")]), "x")).toMatchObject({
       nextUpdate: Date.UTC(2021, 0, 1),
     });
   });
 
-  it("must all be whole", () => {
+  it("must all be complete", () => {
     const file = Buffer.concat([bytes("clients.crl"), bytes("broken.crl")]);
     expect(readRevocations(file, "x")).toMatchObject({ why: "has a revocation list that cannot be parsed" });
     expect(readRevocations(text("0\x82"), "x.crl")).toMatchObject({

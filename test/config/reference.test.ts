@@ -11,11 +11,11 @@ const root = new URL("../../", import.meta.url);
 const committed = (name: string) => readFileSync(new URL(name, root), "utf8");
 
 describe("docs/config.md", () => {
-  it("is what the schema makes: else run `npm run generate`", () => {
+  it("is up to date with the schema; otherwise run `npm run generate`", () => {
     expect(committed("docs/config.md")).toBe(reference());
   });
 
-  it("has examples that are fine", () => {
+  it("has valid examples", () => {
     const blocks = [...reference().matchAll(/```toml\n(.*?)```/gs)].map((match) => match[1] ?? "");
     expect(blocks.length).toBe(3);
     const readFile = (path: string) => readFileSync(new URL(`fixtures/${basename(path)}`, import.meta.url));
@@ -27,7 +27,7 @@ describe("docs/config.md", () => {
 });
 
 describe("lb.schema.json", () => {
-  it("is what the schema makes: else run `npm run generate`", () => {
+  it("is up to date with the schema; otherwise run `npm run generate`", () => {
     expect(committed("lb.schema.json")).toBe(jsonSchemaText());
   });
 
@@ -49,7 +49,7 @@ describe("lb.schema.json", () => {
     expect(bare).toEqual([]);
   });
 
-  it("lets a variable stand for a quantity", () => {
+  it("allows a variable in place of a quantity", () => {
     const { shutdown_timeout } = jsonSchema().properties as Record<string, { pattern: string; default: string }>;
     const pattern = new RegExp(shutdown_timeout?.pattern ?? "");
     expect(["250ms", "1.5h", "${GRACE}"].map((text) => pattern.test(text))).toEqual([true, true, true]);
@@ -59,7 +59,7 @@ describe("lb.schema.json", () => {
 });
 
 describe("lb.toml", () => {
-  it("is fine, without a warning", () => {
+  it("is valid, without a warning", () => {
     expect(checked(new URL("lb.toml", root).pathname, {})).toMatchObject({ errors: [], code: 0 });
   });
 });

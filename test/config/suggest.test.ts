@@ -12,10 +12,10 @@ it.each([
   ["idle_timeout", "idle"],
   ["token", "token_file"],
   ["pol", "pool"],
-])("takes %s for %s", (word, meant) => {
+])("suggests for %s %s", (word, meant) => {
   expect(closest(word, options)).toBe(meant);
 });
 
-it.each(["", "x", "completely_different", "b", "a".repeat(1000)])("has no proposal for %j", (word) => {
+it.each(["", "x", "completely_different", "b", "a".repeat(1000)])("has no suggestion for %j", (word) => {
   expect(closest(word, options)).toBeNull();
 });

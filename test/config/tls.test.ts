@@ -49,7 +49,7 @@ describe("a listener's TLS", () => {
     ),
   );
 
-  it("has its files read, and its certificates told", () => {
+  it("has its files read, and reports its certificates", () => {
     expect(config(result).listeners[0]?.tls).toEqual({
       certificates: [
         {
@@ -82,20 +82,20 @@ describe("a listener's TLS", () => {
     expect(twice.files).toEqual(["/etc/lb/lb.toml", "/etc/lb/combined.pem"]);
   });
 
-  it("names them also where they are broken, so that the cure is seen", () => {
+  it("names them also if they are broken, so that a corrected file is noticed", () => {
     const broken = load(listener(pair("broken.pem", "none.key")));
     expect(broken.ok).toBe(false);
     expect(broken.files).toEqual(["/etc/lb/lb.toml", "/etc/lb/certs/broken.pem", "/etc/lb/certs/none.key"]);
   });
 
-  it("parts a certificate from a key in the same file", () => {
+  it("separates a certificate from a key in the same file", () => {
     const [certificate] =
       config(load(listener(pair("combined.pem", "combined.pem")))).listeners[0]?.tls?.certificates ?? [];
     expect(certificate?.cert_pem).toBe(readFileSync(fixture("site.pem"), "utf8"));
     expect(certificate?.key_pem).toBe(readFileSync(fixture("site.key"), "utf8"));
   });
 
-  it("is left out where the file has none", () => {
+  it("is left out if the file has none", () => {
     const plain = config(load(`[listeners.web]\nbind = ":80"\npool = "app"\n${app}`));
     expect([plain.listeners[0]?.tls, plain.pools[0]?.tls]).toEqual([null, null]);
   });
@@ -135,13 +135,13 @@ describe("a pool's TLS", () => {
         modeOf: (path) => (bundles.includes(path) ? 0o644 : null),
       });
 
-    it.each(SYSTEM_BUNDLES)("takes and watches the system's: %s", (path) => {
+    it.each(SYSTEM_BUNDLES)("uses and watches the system's: %s", (path) => {
       const result = on([path]);
       expect(config(result).pools[0]?.tls?.ca_pem).toBe(readFileSync(fixture("ca.pem"), "utf8"));
       expect(result.files).toEqual(["/etc/lb/lb.toml", path]);
     });
 
-    it("takes the file that SSL_CERT_FILE names", () => {
+    it("uses the file in SSL_CERT_FILE", () => {
       const result = on(["/own.pem", SYSTEM_BUNDLES[0]], { SSL_CERT_FILE: "/own.pem" });
       expect(config(result).pools[0]?.tls?.ca_pem).not.toBeNull();
       expect(result.files).toEqual(["/etc/lb/lb.toml", "/own.pem"]);
@@ -150,7 +150,7 @@ describe("a pool's TLS", () => {
       ]);
     });
 
-    it("is refused where the system has none, with the cure", () => {
+    it("is refused if the system has none, with the cure", () => {
       const result = on([]);
       expect(result.ok ? [] : result.problems).toMatchObject([
         {
@@ -161,7 +161,7 @@ describe("a pool's TLS", () => {
       ]);
     });
 
-    it("needs none where nothing is verified", () => {
+    it("needs none if nothing is verified", () => {
       expect(config(on([], {}, "verify = false")).pools[0]?.tls?.ca_pem).toBeNull();
     });
   });
@@ -186,7 +186,7 @@ describe("the validity of a certificate", () => {
   const ends = Date.UTC(2021, 0, 1);
   const at = (now: number) => load(listener(pair("expired.pem", "other.key")), { now });
 
-  it("is warned of 14 days before it ends", () => {
+  it("causes a warning 14 days before it ends", () => {
     expect(told(at(ends - 15 * day))).toEqual([]);
     expect(told(at(ends - 13.5 * day))).toEqual([
       'listeners.web.tls.certificates[0].cert: the certificate in "certs/expired.pem" expires in 13 days, on 2021-01-01 00:00 UTC',
@@ -196,7 +196,7 @@ describe("the validity of a certificate", () => {
     expect(at(ends - 1000).ok).toBe(true);
   });
 
-  it("is over a moment later, and not there a moment before it begins", () => {
+  it("has ended a moment later, and has not begun a moment before", () => {
     expect(at(ends + 1000).ok).toBe(false);
     expect(told(at(ends + 1000))[0]).toContain("expired on 2021-01-01");
     expect(at(Date.UTC(2020, 0, 1) - 1000).ok).toBe(false);
@@ -208,11 +208,11 @@ describe("two certificates of one listener", () => {
   const both = (second: string) =>
     told(load(listener(`certificates = [{ cert = "site.pem", key = "site.key" }, ${second}]`)));
 
-  it("may bear the same names with different types of key", () => {
+  it("may have the same names with different types of key", () => {
     expect(both('{ cert = "site-rsa.pem", key = "site-rsa.key" }')).toEqual([]);
   });
 
-  it("are warned of where the types are the same too", () => {
+  it("cause a warning if the types are equal too", () => {
     expect(both('{ cert = "same-name.pem", key = "other.key" }')).toEqual([
       'listeners.web.tls.certificates[1]: has the names "example.com" and a key of type ec, as listeners.web.tls.certificates[0] has: the first is used',
     ]);
@@ -244,7 +244,7 @@ describe("a key", () => {
     },
   );
 
-  it("that every user can read gets a warning, and only such a one", () => {
+  it("causes a warning only if every user can read it", () => {
     const text = listener(pair("site.pem", "site.key"));
     expect(told(load(text, { mode: 0o640 }))).toEqual([]);
     expect(told(load(text, { mode: 0o644 }))).toEqual([
@@ -272,7 +272,7 @@ describe("on a disk", () => {
   });
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  it("a pair that breaks makes the whole config bad, and one that is whole again makes it good", () => {
+  it("a broken pair makes the whole config invalid, and a repaired one makes it valid", () => {
     const path = join(folder, "lb.toml");
     expect(told(loadConfig(path, {}))).toEqual([]);
     copyFileSync(join(folder, "other.key"), join(folder, "site.key"));

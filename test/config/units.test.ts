@@ -41,11 +41,11 @@ describe("a duration", () => {
     "0.1ms",
     "1s\n",
     "99999999999999999999s",
-  ])("%j is none", (text) => {
+  ])("%j is refused", (text) => {
     expect(parseDuration(text).is).toBe("bad");
   });
 
-  it("proposes the unit that differs only by case or by a space", () => {
+  it("suggests the unit that differs only by case or by a space", () => {
     expect(parseDuration("5 MS")).toMatchObject({ is: "bad", meant: "5ms" });
     expect(parseDuration("5M")).toMatchObject({ is: "bad", meant: "5m" });
   });
@@ -76,7 +76,7 @@ describe("a size", () => {
     expect(text).toMatch(patterns.size);
   });
 
-  it.each(["10", "10 MB", "10mb", "MB", "-1MB", "10TB", "1kbit"])("%j is none", (text) => {
+  it.each(["10", "10 MB", "10mb", "MB", "-1MB", "10TB", "1kbit"])("%j is refused", (text) => {
     expect(parseSize(text).is).toBe("bad");
   });
 });
@@ -86,12 +86,12 @@ describe("a bandwidth", () => {
     ["10MB/s", 10_000_000],
     ["500Kbit/s", 62_500],
     ["64KiB/s", 65_536],
-  ])("%s is %i bytes a second", (text, bytes) => {
+  ])("%s is %i bytes per second", (text, bytes) => {
     expect(value(parseBandwidth(text))).toBe(bytes);
     expect(text).toMatch(patterns.bandwidth);
   });
 
-  it("is only counted by the second, and proposes what lacks", () => {
+  it("is only per second, and suggests the missing part", () => {
     expect(parseBandwidth("10MB")).toMatchObject({ is: "bad", meant: "10MB/s" });
     expect(parseBandwidth("10MB/m").is).toBe("bad");
     expect(parseBandwidth("10mb/s")).toMatchObject({ is: "bad", meant: "10MB/s" });
@@ -104,12 +104,12 @@ describe("a rate", () => {
     ["600/m", 10],
     ["1800/h", 0.5],
     ["0.5/s", 0.5],
-  ])("%s is %d a second", (text, perSecond) => {
+  ])("%s is %d per second", (text, perSecond) => {
     expect(value(parseRate(text))).toBe(perSecond);
     expect(text).toMatch(patterns.rate);
   });
 
-  it.each(["100", "/s", "100/", "100/d", "-1/s", "1 /s", "1/s/s", "ten/s"])("%j is none", (text) => {
+  it.each(["100", "/s", "100/", "100/d", "-1/s", "1 /s", "1/s/s", "ten/s"])("%j is refused", (text) => {
     expect(parseRate(text).is).toBe("bad");
   });
 });

@@ -148,7 +148,7 @@ describe("parseEndpoint", () => {
     expect(parseEndpoint(text)).toEqual({ kind: "bad", why: expect.stringContaining(why) });
   });
 
-  test("takes names up to their limits", () => {
+  test("accepts names up to their maximum length", () => {
     expect(parseEndpoint(`${"a.".repeat(126)}a:80`)).toMatchObject({ kind: "name" });
     expect(parseEndpoint(`${"a".repeat(63)}.example:80`)).toMatchObject({ kind: "name" });
     expect(parseEndpoint(`unix:/${"a".repeat(106)}`)).toMatchObject({ kind: "unix" });

@@ -29,7 +29,7 @@ describe("ByteQueue", () => {
     queue = new ByteQueue();
   });
 
-  test("gives the bytes out in the order in which they came, whatever the sizes of the chunks", () => {
+  test("writes the bytes in the order in which they were pushed, whatever the sizes of the chunks", () => {
     const chunks = [bytes(3), bytes(5000, 7), bytes(1), bytes(2048), bytes(2049, 3), bytes(9)];
     for (const chunk of chunks) queue.push(chunk);
     const writer = new Writer(Infinity);
@@ -51,7 +51,7 @@ describe("ByteQueue", () => {
     expect(writer.written).toEqual([...bytes(5000).subarray(3000)]);
   });
 
-  test("does not ask a writer again that took less than all", () => {
+  test("does not write again after a partial write", () => {
     queue.push(bytes(3000));
     queue.push(bytes(3000));
     const writer = new Writer(2999);
@@ -59,7 +59,7 @@ describe("ByteQueue", () => {
     expect(writer.writes).toBe(1);
   });
 
-  test("forgets everything when the writer is closed", () => {
+  test("drops everything when the writer is closed", () => {
     queue.push(bytes(3000));
     queue.push(bytes(3000));
     expect(queue.drainTo(new Writer(3000, true))).toBe(CLOSED);
@@ -83,7 +83,7 @@ describe("ByteQueue", () => {
     expect(writer.written).toEqual(Array.from({ length: 4096 }, (_, i) => i % 256));
   });
 
-  test("takes no more than it is told to, across chunks", () => {
+  test("writes at most the given number of bytes, across chunks", () => {
     queue.push(bytes(3000));
     queue.push(bytes(3000, 5));
     const writer = new Writer(Infinity);
@@ -94,7 +94,7 @@ describe("ByteQueue", () => {
     expect(queue.take(9999, writer)).toBe(2999);
   });
 
-  test("takes less when the writer is full, and nothing more when it is closed", () => {
+  test("writes less when the writer is full, and nothing more when it is closed", () => {
     queue.push(bytes(3000));
     expect(queue.take(100, new Writer(30))).toBe(30);
     expect(queue.bytes).toBe(2970);
@@ -102,7 +102,7 @@ describe("ByteQueue", () => {
     expect(queue.bytes).toBe(0);
   });
 
-  test("stands it when a write clears or fills it", () => {
+  test("stays consistent when a write clears or fills it", () => {
     queue.push(bytes(10));
     expect(queue.drainTo({ write: (chunk) => (queue.clear(), chunk.byteLength) })).toBe(CLOSED);
     expect(queue.bytes).toBe(0);
@@ -120,7 +120,7 @@ describe("ByteQueue", () => {
     expect(written).toEqual([...bytes(10), ...bytes(3000, 10)]);
   });
 
-  test("does not see it when the memory of a small chunk is used again", () => {
+  test("is not affected when the memory of a small chunk is reused", () => {
     const chunk = bytes(3);
     queue.push(chunk);
     chunk.fill(9);
@@ -146,12 +146,12 @@ describe("ByteQueue", () => {
     expect(retained(queue)).toBeLessThanOrEqual(waiting * 2 + 16384);
   });
 
-  test("holds no unused part of a large read of which most has gone", () => {
+  test("holds no unused part of a large read that was mostly written", () => {
     queue.push(new Uint8Array(100_000).subarray(40_000));
     expect(retained(queue)).toBeLessThanOrEqual(60_000);
   });
 
-  test("lets go of a large buffer when little of it is left", () => {
+  test("frees a large buffer when little of it is left", () => {
     queue.push(new Uint8Array(512 * 1024));
     queue.drainTo(new Writer(512 * 1024 - 10));
     expect(queue.bytes).toBe(10);
@@ -174,7 +174,7 @@ describe("ByteQueue", () => {
     expect(queues.every((each) => each.bytes === 0)).toBe(true);
   });
 
-  test("lets go of each chunk as soon as it is written", () => {
+  test("frees each chunk as soon as it is written", () => {
     for (let i = 0; i < 60; i++) queue.push(new Uint8Array(100_000));
     Bun.gc(true);
     const before = process.memoryUsage().arrayBuffers;
@@ -184,7 +184,7 @@ describe("ByteQueue", () => {
     expect(queue.bytes).toBe(50_000);
   });
 
-  test("takes a quarter of a million chunks off the front in no time", () => {
+  test("removes a quarter of a million chunks from the front in linear time", () => {
     const chunk = new Uint8Array(2049);
     for (let i = 0; i < 250_000; i++) queue.push(chunk);
     const started = performance.now();
@@ -194,7 +194,7 @@ describe("ByteQueue", () => {
     expect(performance.now() - started).toBeLessThan(2000);
   });
 
-  test("gives the memory of a large chunk back with its last byte, or when it has copied what is left of it", () => {
+  test("frees the memory of a large chunk with its last byte, or when it has copied the rest", () => {
     const whole = bytes(RELEASE_FROM_BYTES);
     const half = bytes(RELEASE_FROM_BYTES);
     const view = bytes(RELEASE_FROM_BYTES).subarray(0, 3000);
@@ -211,7 +211,7 @@ describe("ByteQueue", () => {
     expect(writer.written).toEqual([...bytes(RELEASE_FROM_BYTES).subarray(RELEASE_FROM_BYTES / 2 + 1), ...bytes(3000)]);
   });
 
-  test("leaves the memory of small chunks alone, and of those it forgets", () => {
+  test("does not free the memory of small chunks, nor of chunks that it drops", () => {
     const small = bytes(RELEASE_FROM_BYTES - 1);
     const forgotten = bytes(RELEASE_FROM_BYTES);
     queue.push(small);

@@ -8,7 +8,7 @@ class Made {
   }
 }
 
-test("equal plans share one thing, and keep it from one cache to the next as long as somebody asks", () => {
+test("equal plans share one object, and keep it from one cache to the next as long as it is requested", () => {
   const first = new PlanCache(Made, null);
   const a = first.get({ name: "a" });
   expect(first.get({ name: "a" })).toBe(a);

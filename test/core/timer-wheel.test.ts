@@ -50,7 +50,7 @@ describe("TimerWheel", () => {
     expect(node.firedAt).toEqual([1430]);
   });
 
-  test("has a time that has passed due at the next tick", () => {
+  test("treats a time in the past as due at the next tick", () => {
     const node = new Node();
     wheel.schedule(node, 500);
     wheel.advance(1009);
@@ -114,7 +114,7 @@ describe("TimerWheel", () => {
     expect(wheel.size).toBe(0);
   });
 
-  test("goes on with the rest at the next advance when a call throws", () => {
+  test("continues with the rest at the next advance when a call throws", () => {
     const bad = new Node(() => {
       throw new Error("no");
     });

@@ -104,7 +104,7 @@ async function play(way: Way, onAbort: string, check: (scene: Scene) => Promise<
 }
 
 describe.each(Object.keys(WAYS) as Way[])("%s", (way) => {
-  test("every end that lb imposes is a reset on both sides, without close_notify", async () => {
+  test("when lb ends a connection, both sides are reset, without close_notify", async () => {
     await play(way, "", async (scene) => {
       for (const end of ENDS) {
         if (end === "shutdown") scene.lb.signal("SIGTERM");
@@ -117,7 +117,7 @@ describe.each(Object.keys(WAYS) as Way[])("%s", (way) => {
     });
   });
 
-  test('with on_abort = "close" it is an orderly end, but for that of a backend that went down', async () => {
+  test('with on_abort = "close" it is an orderly end, except for backend_down', async () => {
     const orderly = (tls: boolean): PythonEnd => (tls ? "close_notify" : "fin");
     await play(way, `on_abort = "close"`, async (scene) => {
       for (const end of ENDS) {

@@ -107,7 +107,7 @@ describe("over HTTPS", () => {
     expect(await runLb(["status", ...url, ...token, "--ca", other.cert])).toMatchObject({ code: 1 });
   });
 
-  test("a reload reads tokens and certificate again, and what is no certificate changes nothing", async () => {
+  test("a reload reads tokens and certificate again, and a file that is not a certificate changes nothing", async () => {
     const before = await ask("GET", "/live", "");
     const fingerprint = await install("DNS:lb.example");
     await writeFile(file("read.token"), "another-reader");

@@ -50,7 +50,7 @@ const fingerprint = (lb: Lb) => lb.metric("lb_pool_hash_table_fingerprint", { po
 describe("source_hash", () => {
   const HASH = `balance = "source_hash"`;
 
-  test("keeps a client at its backend, over workers, processes and reloads; a backend that goes moves only its own", async () => {
+  test("keeps a client at its backend, over workers, processes and reloads; a removed backend moves only its own clients", async () => {
     const port = await freePort();
     await using lb = await startLb(config(port, HASH));
     const usual = await choices(port);
@@ -72,7 +72,7 @@ describe("source_hash", () => {
     expect(await choices(port)).toEqual(usual);
   });
 
-  test("hashes by client_prefix, and by address and port where that is asked for", async () => {
+  test("hashes by client_prefix, and by address and port with hash_key", async () => {
     const port = await freePort();
     await using lb = await startLb(config(port, HASH, NAMES, "client_prefix = { ipv4 = 24, ipv6 = 64 }"));
     expect(new Set(await choices(port)).size).toBe(1);
@@ -82,7 +82,7 @@ describe("source_hash", () => {
     expect(names.size).toBe(NAMES.length);
   });
 
-  test("hashes the name of the ClientHello, whoever the client is", async () => {
+  test("hashes the name of the ClientHello, for any client", async () => {
     const port = await freePort();
     await using _lb = await startLb(config(port, `${HASH}\nhash_key = "sni"`));
     const reaches = async (name: string, from: string): Promise<string> => {
@@ -99,7 +99,7 @@ describe("source_hash", () => {
     expect(names.size).toBe(NAMES.length);
   });
 
-  test("goes on to another backend when the client's own is full", async () => {
+  test("uses another backend when the client's own is full", async () => {
     const port = await freePort();
     const full = config(port, HASH).replaceAll("max_connections = 40", "max_connections = 1");
     await using _lb = await startLb(full);

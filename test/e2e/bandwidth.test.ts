@@ -70,7 +70,7 @@ async function expectRate(receiver: PeerSocket, bytesPerSecond: number, ms = 100
 }
 
 describe.concurrent("a bandwidth limit", () => {
-  test("of 1 MB/s is that over seconds, each way and for each connection by itself", async () => {
+  test("of 1 MB/s holds over seconds, in each direction and for each connection separately", async () => {
     const pairs = [await pair("both"), await pair("both")];
     const cpu = cpuSeconds(lb.pid);
     await Promise.all(
@@ -85,7 +85,7 @@ describe.concurrent("a bandwidth limit", () => {
     await Promise.all(pairs.flatMap(({ client, server }) => [client.reset(), server.reset()]));
   });
 
-  test("of 200 Mbit/s is reached, each way", async () => {
+  test("of 200 Mbit/s is reached in each direction", async () => {
     const { client, server } = await pair("fast");
     void client.sendStream(2000 * MB).catch(() => {});
     void server.sendStream(2000 * MB).catch(() => {});
@@ -100,7 +100,7 @@ describe.concurrent("a bandwidth limit", () => {
     await Promise.all([client.reset(), server.reset()]);
   });
 
-  test("lets no more through than its rate and a burst of 10 ms, from the first byte on", async () => {
+  test("passes no more than its rate and a burst of 10 ms, from the first byte on", async () => {
     const rate = 25 * MB;
     const { client, server } = await pair("fast");
     await server.send("x");
@@ -119,7 +119,7 @@ describe.concurrent("a bandwidth limit", () => {
     await Promise.all([client.reset(), server.reset()]);
   });
 
-  test("loses nothing and keeps the FIN for the end", async () => {
+  test("loses nothing and passes the FIN on after the last byte", async () => {
     const { client, server } = await pair("up");
     const [sent, got] = await Promise.all([client.sendStream(2 * MB, true), server.drain()]);
     expect(got).toMatchObject({ count: 2 * MB, crc: sent.crc, end: "fin" });
@@ -137,7 +137,7 @@ describe.concurrent("a bandwidth limit", () => {
     await client.close();
   });
 
-  test("in bits counts eight of them to a byte", async () => {
+  test("in bits counts eight bits as a byte", async () => {
     const { client, server } = await pair("bits");
     void server.sendStream(10 * MB).catch(() => {});
     await expectRate(client, MB, 2000);
@@ -156,7 +156,7 @@ describe.concurrent("a bandwidth limit", () => {
     await client.close();
   });
 
-  test("is no idleness: a transfer slower than the idle timeout is not ended by it", async () => {
+  test("does not make a connection idle: a transfer slower than the idle timeout is not ended by it", async () => {
     const { client, server } = await pair("slow");
     const [sent, got] = await Promise.all([server.sendStream(60_000, true), client.drain()]);
     expect(got).toMatchObject({ count: 60_000, crc: sent.crc, end: "fin" });
@@ -164,7 +164,7 @@ describe.concurrent("a bandwidth limit", () => {
     await client.close();
   });
 
-  test("holds the sender back, not its bytes in memory", async () => {
+  test("slows the sender down and holds no bytes in memory", async () => {
     const { client, server } = await pair("held");
     const began = performance.now();
     const { sent } = await server.fill(400);

@@ -73,14 +73,14 @@ describe("usage", () => {
 });
 
 describe("lb check", () => {
-  test("says in one line that a file is fine", async () => {
+  test("reports in one line that a file is valid", async () => {
     const path = await file("good.toml", config(8080));
     const { code, stdout, stderr } = await runLb(["check", path]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
     expect(stdout).toBe(`${path}: fine (1 listener, 1 pool, 1 backend)\n`);
   });
 
-  test("says everything that is wrong, with file, line and column", async () => {
+  test("reports every problem with file, line and column", async () => {
     const path = await file(
       "bad.toml",
       `${config(8080)}balanse = "round_robin"\n[listeners.b]\nbind = ":1"\npool = "no"\n`,
@@ -92,7 +92,7 @@ describe("lb check", () => {
     expect(stderr).toContain("2 problems");
   });
 
-  test("a file that is not there", async () => {
+  test("reports a file that does not exist", async () => {
     const { code, stderr } = await runLb(["check", join(folder, "nowhere.toml")]);
     expect(code).toBe(2);
     expect(stderr).toContain("nowhere.toml");
@@ -109,7 +109,7 @@ describe("lb check", () => {
     expect({ code: checked.status, stderr: String(checked.stderr) }).toEqual({ code: 0, stderr: "" });
   });
 
-  test("binds nothing: a port in use is no problem of the file", async () => {
+  test("binds nothing: a port in use is not a problem of the file", async () => {
     using backend = await echo();
     const { code } = await runLb(["check", await file("inuse.toml", config(backend.port))]);
     expect(code).toBe(0);
@@ -117,27 +117,27 @@ describe("lb check", () => {
 });
 
 describe("lb FILE", () => {
-  test("ends with 2 and the problems when the file is bad", async () => {
+  test("exits with 2 and the problems when the file is invalid", async () => {
     const path = await file("worse.toml", config(8080).replace('pool = "app"', 'pool = "ap"'));
     const { code, stderr } = await runLb([path]);
     expect(code).toBe(2);
     expect(stderr).toMatch(/worse\.toml:3:\d+: .*listeners\.web\.pool/);
   });
 
-  test("takes a file whose name is a command's, with a path", async () => {
+  test("accepts a file with the name of a command, given with a path", async () => {
     await file("check", "workers = 0\n");
     const { code, stderr } = await runLb(["./check"], { cwd: folder });
     expect(code).toBe(2);
     expect(stderr).toMatch(/check:1:1: workers/);
   });
 
-  test("ends with 2 when there is no such file", async () => {
+  test("exits with 2 when there is no such file", async () => {
     const { code, stderr } = await runLb([join(folder, "nowhere.toml")]);
     expect(code).toBe(2);
     expect(stderr).toContain("nowhere.toml");
   });
 
-  test("ends with 1 and names listener, address and cure when a port is in use", async () => {
+  test("exits with 1 and names listener, address and cure when a port is in use", async () => {
     using backend = await echo();
     const [admin] = await freePorts(1);
     const path = await file("taken.toml", config(backend.port, `[admin]\nbind = "127.0.0.1:${admin}"\n`));
@@ -149,7 +149,7 @@ describe("lb FILE", () => {
     expect(stderr).toMatch(/another process/);
   });
 
-  test("does not share the port of another lb, whose connections it would take", async () => {
+  test("does not share the port of another lb, from which it would take connections", async () => {
     using backend = await echo();
     const [port, admin] = await freePorts(2);
     const text = config(port).replace('["127.0.0.1:1"]', `["${backend.address}"]`);
@@ -162,7 +162,7 @@ describe("lb FILE", () => {
     expect((await first.ready()).status).toBe(200);
   });
 
-  test("ends with 1 when the admin address is in use, and leaves nothing listening", async () => {
+  test("exits with 1 when the admin address is in use, and leaves nothing listening", async () => {
     const [port, admin] = await freePorts(2);
     const taken = createServer().listen(admin, "127.0.0.1");
     try {
@@ -177,7 +177,7 @@ describe("lb FILE", () => {
     }
   });
 
-  test("ends with 1 when an address is none of this machine's", async () => {
+  test("exits with 1 when this machine does not have an address", async () => {
     const [port, admin] = await freePorts(2);
     const text = config(port, `[admin]\nbind = "127.0.0.1:${admin}"\n`).replace(
       "127.0.0.1:" + port,
@@ -189,7 +189,7 @@ describe("lb FILE", () => {
     expect(stderr).toContain("EADDRNOTAVAIL");
   });
 
-  test("reads neither .env nor bunfig.toml of the folder it is started in", async () => {
+  test("reads neither .env nor bunfig.toml from its working folder", async () => {
     await file(".env", "LB_TEST_PORT=8080\n");
     await file("bunfig.toml", 'preload = ["./evil.ts"]\n');
     await file("evil.ts", 'console.log("preloaded");\n');
@@ -204,7 +204,7 @@ describe("lb FILE", () => {
     await rm(join(folder, "bunfig.toml"));
   });
 
-  test("takes the config's four lines and listens, with less than a second of CPU", async () => {
+  test("listens with a config of four lines, with less than a second of CPU", async () => {
     const port = await freePort();
     await using lb = await startLb(config(port));
     expect(cpuSeconds(lb.pid)).toBeLessThan(1);
@@ -213,7 +213,7 @@ describe("lb FILE", () => {
 });
 
 describe("lb health", () => {
-  test("answers 0 while lb is alive, by file, address and URL, and 1 when it is not", async () => {
+  test("exits with 0 while lb is alive, by file, address and URL, and with 1 otherwise", async () => {
     const port = await freePort();
     let file: string;
     let address: string;

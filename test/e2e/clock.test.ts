@@ -16,7 +16,7 @@ const HOUR_MS = 3_600_000;
 
 const cleanUp = calledAfterEach();
 
-test("the access log follows a wall clock that is set, durations and shutdown do not", async (context) => {
+test("setting the wall clock changes the times in the access log, but not durations or the shutdown", async (context) => {
   const library = LIBRARIES.find((path) => existsSync(path));
   if (library === undefined) return context.skip("libfaketime is not installed");
   using backend = await echo();

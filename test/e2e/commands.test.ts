@@ -65,7 +65,7 @@ describe("lb status", () => {
   });
 });
 
-test("lb reload waits, and says what was wrong where the file was not taken", async () => {
+test("lb reload waits for the result, and reports the problems of a file that was rejected", async () => {
   expect(await run("reload")).toMatchObject({ code: 0, stdout: expect.stringMatching(/\S/), stderr: "" });
   const broken = join(lb.dir, "broken.toml");
   await writeFile(broken, config("balance = 5\n"));
@@ -77,7 +77,7 @@ test("lb reload waits, and says what was wrong where the file was not taken", as
   expect(await run("reload")).toMatchObject({ code: 0 });
 });
 
-test("lb top without a terminal says what to use instead", async () => {
+test("lb top without a terminal names the commands to use instead", async () => {
   expect(await run("top")).toMatchObject({ code: 2, stdout: "", stderr: expect.stringMatching(/lb status prints/) });
 });
 

@@ -102,7 +102,7 @@ test("connections of all workers are listed, filtered and ended, and nothing els
   expect(await total("")).toBe(15);
 });
 
-test('what is killed is reset on both sides, even with on_abort = "close" and before it relays', async () => {
+test('a killed connection is reset on both sides, even with on_abort = "close" and before it relays', async () => {
   const server = await python.serve({ mode: "manual" });
   const [web, head] = await freePorts(2);
   await using lb = await startLb(`

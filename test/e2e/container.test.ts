@@ -78,7 +78,7 @@ describe("the image", () => {
     expect(image.Healthcheck.Test).toEqual(["CMD", "/lb", "health", "/etc/lb/lb.toml"]);
   });
 
-  test("passes traffic on and logs it to standard output", async () => {
+  test("relays traffic and logs it to standard output", async () => {
     expect(await greeting()).toBe("one");
     await eventually(() => {
       const lines = stdout.split("\n").filter((line) => line.startsWith("{"));
@@ -87,7 +87,7 @@ describe("the image", () => {
     });
   });
 
-  test("finds itself healthy", async () => {
+  test("reports itself healthy", async () => {
     const { code, output } = await podman("healthcheck", "run", "lb");
     expect({ code, output }).toEqual({ code: 0, output: "" });
   });
@@ -97,12 +97,12 @@ describe("the image", () => {
     await eventually(async () => expect(await greeting()).toBe("two"));
   });
 
-  test("finds a backend by its name", async () => {
+  test("resolves the name of a backend", async () => {
     await writeConfig(`backend.test:${portOf(backends[0]!)}`);
     await eventually(async () => expect(await greeting()).toBe("one"));
   });
 
-  test("brings CA certificates for pools with TLS and no bundle of their own", async () => {
+  test("contains CA certificates for pools with TLS and no bundle of their own", async () => {
     const file = join(folder, "conf/tls.toml");
     await writeFile(file, '[listeners.a]\nbind = ":1"\npool = "p"\n[pools.p]\nbackends = ["db.example:1"]\ntls = {}\n');
     await chmod(file, 0o644);
@@ -166,7 +166,7 @@ describe("the image", () => {
   }
 });
 
-test("the image's first stage gives the same bytes wherever it is built", async () => {
+test("the image's first stage is reproducible", async () => {
   const digests = await Promise.all(
     ["second", "a-third-with-a-longer-name"].map(async (name) => {
       const stage = await buildStage(name);

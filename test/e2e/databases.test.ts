@@ -314,7 +314,7 @@ describe("MariaDB", () => {
     await once(socket, "close");
   }
 
-  test("never sees a check, and so does not block the host that checks", async () => {
+  test("never sees a check, so it does not block the host of lb", async () => {
     const [checked, control] = await freePorts(2);
     await using lb = await startLb(`
       workers = 1

@@ -27,7 +27,7 @@ function limitFiles(lb: Lb, soft: number | string): void {
   execFileSync("prlimit", ["--pid", String(lb.pid), `--nofile=${soft}:`]);
 }
 
-test("a reload to more workers than the open files allow is refused with the figure, and changes nothing", async () => {
+test("a reload to more workers than the open-files limit allows is refused with the required limit, and changes nothing", async () => {
   using backend = await echo();
   const port = await freePort();
   await using lb = await startLb(config(port, 2, backend.address), { ulimit: 256 });
@@ -45,7 +45,7 @@ test("a reload to more workers than the open files allow is refused with the fig
   expect(await client.echoes()).toBe(true);
 });
 
-test("a worker that dies while no descriptor is free is started again when there are some", async () => {
+test("a worker that dies while no descriptor is free is started again once there are some", async () => {
   using backend = await echo();
   const port = await freePort();
   await using lb = await startLb(config(port, 2, backend.address), { ulimit: 1024 });
@@ -106,7 +106,7 @@ test("connections to the admin endpoint have a cap, and it answers beyond it", a
   }
 });
 
-test("neither refused clients nor an admin flood take descriptors from live connections or health checks", async () => {
+test("neither refused clients nor a flood of admin connections take descriptors from open connections or health checks", async () => {
   using backend = await echo();
   const [port, closed] = await freePorts(2);
   await using lb = await startLb(

@@ -193,7 +193,7 @@ describe("timeouts", () => {
     await expectEnd("idle", client, { end: "idle_timeout", end_by: "lb" });
   });
 
-  test('idle_timeout with FIN, where on_abort = "close"', async () => {
+  test('idle_timeout with FIN, with on_abort = "close"', async () => {
     using client = await served("idle_softly");
     expect(await client.ended).toBe("eof");
     await expectEnd("idle_softly", client, { end: "idle_timeout", end_by: "lb" });
@@ -221,7 +221,7 @@ describe("timeouts", () => {
   });
 });
 
-describe("what a listener turns away", () => {
+describe("clients that a listener refuses", () => {
   const refuse = async (listener: string, options: ConnectOptions, how: "reset" | "eof"): Promise<Client> => {
     const client = await visit(listener, options);
     expect(await client.ended).toBe(how);
@@ -286,7 +286,7 @@ describe("what a listener turns away", () => {
     await expectEnd("proxied", client, { end: "proxy_header_bad", end_by: "client" });
   });
 
-  test("handshake_failed: no TLS where there should be", async () => {
+  test("handshake_failed: the client does not use TLS", async () => {
     using client = await visit("secure");
     client.send("GET / HTTP/1.1\r\n\r\n");
     await client.ended;
@@ -294,7 +294,7 @@ describe("what a listener turns away", () => {
   });
 });
 
-describe("where there is nowhere to go", () => {
+describe("connections without a backend", () => {
   test.each([
     ["no_route", { end: "no_route", end_by: "lb" }],
     ["no_backend", { end: "no_backend", end_by: "lb", pool: "down" }],
@@ -326,7 +326,7 @@ describe("where there is nowhere to go", () => {
   });
 });
 
-test("no end leaves a descriptor or a connect under way behind", async () => {
+test("no end leaves a descriptor or an unfinished connect behind", async () => {
   // Before a worker is killed, for that one's descriptors go with it.
   await lb.waitIdle();
   await eventually("as many descriptors as at the start", () => descriptors(lb.pid) <= atStart + 2);
@@ -336,7 +336,7 @@ test("no end leaves a descriptor or a connect under way behind", async () => {
   }
 });
 
-describe("what the balancer ends", () => {
+describe("connections that lb ends", () => {
   test("backend_down", async () => {
     using client = await served("down");
     backends[3]!.stop();
@@ -371,6 +371,6 @@ describe("what the balancer ends", () => {
   });
 });
 
-test("every end there is has been seen here, but for those to come", () => {
+test("every end occurs in these tests, except those that do not exist yet", () => {
   expect([...seen, ...LATER].toSorted()).toEqual(END_NAMES.toSorted());
 });

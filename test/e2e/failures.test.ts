@@ -99,7 +99,7 @@ test("no connection that begins after a backend was killed sees an error, also w
   expect(lb.log().filter(({ level }) => level === "error")).toEqual([]);
 });
 
-test("a backend that hangs or answers wrongly is out until it is well again, and the others serve meanwhile", async () => {
+test("a backend that hangs or answers wrongly gets no connections until it recovers, and the others serve meanwhile", async () => {
   const backends = await startAll();
   await using a = backends[0]!;
   await using b = backends[1]!;

@@ -4,7 +4,7 @@ import { tagged } from "../support/backends.ts";
 import { connect, type Client } from "../support/client.ts";
 import { freePort, startLb } from "../support/lb.ts";
 
-test("an agent's part of the weight, drain and down hold on all workers, and after a reload", async () => {
+test("an agent's percentage of the weight, drain and down apply in all workers, and after a reload", async () => {
   using a = await tagged("a");
   const port = await freePort();
   let line = "50%\n";

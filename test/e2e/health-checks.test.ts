@@ -22,7 +22,7 @@ async function checksOf(lb: Lb, pool: string): Promise<{ counts: number[]; failu
   };
 }
 
-test("1,000 backends keep their interval and a death is seen in time, beside 500 that do not answer", async () => {
+test("1,000 backends keep their interval and a failure is detected in time, beside 500 that do not answer", async () => {
   await using hole = await blackhole({ host: "0.0.0.0" });
   using fast = await echo({ host: "0.0.0.0" });
   using victim = await echo();

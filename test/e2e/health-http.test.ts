@@ -41,7 +41,7 @@ async function nginx(server: Server, ports: [number, number], leaf: { cert: stri
 const backendOf = async (lb: Lb, pool: string) =>
   (await lb.status()).pools.find(({ name }) => name === pool)!.backends[0]!;
 
-test("nginx is up while its health page says so, over TLS too, and logs nothing but requests", async (context) => {
+test("nginx is up while its health page succeeds, over TLS too, and logs nothing but requests", async (context) => {
   skipWithout(context, (await missingOf("nginx")) ?? peersMissing);
   using authority = await Authority.make();
   await using server = await Server.make("nginx");

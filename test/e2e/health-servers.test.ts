@@ -291,7 +291,7 @@ describe("MariaDB", () => {
     return stdout.trim().split("\t")[1]!;
   };
 
-  test("lets a user without a password log in and quit, and logs nothing; without a user it warns", async (context) => {
+  test("accepts the login of a user without a password and logs nothing; without a user it logs a warning", async (context) => {
     skipWithout(context, await missingOf("mariadbd", "mariadb", "mariadb-install-db", "setpriv"));
     const port = await freePort();
     await using server = await mariadb(port);
@@ -313,7 +313,7 @@ describe("MariaDB", () => {
   }, 120_000);
 });
 
-test("OpenSSH says its version, and logs no error", async (context) => {
+test("OpenSSH answers with its version, and logs no error", async (context) => {
   skipWithout(
     context,
     (await missingOf("ssh-keygen")) ?? (existsSync("/usr/sbin/sshd") ? null : "sshd is not installed"),
@@ -334,7 +334,7 @@ test("OpenSSH says its version, and logs no error", async (context) => {
   expect(logged.filter((line) => /error|fatal|kex_exchange|banner/i.test(line))).toEqual([]);
 });
 
-test("Postfix greets, takes EHLO and QUIT, and logs neither an error nor a lost connection", async (context) => {
+test("Postfix answers to EHLO and QUIT, and logs neither an error nor a lost connection", async (context) => {
   skipWithout(context, existsSync("/usr/sbin/postfix") ? null : "postfix is not installed");
   if (process.getuid?.() !== 0) context.skip("postfix must be started as root");
   await using server = await Server.make("postfix");

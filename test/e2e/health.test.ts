@@ -88,7 +88,7 @@ describe("active checks", () => {
     expect(said).toEqual(["backend down", "backend up"]);
   });
 
-  test("fewer failures than `fall` change nothing", async () => {
+  test("fewer failures than `fall` do not change the state", async () => {
     using a = await tagged("a");
     const port = await freePort();
     const backends = `[{ address = "${a.address}", name = "a" }]`;
@@ -121,7 +121,7 @@ describe("active checks", () => {
     expect(await askOften(port, 4)).toEqual({ a: 4 });
   });
 
-  test("`port` is where the check goes", async () => {
+  test("a check connects to `port`", async () => {
     using a = await tagged("a");
     using checked = await silent();
     const port = await freePort();
@@ -153,7 +153,7 @@ describe("a check that this machine cannot make", () => {
     if (status !== 0) throw new Error(String(stderr));
   };
 
-  test("changes nothing: without a free descriptor backends keep their state, and the log says why", async () => {
+  test("changes no state: without a free descriptor backends keep their state, and the log says why", async () => {
     using a = await tagged("a");
     using b = await tagged("b");
     const port = await freePort();
@@ -182,7 +182,7 @@ describe("a check that this machine cannot make", () => {
   });
 });
 
-describe("a dead backend on a port that the kernel gives to outgoing connections", () => {
+describe("a dead backend on a port that the kernel uses for outgoing connections", () => {
   const PORT = 40_000;
   // With one port to choose from, every connect to it on this machine meets itself.
   const setUp = ["ip link set lo up", `echo "${PORT} ${PORT}" > /proc/sys/net/ipv4/ip_local_port_range`];
@@ -212,10 +212,12 @@ describe("a dead backend on a port that the kernel gives to outgoing connections
   test.each([
     ["127.0.0.1", "[::1]"],
     ["[::1]", "127.0.0.1"],
-  ])("is refused: lb takes no connection to itself for a backend's (checks of %s)", async (hostChecked, host) => {
-    const dir = await mkdtemp(join(tmpdir(), "lb-self-"));
-    const [checked, unchecked] = [join(dir, "checked.sock"), join(dir, "unchecked.sock")];
-    const toml = `
+  ])(
+    "counts as refused: lb detects that the socket is connected to itself (checks of %s)",
+    async (hostChecked, host) => {
+      const dir = await mkdtemp(join(tmpdir(), "lb-self-"));
+      const [checked, unchecked] = [join(dir, "checked.sock"), join(dir, "unchecked.sock")];
+      const toml = `
       workers = 1
       [listeners.checked]
       bind = "unix:${checked}"
@@ -230,29 +232,30 @@ describe("a dead backend on a port that the kernel gives to outgoing connections
       backends = ["${host}:${PORT}"]
       health = { type = "off" }
     `;
-    try {
-      await using lb = await startLb(toml, { wrapper });
-      expect(await send(unchecked, "hello\n")).toMatchObject({ heard: "" });
-      expect(await lb.waitLine(({ listener }) => listener === "unchecked")).toMatchObject({
-        end: "connect_refused",
-        end_by: "backend",
-        error: "ECONNREFUSED",
-        bytes_out: 0,
-      });
-      const { pools } = await lb.waitStatus((status) => !status.pools[0]!.backends[0]!.up);
-      expect(pools[0]!.backends[0]!.health).toMatchObject({
-        checks: { success: 0 },
-        last_error: "connection refused",
-      });
-      expect(pools[1]!.backends[0]!.connects).toMatchObject({ attempted: 1, succeeded: 0, refused: 1 });
-    } finally {
-      await rm(dir, { recursive: true, force: true });
-    }
-  });
+      try {
+        await using lb = await startLb(toml, { wrapper });
+        expect(await send(unchecked, "hello\n")).toMatchObject({ heard: "" });
+        expect(await lb.waitLine(({ listener }) => listener === "unchecked")).toMatchObject({
+          end: "connect_refused",
+          end_by: "backend",
+          error: "ECONNREFUSED",
+          bytes_out: 0,
+        });
+        const { pools } = await lb.waitStatus((status) => !status.pools[0]!.backends[0]!.up);
+        expect(pools[0]!.backends[0]!.health).toMatchObject({
+          checks: { success: 0 },
+          last_error: "connection refused",
+        });
+        expect(pools[1]!.backends[0]!.connects).toMatchObject({ attempted: 1, succeeded: 0, refused: 1 });
+      } finally {
+        await rm(dir, { recursive: true, force: true });
+      }
+    },
+  );
 });
 
 describe("a pool without a backend up", () => {
-  test("refuses at once, and /ready/LISTENER says why", async () => {
+  test("refuses connections at once, and /ready/LISTENER says why", async () => {
     using a = await tagged("a");
     const port = await freePort();
     await using lb = await startLb(config(port, `backends = ["${a.address}"]\nhealth = ${HEALTH}`));
@@ -315,7 +318,7 @@ describe("on_down", () => {
     on_down = "${onDown}"
     health = { interval = "50ms", fall = 2, rise = 1, port = 0 }`;
 
-  test('"keep" lets the connections of a backend that goes down live on', async () => {
+  test('"keep" keeps the connections of a backend that goes down', async () => {
     using a = await echo();
     using b = await echo();
     using gate = await silent();
@@ -329,7 +332,7 @@ describe("on_down", () => {
     for (const client of clients) client.reset();
   });
 
-  test('"reset" resets them, and says backend_down', async () => {
+  test('"reset" resets them with the end backend_down', async () => {
     using a = await echo();
     using b = await echo();
     using gate = await silent();
@@ -348,7 +351,7 @@ describe("on_down", () => {
     await eventually("the backends see it", () => a.open.size === 0 && b.open.size === 0);
   });
 
-  test('"reset" leaves the connections of the other backends alone', async () => {
+  test('"reset" does not affect the connections of other backends', async () => {
     using a = await echo();
     using b = await echo();
     const port = await freePort();
@@ -369,7 +372,7 @@ describe("on_down", () => {
 });
 
 describe("balance", () => {
-  test("round_robin heeds weights exactly", async () => {
+  test("round_robin follows the weights exactly", async () => {
     using a = await tagged("a");
     using b = await tagged("b");
     using c = await tagged("c");
@@ -387,7 +390,7 @@ describe("balance", () => {
     expect(byTag).toEqual({ a: 100, b: 300, c: 600 });
   });
 
-  test("round_robin on several workers is fair to all but rounding", async () => {
+  test("round_robin on several workers is fair except for rounding", async () => {
     using a = await tagged("a");
     using b = await tagged("b");
     const port = await freePort();
@@ -399,7 +402,7 @@ describe("balance", () => {
     expect(Math.abs(byTag["a"]! - 250)).toBeLessThanOrEqual(4);
   });
 
-  test("least_connections evens out what is open, in proportion to the weights", async () => {
+  test("least_connections balances the open connections in proportion to the weights", async () => {
     using a = await echo();
     using b = await echo();
     const port = await freePort();
@@ -443,7 +446,7 @@ describe("balance", () => {
     expect(await askOften(port, 6)).toEqual({ a: 6 });
   });
 
-  test("a backend at its max_connections gets no more, and when all are full the client is told at once", async () => {
+  test("a backend at its max_connections gets no more, and when all are full the client is refused at once", async () => {
     using a = await tagged("a");
     using b = await tagged("b");
     const port = await freePort();
@@ -507,7 +510,7 @@ describe("retries", () => {
     expect((await lb.status()).pools[0]!.backends[0]!.connects).toMatchObject(connects);
   });
 
-  test("no more backends are tried than `retries` says, and each one once", async () => {
+  test("at most `retries` further backends are tried, each once", async () => {
     const bad = await Promise.all([refusing(), refusing(), refusing(), refusing()]);
     const port = await freePort();
     const backends = bad.map((address) => JSON.stringify(address)).join(", ");

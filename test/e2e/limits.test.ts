@@ -34,7 +34,7 @@ function resetAll(clients: readonly Client[]): void {
 }
 
 describe("allow and deny", () => {
-  test("deny wins over allow, and who is refused is reset and logged", async () => {
+  test("deny takes precedence over allow, and refused clients are reset and logged", async () => {
     using backend = await echo();
     const port = await freePort();
     const lists = `allow = ["127.0.0.0/8"]\ndeny = ["127.0.1.0/24", "127.0.2.7"]`;
@@ -58,7 +58,7 @@ describe("allow and deny", () => {
     expect(await allowed.echoes()).toBe(true);
   });
 
-  test('over_limit = "close" ends a refused client with FIN, even one that has said something', async () => {
+  test('over_limit = "close" ends a refused client with FIN, even if it has sent data', async () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, `deny = ["127.0.0.1"]\nover_limit = "close"`, backend.address));
@@ -71,7 +71,7 @@ describe("allow and deny", () => {
     expect(backend.bytesIn).toBe(0);
   });
 
-  test("100,000 networks cost nothing that could be felt", async () => {
+  test("100,000 networks have no measurable cost", async () => {
     using backend = await echo();
     const [port, plain] = await freePorts(2);
     // Every second address, so that none of them merge.
@@ -110,7 +110,7 @@ describe("allow and deny", () => {
 });
 
 describe("max_connections", () => {
-  test("of the process holds for all listeners together", async () => {
+  test("of the process applies to all listeners together", async () => {
     using backend = await echo();
     const [a, b] = await freePorts(2);
     await using lb = await startLb(`
@@ -140,7 +140,7 @@ describe("max_connections", () => {
     resetAll(again);
   });
 
-  test("of a listener holds for that one alone", async () => {
+  test("of a listener applies to that listener only", async () => {
     using backend = await echo();
     const [a, b] = await freePorts(2);
     await using lb = await startLb(`
@@ -216,7 +216,7 @@ describe("max_connections", () => {
   });
 });
 
-test("out of descriptors nothing spins: it is said once, the admin endpoint answers, and it recovers", async () => {
+test("without free descriptors no thread spins, the log says it once, the admin endpoint answers, and lb recovers", async () => {
   using backend = await echo();
   const port = await freePort();
   const toml = `workers = 2\n${config(port, "", backend.address)}`;
@@ -256,7 +256,7 @@ test("out of descriptors nothing spins: it is said once, the admin endpoint answ
   expect((await lb.waitIdle()).pools[0]!.backends[0]!.up).toBe(true);
 });
 
-test("a backend that never answers costs no more than its deadline, and harms no other pool", async () => {
+test("a backend that never answers costs no more than its deadline, and does not affect other pools", async () => {
   await using hole = await blackhole();
   using backend = await echo();
   const [dark, light] = await freePorts(2);

@@ -18,7 +18,7 @@ async function reload(lb: Lb, toml: string): Promise<void> {
   await answer.arrayBuffer();
 }
 
-test("20,000 backends add less than 150 MB, even when all of them go down, and reloads of them do not add up", async () => {
+test("20,000 backends add less than 150 MB, even when all of them go down, and reloads do not accumulate memory", async () => {
   const port = await freePort();
   // Nobody listens there, and the answer comes at once.
   const backends = (count: number): string =>

@@ -20,7 +20,7 @@ function config(port: number, backend: string): string {
   `;
 }
 
-test("the bytes of a backend follow a connection while it lives, and are neither lost nor doubled by its end", async (context) => {
+test("the bytes of a backend are counted while a connection is open, and are neither lost nor doubled by its end", async (context) => {
   if (pythonMissing !== null) context.skip(pythonMissing);
   await using peers = new TcpPeers();
   using backend = await echo();
@@ -67,7 +67,7 @@ test("the bytes of a backend follow a connection while it lives, and are neither
   expect(await lb.metric("lb_backend_sent_bytes_total")).toBe(count + 12);
 });
 
-test("process_* say of the process what the kernel says", async () => {
+test("process_* match the kernel's figures", async () => {
   using backend = await echo();
   const port = await freePort();
   const beforeMs = Date.now();
@@ -92,7 +92,7 @@ test("process_* say of the process what the kernel says", async () => {
   await eventually("descriptors are given back", async () => (await value("process_open_fds")) < open - 30);
 });
 
-test("a worker that is blocked shows while it is, and has been late afterwards", async (context) => {
+test("a blocked worker is shown while it is blocked, and as a delay afterwards", async (context) => {
   using backend = await echo();
   const port = await freePort();
   await using lb = await startLb(config(port, backend.address));
@@ -120,7 +120,7 @@ test("a worker that is blocked shows while it is, and has been late afterwards",
   await eventually("the block is over", async () => (await blocked()) < 1);
 });
 
-test("the status has for each backend the state that an operator gave it and what its checks say", async () => {
+test("the status has the operator's state and the health of each backend", async () => {
   using backend = await echo();
   await using lb = await startLb(config(await freePort(), backend.address));
   const { name, backends } = (await lb.status()).pools[0]!;

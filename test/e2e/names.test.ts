@@ -13,7 +13,7 @@ async function ask(port: number): Promise<string> {
 }
 
 describe("names", () => {
-  test("are looked up again: new addresses are new backends, and a look-up that fails keeps the last answer", async (context) => {
+  test("are looked up again: new addresses are new backends, and a failed lookup keeps the last answer", async (context) => {
     using a = await tagged("a", { host: "127.0.7.1" });
     using _b = await tagged("b", { host: "127.0.7.2", port: a.port });
     using _c = await tagged("c", { host: "127.0.7.3", port: a.port });
@@ -64,7 +64,7 @@ describe("names", () => {
     expect(lb.log().filter(({ event }) => event === "name does not resolve").length).toBe(1);
   });
 
-  test("one that never resolved is no reason not to start: the pool has no backend until it does", async (context) => {
+  test("a name that never resolved does not prevent the start: the pool has no backend until it resolves", async (context) => {
     using a = await tagged("a");
     await using hosts = await hostsFile();
     if (hosts.trouble !== null) context.skip(hosts.trouble);
@@ -88,7 +88,7 @@ describe("names", () => {
     expect((await lb.ready("web")).status).toBe(200);
   });
 
-  test("that no server answers keep neither the log nor the other names waiting", async (context) => {
+  test("without an answer delay neither the log nor other names", async (context) => {
     using a = await tagged("a");
     const [server, port] = [await silentServer(), await freePort()];
     if (server === null) return context.skip("port 53 is not to be had");

@@ -78,7 +78,7 @@ function resetting(answers: boolean): { address: string; stop: () => void } {
   return { address: `127.0.0.1:${server.port}`, stop: () => server.stop(true) };
 }
 
-test("early resets eject where they count; a reset after the first byte of an answer never does", async () => {
+test("early resets eject if they are counted; a reset after the first byte of an answer never does", async () => {
   using a: Backend = await tagged("a");
   const [early, late] = [resetting(false), resetting(true)];
   const port = await freePort();

@@ -158,7 +158,7 @@ describe("a header from a trusted proxy", () => {
     expect(backend.accepted).toBe(accepted);
   });
 
-  test("that ends before it is whole is refused; a peer that says nothing and goes is not worth a line", async () => {
+  test("that ends before it is complete is refused; a peer that closes without a byte is not logged", async () => {
     using client = await connect(port);
     client.send(V1.subarray(0, 20));
     client.finish();
@@ -176,7 +176,7 @@ describe("a header from a trusted proxy", () => {
     expect(lb.accessLines().some((line) => line.client === quiet.address)).toBe(false);
   });
 
-  test("comes before anything is dialled", async () => {
+  test("is read before a backend is dialed", async () => {
     const { accepted } = backend;
     using client = await connect(port);
     client.send(V1.subarray(0, -1));
@@ -188,7 +188,7 @@ describe("a header from a trusted proxy", () => {
   });
 });
 
-describe("whose header is believed", () => {
+describe("trusted_proxies", () => {
   let lb: Lb;
   let required: number;
   let optional: number;
@@ -206,7 +206,7 @@ describe("whose header is believed", () => {
   });
 
   test.each([V1, V2])(
-    "required: a trusted proxy's; everyone else is refused, with a header or without",
+    "required: a trusted proxy's header is accepted; other peers are refused, with a header or without",
     async (header) => {
       (await through(required, header, "127.0.1.5")).reset();
       for (const said of [header, Buffer.from("ping\n"), Buffer.alloc(0)]) {
@@ -221,7 +221,7 @@ describe("whose header is believed", () => {
   );
 
   test.each([V1, V2])(
-    "optional: a trusted proxy's; who is not trusted has its bytes passed on as they are",
+    "optional: a trusted proxy's header is accepted; the bytes of other peers are passed on unchanged",
     async (header) => {
       using trusted = await through(optional, header, "127.0.1.6");
       trusted.reset();
@@ -237,15 +237,18 @@ describe("whose header is believed", () => {
     },
   );
 
-  test.each(["ping\n", "PROXZ\n", "P\n", "\r\n\r\n\n"])("optional: a trusted peer may do without: %j", async (said) => {
-    using client = await connect(optional, { from: "127.0.1.7" });
-    client.send(said);
-    await client.until(() => client.text.length >= said.length);
-    expect(client.text).toBe(said);
-    client.reset();
-    const line = await lb.lineOf(client);
-    expect(line.peer).toBeUndefined();
-  });
+  test.each(["ping\n", "PROXZ\n", "P\n", "\r\n\r\n\n"])(
+    "optional: a trusted peer need not send a header: %j",
+    async (said) => {
+      using client = await connect(optional, { from: "127.0.1.7" });
+      client.send(said);
+      await client.until(() => client.text.length >= said.length);
+      expect(client.text).toBe(said);
+      client.reset();
+      const line = await lb.lineOf(client);
+      expect(line.peer).toBeUndefined();
+    },
+  );
 
   test("optional: a trusted peer's bad header is refused, and not passed on", async () => {
     const { accepted } = backend;
@@ -258,7 +261,7 @@ describe("whose header is believed", () => {
 });
 
 describe("a unix socket", () => {
-  test("needs no list: who may connect to it is believed", async () => {
+  test("needs no list: everyone who may connect to it is trusted", async () => {
     const port = await freePort();
     await using lb = await startLb(listener("other", port, "") + pool());
     const path = join(lb.dir, "in.sock");
@@ -276,8 +279,8 @@ describe("a unix socket", () => {
   });
 });
 
-describe("a server that speaks first", () => {
-  test("is dialled when the header is there, without a byte of the client", async () => {
+describe("a server that sends first", () => {
+  test("is dialed when the header is complete, without a byte of the client", async () => {
     using server = await tagged("hello");
     const port = await freePort();
     await using lb = await startLb(listener("web", port, REQUIRED) + pool(server.address));
@@ -292,7 +295,7 @@ describe("a server that speaks first", () => {
   });
 });
 
-describe("the believed address counts", () => {
+describe("the address in a trusted header counts", () => {
   let lb: Lb;
   let deny: number;
   let allow: number;
@@ -333,7 +336,7 @@ describe("the believed address counts", () => {
     (await through(allow, v1("203.0.113.9"))).reset();
   });
 
-  test("for the rate: one client's is spent whatever the peer, and the peer spends none", async () => {
+  test("for the rate: the client's tokens are used whatever the peer is, and the peer's are not", async () => {
     for (let i = 0; i < 3; i++) (await through(rate, v1("203.0.113.1"), `127.0.0.${i + 1}`)).reset();
     await refused(rate, v1("203.0.113.1"), "rate_limited", "127.0.0.7");
     for (let i = 2; i < 20; i++) (await through(rate, v1(`203.0.113.${i}`))).reset();
@@ -353,7 +356,7 @@ describe("the believed address counts", () => {
     for (const client of held) client.reset();
   });
 
-  test("and where the header names none, the peer's", async () => {
+  test("and if the header has none, the peer's address counts", async () => {
     for (const header of ["PROXY UNKNOWN\r\n", headerV2({ command: "local", family: 0 })]) {
       await refused(local, header, "denied", "127.0.0.9");
       (await through(local, header, "127.0.0.8")).reset();
@@ -386,7 +389,7 @@ describe("a header that does not come", () => {
     idle = descriptors(lb.pid);
   });
 
-  describe.concurrent("is waited for no longer than the handshake may take", () => {
+  describe.concurrent("ends the connection after timeouts.handshake", () => {
     const rich = headerV2({ addresses: INET, tlvs: [tlv(0x02, "a.example")], crc: true });
     test.each([
       ["nothing", V1, 0],
@@ -415,7 +418,7 @@ describe("a header that does not come", () => {
   });
 });
 
-describe("what a header says besides", () => {
+describe("further information in a header", () => {
   test("is in the debug log, escaped, and nowhere else", async () => {
     const port = await freePort();
     await using lb = await startLb(`
@@ -498,7 +501,7 @@ describe("a header for the backend", () => {
     return header;
   }
 
-  test.each(["v1", "v2"] as const)("%s names the client and whom it addressed", async (version) => {
+  test.each(["v1", "v2"] as const)("%s has the client's address and the address it connected to", async (version) => {
     const server = await python.serve({ proxy: true });
     const [port, v6, behind] = await freePorts(3);
     await using lb = await startLb(
@@ -560,7 +563,7 @@ describe("a header for the backend", () => {
     expect(unknown).toMatchObject({ command: "PROXY", family: version === "v1" ? "UNKNOWN" : "UNSPEC" });
   });
 
-  test("v2 tells what is known of the client's TLS, and passes no client's bytes before", async () => {
+  test("v2 has the facts of the client's TLS, and is sent before the client's bytes", async () => {
     const server = await python.serve({ proxy: true });
     const [port, auth, passed] = await freePorts(3);
     const mine = await ca.leaf("mine");
@@ -610,7 +613,7 @@ describe("a header for the backend", () => {
   test.each([
     ["v1", { version: 1, family: "UNKNOWN" }],
     ["v2", { version: 2, command: "LOCAL", family: "UNSPEC", length: 0 }],
-  ])("%s: a health check is no client's connection, and says so", async (version, header) => {
+  ])("%s: a health check is marked as lb's own connection", async (version, header) => {
     const server = await python.serve({ proxy: true });
     const port = await freePort();
     const health = `send_proxy = "${version}"\nhealth = { type = "tcp", interval = "50ms" }`;

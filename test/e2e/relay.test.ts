@@ -49,7 +49,7 @@ setUpUnless(pythonMissing, async (keep) => {
 const pair = (options?: SocketOptions): Promise<PeerPair> => listener.pairWith(clients.connect(front, options));
 
 describe("bytes", () => {
-  test("200 MB each way at once arrive whole, between slow readers, in bounded memory", async () => {
+  test("200 MB in each direction at once arrive complete, between slow readers, in bounded memory", async () => {
     const { client, server } = await pair();
     let most = 0;
     const sampler = setInterval(() => (most = Math.max(most, residentBytes(lb.pid))), 20);
@@ -70,7 +70,7 @@ describe("bytes", () => {
     expect(most - before).toBeLessThan(100 * MB);
   });
 
-  test("flow where the backend speaks first and the client says nothing", async () => {
+  test("flow if the backend sends first and the client sends nothing", async () => {
     const { client, server } = await pair();
     await server.send("220 ready\r\n");
     expect(await client.read(11)).toEqual({ text: "220 ready\r\n", end: null });
@@ -82,7 +82,7 @@ describe("bytes", () => {
     expect(await lb.lineOf(client)).toMatchObject({ bytes_in: 6, bytes_out: 11, end: "eof", end_by: "backend" });
   });
 
-  test("of one direction flow on while the other is full", async () => {
+  test("of one direction continue to flow while the other is full", async () => {
     const { client, server } = await pair();
     const up = await client.fill();
     expect(up.sent).toBeGreaterThan(0);
@@ -94,7 +94,7 @@ describe("bytes", () => {
 });
 
 describe("a short reply and its FIN", () => {
-  test("go to the client in one segment where both have come", async () => {
+  test("go to the client in one segment if both have arrived", async () => {
     const { client, server } = await pair();
     await client.send("question");
     expect((await server.read(8)).text).toBe("question");
@@ -112,7 +112,7 @@ describe("a short reply and its FIN", () => {
     expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 18, bytes_out: 6 });
   });
 
-  test("come whole where the client's socket does not take all of it", async () => {
+  test("arrive complete if the client's socket does not take all of it", async () => {
     // Small segments keep lb's buffer towards the client below what the backend sends.
     const { client, server } = await pair({ rcvbuf: 4096, maxseg: 536 });
     const count = 60_000;
@@ -125,8 +125,8 @@ describe("a short reply and its FIN", () => {
   });
 });
 
-describe("a short reply with a reset behind it", () => {
-  test("is no whole one", async () => {
+describe("a short reply followed by a reset", () => {
+  test("does not look complete", async () => {
     const { client, server } = await pair();
     await client.send("question");
     expect((await server.read(8)).text).toBe("question");
@@ -138,7 +138,7 @@ describe("a short reply with a reset behind it", () => {
     expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: "backend" });
   });
 
-  test("is none from a unix socket either that is closed with bytes of the client unread", async () => {
+  test("does not look complete either if it comes from a unix socket that was closed with unread bytes of the client", async () => {
     const folder = await mkdtemp(join(tmpdir(), "lb-relay-"));
     const backend = await servers.listen(`unix:${folder}/backend.sock`);
     const bind = `127.0.0.1:${await freePort()}`;
@@ -157,7 +157,7 @@ describe("a short reply with a reset behind it", () => {
 });
 
 describe("a FIN", () => {
-  test("of the client goes on as one, and the whole reply still comes", async () => {
+  test("of the client is passed on as a FIN, and the whole reply still arrives", async () => {
     const { client, server } = await pair();
     await client.send("all I have to say");
     await client.finish();
@@ -170,7 +170,7 @@ describe("a FIN", () => {
     expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "client", bytes_in: 17, bytes_out: 20 * MB });
   });
 
-  test("of the backend goes on as one, and the client can go on sending", async () => {
+  test("of the backend is passed on as a FIN, and the client can continue to send", async () => {
     const { client, server } = await pair();
     await server.send("hello and goodbye");
     await server.finish();
@@ -183,7 +183,7 @@ describe("a FIN", () => {
     expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 20 * MB, bytes_out: 17 });
   });
 
-  test("comes after the last byte, however slowly that is read", async () => {
+  test("arrives after the last byte, however slowly that is read", async () => {
     for (const direction of ["up", "down"] as const) {
       const { client, server } = await pair();
       const [from, to] = direction === "up" ? [client, server] : [server, client];
@@ -194,7 +194,7 @@ describe("a FIN", () => {
     }
   });
 
-  test.each(["up", "down"] as const)("waits for bytes that wait (%s), whatever their number", async (direction) => {
+  test.each(["up", "down"] as const)("waits for queued bytes (%s), whatever their number", async (direction) => {
     // In steps smaller than a queue, so that some FINs come while bytes are queued and their sender is not paused.
     const counts = Array.from({ length: 60 }, (_, i) => (i + 1) * 65_536);
     const pairs: { count: number; from: PeerSocket; to: PeerSocket }[] = [];
@@ -212,7 +212,7 @@ describe("a FIN", () => {
     await Promise.all(pairs.map(({ to }) => to.close()));
   });
 
-  test("without a byte goes through too", async () => {
+  test("without a byte is passed on too", async () => {
     const { client, server } = await pair();
     await client.finish();
     expect(await server.read(1)).toEqual({ text: "", end: "fin" });
@@ -226,7 +226,7 @@ describe("a FIN", () => {
 });
 
 describe("a reset", () => {
-  test.each(["client", "backend"] as const)("of the %s is one for the other, at once", async (by) => {
+  test.each(["client", "backend"] as const)("of the %s is passed on as a reset at once", async (by) => {
     const { client, server } = await pair();
     await client.send("ping");
     await server.read(4);
@@ -236,7 +236,7 @@ describe("a reset", () => {
     expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: by });
   });
 
-  test.each(["client", "backend"] as const)("of the %s is heard although it is paused", async (by) => {
+  test.each(["client", "backend"] as const)("of the %s is noticed although it is paused", async (by) => {
     const { client, server } = await pair();
     const [from, to] = by === "client" ? [client, server] : [server, client];
     // The other does not read: when nothing more goes, the sender has been paused.
@@ -272,7 +272,7 @@ describe("a reset", () => {
     expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: by });
   });
 
-  test("of the backend in the middle of its reply, after the client's FIN, is no end of the reply", async () => {
+  test("of the backend in the middle of its reply, after the client's FIN, does not look like the end of the reply", async () => {
     const { client, server } = await pair();
     await client.finish();
     expect((await server.read(1)).end).toBe("fin");
@@ -282,7 +282,7 @@ describe("a reset", () => {
     expect(await client.read(1)).toEqual({ text: "", end: "reset" });
   });
 
-  test("never lets a reply that was cut look whole, wherever it is cut", async () => {
+  test("never makes a truncated reply look complete, wherever it is truncated", async () => {
     const cuts = Array.from({ length: 60 }, (_, i) => Math.floor(1.6 ** (i % 30)) + i);
     const pairs: { cut: number; client: PeerSocket; server: PeerSocket }[] = [];
     for (const cut of cuts) pairs.push({ cut, ...(await pair()) });
@@ -298,7 +298,7 @@ describe("a reset", () => {
     expect(results.filter(({ cut, count, end }) => end !== "reset" || count > cut)).toEqual([]);
   });
 
-  test("is what a connection ends with that a killed worker leaves in the middle of a reply", async () => {
+  test("ends a connection whose worker is killed in the middle of a reply", async () => {
     const { client, server } = await pair();
     const drained = client.drain({ every: MB, pauseMs: 50 });
     const sending = server.sendStream(500 * MB);
@@ -335,7 +335,7 @@ describe("every kind of address", () => {
 });
 
 describe("many connections", () => {
-  test("that push at a backend which reads nothing are slowed down, and memory stays bounded", async () => {
+  test("that send to a backend which reads nothing are slowed down, and memory stays bounded", async () => {
     const backend = await servers.listen("127.0.0.1:0", { rcvbuf: 65_536 });
     const bind = `127.0.0.1:${await freePort()}`;
     await using lb = await startLb(config(bind, backend.address));

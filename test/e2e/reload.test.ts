@@ -36,7 +36,7 @@ function reloadNow(lb: Lb): Promise<Response> {
   return lb.fetch("/api/reload", { method: "POST", headers: { "X-Lb-Admin": "1" } });
 }
 
-describe("the new config is taken over", () => {
+describe("the new config is loaded", () => {
   test("when the file is written in place", async () => {
     using a = await tagged("a");
     using b = await tagged("b");
@@ -58,7 +58,7 @@ describe("the new config is taken over", () => {
     expect(await lb.metric("lb_config_last_reload_successful")).toBe(1);
   });
 
-  test("when an editor puts another file in its place, again and again", async () => {
+  test("when an editor replaces the file, repeatedly", async () => {
     using a = await tagged("a");
     using b = await tagged("b");
     const port = await freePort();
@@ -73,7 +73,7 @@ describe("the new config is taken over", () => {
     }
   });
 
-  test("when Kubernetes swaps the folder behind its links", async () => {
+  test("when Kubernetes swaps the folder behind the links", async () => {
     using a = await tagged("a");
     using b = await tagged("b");
     const port = await freePort();
@@ -120,7 +120,7 @@ describe("the new config is taken over", () => {
     expect(await lb.waitLog(({ event }) => event === "reloaded")).toMatchObject({ cause: "SIGHUP" });
   });
 
-  test("by itself again once `watch` is switched on by a reload", async () => {
+  test("automatically again once a reload enables `watch`", async () => {
     using a = await tagged("a");
     using b = await tagged("b");
     const port = await freePort();
@@ -136,7 +136,7 @@ describe("the new config is taken over", () => {
     expect(await ask(port)).toBe("b");
   });
 
-  test("at a request to the admin endpoint, which waits for it and says what came of it", async () => {
+  test("at a request to the admin endpoint, which waits for it and returns the result", async () => {
     using a = await tagged("a");
     using b = await tagged("b");
     const port = await freePort();
@@ -154,11 +154,11 @@ describe("the new config is taken over", () => {
   });
 });
 
-describe("a config that is not whole yet", () => {
+describe("an incomplete config", () => {
   const two = (ports: readonly [number, number], backend: Backend, more = ""): string =>
     `${config(ports[0], backend, more)}\n[listeners.other]\nbind = "127.0.0.1:${ports[1]}"\npool = "app"\n`;
 
-  test("is not taken over while it is written, valid or not: no listener goes", async () => {
+  test("is not loaded while it is written, valid or not: no listener is removed", async () => {
     using a = await tagged("a");
     const [port, other] = await freePorts(2);
     await using lb = await startLb(two([port, other], a));
@@ -179,7 +179,7 @@ describe("a config that is not whole yet", () => {
     expect(lb.log().filter(({ event }) => event === "reloaded").length).toBe(1);
   });
 
-  test("is waited for by a reload that is asked for, which says so", async () => {
+  test("delays a requested reload, which logs that", async () => {
     using a = await tagged("a");
     using b = await tagged("b");
     const port = await freePort();
@@ -239,8 +239,8 @@ describe("while lb starts", () => {
   });
 });
 
-describe("a bad config", () => {
-  test("changes nothing, is logged as an error and shows in the metrics, until it is mended", async () => {
+describe("an invalid config", () => {
+  test("changes nothing, is logged as an error and shows in the metrics, until it is repaired", async () => {
     using a = await tagged("a");
     const port = await freePort();
     await using lb = await startLb(config(port, a));
@@ -267,7 +267,7 @@ describe("a bad config", () => {
     expect(await client.echoes()).toBe(true);
   });
 
-  test("a file that is gone for a while changes nothing either", async () => {
+  test("a missing file changes nothing either", async () => {
     using a = await tagged("a");
     const port = await freePort();
     await using lb = await startLb(config(port, a));
@@ -281,7 +281,7 @@ describe("a bad config", () => {
     expect(await lb.reloaded(gone)).toMatchObject({ ok: true, generation: 2 });
   });
 
-  test("a pipe in the config's place is refused at once, and nothing waits for it", async () => {
+  test("a pipe in place of the config is refused at once, without waiting for it", async () => {
     using a = await tagged("a");
     const port = await freePort();
     await using lb = await startLb(`shutdown_timeout = "1s"\n${config(port, a)}`);
@@ -297,7 +297,7 @@ describe("a bad config", () => {
     expect(await lb.reloaded(before)).toMatchObject({ ok: true, generation: 2 });
   });
 
-  test("that lb was started with from a pipe is in force, and a reload says that it cannot be read again", async () => {
+  test("read from a pipe at the start stays active, and a reload says that it cannot be read again", async () => {
     using a = await tagged("a");
     const port = await freePort();
     await using lb = await startLb(config(port, a), { wrapper: ["bash", "-c", 'exec "$0" <(cat "$1")'] });
@@ -333,8 +333,8 @@ describe("a bad config", () => {
   });
 });
 
-describe("what did not change is not touched", () => {
-  test("live connections go on and keep the plan they began with", async () => {
+describe("unchanged parts are not touched", () => {
+  test("open connections continue and keep their plan", async () => {
     using a = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, a, 'timeouts = { idle = "1h" }'));
@@ -359,7 +359,7 @@ describe("what did not change is not touched", () => {
     await lb.waitStatus(({ connections, listeners }) => connections.open === 0 && listeners[0]!.open === 0);
   });
 
-  test("nor what is connected, when an address becomes the wildcard of its port, and single again", async () => {
+  test("nor are connections when an address becomes the wildcard of its port, and single again", async () => {
     using a = await echo();
     const port = await freePort();
     const toml = (host: string): string => config(port, a).replace("127.0.0.1:", `${host}:`);
@@ -385,7 +385,7 @@ describe("what did not change is not touched", () => {
     for (const client of held) client.reset();
   });
 
-  test("connections of a listener that is gone, and to a backend that is gone, go on; nobody new comes in", async () => {
+  test("connections of a removed listener, and to a removed backend, continue; new ones are refused", async () => {
     using a = await echo();
     using b = await echo();
     const [port, other] = await freePorts(2);
@@ -414,7 +414,7 @@ describe("what did not change is not touched", () => {
     expect(await client.echoes()).toBe(true);
   });
 
-  test("health, counters and least-connections numbers of the backends live on", async () => {
+  test("health, counters and connection counts of the backends are kept", async () => {
     using a = await echo();
     using b = await echo();
     using c = await echo();
@@ -462,7 +462,7 @@ describe("what did not change is not touched", () => {
 });
 
 describe("the number of workers", () => {
-  test("goes up and down under load, and nobody notices", async () => {
+  test("rises and falls under load without a failed connection", async () => {
     using a = await echo();
     const port = await freePort();
     const toml = (workers: number): string => config(port, a).replace("workers = 2", `workers = ${workers}`);

@@ -67,7 +67,7 @@ const named = (name: string, ...protocols: string[]): Uint8Array =>
     extensions: [serverName(name), supportedVersions(0x304), ...(protocols.length > 0 ? [alpn(...protocols)] : [])],
   });
 
-describe("TLS that is passed through", () => {
+describe("TLS pass-through", () => {
   let lb: Lb;
   let port: number;
   let strict: number;
@@ -100,23 +100,23 @@ describe("TLS that is passed through", () => {
     ["example", "rest"],
     ["xa.example", "rest"],
     ["127.0.0.1", "rest"],
-  ])("goes by its name: %s", async (name, pool) => {
+  ])("is routed by its name: %s", async (name, pool) => {
     expect(await reaches(port, named(name))).toBe(pool);
   });
 
-  test("goes by its protocols, in whatever order it offers them", async () => {
+  test("is routed by its protocols, in any order", async () => {
     expect(await reaches(port, named("b.example", "http/1.1", "h2"))).toBe("h2");
     expect(await reaches(port, named("b.example", "http/1.1"))).toBe("rest");
     expect(await reaches(port, named("b.example"))).toBe("rest");
     expect(await reaches(port, hello({ extensions: [alpn("h3")] }))).toBe("h2");
   });
 
-  test("goes by where it comes from", async () => {
+  test("is routed by the client's address", async () => {
     expect(await reaches(port, named("b.example"), "127.0.5.9")).toBe("inside");
     expect(await reaches(port, named("b.example"), "127.0.4.9")).toBe("rest");
   });
 
-  test("goes to the first route whose conditions all hold", async () => {
+  test("uses the first route whose conditions all hold", async () => {
     expect(await reaches(port, named("a.example", "h2"), "127.0.5.9")).toBe("exact");
     expect(await reaches(port, named("both.example", "spdy/1"), "127.0.6.1")).toBe("wild");
     expect(await reaches(port, named("both.example", "spdy/1"), "127.0.5.1")).toBe("inside");
@@ -124,7 +124,7 @@ describe("TLS that is passed through", () => {
     expect(await reaches(port, named("neither.example", "spdy/1"), "127.0.6.1")).toBe("rest");
   });
 
-  test("that no route takes, on a listener without a pool, is refused", async () => {
+  test("that matches no route, on a listener without a pool, is refused", async () => {
     expect(await reaches(strict, named("a.example"))).toBe("exact");
     for (const said of [named("b.example"), hello(), Buffer.from("GET / HTTP/1.0\r\n\r\n")]) {
       using client = await connect(strict);
@@ -135,7 +135,7 @@ describe("TLS that is passed through", () => {
     }
   });
 
-  test("shows its name in the log, and no version: that is the backend's matter", async () => {
+  test("shows its name in the log, and no version: the backend negotiates it", async () => {
     using client = await connect(port);
     client.send(named("X.a.example"));
     expect(await client.line()).toBe("wild");
@@ -155,7 +155,7 @@ describe("TLS that is passed through", () => {
     expect(await reaches(port, bytes)).toBe(offersH2 ? "h2" : "rest");
   });
 
-  test("is recognised among what stands for nothing (GREASE, RFC 8701)", async () => {
+  test("is recognised among GREASE values (RFC 8701)", async () => {
     const grease = hello({
       suites: [...u16(0x0a0a), ...u16(0x1301)],
       extensions: [
@@ -169,7 +169,7 @@ describe("TLS that is passed through", () => {
     expect(await reaches(port, grease)).toBe("exact");
   });
 
-  test("is recognised cut anywhere", async () => {
+  test("is recognised wherever it is split", async () => {
     const bytes = named("x.a.example", "h2");
     const clients = await Promise.all(Array.from({ length: bytes.length - 1 }, () => connect(port)));
     for (const [i, client] of clients.entries()) client.send(bytes.subarray(0, i + 1));
@@ -237,14 +237,14 @@ describe("TLS that is passed through", () => {
     "\x80\x2e\x01\x03\x01",
     "\x16\x02\x01",
     "\x15\x03\x01\0\x02\x02\x28",
-  ])("goes to the listener's pool where it is no TLS, as it is: %j", async (said) => {
+  ])("goes to the listener's pool unchanged if it is not TLS: %j", async (said) => {
     expect(await reaches(port, Buffer.from(said, "latin1"))).toBe("rest");
     expect(await reaches(port, Buffer.from(said, "latin1"), "127.0.5.9")).toBe("inside");
   });
 });
 
-describe("a client that says nothing", () => {
-  test("is cut by the handshake's deadline where its name is wanted, and served at once where it is not", async () => {
+describe("a client that sends nothing", () => {
+  test("is ended by the handshake's deadline if its name is needed, and served at once if not", async () => {
     const [waits, dials] = await freePorts(2);
     const timeouts = 'pool = "rest"\ntimeouts = { handshake = "400ms" }';
     await using lb = await startLb(
@@ -277,7 +277,7 @@ describe("a client that says nothing", () => {
     elsewhere.reset();
   });
 
-  test("and goes, is not worth a line", async () => {
+  test("and closes is not logged", async () => {
     const port = await freePort();
     await using lb = await startLb(
       listener("web", port, 'pool = "rest"') + route("web", 'sni = ["a.example"]', "exact") + pools(),
@@ -312,7 +312,7 @@ describe("real handshakes", () => {
     [inA, inB] = await Promise.all([serve(a), serve(b)]);
   });
 
-  test("through us: the client verifies the backend's own certificate, whatever its library and its hello's shape", async () => {
+  test("through lb: the client verifies the backend's own certificate, for every library and form of hello", async () => {
     const port = await freePort();
     await using lb = await startLb(`
       ${listener("web", port)}
@@ -360,7 +360,7 @@ describe("real handshakes", () => {
     bun.end();
   });
 
-  test("that end here: routes go by the name, and by the protocol that was agreed on", async () => {
+  test("that end at lb: routes match the name and the negotiated protocol", async () => {
     const port = await freePort();
     await using lb = await startLb(`
       ${listener("web", port, 'pool = "rest"')}

@@ -26,7 +26,7 @@ const refuses = (port: number): Promise<true> => eventually("new connections are
 const endTimes = (lb: Lb): number[] => lb.accessLines().map(({ time }) => Date.parse(time));
 
 describe("without a connection", () => {
-  test.each(["SIGTERM", "SIGINT"] as const)("%s ends the process promptly, with 0", async (signal) => {
+  test.each(["SIGTERM", "SIGINT"] as const)("%s ends the process promptly, with exit code 0", async (signal) => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, backend, "30s"));
@@ -43,7 +43,7 @@ describe("without a connection", () => {
     await expect(connect(port)).rejects.toThrow("ECONNREFUSED");
   });
 
-  test("the last connection's end is the process's", async () => {
+  test("the process ends with the last connection", async () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, backend, "30s"));
@@ -59,8 +59,8 @@ describe("without a connection", () => {
   });
 });
 
-describe("with live connections", () => {
-  test("/ready fails at once, new connections are refused, live ones go on and /live answers", async () => {
+describe("with open connections", () => {
+  test("/ready fails at once, new connections are refused, open ones continue and /live answers", async () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, backend, "30s"));
@@ -78,7 +78,7 @@ describe("with live connections", () => {
     expect(lb.accessLines().length).toBe(10);
   });
 
-  test("what is left is ended within the last fifth of shutdown_timeout, spread over it", async () => {
+  test("remaining connections are ended within the last fifth of shutdown_timeout, spread over it", async () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, backend, "5s"));
@@ -105,7 +105,7 @@ describe("with live connections", () => {
   });
 
   test.each(["SIGTERM", "SIGINT"] as const)(
-    "a second %s resets them in the middle of their answers, logs them, and ends the process with 0",
+    "a second %s resets them in the middle of their answers, logs them, and ends the process with exit code 0",
     async (signal) => {
       using backend = await tagged("half an ans");
       const port = await freePort();
@@ -151,7 +151,7 @@ describe("with live connections", () => {
     expect(new Set(lines.map(({ worker }) => worker))).toEqual(new Set([0, 1]));
   });
 
-  test('shutdown_timeout = "0s" waits for nobody', async () => {
+  test('shutdown_timeout = "0s" waits for no connection', async () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, backend, "0s"));
@@ -201,7 +201,7 @@ describe("during shutdown_delay", () => {
   });
 });
 
-test("under load everybody who was accepted, or waited to be, is served, and the others are refused", async () => {
+test("under load every accepted or queued connection is served, and later ones are refused", async () => {
   using backend = await echo();
   const port = await freePort();
   for (let round = 0; round < 3; round++) {

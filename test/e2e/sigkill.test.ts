@@ -51,7 +51,7 @@ describe.each(["SIGKILL", "SIGSEGV"] as const)("%s", (signal) => {
   });
 });
 
-test("a client is reset from the first moment on, and a FIN that was passed on before stays one", async () => {
+test("a client is reset from accept on, and a FIN that was passed on before stays a FIN", async () => {
   const server = await python.serve({ mode: "manual" });
   const [port] = await freePorts(1);
   await using lb = await startLb(
@@ -79,7 +79,7 @@ test("a client is reset from the first moment on, and a FIN that was passed on b
   await server.stop();
 });
 
-test("an answer that is still on its way when both sides have ended arrives whole, the process killed or not", async () => {
+test("an answer that is in flight when both sides have ended arrives complete, even if the process is killed", async () => {
   await using peers = new TcpPeers();
   const listener = await peers.listen("127.0.0.1:0", {});
   const [port] = await freePorts(1);

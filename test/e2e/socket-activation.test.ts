@@ -84,7 +84,7 @@ test.skipIf(pythonMissing !== null)(
   },
 );
 
-test.skipIf(pythonMissing !== null)("keeps a socket that a reload does without, for a later one", async () => {
+test.skipIf(pythonMissing !== null)("keeps a socket that a reload does not use, for a later reload", async () => {
   using backend = await tagged("A");
   const [passed, other] = [await freePort(), await freePort()];
   const wrapper = passing(listening(`127.0.0.1:${passed}`));

@@ -74,7 +74,7 @@ function expectAll(times: readonly number[], fromMs: number, toMs = fromMs): voi
 }
 
 describe.concurrent("idle", () => {
-  test("counts from the last byte, whoever sent it", async () => {
+  test("counts from the last byte in either direction", async () => {
     const times = await many(20, async () => {
       using client = await visit("idle");
       const began = performance.now();
@@ -84,7 +84,7 @@ describe.concurrent("idle", () => {
     expectAll(times, 1000);
   });
 
-  test("counts from the accept where nothing is said at all", async () => {
+  test("counts from accept if no byte is sent", async () => {
     const times = await many(10, async () => {
       const began = performance.now();
       using client = await visit("idle");
@@ -93,7 +93,7 @@ describe.concurrent("idle", () => {
     expectAll(times, 1000);
   });
 
-  test("does not end a connection in which only the client speaks", async () => {
+  test("does not end a connection on which only the client sends", async () => {
     using client = await visit("idle_dumb");
     const began = performance.now();
     let last = began;
@@ -107,7 +107,7 @@ describe.concurrent("idle", () => {
     expectAll([time], 700);
   });
 
-  test('"0s" is never', async () => {
+  test('"0s" disables it', async () => {
     using client = await visit("never");
     expect(await client.echoes()).toBe(true);
     await pause(2500);
@@ -139,7 +139,7 @@ describe.concurrent("half_close", () => {
     expectAll([await endOf(client, began)], 700);
   });
 
-  test("counts anew with each byte from the other side", async () => {
+  test("starts again with each byte from the other side", async () => {
     using client = await visit("half_spoken");
     client.finish();
     let last = performance.now();
@@ -152,7 +152,7 @@ describe.concurrent("half_close", () => {
     expect(client.text).toBe("xxxxx");
   });
 
-  test('"0s" is never', async () => {
+  test('"0s" disables it', async () => {
     using client = await visit("half_never");
     client.send("question");
     client.finish();
@@ -178,7 +178,7 @@ describe.concurrent("lifetime", () => {
 });
 
 describe.concurrent("handshake", () => {
-  test("counts from the accept, for one who says nothing and for one who dribbles", async () => {
+  test("counts from accept, for a silent client and for one that sends slowly", async () => {
     const header = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2";
     const times = await many(12, async (number) => {
       const began = performance.now();
@@ -192,7 +192,7 @@ describe.concurrent("handshake", () => {
     expectAll(times, 800);
   });
 
-  test("is over with the head: what comes after it takes its time", async () => {
+  test("ends with the head: later data may be slow", async () => {
     using client = await visit("handshake");
     client.send("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
     await pause(1300);
@@ -200,7 +200,7 @@ describe.concurrent("handshake", () => {
   });
 });
 
-test("the line of a client is its own, where another listener had a client from the same port", async () => {
+test("the log line of a client is right if another listener had a client from the same port", async () => {
   const from = "127.60.0.1";
   using first = await connect(ports.get("connect")!, { from });
   await lb.lineOf(first);
@@ -219,7 +219,7 @@ describe.concurrent("connect_timeout", () => {
     expectAll(times, 500);
   });
 
-  test("is for each attempt", async () => {
+  test("applies to each attempt", async () => {
     const began = performance.now();
     using client = await visit("retried");
     const time = await endOf(client, began);
@@ -231,7 +231,7 @@ describe.concurrent("connect_timeout", () => {
 });
 
 describe.concurrent("shutdown_timeout", () => {
-  test("ends what is left within its last fifth, and then the process", async () => {
+  test("ends remaining connections within its last fifth, and then the process", async () => {
     const port = await freePort();
     const config = `shutdown_timeout = "1500ms"\n[listeners.all]\nbind = "127.0.0.1:${port}"\npool = "echo"`;
     await using stopping = await startLb(`${config}\n[pools.echo]\nbackends = ["${echoing.address}"]`);
@@ -245,8 +245,8 @@ describe.concurrent("shutdown_timeout", () => {
   });
 });
 
-describe.concurrent("a worker that had nothing to do", () => {
-  test("gives the next client its whole time", async () => {
+describe.concurrent("an idle worker", () => {
+  test("gives the next client its full timeout", async () => {
     const port = await freePort();
     const config = `workers = 1\n[listeners.all]\nbind = "127.0.0.1:${port}"\npool = "echo"`;
     const timeouts = `timeouts = { idle = "600ms", lifetime = "700ms" }`;

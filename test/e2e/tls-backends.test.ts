@@ -61,7 +61,7 @@ async function expectNoHandshake(lb: Lb, port: number): Promise<AccessEntry> {
 }
 
 describe("a backend's certificate", () => {
-  test("that the CA has signed for its name is good: address, host name, wildcard, or the server_name given", async () => {
+  test("signed by the CA for its name is accepted: address, host name, wildcard, or the given server_name", async () => {
     const server = await serve(good);
     const [byAddress, byHost, byName, byWildcard] = await freePorts(4);
     await using lb = await startLb(
@@ -93,7 +93,7 @@ describe("a backend's certificate", () => {
     }
   });
 
-  test("is verified against the system's CA certificates where the pool names none", async () => {
+  test("is verified against the system's CA certificates if the pool names none", async () => {
     const server = await serve(good);
     const [port, untrusted] = await freePorts(2);
     const pools = pair("app", port, [server.address], "");
@@ -107,7 +107,7 @@ describe("a backend's certificate", () => {
     expect(lb.running).toBe(true);
   });
 
-  test("must bear the name that the config gives now, although the address is the same", async (context) => {
+  test("must have the current name of the config, although the address is the same", async (context) => {
     const [a, b] = [await ca.leaf("a.test"), await ca.leaf("b.test")];
     await using hosts = await hostsFile();
     if (hosts.trouble !== null) context.skip(hosts.trouble);
@@ -139,7 +139,7 @@ describe("a backend's certificate", () => {
     expect((await other.nth(0)).tls).toMatchObject({ name: "b.test" });
   });
 
-  describe("that is no good", () => {
+  describe("that is not valid", () => {
     const faults: { [name: string]: { make: () => Promise<Leaf>; error: RegExp; tls?: string } } = {
       "for another name": { make: () => ca.leaf("other.example"), error: /^tls ERR_TLS_CERT_ALTNAME_INVALID$/ },
       "for another name than server_name": {
@@ -170,7 +170,7 @@ describe("a backend's certificate", () => {
       },
     };
 
-    test.each(Object.keys(faults))("ends the connection before a byte of the client has gone out: %s", async (name) => {
+    test.each(Object.keys(faults))("ends the connection before a byte of the client is sent: %s", async (name) => {
       const { make, error, tls = "" } = faults[name]!;
       const server = await serve(await make(), {}, { mode: "manual" });
       const port = await freePort();
@@ -185,7 +185,7 @@ describe("a backend's certificate", () => {
     });
 
     test.each(["1.2", "1.3"] as const)(
-      "stays no good: a session from a refused handshake makes it no better (TLS %s)",
+      "stays refused: a session from a refused handshake does not change that (TLS %s)",
       async (version) => {
         const leaves = { mismatch: await ca.leaf("other.example"), self: await ca.selfSigned("a.example") };
         const ports = await freePorts(2);
@@ -199,7 +199,7 @@ describe("a backend's certificate", () => {
       },
     );
 
-    test("is of no matter with verify = false", async () => {
+    test("is accepted with verify = false", async () => {
       const bad = await Promise.all(Object.values(faults).map(({ make }) => make()));
       const servers = await Promise.all(bad.map((leaf) => serve(leaf)));
       const ports = await freePorts(servers.length);
@@ -212,7 +212,7 @@ describe("a backend's certificate", () => {
       }
     });
 
-    test("sends the connection to another backend, and what the client has said with it", async () => {
+    test("sends the connection, with the client's data, to another backend", async () => {
       const [bad, well] = await Promise.all([serve(await ca.selfSigned("self")), serve(good)]);
       const port = await freePort();
       await using lb = await startLb(`workers = 1\n${pair("app", port, [bad.address, well.address], trust())}`);
@@ -237,9 +237,9 @@ describe("a backend's certificate", () => {
   });
 });
 
-describe("a backend that is no TLS server, or a slow one", () => {
+describe("a backend without TLS, or a slow one", () => {
   test.each(["verify = true", "verify = false"])(
-    "that answers in plain words is left for another, or ends the connection (%s)",
+    "that answers without TLS is replaced by another, or ends the connection (%s)",
     async (verify) => {
       using plain = await echo();
       const old = await serve(good, { max: "1.2" });
@@ -259,7 +259,7 @@ describe("a backend that is no TLS server, or a slow one", () => {
     },
   );
 
-  test("that says nothing is given up after connect_timeout, and another one is tried", async () => {
+  test("that sends nothing is given up after connect_timeout, and another one is tried", async () => {
     using mute = await sink();
     const well = await serve(good);
     const [alone, two, patient] = await freePorts(3);
@@ -294,7 +294,7 @@ describe("a backend that is no TLS server, or a slow one", () => {
 });
 
 describe("what is negotiated with a backend", () => {
-  test("ALPN: ours are offered in our order", async () => {
+  test("ALPN: lb's protocols are offered in their order", async () => {
     const [h2, http] = await Promise.all([serve(good, { alpn: ["h2"] }), serve(good, { alpn: ["http/1.1", "h2"] })]);
     const ports = await freePorts(2);
     const offer = `${trust()}\nalpn = ["h2", "http/1.1"]`;
@@ -308,7 +308,7 @@ describe("what is negotiated with a backend", () => {
     }
   });
 
-  test('min_version = "1.3" refuses a backend of TLS 1.2; without it both are fine', async () => {
+  test('min_version = "1.3" refuses a backend with TLS 1.2; without it both are accepted', async () => {
     const old = await serve(good, { max: "1.2" });
     const [strict, open] = await freePorts(2);
     await using lb = await startLb(
@@ -328,8 +328,8 @@ describe("what is negotiated with a backend", () => {
   });
 });
 
-describe("a backend that wants to know who we are", () => {
-  test.each(["1.2", "1.3"] as const)("is shown our certificate (TLS %s, Python)", async (version) => {
+describe("a backend that requires a client certificate", () => {
+  test.each(["1.2", "1.3"] as const)("gets lb's certificate (TLS %s, Python)", async (version) => {
     const ours = await ca.leaf("lb");
     const server = await serve(good, { ca: ca.cert, min: version, max: version });
     const [shows, hides] = await freePorts(2);
@@ -349,7 +349,7 @@ describe("a backend that wants to know who we are", () => {
     expect(line.end).toBe(version === "1.2" ? "handshake_failed" : "reset");
   });
 
-  test("is shown our certificate (OpenSSL)", async () => {
+  test("gets lb's certificate (OpenSSL)", async () => {
     const ours = await ca.leaf("lb");
     using server = await SServer.start(
       "-cert",
@@ -406,7 +406,7 @@ describe("sessions with a backend", () => {
 });
 
 describe("a PROXY header and TLS", () => {
-  test.each(["v1", "v2"])("%s: the header goes first, in the clear, and then the handshake", async (version) => {
+  test.each(["v1", "v2"])("%s: the header comes first, unencrypted, and then the handshake", async (version) => {
     const server = await serve(good, {}, { proxy: true });
     const port = await freePort();
     await using _lb = await startLb(pair("app", port, [server.address], trust(), `send_proxy = "${version}"`));
@@ -429,7 +429,7 @@ describe('health.type = "tls"', () => {
   const often = (more = ""): string =>
     `health = { type = "tls", interval = "50ms", timeout = "500ms", rise = 1, fall = 2${more} }`;
 
-  test("finds who accepts a connection and does not complete a handshake that we trust", async () => {
+  test("detects a backend that accepts a connection and does not complete a trusted handshake", async () => {
     using plain = await echo();
     using mute = await sink();
     const [well, self] = await Promise.all([serve(good), serve(await ca.selfSigned("self"))]);
@@ -453,7 +453,7 @@ describe('health.type = "tls"', () => {
     await eventually("the mute one is left alone between checks", () => mute.open.size <= 1);
   });
 
-  test("without TLS in the pool takes any certificate; who speaks no TLS is down", async () => {
+  test("without TLS in the pool accepts any certificate; a backend without TLS is down", async () => {
     using plain = await echo();
     const self = await serve(await ca.selfSigned("self"));
     const port = await freePort();
@@ -471,7 +471,7 @@ describe('health.type = "tls"', () => {
     expect(pools[0]!.backends[0]).toMatchObject({ up: true, health: { checks: { failure: 0 } } });
   });
 
-  test("comes and goes with the backend's certificate, and sends its own PROXY header where the pool does", async () => {
+  test("follows the validity of the backend's certificate, and sends a PROXY header of its own if the pool does", async () => {
     const first = await serve(good, {}, { proxy: true });
     const port = await freePort();
     await using lb = await startLb(pair("app", port, [first.address], trust(), `send_proxy = "v2"\n${often()}`));
@@ -493,9 +493,9 @@ describe('health.type = "tls"', () => {
   });
 });
 
-describe("who reads slowly", () => {
+describe("a slow reader", () => {
   test.each(["client", "backend"] as const)(
-    "slows the other side down, costs a bounded memory, and gets every byte: %s",
+    "slows the other side down, uses bounded memory, and gets every byte: %s",
     async (slow) => {
       const server = await serve(good, {}, { mode: "manual" });
       const port = await freePort();
@@ -539,7 +539,7 @@ describe("bytes and ends", () => {
       return { client, peer, theEnd: kind === "plain" ? "fin" : "close_notify" };
     }
 
-    test("the client's end is the backend's close_notify, which goes on", async () => {
+    test("the client's end becomes close_notify for the backend, which can continue", async () => {
       const { client, peer, theEnd } = await both();
       await client.send("question");
       await client.finish();
@@ -550,24 +550,27 @@ describe("bytes and ends", () => {
       expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "client", bytes_in: 8, bytes_out: 6 });
     });
 
-    test.each(["closeNotify", "fin"] as const)("the backend's end is the client's, which goes on (%s)", async (how) => {
-      const truncated = () => lb.metric("lb_backend_tls_truncated_total", {});
-      const before = (await truncated())!;
-      const { client, peer, theEnd } = await both();
-      await peer.send("greeting");
-      await peer[how]();
-      expect(await client.read()).toEqual({ data: "greeting", end: theEnd });
-      await client.send("late words");
-      expect(await peer.read("words")).toEqual({ data: "late words", end: null });
-      await client.finish();
-      expect(await peer.read()).toEqual({ data: "", end: "close_notify" });
-      const line = await lb.lineOf(client);
-      expect(line).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 10, bytes_out: 8 });
-      expect(line.error).toBe(how === "fin" ? "truncated by backend" : undefined);
-      expect(await truncated()).toBe(before + (how === "fin" ? 1 : 0));
-    });
+    test.each(["closeNotify", "fin"] as const)(
+      "the backend's end is passed on to the client, which can continue (%s)",
+      async (how) => {
+        const truncated = () => lb.metric("lb_backend_tls_truncated_total", {});
+        const before = (await truncated())!;
+        const { client, peer, theEnd } = await both();
+        await peer.send("greeting");
+        await peer[how]();
+        expect(await client.read()).toEqual({ data: "greeting", end: theEnd });
+        await client.send("late words");
+        expect(await peer.read("words")).toEqual({ data: "late words", end: null });
+        await client.finish();
+        expect(await peer.read()).toEqual({ data: "", end: "close_notify" });
+        const line = await lb.lineOf(client);
+        expect(line).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 10, bytes_out: 8 });
+        expect(line.error).toBe(how === "fin" ? "truncated by backend" : undefined);
+        expect(await truncated()).toBe(before + (how === "fin" ? 1 : 0));
+      },
+    );
 
-    test("a reset of either is a reset for the other", async () => {
+    test("a reset of either side is a reset for the other", async () => {
       const first = await both();
       await first.peer.send("half an ans");
       expect((await first.client.read("ans")).data).toBe("half an ans");
@@ -582,7 +585,7 @@ describe("bytes and ends", () => {
       expect(await lb.lineOf(second.client)).toMatchObject({ end: "reset", end_by: "client" });
     });
 
-    test("20 MB each way at once arrive whole, ends included", async () => {
+    test("20 MB in each direction at once arrive complete, ends included", async () => {
       const { client, peer, theEnd } = await both();
       const [there, back] = await Promise.all([client.exchange(20e6, true), peer.exchange(20e6, true)]);
       expect(there).toMatchObject({ count: 20e6, end: theEnd, received: back.sent });

@@ -99,7 +99,7 @@ function handshakes(port: number) {
 }
 
 describe("a certificate that changes on disk", () => {
-  test("written in place: new handshakes have it within 2 s, and connections go on", async () => {
+  test("written in place: new handshakes use it within 2 s, and open connections continue", async () => {
     const dir = join(ca.dir, "in-place");
     mkdirSync(dir);
     put(dir, first);
@@ -138,7 +138,7 @@ describe("a certificate that changes on disk", () => {
     await shows(port, "second");
   });
 
-  test("and the number of certificates with it, under load, costs nobody his handshake", async () => {
+  test("together with the number of certificates, under load, fails no handshake", async () => {
     const dir = join(ca.dir, "under-load");
     mkdirSync(dir);
     put(dir, first);
@@ -159,7 +159,7 @@ describe("a certificate that changes on disk", () => {
     expect([...subjects].toSorted()).toEqual(["first", "second"]);
   });
 
-  describe("and cannot be used", () => {
+  describe("and is not usable", () => {
     let dir: string;
     let port: number;
     let lb: Lb;
@@ -223,8 +223,8 @@ describe("a certificate that changes on disk", () => {
   });
 });
 
-describe("what client certificates are checked against", () => {
-  test("changes on disk too: who is revoked comes in no more, and not by a session from before either", async () => {
+describe("the CA and the CRL for client certificates", () => {
+  test("change on disk too: revoked clients are refused, also with an earlier session", async () => {
     const dir = join(ca.dir, "clients");
     mkdirSync(dir);
     put(dir, first);

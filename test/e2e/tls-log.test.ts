@@ -78,21 +78,21 @@ function config(more = ""): string {
 const NAMED = ["-servername", "a.example"];
 
 describe("the access log", () => {
-  test("has the name that was asked for and the version that was spoken", async () => {
+  test("has the requested name and the TLS version", async () => {
     const new_ = await sClient(ports.web, "-servername", "A.Example");
     expect(await lb.lineOf(new_)).toMatchObject({ end: "eof", sni: "a.example", tls: "TLSv1.3" });
     const old = await sClient(ports.web, "-tls1_2", "-servername", "b.example");
     expect(await lb.lineOf(old)).toMatchObject({ end: "eof", sni: "b.example", tls: "TLSv1.2" });
   });
 
-  test("has the name in its one form, and no name that is none, on a listener that accepts TLS too", async () => {
+  test("has the name in canonical form, and no invalid name, also on a listener that accepts TLS", async () => {
     for (const port of [ports.one, ports.two]) {
       expect((await lb.lineOf(await sClient(port, "-servername", "A.Example."))).sni).toBe("a.example");
       expect((await lb.lineOf(await sClient(port, "-servername", "127.0.0.1"))).sni).toBeUndefined();
     }
   });
 
-  test("has neither where there was none", async () => {
+  test("has neither without TLS", async () => {
     using client = await connect(ports.plain, { from: "127.50.0.1" });
     expect(await client.echoes()).toBe(true);
     client.finish();
@@ -106,7 +106,7 @@ describe("the access log", () => {
     expect([line.sni, line.tls]).toEqual([undefined, "TLSv1.3"]);
   });
 
-  test("has the common name of a client's certificate, with nothing in it that could be taken for something else", async () => {
+  test("has the common name of a client's certificate, with unsafe characters replaced", async () => {
     for (const [name, logged] of [
       ["alice", "alice"],
       ["Zoë Ωmega", "Zoë Ωmega"],
@@ -167,7 +167,7 @@ describe("the metrics", () => {
     expect(after.map((value, i) => value! - before[i]!)).toEqual([1, 1, 1, 2]);
   });
 
-  test("are a histogram of the time that handshakes took", async () => {
+  test("have a histogram of the duration of handshakes", async () => {
     const done = (await count("lb_tls_handshakes_total", {}))!;
     expect(done).toBeGreaterThan(0);
     const name = "lb_tls_handshake_duration_seconds";
@@ -236,7 +236,7 @@ describe("the metrics", () => {
     ["web", "reset", "reset"],
     ["one", "finish", "eof"],
     ["one", "reset", "reset"],
-  ] as const)("count no failure where nothing was said: %s, %s", async (listener, how, end) => {
+  ] as const)("count no failure if nothing was sent: %s, %s", async (listener, how, end) => {
     const failed = () => count("lb_tls_handshake_failures_total", { listener });
     const ended = () => count("lb_listener_connections_ended_total", { listener, end, end_by: "client" });
     const before = { failed: await failed(), ended: await ended() };
@@ -256,13 +256,13 @@ describe("the metrics", () => {
     expect([await of("certificate_missing"), await of("certificate_bad")]).toEqual([1, 1]);
   });
 
-  test("a handshake that is done counts as nothing else", async () => {
+  test("count a completed handshake as nothing else", async () => {
     const before = (await count("lb_tls_handshake_failures_total", {}))!;
     await lb.lineOf(await sClient(ports.web, ...NAMED));
     expect(await count("lb_tls_handshake_failures_total", {})).toBe(before);
   });
 
-  test("know when each certificate expires", async () => {
+  test("have the time at which each certificate expires", async () => {
     const days = async (cert: string): Promise<number> =>
       ((await lb.metric("lb_tls_certificate_expiry_timestamp_seconds", { listener: "web", cert }))! * 1000 -
         Date.now()) /
@@ -272,13 +272,13 @@ describe("the metrics", () => {
     expect(Math.abs((await days(leaf.cert)) - far)).toBeLessThan(1.1);
   });
 
-  test("say nothing of listeners without TLS", async () => {
+  test("contain nothing for listeners without TLS", async () => {
     const lines = (await lb.metrics()).split("\n").filter((line) => line.startsWith("lb_tls_"));
     expect(lines.some((line) => line.includes('listener="web"'))).toBe(true);
     expect(lines.some((line) => line.includes('listener="plain"'))).toBe(false);
   });
 
-  test("go on counting over a reload", async () => {
+  test("continue over a reload", async () => {
     const before = (await count("lb_tls_handshakes_total", {}))!;
     expect((await lb.reload(config('connect_timeout = "1s"'))).ok).toBe(true);
     await lb.lineOf(await sClient(ports.web, ...NAMED));

@@ -102,7 +102,7 @@ describe("a reload", () => {
     lb = await keep(startLb(`workers = 2\n${listener("web", port)}${pool()}`));
   });
 
-  test("that does not concern the listener's TLS leaves its sessions alone; one that does ends them", async () => {
+  test("keeps the sessions of a listener whose TLS does not change, and ends those of others", async () => {
     const files: [string, string][] = [];
     for (const version of VERSIONS) files.push([(await session(port, version)).file, version]);
     expect((await lb.reload(`workers = 2\n${listener("web", port)}${pool('connect_timeout = "1s"')}`)).ok).toBe(true);
@@ -114,7 +114,7 @@ describe("a reload", () => {
     for (const file of files) expect(await resume(port, ...file)).toMatchObject({ echoed: true, reused: false });
   });
 
-  test("that begins to ask for client certificates lets nobody in by a session from before", async () => {
+  test("that starts to require client certificates refuses earlier sessions", async () => {
     const files: [string, string][] = [];
     const before = listener("web", port);
     expect((await lb.reload(`workers = 2\n${before}${pool()}`)).ok).toBe(true);
@@ -165,7 +165,7 @@ describe("client authentication", () => {
   }
 
   describe.each(VERSIONS)("%s", (version) => {
-    test("is in the session: who has shown a certificate need not show it again there", async () => {
+    test("is part of the session: a client need not send its certificate again", async () => {
       for (const port of [required, optional]) {
         const { file, said } = await session(port, version, ...shows(mine));
         expect(said.echoed).toBe(true);
@@ -173,7 +173,7 @@ describe("client authentication", () => {
       }
     });
 
-    test("keeps the name in the log and in the PROXY header, which says that it came with an earlier connection", async () => {
+    test("keeps the name in the log and in the PROXY header, which marks it as from an earlier connection", async () => {
       const { said, file } = await session(proxied, version, ...shows(mine));
       expect((await lb.lineOf(said)).client_cert).toBe("mine");
       const resumed = await sClient(proxied, "-bind", "127.0.0.2:0", "-sess_in", file, version);
@@ -185,7 +185,7 @@ describe("client authentication", () => {
       expect(again!.header?.tlvs["ssl"]).toMatchObject({ client: 5, verify: 0, cn: "mine" });
     });
 
-    test("is not got around by a session of a listener that asks for none, under any name", async () => {
+    test("cannot be bypassed with a session of a listener that requires none, under any name", async () => {
       for (const name of [["-servername", "a.example"], ["-noservername"]]) {
         const { file } = await session(open, version, ...name);
         for (const offered of [name, ["-servername", "b.example"], ["-servername", "x.a.example"], ["-noservername"]]) {
@@ -194,18 +194,18 @@ describe("client authentication", () => {
       }
     });
 
-    test("is not got around by a session of a listener where none was shown", async () => {
+    test("cannot be bypassed with a session of a listener where none was sent", async () => {
       const { file } = await session(optional, version);
       expect(await resume(optional, file, version)).toMatchObject({ echoed: true, reused: true });
       await refused(required, file, version);
     });
 
-    test("is not got around by a session of another listener that asks for the same", async () => {
+    test("cannot be bypassed with a session of another listener that requires the same", async () => {
       const { file } = await session(second, version, ...shows(mine));
       await refused(required, file, version);
     });
 
-    test("is not got around by the session of a handshake whose certificate was no good", async () => {
+    test("cannot be bypassed with the session of a handshake whose certificate was refused", async () => {
       for (const port of [required, optional]) {
         const { file, said } = await session(port, version, ...shows(self));
         expect(said.echoed).toBe(false);

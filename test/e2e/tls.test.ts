@@ -102,7 +102,7 @@ describe("which certificate is shown", () => {
   });
 
   test.each([["-tls1_2"], ["-tls1_3"]])(
-    "to a client that asks for what nobody bears: an alert, with reject (%s)",
+    "to a client that asks for a name in no certificate: an alert, with reject (%s)",
     async (version) => {
       expect(await sClient(strict, version, "-servername", "www.b.example")).toMatchObject({
         echoed: true,
@@ -121,13 +121,16 @@ describe("which certificate is shown", () => {
     ["ECDSA, in TLS 1.2", ["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"], "CN = a.example", "ECDSA"],
     ["RSA, in TLS 1.3", ["-tls1_3", "-sigalgs", "rsa_pss_rsae_sha256"], "CN = rsa", "RSA-PSS"],
     ["ECDSA, in TLS 1.3", ["-tls1_3", "-sigalgs", "ecdsa_secp256r1_sha256"], "CN = a.example", "ECDSA"],
-  ])("to a client that understands only %s: of two of one name the one for it", async (_, args, subject, signature) => {
-    for (const name of [["-servername", "a.example"], ["-noservername"]]) {
-      expect(await sClient(types, ...name, ...args)).toMatchObject({ echoed: true, subject, signature });
-    }
-  });
+  ])(
+    "to a client that supports only %s: of two with one name the matching one",
+    async (_, args, subject, signature) => {
+      for (const name of [["-servername", "a.example"], ["-noservername"]]) {
+        expect(await sClient(types, ...name, ...args)).toMatchObject({ echoed: true, subject, signature });
+      }
+    },
+  );
 
-  test("to a client that does not understand the first's type of key: one of its names with another type", async () => {
+  test("to a client that does not support the first's key type: one with its names and another key type", async () => {
     expect(await sClient(types, "-servername", "unknown.example", "-sigalgs", "ecdsa_secp256r1_sha256")).toMatchObject({
       echoed: true,
       subject: "CN = a.example",
@@ -136,7 +139,7 @@ describe("which certificate is shown", () => {
 });
 
 describe.each(WAYS)("the chain of a certificate on a listener whose sockets are %s", (_, leaves) => {
-  test("is what its file holds: no issuer is looked for elsewhere", async () => {
+  test("is exactly that of its file: no issuer is searched for elsewhere", async () => {
     const port = await freePort();
     const { stdout } = await run("openssl", ["x509", "-in", ca.cert, "-noout", "-subject_hash"]);
     // Where OpenSSL and BoringSSL look for an issuer, by the hash of its name.
@@ -207,7 +210,7 @@ describe("what is negotiated", () => {
     await refuses(modern, 70, "protocol_version", "-tls1_2");
   });
 
-  test("the order of ciphers in TLS 1.2 is ours, whatever the client prefers", async () => {
+  test("the order of ciphers in TLS 1.2 is the server's, whatever the client prefers", async () => {
     const both = ["ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"];
     const ours = await Promise.all(
       [both, both.toReversed()].map((list) => sClient(plain, "-tls1_2", "-cipher", list.join(":"))),
@@ -226,7 +229,7 @@ describe("what is negotiated", () => {
     });
   });
 
-  test("what is no TLS is turned away at once", async () => {
+  test("data that is not TLS is refused at once", async () => {
     const request = ["-sS", "--max-time", "5", "--interface", "127.88.0.1", `http://127.0.0.1:${plain}/`];
     await expect(run("curl", request)).rejects.toThrow();
     expect(await lb.lineOf({ from: "127.88.0.1" })).toMatchObject({ ...FAILED, error: "not_tls" });
@@ -333,18 +336,18 @@ describe("client certificates", () => {
   }
 
   describe.each(["-tls1_2", "-tls1_3"])("%s", (version) => {
-    test("required: who shows a good one is served", async () => {
+    test("required: a client with a valid one is served", async () => {
       expect(await shows("good", required, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
     });
 
-    test("required: who shows none is refused", async () => {
+    test("required: a client without one is refused", async () => {
       const { said, accepted } = await shows(null, required, version);
       expect(said).toMatchObject({ echoed: false, alert: version === "-tls1_3" ? 116 : 40 });
       expect(accepted).toBe(0);
       expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error: "certificate_missing" });
     });
 
-    test("optional: who shows a good one or none is served", async () => {
+    test("optional: a client with a valid one or none is served", async () => {
       expect(await shows("good", optional, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
       expect(await shows(null, optional, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
     });
@@ -357,20 +360,17 @@ describe("client certificates", () => {
       ["self", "UNABLE_TO_GET_CRL"],
       ["small", "EE_KEY_TOO_SMALL: an RSA key of 1024 bits, at least 2048 are needed"],
       ["sha1", "CA_MD_TOO_WEAK: signed with ecdsa-with-SHA1, SHA-256 or better is needed"],
-    ])(
-      "required and optional: who shows one that is no good is reset, and the log says why (%s)",
-      async (name, why) => {
-        for (const port of [required, optional]) {
-          const { said, accepted } = await shows(name, port, version);
-          expect([said.echoed, accepted]).toEqual([false, 0]);
-          // ECONNRESET, where an orderly end is 0.
-          expect(said.output).toMatch(/errno=104/);
-          expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error: `certificate_bad ${why}` });
-        }
-      },
-    );
+    ])("required and optional: a client with an invalid one is reset, and the log says why (%s)", async (name, why) => {
+      for (const port of [required, optional]) {
+        const { said, accepted } = await shows(name, port, version);
+        expect([said.echoed, accepted]).toEqual([false, 0]);
+        // ECONNRESET, where an orderly end is 0.
+        expect(said.output).toMatch(/errno=104/);
+        expect(await lb.lineOf(said)).toMatchObject({ ...FAILED, error: `certificate_bad ${why}` });
+      }
+    });
 
-    test("required: who shows a good one with an RSA key is served", async () => {
+    test("required: a client with a valid one with an RSA key is served", async () => {
       expect(await shows("rsa", required, version)).toMatchObject({ said: { echoed: true }, accepted: 1 });
     });
 
@@ -427,7 +427,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       return { client, peer: await server.nth(before) };
     }
 
-    test("the client's close_notify is the backend's FIN, and the backend goes on", async () => {
+    test("the client's close_notify becomes a FIN for the backend, which can continue", async () => {
       const { client, peer } = await pair();
       await client.send("question");
       await client.closeNotify();
@@ -464,7 +464,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
         ["a long record", "a".repeat(3000)],
         ["one record as long as an alert", "ab"],
         ["many records as long as an alert", "ab ab ab ab"],
-      ])("a cut is told from an orderly end after %s", async (_, words) => {
+      ])("a truncation is distinguished from an orderly end after %s", async (_, words) => {
         for (const orderly of [true, false]) {
           const { client, peer } = await pair();
           for (const word of words.split(" ")) await client.send(word);
@@ -475,7 +475,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
         }
       });
 
-      test("a cut is told from an orderly end where the client was held back on its way", async () => {
+      test("a truncation is distinguished from an orderly end if the client was paused before", async () => {
         for (const orderly of [true, false]) {
           const { client, peer } = await pair(slow);
           const sent = client.send(new Uint8Array(4e6)).then(() => (orderly ? client.finish() : client.fin()));
@@ -488,7 +488,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       });
     }
 
-    test("the backend's FIN is close_notify for the client, which goes on", async () => {
+    test("the backend's FIN becomes close_notify for the client, which can continue", async () => {
       const { client, peer } = await pair();
       await peer.send("greeting");
       await peer.finish();
@@ -500,7 +500,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 10, bytes_out: 8 });
     });
 
-    test("a short reply, close_notify and FIN are one segment where the backend's FIN is there already", async () => {
+    test("a short reply, close_notify and FIN are one segment if the backend's FIN has arrived already", async () => {
       const { client, peer } = await pair();
       await client.send("question");
       expect(await peer.read("question")).toMatchObject({ data: "question" });
@@ -518,7 +518,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       expect(await lb.lineOf(client)).toMatchObject({ end: "eof", end_by: "backend", bytes_in: 8, bytes_out: 6 });
     });
 
-    test("a short reply with a reset behind it is followed by no close_notify", async () => {
+    test("a short reply followed by a reset is not followed by close_notify", async () => {
       const { client, peer } = await pair();
       await client.send("question");
       expect(await peer.read("question")).toMatchObject({ data: "question" });
@@ -539,7 +539,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: "backend" });
     });
 
-    test("the client's reset is the backend's", async () => {
+    test("the client's reset is passed on to the backend", async () => {
       const { client, peer } = await pair();
       await client.send("half a quest");
       expect(await peer.read("quest")).toEqual({ data: "half a quest", end: null });
@@ -548,7 +548,7 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
       expect(await lb.lineOf(client)).toMatchObject({ end: "reset", end_by: "client" });
     });
 
-    test("20 MB each way at once arrive whole, ends included", async () => {
+    test("20 MB in each direction at once arrive complete, ends included", async () => {
       const { client, peer } = await pair();
       const [there, back] = await Promise.all([client.exchange(20e6, true), peer.exchange(20e6, true)]);
       expect(there).toMatchObject({ count: 20e6, end: "close_notify", received: back.sent });
@@ -560,8 +560,8 @@ describe.each(WAYS)("how a connection ends that was %s", (way, leaves) => {
   });
 });
 
-describe('an end that is ours, with on_abort = "close"', () => {
-  test("is close_notify and FIN where nothing has moved for a while, and a reset where something may be cut", async () => {
+describe('an end by lb, with on_abort = "close"', () => {
+  test("is close_notify and FIN if nothing has moved for a while, and a reset if data may be truncated", async () => {
     const [quiet, busy] = await freePorts(2);
     await using lb = await startLb(
       listener("quiet", quiet, [leaf], { of: 'on_abort = "close"\ntimeouts = { idle = "1100ms" }' }) +
@@ -587,9 +587,9 @@ describe('an end that is ours, with on_abort = "close"', () => {
   });
 });
 
-describe("who reads slowly", () => {
+describe("a slow reader", () => {
   test.each(["client", "backend"] as const)(
-    "slows the other side down, costs a bounded memory, and gets every byte: %s",
+    "slows the other side down, uses bounded memory, and gets every byte: %s",
     async (slow) => {
       const server = await python.serve({ mode: "manual" });
       const port = await freePort();
@@ -602,7 +602,7 @@ describe("who reads slowly", () => {
 });
 
 describe.each(WAYS)(
-  "a client that is turned away before its handshake, on a listener whose sockets are %s",
+  "a client that is refused before its handshake, on a listener whose sockets are %s",
   (_, leaves) => {
     test.each([
       ["denied", 'deny = ["127.0.0.1"]', "reset"],
@@ -630,7 +630,7 @@ describe.each(WAYS)(
   },
 );
 
-describe.each(WAYS)("a client that does not go on, %s", (_, leaves) => {
+describe.each(WAYS)("a client that stalls, %s", (_, leaves) => {
   const HANDSHAKE_MS = 500;
   const hello = fixture("go-post-quantum");
   let lb: Lb;
@@ -654,7 +654,7 @@ describe.each(WAYS)("a client that does not go on, %s", (_, leaves) => {
     expect(line.duration_ms).toBeLessThan(HANDSHAKE_MS + 10_000);
   }
 
-  describe.concurrent("is cut in time", () => {
+  describe.concurrent("is ended in time", () => {
     test.each([0, 1, 5, 100, -1, Infinity])("after %d bytes of its hello", async (bytes) => {
       using client = await connect(port);
       if (bytes !== 0) client.send(hello.subarray(0, bytes));
@@ -662,7 +662,7 @@ describe.each(WAYS)("a client that does not go on, %s", (_, leaves) => {
       await isCut(client);
     });
 
-    test("when it drips a byte at a time: never quiet, never done", async () => {
+    test("when it sends a byte at a time without end", async () => {
       using client = await connect(port);
       let sent = 0;
       const timer = setInterval(() => client.send(hello.subarray(sent, ++sent)), HANDSHAKE_MS / 10);
@@ -692,12 +692,12 @@ describe.each(WAYS)("a client that does not go on, %s", (_, leaves) => {
   });
 });
 
-describe.each(WAYS)("thousands of clients that do not go on, %s", (_, leaves) => {
+describe.each(WAYS)("thousands of clients that stall, %s", (_, leaves) => {
   // As many as the limit of open files allows on both sides, and each has sent a good part of its hello.
   const COUNT = 10_000;
   const half = fixture("go-post-quantum").subarray(0, 1200);
 
-  test("cost a bounded memory, are all cut in time, and leave nothing behind", async (context) => {
+  test("use bounded memory, are all ended in time, and leave nothing behind", async (context) => {
     const port = await freePort();
     const of = `timeouts = { handshake = "4s" }`;
     const top = `max_connections = ${COUNT}`;
@@ -728,7 +728,7 @@ describe.each(WAYS)("thousands of clients that do not go on, %s", (_, leaves) =>
 });
 
 describe("a PROXY header, TLS and routes on one listener", () => {
-  test("come one after the other, and each sees what the one before has told", async () => {
+  test("are handled in order, and each uses the facts of the one before", async () => {
     const [api, h2, inside] = await Promise.all([0, 1, 2].map(() => python.serve({ proxy: true })));
     const port = await freePort();
     await using lb = await startLb(`

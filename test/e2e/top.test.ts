@@ -82,7 +82,7 @@ test("follows the size of the terminal, without colour where that is wanted", as
   await terminal.shows(/shell>\s*$/);
 });
 
-test("tells that the server was killed, and goes on when there is one again", async () => {
+test("shows that the server was killed, and continues when it is back", async () => {
   await using lb = await running();
   using terminal = new Tmux(100, 24);
   start(terminal, lb);

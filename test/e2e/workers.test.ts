@@ -10,7 +10,7 @@ import { freePort, startLb } from "../support/lb.ts";
 import { startLoad } from "../support/load.ts";
 
 describe("a worker that dies", () => {
-  test("under load costs nobody but those whom it had accepted, and each of them has a line", async () => {
+  test("under load ends only the connections that it had accepted, and each of them has a log line", async () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, backend, "max_connections_per_client = 1000"));
@@ -48,7 +48,7 @@ describe("a worker that dies", () => {
     expect(status.workers.map(({ open }) => open)).toEqual([0, 0]);
   });
 
-  test("gives back what its connections held of every cap", async () => {
+  test("has its connections' claims on every cap released", async () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(`
@@ -85,7 +85,7 @@ describe("a worker that dies", () => {
     expect((await lb.ready()).status).toBe(200);
   });
 
-  test("knows, once it is back, of a backend that came up while it was booting", async () => {
+  test("knows after its restart of a backend that came up while it was starting", async () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(`
@@ -115,7 +115,7 @@ describe("a worker that dies", () => {
     }
   });
 
-  test("on request is told as a restart and not as a crash", async () => {
+  test("on request is logged as a restart and not as a crash", async () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, backend));
@@ -127,7 +127,7 @@ describe("a worker that dies", () => {
     expect(said.filter(({ level }) => level !== "info")).toEqual([]);
   });
 
-  test("leaves the connections of the others alone", async () => {
+  test("does not affect the connections of the others", async () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, backend));

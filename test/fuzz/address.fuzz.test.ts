@@ -28,7 +28,7 @@ function addressOf(random: Random): Address {
 }
 
 describe("addresses as text", () => {
-  test("parsing whatever text never throws, and what it takes is written and read again as the same value", () => {
+  test("parsing never throws, and accepted text is formatted and parsed again to the same value", () => {
     forSeeds(20_000, (random) => {
       const text = textOf(random);
       const endpoint = parseEndpoint(text);
@@ -41,7 +41,7 @@ describe("addresses as text", () => {
     });
   });
 
-  test("parseAddress takes what the runtime's own parser takes, but for zone ids", () => {
+  test("parseAddress accepts what the runtime's own parser accepts, except zone ids", () => {
     const pieces = "0 1 9 00 10 255 256 ff ffff 12345 g : : : : :: . . . 1.2.3.4".split(" ");
     forSeeds(30_000, (random) => {
       const text = Array.from({ length: random.below(16) }, () => random.pick(pieces)).join("");
@@ -49,7 +49,7 @@ describe("addresses as text", () => {
     });
   });
 
-  test("every address, alone or with a port, comes back from its text", () => {
+  test("every address, with or without a port, is parsed from its own text", () => {
     forSeeds(5000, (random) => {
       const address = addressOf(random);
       const port = random.below(65_536);
@@ -58,7 +58,7 @@ describe("addresses as text", () => {
     });
   });
 
-  test("an IPv6 address is written as the runtime's URL parser writes it (RFC 5952)", () => {
+  test("an IPv6 address is formatted as by the runtime's URL parser (RFC 5952)", () => {
     forSeeds(2000, (random) => {
       const [w0, w1, w2, w3] = addressOf(random);
       if (isIPv4(w0, w1, w2)) return;
@@ -69,7 +69,7 @@ describe("addresses as text", () => {
     });
   });
 
-  test("a CIDR with host bits is refused with the one that was meant", () => {
+  test("a CIDR with host bits is refused with the intended one as a suggestion", () => {
     forSeeds(3000, (random) => {
       const address = addressOf(random);
       const isMapped = isIPv4(address[0], address[1], address[2]);

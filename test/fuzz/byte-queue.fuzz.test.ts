@@ -32,7 +32,7 @@ const chunkOf = (random: Random): Uint8Array => {
   return random.oneIn(3) ? Buffer.from(chunk) : chunk;
 };
 
-test("a byte queue does what a plain list of bytes does", () => {
+test("a byte queue behaves like a plain list of bytes", () => {
   forSeeds(60, (random) => {
     const queue = new ByteQueue();
     let model: number[] = [];

@@ -34,7 +34,7 @@ function naiveHas(cidrs: readonly Cidr[], address: Address): boolean {
   });
 }
 
-test("a set of CIDRs has what a search through the list finds, at the edges too", () => {
+test("a set of CIDRs agrees with a search through the list, also at the edges", () => {
   forSeeds(300, (random) => {
     const cidrs = Array.from({ length: random.between(1, 30) }, () => cidrOf(random));
     const table = cidrTable(cidrs)!;

@@ -70,7 +70,7 @@ function mutated(random: Random, bytes: Uint8Array): Uint8Array {
 }
 
 describe("a ClientHello", () => {
-  test("says what it was built to say, in whatever order, records and chunks", () => {
+  test("is parsed to the values it was built from, for any order, records and chunks", () => {
     forSeeds(1000, (random) => {
       const label = () => Array.from({ length: random.between(1, 20) }, () => random.pick([..."abcxyz019-_"])).join("");
       const name = random.oneIn(4) ? null : Array.from({ length: random.between(2, 5) }, label).join(".") + ".example";
@@ -102,7 +102,7 @@ describe("a ClientHello", () => {
     });
   });
 
-  test("that was captured says the same in whatever records", () => {
+  test("that was captured is parsed alike for any records", () => {
     forSeeds(500, (random) => {
       const bytes = random.pick(CAPTURED);
       const most = random.pick([1, 3, 100, 1000]);
@@ -110,11 +110,11 @@ describe("a ClientHello", () => {
     });
   });
 
-  test("that was damaged gets one answer, whole and in pieces, and never throws", () => {
+  test("that was damaged gets the same answer complete and in pieces, and never throws", () => {
     forSeeds(1500, (random) => expectSteady(random, mutated(random, random.pick(CAPTURED))));
   });
 
-  test("that was damaged and put into other records gets one answer", () => {
+  test("that was damaged and put into other records gets the same answer", () => {
     forSeeds(500, (random) => {
       const handshake = mutated(random, unwrap(random.pick(CAPTURED)));
       const most = random.pick([1, 7, 400]);
@@ -128,7 +128,7 @@ describe("a ClientHello", () => {
     });
   });
 
-  test("of random bytes in a good frame gets one answer", () => {
+  test("of random bytes in a valid frame gets the same answer", () => {
     forSeeds(1000, (random) => {
       const small = () => random.pick([0, 0, 0, 0, 1, 2, 3, 4, 16, 43, 0xfe, 0x0d, random.below(256)]);
       const filler = (most: number) => Uint8Array.from({ length: random.below(most) }, small);
@@ -140,7 +140,7 @@ describe("a ClientHello", () => {
     });
   });
 
-  test("that is cut anywhere waits for the rest", () => {
+  test("that is split anywhere waits for the rest", () => {
     for (const bytes of CAPTURED) {
       for (let length = 0; length < bytes.length; length++) {
         expect(parseClientHello(bytes.slice(0, length))).toEqual({ is: "more" });
@@ -148,7 +148,7 @@ describe("a ClientHello", () => {
     }
   });
 
-  test("never gathers more than its limit before it is judged", () => {
+  test("never collects more than its limit before it is accepted or refused", () => {
     forSeeds(20, (random) => {
       const claimed = random.pick([HELLO_HANDSHAKE_BYTES_MAX, HELLO_HANDSHAKE_BYTES_MAX - 1]) - 4;
       const handshake = concat(Uint8Array.of(1, 0, claimed >> 8, claimed), new Uint8Array(40_000));

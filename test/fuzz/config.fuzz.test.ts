@@ -54,7 +54,7 @@ const oddValues = [
 ];
 
 describe(`configs of seed ${seed}`, () => {
-  it("are always answered, with problems in lines that exist", () => {
+  it("always get an answer, with problems in lines that exist", () => {
     const random = randomFrom(seed);
     const until = performance.now() + 2500;
     for (let round = 0; round < 4000 && performance.now() < until; round++) {
@@ -75,7 +75,7 @@ describe(`configs of seed ${seed}`, () => {
     }
   });
 
-  it("are TOML 1.0 exactly where the parser with places says so", () => {
+  it("are TOML 1.0 exactly if the parser with positions says so", () => {
     const random = randomFrom(seed + 2);
     for (let round = 0; round < 2000; round++) {
       let text = pick(random, texts);
@@ -92,7 +92,7 @@ describe(`configs of seed ${seed}`, () => {
     }
   });
 
-  it("have each key where the locator says, in documents of any shape", () => {
+  it("have each key at the position of the locator, in documents of any shape", () => {
     const random = randomFrom(seed + 1);
     for (let round = 0; round < 300; round++) {
       const text = written(randomTable(random, 3), random);

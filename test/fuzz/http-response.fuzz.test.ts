@@ -68,7 +68,7 @@ function response(random: Random): { bytes: Uint8Array; body: Uint8Array } {
 }
 
 describe("a response", () => {
-  test("is read the same however it is cut", () => {
+  test("is parsed alike however it is split", () => {
     forSeeds(150, (random) => {
       const { bytes, body } = response(random);
       const read = expectSteady(random, bytes);
@@ -79,7 +79,7 @@ describe("a response", () => {
     });
   });
 
-  test("with a few bytes changed, added or missing is read the same however it is cut", () => {
+  test("with a few bytes changed, added or missing is parsed alike however it is split", () => {
     forSeeds(400, (random) => {
       const bytes = [...response(random).bytes.slice(0, 3000)];
       for (let i = random.between(1, 4); i > 0; i--) {
@@ -90,7 +90,7 @@ describe("a response", () => {
   });
 });
 
-test("random bytes and random words behind a good begin are read without a throw, the same however they are cut", () => {
+test("random bytes and words after a valid beginning are parsed without a throw, and alike however they are split", () => {
   forSeeds(400, (random) => {
     const begin = random.pick(["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]);
     const words = Array.from({ length: random.below(40) }, () => word(random) + random.pick(["", "\r\n", "\n", "\r"]));

@@ -93,7 +93,7 @@ function expectSteady(bytes: Uint8Array): void {
 }
 
 describe("a PROXY header", () => {
-  test("of version 1 that was sent is read", () => {
+  test("of version 1 that lb writes is parsed", () => {
     forSeeds(2000, (random) => {
       const [source, destination] = [endOf(random), endOf(random)];
       const bytes = proxyHeaderV1(source, destination);
@@ -103,7 +103,7 @@ describe("a PROXY header", () => {
     });
   });
 
-  test("of version 2 that was sent is read", () => {
+  test("of version 2 that lb writes is parsed", () => {
     forSeeds(2000, (random) => {
       const given = headerV2Of(random);
       const bytes = proxyHeaderV2(given);
@@ -130,14 +130,14 @@ describe("a PROXY header", () => {
     });
   });
 
-  test("gets the same answer whole and in pieces, and never throws", () => {
+  test("gets the same answer complete and in pieces, and never throws", () => {
     forSeeds(700, (random) => {
       const header = headerOf(random);
       expectSteady(random.oneIn(5) ? concat(header, random.bytes(5)) : mutated(random, header));
     });
   });
 
-  test("of random bytes behind a good beginning gets the same answer whole and in pieces", () => {
+  test("of random bytes after a valid beginning gets the same answer complete and in pieces", () => {
     const beginnings = ["", "PROXY", "PROXY TCP4 ", "PROXY TCP6 ", "PROXY UNKNOWN"].map(ascii);
     beginnings.push(V2_SIGNATURE);
     for (const family of [0, 0x11, 0x21, 0x31]) {
@@ -152,7 +152,7 @@ describe("a PROXY header", () => {
     });
   });
 
-  test("is read from its own bytes alone", () => {
+  test("is parsed from its own bytes only", () => {
     forSeeds(500, (random) => {
       const bytes = mutated(random, headerOf(random));
       const memory = concat(random.bytes(50), bytes, random.bytes(50));
@@ -201,7 +201,7 @@ describe("a PROXY header", () => {
     });
   });
 
-  test("of version 1 is what a plain reading of the standard takes", () => {
+  test("of version 1 is what a simple parser by the standard accepts", () => {
     const addresses = [
       "1.2.3.4",
       "255.255.255.255",

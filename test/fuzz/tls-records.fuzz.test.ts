@@ -49,8 +49,8 @@ function verdict(random: Random, records: readonly Sealed[], short: number): boo
   return walk.closesOrderly(deliveredBy(length));
 }
 
-describe("the records of TLS, from outside", () => {
-  test("end orderly with an alert, and with nothing else, whatever the chunks are", () => {
+describe("TLS records, without decryption", () => {
+  test("end orderly only with an alert, whatever the chunks are", () => {
     forSeeds(3000, (random) => {
       const tls13 = random.oneIn(2);
       const orderly = random.oneIn(2);
@@ -62,7 +62,7 @@ describe("the records of TLS, from outside", () => {
     });
   });
 
-  test("never throw, and cost no more than their length, whatever the bytes are", () => {
+  test("never throw, and take linear time, whatever the bytes are", () => {
     forSeeds(300, (random) => {
       const walk = new RecordWalk();
       for (let chunks = random.below(20); chunks > 0; chunks--) {

@@ -58,7 +58,7 @@ describe("a line of the access log", () => {
     expect(fromText).toEqual(Object.fromEntries(Object.entries(fromJson).map(([key, value]) => [key, String(value)])));
   });
 
-  test.each(["json", "text"] as const)("leaves out what there never was (%s)", (format) => {
+  test.each(["json", "text"] as const)("leaves out missing values (%s)", (format) => {
     const bare = {
       ...full,
       peer: "",
@@ -76,12 +76,12 @@ describe("a line of the access log", () => {
     expect(keys).toContain("retries");
   });
 
-  test("writes a connect that took no time, and bytes that were none", () => {
+  test("writes a connect time of 0 and byte counts of 0", () => {
     const line = JSON.parse(formatAccess("json", { ...full, connectMs: 0, bytesIn: 0, retries: 0 })) as object;
     expect(line).toMatchObject({ connect_ms: 0, bytes_in: 0, retries: 0 });
   });
 
-  test("has a time of its own, millisecond by millisecond", () => {
+  test("has the time of its own millisecond", () => {
     const times = [0, 0.4, 0.9, 1, 2.5, 1].map((ms) => {
       const line = formatAccess("json", { ...full, timeMs: full.timeMs + ms });
       return (JSON.parse(line) as { time: string }).time.slice(-5);
@@ -89,7 +89,7 @@ describe("a line of the access log", () => {
     expect(times).toEqual([".890Z", ".890Z", ".890Z", ".891Z", ".892Z", ".891Z"]);
   });
 
-  test("names every end and everyone who ends", () => {
+  test("names every end and every side", () => {
     for (const end of END_NAMES) {
       for (const endBy of ENDED_BY) {
         expect(JSON.parse(formatAccess("json", { ...full, end, endBy }))).toMatchObject({ end, end_by: endBy });
@@ -98,7 +98,7 @@ describe("a line of the access log", () => {
     }
   });
 
-  test("is one line that reads back whole, whatever the names in the config are", () => {
+  test("is one line that can be parsed again, whatever the names in the config are", () => {
     const alphabet = ['"', "\\", " ", "=", "\n", "\r", "\t", "\u0000", "\u001b", "é", "💧", "{", "a", "b", "-"];
     forSeeds(300, (random) => {
       const name = (): string => Array.from({ length: random.between(1, 8) }, () => random.pick(alphabet)).join("");
@@ -115,7 +115,7 @@ describe("a line of the access log", () => {
 });
 
 describe("word", () => {
-  test("quotes only what logfmt cannot do without", () => {
+  test("quotes only what logfmt requires", () => {
     expect(word("10.0.0.1:80")).toBe("10.0.0.1:80");
     expect(word("")).toBe('""');
     expect(word("two words")).toBe('"two words"');

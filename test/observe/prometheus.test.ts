@@ -22,7 +22,7 @@ describe("the metrics", () => {
   const text = prometheusText(filledSnapshot());
   const values = series(text);
 
-  test("say what the snapshot says", () => {
+  test("have the values of the snapshot", () => {
     const backend = `pool="app",backend="big",address="unix:/run/app.sock"`;
     const expected: Record<string, number> = {
       'lb_build_info{version="1.2.3"}': 1,
@@ -79,7 +79,7 @@ describe("the metrics", () => {
     for (const [name, value] of Object.entries(expected)) expect(values.get(name), name).toBe(value);
   });
 
-  test("show every end of the closed list, at 0 where it has not occurred", () => {
+  test("show every end of the closed list, with 0 if it has not occurred", () => {
     const ended = (end: string, by: string) =>
       values.get(`lb_listener_connections_ended_total{listener="web",end="${end}",end_by="${by}"}`);
     for (const end of END_NAMES) {
@@ -113,7 +113,7 @@ describe("the metrics", () => {
     expect(prometheusText(snapshot)).toContain('lb_build_info{version="a\\\\b\\"c\\nd"} 1\n');
   });
 
-  test("have a HELP and a TYPE line each, before their samples, also where there is nothing to count", () => {
+  test("have a HELP and a TYPE line each, before their samples, also without samples", () => {
     const snapshot = { ...filledSnapshot(), pools: [], listeners: [], workers: [] };
     for (const shown of [text, prometheusText(snapshot)]) {
       for (const { name, type } of METRICS) {
@@ -131,7 +131,7 @@ describe("the metrics", () => {
   });
 });
 
-test("docs/metrics.md lists exactly the metrics that there are", () => {
+test("docs/metrics.md lists exactly the existing metrics", () => {
   const page = readFileSync(join(import.meta.dirname, "../../docs/metrics.md"), "utf8");
   const rows = page.split("\n").filter((line) => line.startsWith("| `"));
   const cells = rows.map((row) => row.split("|").map((cell) => cell.trim().replaceAll("`", "")));

@@ -93,7 +93,7 @@ describe("Bun.listen({ fd })", () => {
     expect(String((await once(peer, "data"))[0])).toBe("still here");
   });
 
-  test("stops with what it accepted where that is asked for", async () => {
+  test("stop(true) also closes what it accepted", async () => {
     const port = await freePort();
     const events = new Events();
     const listening = listenOnDescriptor(listenAt(`127.0.0.1:${port}`), null, events.table);
@@ -130,7 +130,7 @@ describe("Bun.listen({ fd })", () => {
     expect(events.seen.slice(before)).toEqual(["close", "fd -1"]);
   });
 
-  test("listens again at 511, and the length can be set again after it", async () => {
+  test("sets the backlog to 511, and it can be changed afterwards", async () => {
     const fd = listenAt(`127.0.0.1:${await freePort()}`, 7);
     const listening = listenOnDescriptor(fd, null, new Events().table);
     atEnd.push(() => listening.stop(true));
@@ -139,7 +139,7 @@ describe("Bun.listen({ fd })", () => {
     expect(tcpInfo(fd).backlog).toBe(1024);
   });
 
-  test("in another thread: what waits in the queue when that thread dies is served by the next", async () => {
+  test("in another thread: what is queued when that thread dies is served by the next", async () => {
     const port = await freePort();
     const fd = listenAt(`127.0.0.1:${port}`);
     atEnd.push(() => closeDescriptor(fd));
@@ -187,7 +187,7 @@ describe("Bun.listen({ reusePort })", () => {
 });
 
 describe("Bun.connect({ fd })", () => {
-  test("adopts a connect under way: open at once, drain when it is connected", async () => {
+  test("adopts a connect in progress: open at once, drain when it is connected", async () => {
     const { port, accepted } = await server();
     const events = new Events();
     adoptConnecting(beginConnect(sockaddr(endpoint(`127.0.0.1:${port}`)), null), "data", events.table);
@@ -205,7 +205,7 @@ describe("Bun.connect({ fd })", () => {
     await events.until("close");
   });
 
-  test("says drain, too, where the connect was done at once, as on a unix socket", async () => {
+  test("calls drain also if the connect is complete at once, as on a unix socket", async () => {
     const name = `lb-adopt-test-${process.pid}-${await freePort()}`;
     const accepting = listenOnDescriptor(listenAt(`unix:@${name}`), null, new Events().table);
     atEnd.push(() => accepting.stop(true));
@@ -216,7 +216,7 @@ describe("Bun.connect({ fd })", () => {
     events.socket!.terminate();
   });
 
-  test("takes no byte before it is connected", async () => {
+  test("accepts no byte before it is connected", async () => {
     await using hole = await blackhole();
     const events = new Events();
     adoptConnecting(beginConnect(sockaddr(endpoint(hole.address)), null), null, events.table);
@@ -224,7 +224,7 @@ describe("Bun.connect({ fd })", () => {
     events.socket!.terminate();
   });
 
-  test("says with its errno's name that the connect failed", async () => {
+  test("reports a failed connect with its errno's name", async () => {
     const events = new Events();
     adoptConnecting(beginConnect(sockaddr(endpoint(`127.0.0.1:${await freePort()}`)), null), null, events.table);
     await events.until("close ECONNREFUSED");
@@ -253,7 +253,7 @@ describe("Bun.connect({ fd })", () => {
 });
 
 describe("Bun.connect by address", () => {
-  test.each(["127.0.0.1", "abstract"])("says open when it is connected (%s)", async (where) => {
+  test.each(["127.0.0.1", "abstract"])("calls open when it is connected (%s)", async (where) => {
     const port = await freePort();
     const at = where === "abstract" ? `unix:@lb-by-address-${process.pid}-${port}` : `${where}:${port}`;
     const accepting = listenOnDescriptor(listenAt(at), null, new Events().table);
@@ -264,7 +264,7 @@ describe("Bun.connect by address", () => {
     events.socket!.terminate();
   });
 
-  test("calls connectError, and rejects nothing that nobody handles, when it fails", async () => {
+  test("calls connectError, without an unhandled rejection, when it fails", async () => {
     const events = new Events();
     connectByAddress(endpoint(`127.0.0.1:${await freePort()}`), null, events.table);
     await events.until("connectError ECONNREFUSED");
@@ -287,7 +287,7 @@ describe("an accepted socket", () => {
     expect(events.seen).toEqual(["open", "close ECONNRESET", "fd -1"]);
   });
 
-  test("tells its peer's address", async () => {
+  test("reports its peer's address", async () => {
     const port = await freePort();
     const events = new Events();
     const listening = listenOnDescriptor(listenAt(`:${port}`), null, events.table);

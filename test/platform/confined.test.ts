@@ -38,7 +38,7 @@ describe("in a network namespace", () => {
     seen ??= (await run(["unshare", "-n"], ["namespace", ...sources])) as typeof seen;
   });
 
-  test("a failed connect says the kernel's own reason", () => {
+  test("a failed connect reports the kernel's errno", () => {
     expect(seen.withoutRoute).toBe("ENETUNREACH");
     expect(seen.unreachable).toBe("EHOSTUNREACH");
     expect(seen.prohibited).toBe("EACCES");
@@ -46,7 +46,7 @@ describe("in a network namespace", () => {
     expect(seen.nobodyIPv6).toBe("ECONNREFUSED");
   });
 
-  test('worker_affinity "client" gives all of an IPv6 /64 always to one socket, and different ones to different sockets', () => {
+  test('worker_affinity "client" gives all of an IPv6 /64 to one socket, and spreads different ones over the sockets', () => {
     const used = new Set<string>();
     for (const network of networks) {
       const takers = new Set(hosts.flatMap((host) => seen.takers[network + host]!));
@@ -57,7 +57,7 @@ describe("in a network namespace", () => {
   });
 });
 
-test("without descriptors left, sockets say EMFILE, and work again when there are some", async () => {
+test("without free descriptors, sockets report EMFILE, and work again when there are some", async () => {
   const seen = await run(["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh"], ["files"]);
   expect(seen).toMatchObject({
     listening: { call: "socket", code: "EMFILE" },

@@ -9,6 +9,6 @@ test.each([
   ["their number is no number", { LISTEN_PID: "4242", LISTEN_FDS: "many" }],
   ["their number is negative", { LISTEN_PID: "4242", LISTEN_FDS: "-1" }],
   ["there are more than a service manager passes", { LISTEN_PID: "4242", LISTEN_FDS: "1000000" }],
-])("there are none where %s", (_what, env) => {
+])("there are none if %s", (_what, env) => {
   expect(inheritedSockets(env, 4242)).toEqual([]);
 });

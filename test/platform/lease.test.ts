@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { isOpenForWriting } from "../../src/platform/lease.ts";
 
-test("a file is open for writing while any process has it so, this one or another", async () => {
+test("a file is open for writing while any process has it open, this one or another", async () => {
   const folder = mkdtempSync(join(tmpdir(), "lb-lease-"));
   try {
     const file = join(folder, "lb.toml");

@@ -11,7 +11,7 @@ const [first, end] = readFileSync("/proc/sys/net/ipv4/ip_local_port_range", "utf
 
 const host = (address: string): string => (address.includes(":") ? `[${address}]` : address);
 
-test("a connect may meet itself at this machine's addresses and the ports of outgoing connections", () => {
+test("a connect may reach itself at this machine's addresses and the ports of outgoing connections", () => {
   const own = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => host(address)));
   for (const address of ["127.0.0.1", "127.9.9.9", "[::1]", "0.0.0.0", "[::]", ...own]) {
     expect(maySelfConnect(endpoint(`${address}:${first}`))).toBe(true);
@@ -21,7 +21,7 @@ test("a connect may meet itself at this machine's addresses and the ports of out
   }
 });
 
-test("and not elsewhere", () => {
+test("but not elsewhere", () => {
   for (const elsewhere of ["192.0.2.1", "[2001:db8::1]", "128.0.0.1"]) {
     expect(maySelfConnect(endpoint(`${elsewhere}:${first}`))).toBe(false);
   }

@@ -46,13 +46,16 @@ describe("setAffinity", () => {
     [...new Set([...takers.values()].flatMap((set) => [...set]))].toSorted();
   const sources = Array.from({ length: 32 }, (_, i) => `127.0.${i % 3}.${i + 1}`);
 
-  test.each(["127.0.0.1", ""])('"client" gives one source always to one socket, bound to "%s"', async (address) => {
-    const { fds, port } = await group(address);
-    expect(setAffinity(fds[0]!, "client", SOCKETS, SOCKETS)).toBe(true);
-    const takers = await visitsFrom(sources, port, 4);
-    for (const [source, set] of takers) expect([source, set.size]).toEqual([source, 1]);
-    expect(union(takers)).toEqual(["0", "1", "2", "3"]);
-  });
+  test.each(["127.0.0.1", ""])(
+    '"client" always gives one source to the same socket, bound to "%s"',
+    async (address) => {
+      const { fds, port } = await group(address);
+      expect(setAffinity(fds[0]!, "client", SOCKETS, SOCKETS)).toBe(true);
+      const takers = await visitsFrom(sources, port, 4);
+      for (const [source, set] of takers) expect([source, set.size]).toEqual([source, 1]);
+      expect(union(takers)).toEqual(["0", "1", "2", "3"]);
+    },
+  );
 
   test('"connection" spreads one source over all sockets', async () => {
     const { fds, port } = await group("127.0.0.1");
@@ -61,7 +64,7 @@ describe("setAffinity", () => {
     expect(union(await visitsFrom(["127.0.0.1"], port, 100))).toEqual(["0", "1", "2", "3"]);
   });
 
-  test.each(["connection", "client"] as const)('"%s" gives nothing more to sockets that are left out', async (by) => {
+  test.each(["connection", "client"] as const)('"%s" gives no more connections to excluded sockets', async (by) => {
     const { fds, port } = await group("127.0.0.1");
     expect(setAffinity(fds[0]!, by, 2, SOCKETS)).toBe(true);
     expect(union(await visitsFrom(sources, port, 3))).toEqual(["0", "1"]);
@@ -69,7 +72,7 @@ describe("setAffinity", () => {
     expect(union(await visitsFrom(sources, port, 3))).toEqual(["0", "1", "2", "3"]);
   });
 
-  test("leaves the connections that wait in the queue of a socket which is left out", async () => {
+  test("keeps the connections in the queue of an excluded socket", async () => {
     const port = await freePort();
     const fds = Array.from({ length: 2 }, () => listening(`127.0.0.1:${port}`));
     const waiting = Array.from({ length: 20 }, () => visit({ host: "127.0.0.1", port }));
@@ -84,7 +87,7 @@ describe("setAffinity", () => {
 });
 
 describe("dropNewConnections", () => {
-  test("lets the queue be emptied while a new SYN is left unanswered, until the socket is closed", async () => {
+  test("allows the queue to be emptied while new SYNs stay unanswered, until the socket is closed", async () => {
     const port = await freePort();
     const fd = listenOn(endpoint(`127.0.0.1:${port}`), 16) as number;
     const queued = connect({ host: "127.0.0.1", port });

@@ -19,7 +19,7 @@ const KIB = 1024;
 const pair = () => pausedPair(atEnd, { reads: false });
 
 describe.skipIf(!ownSockets())("a socket's buffers", () => {
-  test("give bytes in reads of a bounded size, and say when there are none, at the FIN and at a reset", async () => {
+  test("are read in bounded portions; a FIN, a reset and an empty buffer are reported", async () => {
     const { peer, fd } = await pair();
     const into = new Uint8Array(10);
     expect(receive(fd, into, 10)).toBe(NOTHING_YET);
@@ -35,7 +35,7 @@ describe.skipIf(!ownSockets())("a socket's buffers", () => {
     await eventually("the reset", () => receive(other.fd, into, 10) === RECEIVE_FAILED);
   });
 
-  test("have room for what is written, until the limit on unsent bytes is reached", async () => {
+  test("have room until the limit on unsent bytes is reached", async () => {
     const { socket, fd } = await pair();
     const limit = 256 * KIB;
     limitUnsent(fd, limit);

@@ -125,7 +125,7 @@ describe("listenOn", () => {
     await expect(visit({ host: "127.0.0.1", port: other })).rejects.toThrow("ECONNREFUSED");
   });
 
-  test("says which call failed and why, and leaves no descriptor behind", async () => {
+  test("reports which call failed and why, and leaves no descriptor behind", async () => {
     const port = await freePort();
     const alone = listenOn(endpoint(`127.0.0.1:${port}`), 1, false) as number;
     atEnd.push(() => closeDescriptor(alone));

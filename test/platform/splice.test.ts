@@ -38,7 +38,7 @@ function heard(peer: Peer): Buffer[] {
 }
 
 describe.skipIf(!ownSockets())("splice", () => {
-  test("moves what has come, in order, and no more than it may", async () => {
+  test("moves the received bytes, in order, and no more than the maximum", async () => {
     const [from, to] = [await pair(), await pair()];
     const splice = opened();
     const chunks = heard(to.peer);
@@ -60,7 +60,7 @@ describe.skipIf(!ownSockets())("splice", () => {
     expect([splice.moved, splice.rest]).toEqual([0, null]);
   });
 
-  test("gives back what the receiver does not take", async () => {
+  test("returns what the receiver does not take", async () => {
     const [from, to] = [await pair(), await pair()];
     const splice = opened();
     to.peer.pause();
@@ -82,7 +82,7 @@ describe.skipIf(!ownSockets())("splice", () => {
     expect(Buffer.concat(chunks).equals(sent.subarray(0, moved))).toBe(true);
   });
 
-  test("leaves the sender's FIN to whoever reads next", async () => {
+  test("leaves the sender's FIN to the next reader", async () => {
     const [from, to] = [await pair(), await pair()];
     const splice = opened();
     from.peer.end("last words");
@@ -95,7 +95,7 @@ describe.skipIf(!ownSockets())("splice", () => {
     expect(splice.moved).toBe(0);
   });
 
-  test("tells whose reset it met", async () => {
+  test("reports which side has reset", async () => {
     const [from, to] = [await pair(), await pair()];
     const splice = opened();
     from.peer.write("lost");
@@ -116,14 +116,14 @@ describe.skipIf(!ownSockets())("splice", () => {
     await eventually("their arrival", () => Buffer.concat(chunks).toString() === "found");
   });
 
-  test("says where it cannot be done", async () => {
+  test("reports descriptors that cannot be spliced", async () => {
     const to = await pair();
     const folder = openSync("/", "r");
     atEnd.push(() => closeSync(folder));
     expect(opened().move(folder, to.fd, 1000)).toBe(UNABLE);
   });
 
-  test("gives its descriptors back", () => {
+  test("closes its descriptors", () => {
     const before = descriptors(process.pid);
     const splice = Splice.open();
     expect(descriptors(process.pid)).toBe(before + 2);

@@ -39,14 +39,14 @@ describe("the name", () => {
     expect((client(given).options(host, address) as { serverName?: string }).serverName).toBe(name!);
   });
 
-  test("is checked by the runtime where there is one, and verification is on", () => {
+  test("is checked by the runtime if there is one and verification is on", () => {
     const rejects = (given: Partial<TlsClientPlan>, host: string): boolean =>
       client(given).options(host, "10.0.0.1:1").rejectUnauthorized;
     expect(rejects({}, "db.example")).toBe(true);
     expect(rejects({ verify: false }, "db.example")).toBe(false);
   });
 
-  test("goes with one context for all backends of the pool", () => {
+  test("comes with one context for all backends of the pool", () => {
     const pool = client();
     expect(pool.options("a", "10.0.0.1:1").secureContext).toBe(pool.options("b", "10.0.0.2:1").secureContext);
   });
@@ -84,11 +84,11 @@ describe("the verdict on a handshake", () => {
     [false, failed("EPROTO", "OPENSSL_internal:WRONG_VERSION_NUMBER"), "WRONG_VERSION_NUMBER"],
     [false, failed("ECONNRESET"), "ECONNRESET"],
     [false, null, "failed"],
-  ])("without verification is about the handshake alone: done %s, %s", (done, error, verdict) => {
+  ])("without verification depends on the handshake only: done %s, %s", (done, error, verdict) => {
     expect(client({ verify: false }).verdict("db.example", "10.0.0.1:1", nobody, done, error)).toBe(verdict);
   });
 
-  test("for a backend without a name is about its address, and the chain counts as ever", () => {
+  test("for a backend without a name depends on its address and on the chain", () => {
     const verdict = (names: string, done: boolean, error: Error | null): string | null =>
       client().verdict("", "10.0.0.1:1", shown(names), done, error);
     // Without a name the runtime calls every good chain another's.
@@ -106,7 +106,7 @@ describe("the verdict on a handshake", () => {
     expect(verdict("IP Address:10.0.0.1", false, failed("EPROTO"))).toBe("EPROTO");
   });
 
-  test("of an IPv6 backend is about that address", () => {
+  test("of an IPv6 backend depends on that address", () => {
     const verdict = (names: string): string | null =>
       client().verdict("", "[2001:db8::1]:1", shown(names), false, MISMATCH);
     expect(verdict("IP Address:2001:DB8:0:0:0:0:0:1")).toBeNull();
@@ -114,7 +114,7 @@ describe("the verdict on a handshake", () => {
   });
 });
 
-describe("the word for a failure", () => {
+describe("the name of a failure", () => {
   test.each([
     [null, null],
     [failed("EPROTO", "error:10000418:SSL routines:OPENSSL_internal:TLSV1_ALERT_UNKNOWN_CA"), "TLSV1_ALERT_UNKNOWN_CA"],
@@ -128,7 +128,7 @@ describe("the word for a failure", () => {
 describe("sessions", () => {
   const session = (text: string): Uint8Array => new TextEncoder().encode(text);
 
-  test("are kept for an address and a name, the last one for each", () => {
+  test("are kept by address and name, the last one for each", () => {
     const pool = client();
     expect(pool.session("a.example", "10.0.0.1:1")).toBeNull();
     pool.keep("a.example", "10.0.0.1:1", session("first"));
@@ -144,7 +144,7 @@ describe("sessions", () => {
     }
   });
 
-  test("are of one name where server_name says so, whatever the hosts are called", () => {
+  test("are shared under server_name if it is set", () => {
     const pool = client({ serverName: "a.example" });
     pool.keep("x", "10.0.0.1:1", session("x"));
     expect(pool.session("y", "10.0.0.1:1")).toEqual(session("x"));

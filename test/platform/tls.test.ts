@@ -154,7 +154,7 @@ async function client(port: number, options: object = {}): Promise<TLSSocket> {
 const said = async (socket: Peer | TLSSocket): Promise<string> => String((await once(socket, "data"))[0]);
 
 describe("an accepted socket that becomes a TLS server", () => {
-  test("takes the bytes that were read before, however many, and says so in order", async () => {
+  test("uses the bytes that were read before, however many, and calls the handlers in order", async () => {
     // The second has to wait for half of a hello, the third for a whole one and more.
     for (const first of [1, 500, 1000]) {
       const { port, heard } = serve({}, first);
@@ -188,7 +188,7 @@ describe("an accepted socket that becomes a TLS server", () => {
     }
   });
 
-  test("agrees on a protocol by our order, and ends the handshake where there is none in common", async () => {
+  test("chooses a protocol by the server's order, and ends the handshake if there is none in common", async () => {
     const { port, heard } = serve({ ALPNProtocols: alpnWire(["h2", "http/1.1"]) });
     const peer = await client(port, { ALPNProtocols: ["http/1.1", "h2"] });
     expect(peer.alpnProtocol).toBe("h2");
@@ -201,7 +201,7 @@ describe("an accepted socket that becomes a TLS server", () => {
     expect(heard[1]!.handshake).toEqual({ done: false, code: "EPROTO" });
   });
 
-  test("says with a client's certificate whether it is good, and finishes the handshake all the same", async () => {
+  test("reports whether a client's certificate is valid, and completes the handshake in any case", async () => {
     const asks = { secureContext: context({ cert: CERT, key: KEY, ca: CA }), requestCert: true };
     for (const rejectUnauthorized of [false, true]) {
       const { port, heard } = serve({ ...asks, rejectUnauthorized });
@@ -219,7 +219,7 @@ describe("an accepted socket that becomes a TLS server", () => {
     }
   });
 
-  test("says what is no TLS as a failed handshake, and closes", async () => {
+  test("reports data that is not TLS as a failed handshake, and closes", async () => {
     const { port, heard } = serve();
     const peer = connectTcp(port, "127.0.0.1");
     atEnd.push(() => void peer.destroy());
@@ -229,7 +229,7 @@ describe("an accepted socket that becomes a TLS server", () => {
     expect(heard[0]!.handshake).toMatchObject({ done: false, code: "EPROTO" });
   });
 
-  test("has no deadline of its own for half of a hello", async () => {
+  test("has no deadline of its own for an incomplete hello", async () => {
     const { port, heard } = serve();
     const peer = connectTcp(port, "127.0.0.1");
     atEnd.push(() => void peer.destroy());
@@ -272,7 +272,7 @@ describe("an accepted socket that becomes a TLS server", () => {
   });
 });
 
-describe("a listening descriptor that speaks TLS", () => {
+describe("a listening descriptor with TLS", () => {
   /** Serves a descriptor of the listening socket, as one that can be exchanged for another. */
   function listening(tls: Partial<ServerTls> = {}, fd = listenAt("127.0.0.1:0", 16)) {
     const heard: Heard[] = [];
@@ -291,7 +291,7 @@ describe("a listening descriptor that speaks TLS", () => {
     return { listener, heard, again, port: name[4]! };
   }
 
-  test("says `open` when it has accepted, then the handshake, with the name asked for", async () => {
+  test("calls `open` when it has accepted, then `handshake`, with the requested name", async () => {
     const { port, heard } = listening({ ALPNProtocols: alpnWire(["h2"]) });
     const peer = connectTcp(port, "127.0.0.1");
     await eventually("it is accepted", () => heard.length === 1);
@@ -306,7 +306,7 @@ describe("a listening descriptor that speaks TLS", () => {
     expect(heard[1]!.socket!.alpnProtocol).toBe("h2");
   });
 
-  test("tells of a FIN before the handshake is done as ECONNRESET, while the descriptor is still there", async () => {
+  test("reports a FIN before the handshake is done as ECONNRESET, while the descriptor is still open", async () => {
     const { port, heard } = listening();
     for (const [i, bytes] of [0, 1, 100].entries()) {
       const peer = connectTcp(port, "127.0.0.1");
@@ -317,7 +317,7 @@ describe("a listening descriptor that speaks TLS", () => {
     }
   });
 
-  test("leaves its queue and what it has accepted to others when it stops", async () => {
+  test("keeps its queue and its accepted sockets when it stops", async () => {
     const one = listening();
     const before = await client(one.port);
     const underWay = connectTcp(one.port, "127.0.0.1");
@@ -340,7 +340,7 @@ describe("a listening descriptor that speaks TLS", () => {
 
 describe.skipIf(peersMissing !== null)("an end", () => {
   test.each(["1.2", "1.3"] as const)(
-    "is told alike with close_notify and with a bare FIN (TLS %s)",
+    "is reported alike with close_notify and with a bare FIN (TLS %s)",
     async (version) => {
       if (peersMissing !== null) return;
       using python = new Python();
@@ -412,7 +412,7 @@ async function tlsServer(options: object = {}): Promise<{ port: number; names: (
 }
 
 describe("a connected socket that becomes a TLS client", () => {
-  test("is done when the certificate is good and bears the name", async () => {
+  test("succeeds when the certificate is valid and has the name", async () => {
     const { port, names } = await tlsServer();
     const heard = await upgrade(port);
     expect(heard.handshake).toEqual({ done: true, code: null });
@@ -435,7 +435,7 @@ describe("a connected socket that becomes a TLS client", () => {
     }
   });
 
-  test("says the fault without verification too, and can be used: its code has an underscore, that of a failure has none", async () => {
+  test("reports the fault without verification too, and is usable: its code has an underscore, that of a failure has none", async () => {
     const { port } = await tlsServer();
     const mismatch = await upgrade(port, { serverName: "other.test", rejectUnauthorized: false });
     expect(mismatch.handshake?.code).toBe("ERR_TLS_CERT_ALTNAME_INVALID");
@@ -452,7 +452,7 @@ describe("a connected socket that becomes a TLS client", () => {
     expect(gone.handshake).toEqual({ done: false, code: "ECONNRESET" });
   });
 
-  test("without a name sends none, and finds every certificate whose chain is good to be another's", async () => {
+  test("without a name sends none, and reports a name mismatch for every certificate with a valid chain", async () => {
     const { port, names } = await tlsServer();
     const heard = await upgrade(port, { serverName: "", rejectUnauthorized: false });
     expect(heard.handshake).toEqual({ done: false, code: "ERR_TLS_CERT_ALTNAME_INVALID" });
@@ -463,18 +463,15 @@ describe("a connected socket that becomes a TLS client", () => {
     expect(names).toEqual([false]);
   });
 
-  test.each(["TLSv1.2", "TLSv1.3"])(
-    "is given sessions, and resumes one that is set in `open` (%s)",
-    async (version) => {
-      const { port } = await tlsServer({ minVersion: version, maxVersion: version });
-      const first = await upgrade(port);
-      expect(first.socket!.isSessionReused()).toBe(false);
-      // Tickets of TLS 1.3 go out with the first bytes.
-      first.socket!.write("ping");
-      await eventually("a session is there", () => first.sessions.length > 0);
-      const second = await upgrade(port, {}, first.sessions.at(-1));
-      expect(second.handshake).toEqual({ done: true, code: null });
-      expect(second.socket!.isSessionReused()).toBe(true);
-    },
-  );
+  test.each(["TLSv1.2", "TLSv1.3"])("gets sessions, and resumes one that is set in `open` (%s)", async (version) => {
+    const { port } = await tlsServer({ minVersion: version, maxVersion: version });
+    const first = await upgrade(port);
+    expect(first.socket!.isSessionReused()).toBe(false);
+    // Tickets of TLS 1.3 go out with the first bytes.
+    first.socket!.write("ping");
+    await eventually("a session is there", () => first.sessions.length > 0);
+    const second = await upgrade(port, {}, first.sessions.at(-1));
+    expect(second.handshake).toEqual({ done: true, code: null });
+    expect(second.socket!.isSessionReused()).toBe(true);
+  });
 });

@@ -24,12 +24,12 @@ function queueOf(places: number, ...all: Item[]): CheckQueue<Item> {
 }
 
 describe("turns", () => {
-  test("go round the pools with work due, and in a pool to whoever came first", () => {
+  test("rotate over the pools with due checks, and are in order within a pool", () => {
     const queue = queueOf(100, ...items(1, 3), ...items(2, 1), ...items(3, 2));
     expect(takeAll(queue)).toEqual(["1.0", "2.0", "3.0", "1.1", "3.1", "1.2"]);
   });
 
-  test("a pool that comes late waits for one round of the others, not for all their checks", () => {
+  test("a late pool waits for one round of the others, not for all their checks", () => {
     const many = items(1, 50);
     const queue = queueOf(3, ...many);
     const running = [queue.next()!, queue.next()!];
@@ -41,7 +41,7 @@ describe("turns", () => {
     expect(queue.next()!.pool).toBe(1);
   });
 
-  test("nobody runs where no place is free", () => {
+  test("no check runs while no place is free", () => {
     const queue = queueOf(1, ...items(1, 2));
     const first = queue.next()!;
     expect(queue.next()).toBeNull();
@@ -57,7 +57,7 @@ describe("a pool", () => {
     expect(takeAll(queueOf(30, ...items(1, 100), ...items(2, 100))).length).toBe(24);
   });
 
-  test("gets a place as long as one is free, where it holds none", () => {
+  test("that holds no place gets one as long as one is free", () => {
     const pools = Array.from({ length: 40 }, (_, pool) => items(pool, 1)).flat();
     expect(takeAll(queueOf(30, ...pools)).length).toBe(30);
   });
@@ -72,14 +72,14 @@ describe("backends that did not answer", () => {
     expect(takeAll(queue)).toEqual(["100.0", "100.1", "100.2"]);
   });
 
-  test("get their turn although others always wait", () => {
+  test("get their turn even if others always wait", () => {
     const queue = queueOf(2, ...items(1, 100), ...items(2, 1, true));
     const taken = takeAll(queue);
     expect(taken).toContain("2.0");
   });
 });
 
-test("whoever is removed while it waits never runs", () => {
+test("a check that is removed while it waits never runs", () => {
   const [a, b] = items(1, 2) as [Item, Item];
   const queue = queueOf(10, a, b);
   queue.remove(a);

@@ -29,14 +29,14 @@ test("every algorithm is in one of the lists", () => {
 describe.each(BALANCES)("%s, as every algorithm,", (kind) => {
   const make = (all: readonly FakeBackend[]) => balancerOf(kind, all);
 
-  test("never picks a backend of weight 0, and nobody if there is no other", () => {
+  test("never picks a backend of weight 0, and none if there is no other", () => {
     expect(make(backendsOf(0, 0)).pick(someone())).toBeNull();
     const all = backendsOf(0, 1, 0);
     serve(make(all), 50);
     expect(picksOf(all)).toEqual([0, 50, 0]);
   });
 
-  test("picks nobody from nobody", () => {
+  test("picks none of an empty list", () => {
     const balancer = make([]);
     expect(balancer.pick(someone())).toBeNull();
     expect(balancer.pick(someone([1]))).toBeNull();
@@ -50,7 +50,7 @@ describe.each(BALANCES)("%s, as every algorithm,", (kind) => {
     expect(balancer.pick(someone([10]))).toBeNull();
   });
 
-  test.each([[[1, 1, 1]], [[3, 2, 1]]])("never picks what was tried (weights %j)", (weights) => {
+  test.each([[[1, 1, 1]], [[3, 2, 1]]])("never picks a tried backend (weights %j)", (weights) => {
     const balancer = make(backendsOf(...weights));
     for (let i = 0; i < 50; i++) {
       const tried: number[] = [];
@@ -63,7 +63,7 @@ describe.each(BALANCES)("%s, as every algorithm,", (kind) => {
     }
   });
 
-  test.each([[[1, 1, 1]], [[3, 2, 1]], [[1, 256, 1]]])("never picks what is full (weights %j)", (weights) => {
+  test.each([[[1, 1, 1]], [[3, 2, 1]], [[1, 256, 1]]])("never picks a full backend (weights %j)", (weights) => {
     const all = backendsOf(...weights);
     all[0]!.cap = 0;
     all[1]!.cap = 40;
@@ -85,7 +85,7 @@ describe.each(BALANCES)("%s, as every algorithm,", (kind) => {
     expect(make(all).pick(someone())).toBe(all[617]);
   });
 
-  test("takes over from every other algorithm", () => {
+  test("can replace every other algorithm", () => {
     for (const other of BALANCES) {
       const previous = balancerOf(other, backendsOf(256, 1, 100));
       serve(previous, 200);
@@ -159,7 +159,7 @@ describe.each(IN_TURN)("%s, in turn,", (kind) => {
   });
 
   test.each([[[1, 1, 1, 1]], [[4, 4, 2, 2]]])(
-    "does not give a full one's turns to one neighbour (weights %j)",
+    "does not give a full backend's turns to one neighbour (weights %j)",
     (weights) => {
       const all = backendsOf(...weights);
       all[1]!.cap = 0;
@@ -171,7 +171,7 @@ describe.each(IN_TURN)("%s, in turn,", (kind) => {
   );
 
   test.each([[[1, 1, 1, 1]], [[4, 4, 2, 2]]])(
-    "starves nobody while one backend refuses every connect (weights %j)",
+    "starves no backend while another refuses every connect (weights %j)",
     (weights) => {
       const all = backendsOf(...weights);
       const balancer = make(all);
@@ -190,7 +190,7 @@ describe.each(IN_TURN)("%s, in turn,", (kind) => {
     },
   );
 
-  test("goes on fairly when a backend goes away and comes back, again and again", () => {
+  test("stays fair when a backend is removed and added repeatedly", () => {
     for (const weights of [
       [1, 1, 1, 1],
       [5, 1, 1, 3],
@@ -212,7 +212,7 @@ describe.each(IN_TURN)("%s, in turn,", (kind) => {
     }
   });
 
-  test("goes on with the rotation when nothing but the balancer changes", () => {
+  test("continues the rotation when only the balancer is replaced", () => {
     for (const weights of [
       [1, 1, 1],
       [7, 2, 1],
@@ -239,7 +239,7 @@ describe.each(IN_TURN)("%s, in turn,", (kind) => {
     all.forEach((backend, i) => expect(Math.abs(backend.picks - shares[i]!)).toBeLessThanOrEqual(2));
   });
 
-  test("takes over fairly from every other algorithm, and from other weights", () => {
+  test("replaces every other algorithm, and other weights, fairly", () => {
     for (const other of BALANCES) {
       const previous = balancerOf(other, backendsOf(256, 1, 100));
       serve(previous, 200);
@@ -249,7 +249,7 @@ describe.each(IN_TURN)("%s, in turn,", (kind) => {
     }
   });
 
-  test("begins elsewhere for each worker", () => {
+  test("starts at another backend in each worker", () => {
     for (const weights of [
       [1, 1, 1, 1],
       [2, 1, 1, 1],
@@ -283,7 +283,7 @@ describe.each(BY_CHANCE)("%s, by chance,", (kind) => {
     [5, 1, 2, 0, 8].forEach((weight, i) => near(all[i]!.picks, weight / 16));
   });
 
-  test("spreads what a full backend would have had over the others", () => {
+  test("spreads the share of a full backend over the others", () => {
     const all = backendsOf(1, 1, 1, 1, 1);
     all[3]!.cap = 0;
     serve(balancerOf(kind, all), COUNT);

@@ -38,7 +38,7 @@ describe("Latency", () => {
     expect(latency.at(5)).toBe(12);
   });
 
-  test("follows samples, the faster the longer the time between them", () => {
+  test("follows samples, faster after longer pauses between them", () => {
     const [quick, slow] = [new Latency(), new Latency()];
     for (const latency of [quick, slow]) latency.add(10, 0);
     quick.add(110, 1);

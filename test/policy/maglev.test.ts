@@ -40,7 +40,7 @@ describe("maglevTable", () => {
     });
   });
 
-  test("leaves nobody out where the weights add up to more than there are slots", () => {
+  test("leaves no backend out if the weights add up to more than the slots", () => {
     const all = entries(1000, () => 256);
     expect(Math.min(...slotsOf(maglevTable(all), 1000))).toBeGreaterThanOrEqual(65);
   });
@@ -60,7 +60,7 @@ describe("maglevTable", () => {
 
   // Section 5.3 of the paper, figure 12: with 65,537 slots and 1,000 backends the loss of one changes about 0.5 % of the slots
   // besides its own.
-  test("moves few clients besides its own when one of a thousand goes", () => {
+  test("moves few other clients when one of a thousand is removed", () => {
     const all = entries(1000);
     const before = withTable(all);
     forSeeds(3, (random) => {
@@ -70,7 +70,7 @@ describe("maglevTable", () => {
     });
   });
 
-  test("moves at most 1/N and two per cent when one of N comes or goes", () => {
+  test("moves at most 1/N plus two per cent when one of N is added or removed", () => {
     for (const count of [2, 3, 5, 10, 100]) {
       const all = entries(count, (i) => 1 + (i % 2));
       const total = all.reduce((sum, { weight }) => sum + weight, 0);
@@ -83,7 +83,7 @@ describe("maglevTable", () => {
     }
   });
 
-  test("is empty for nobody", () => {
+  test("is empty without backends", () => {
     expect(maglevTable([])).toHaveLength(0);
   });
 });

@@ -11,7 +11,7 @@ describe("random_two", () => {
     for (let i = 0; i < 20; i++) expect(balancer.pick(context())!.id).toBe(10);
   });
 
-  test("keeps the highest load of many close to the mean, as one choice at random does not", () => {
+  test("keeps the highest load of many close to the mean, unlike one random choice", () => {
     // Mitzenmacher: with n connections on n backends the maximum is log log n / log 2 + O(1), about 3; with one choice about 6.
     const all = Array.from({ length: 1000 }, (_, id) => new FakeBackend(id));
     const balancer = balancerOf("random_two", all);

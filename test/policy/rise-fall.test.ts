@@ -12,14 +12,14 @@ function run(rise: number, fall: number, results: string, up = true): string {
 }
 
 describe("rise and fall", () => {
-  test("begins with what it is given", () => {
+  test("begins with the given state", () => {
     expect(startRiseFall(2, 3, true).up).toBe(true);
     expect(startRiseFall(2, 3, false).up).toBe(false);
     expect(run(2, 3, "+++")).toBe("...");
     expect(run(2, 3, "---", false)).toBe("...");
   });
 
-  test("lets the first result decide alone, and no other", () => {
+  test("lets only the first result decide by itself", () => {
     expect(run(3, 3, "-")).toBe("D");
     expect(run(3, 3, "+", false)).toBe("U");
     expect(run(3, 3, "++--")).toBe("....");
@@ -42,21 +42,21 @@ describe("rise and fall", () => {
     expect(run(3, 1, "-++-++-+++")).toBe("D........U");
   });
 
-  test("tells each change once", () => {
+  test("reports each change once", () => {
     expect(run(1, 1, "--++--++")).toBe("D.U.D.U.");
   });
 
-  test("learns nothing from an unknown result: a streak neither grows nor ends by it", () => {
+  test("ignores an unknown result: a streak neither grows nor ends by it", () => {
     expect(run(2, 3, "??????")).toBe("......");
     expect(run(2, 3, "+-?-?-")).toBe(".....D");
     expect(run(2, 2, "+--+?+")).toBe("..D..U");
   });
 
-  test("needs the whole number again after each change", () => {
+  test("needs the full number again after each change", () => {
     expect(run(2, 2, "+--++--++")).toBe("..D.U.D.U");
   });
 
-  test("is changing from the first result against it until it has changed, or one for it", () => {
+  test("is changing from the first contradicting result until it has changed, or a result confirms it", () => {
     const state = startRiseFall(2, 3, true);
     const after = (results: string) => [...results].map((r) => (record(state, RESULTS[r]!), isChanging(state)));
     expect(after("+-?-+")).toEqual([false, true, true, true, false]);

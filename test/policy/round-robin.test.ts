@@ -14,24 +14,24 @@ describe("round_robin", () => {
     expect(turns({ A: 2, B: 2, C: 2 }, 7)).toBe("ABCABCA");
   });
 
-  test("mixes the turns of unequal ones instead of giving them in a row", () => {
+  test("interleaves the turns of unequal backends", () => {
     expect(turns({ A: 3, B: 1, C: 1 }, 10)).toBe("ABACAABACA");
     expect(turns({ A: 5, B: 1, C: 1 }, 7)).toBe("ABAAACA");
   });
 
-  test("begins as many turns later as it is told", () => {
+  test("starts the given number of turns later", () => {
     expect(turns({ A: 1, B: 1, C: 1 }, 3, 4)).toBe("BCA");
     expect(turns({ A: 3, B: 1, C: 1 }, 5, 1)).toBe("BACAA");
   });
 
-  test("looks at one backend a pick while all have the same weight", () => {
+  test("reads one backend per pick while all have the same weight", () => {
     const all = Array.from({ length: 1000 }, (_, id) => new FakeBackend(id, 1));
     const balancer = balancerOf("round_robin", all);
     for (let i = 0; i < 5000; i++) balancer.pick(context());
     expect(all.reduce((sum, each) => sum + each.checks, 0)).toBe(5000);
   });
 
-  test("goes on behind the one that had the last turn when that one goes away, and takes it in again in mid-round", () => {
+  test("continues after a removed backend, and takes it in again in the middle of a round", () => {
     const all = [0, 1, 2, 3].map((id) => new FakeBackend(id, 1));
     const balancer = balancerOf("round_robin", all);
     expect([balancer.pick(context())!.id, balancer.pick(context())!.id]).toEqual([0, 1]);

@@ -31,12 +31,12 @@ describe("a route", () => {
     expect(chooseRoute(routes, facts("b.example.com"))).toBe(1);
   });
 
-  test("is none, -1, where none matches", () => {
+  test("is none, -1, if none matches", () => {
     expect(chooseRoute([], facts("a.example.com"))).toBe(-1);
     expect(chooseRoute([route(0, { sni: ["b.example.com"] })], facts("a.example.com"))).toBe(-1);
   });
 
-  test("is a later one where an earlier one fails by any of its conditions", () => {
+  test("is a later one if any condition of an earlier one fails", () => {
     const routes = [
       route(0, { sni: ["b.example.com"] }),
       route(1, { alpn: ["h3"] }),
@@ -46,29 +46,29 @@ describe("a route", () => {
     expect(chooseRoute(routes, facts("a.example.com", ["h2"]))).toBe(3);
   });
 
-  test("without conditions takes everything", () => {
+  test("without conditions matches everything", () => {
     expect(chooseRoute([route(0, {})], facts(null))).toBe(0);
   });
 
-  test("with names takes no client without one", () => {
+  test("with names matches no client without one", () => {
     expect(chooseRoute([route(0, { sni: ["*.example.com", "", "*"] })], facts(null))).toBe(-1);
   });
 
-  test("with protocols takes a client that offers one of them, in any place", () => {
+  test("with protocols matches a client that offers one of them, in any position", () => {
     const routes = [route(0, { alpn: ["h3", "h2"] })];
     expect(chooseRoute(routes, facts(null, ["http/1.1", "h2"]))).toBe(0);
     expect(chooseRoute(routes, facts(null, ["http/1.1", "H2"]))).toBe(-1);
     expect(chooseRoute(routes, facts(null, []))).toBe(-1);
   });
 
-  test("with CIDRs takes the clients in them", () => {
+  test("with CIDRs matches the clients in them", () => {
     const routes = [route(0, { clients: clients("10.0.0.0/8", "2001:db8::/32") })];
     expect(chooseRoute(routes, facts(null, [], "10.1.2.3"))).toBe(0);
     expect(chooseRoute(routes, facts(null, [], "2001:db8::9"))).toBe(0);
     expect(chooseRoute(routes, facts(null, [], "11.1.2.3"))).toBe(-1);
   });
 
-  test("takes a connection only if all its conditions hold", () => {
+  test("matches a connection only if all its conditions hold", () => {
     const routes = [route(0, { sni: ["a.example.com"], alpn: ["h2"], clients: clients("10.0.0.0/8") })];
     expect(chooseRoute(routes, facts("a.example.com", ["h2"], "10.0.0.1"))).toBe(0);
     expect(chooseRoute(routes, facts("b.example.com", ["h2"], "10.0.0.1"))).toBe(-1);

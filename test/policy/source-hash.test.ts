@@ -36,7 +36,7 @@ describe("source_hash", () => {
     expect(choices(all, [4])).toEqual(overflow);
   });
 
-  test("finds the last backend that is up", () => {
+  test("picks the last backend that is up", () => {
     expect(new Set(choices([all[7]!]))).toEqual(new Set([7]));
   });
 });

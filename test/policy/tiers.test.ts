@@ -36,11 +36,11 @@ describe("tiersOf", () => {
     expect(withUp([4, 5])).toEqual([[4]]);
   });
 
-  test("does not count a primary of weight 0 as one that is up", () => {
+  test("does not count a primary of weight 0 as up", () => {
     expect(withUp([3, 4])).toEqual([[4]]);
   });
 
-  test("is empty when nobody is up", () => {
+  test("is empty when no backend is up", () => {
     expect(withUp([])).toEqual([]);
     expect(withUp([5, 99])).toEqual([]);
   });
@@ -101,7 +101,7 @@ describe("a panic", () => {
     expect(tiersOf(pool, 50)[0]!.panic).toBe(false);
   });
 
-  test("concerns one tier: the backups are counted by themselves", () => {
+  test("concerns one tier: the backups are counted separately", () => {
     expect(idsOf([...four(1), backend(5, { priority: 1 })], 50)).toEqual([[1, 2, 3, 4], [5]]);
   });
 
@@ -109,12 +109,12 @@ describe("a panic", () => {
     expect(idsOf([...four(0), backend(5, { priority: 1 })], 50)).toEqual([[5]]);
   });
 
-  test("takes everybody where nobody is usable in any tier, the primaries first", () => {
+  test("uses all backends if none is usable in any tier, the primaries first", () => {
     expect(idsOf([...four(0), backend(5, { priority: 1, healthUp: false })], 50)).toEqual([[1, 2, 3, 4], [5]]);
   });
 });
 
-test("every pool keeps these rules at once", () => {
+test("every random pool follows these rules", () => {
   forSeeds(2000, (random) => {
     const pool = Array.from({ length: random.below(8) }, (_, id) =>
       backend(id, {

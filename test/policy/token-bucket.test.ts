@@ -20,7 +20,7 @@ function bucket(rate: number, burst: number) {
 }
 
 describe("takeToken", () => {
-  test("lets the burst and the rate through, exactly: 1000 tries over 4 s at 50/s and 10", () => {
+  test("admits exactly the burst and the rate: 1000 attempts over 4 s at 50/s and 10", () => {
     const take = bucket(50, 10);
     let taken = 0;
     for (let i = 0; i < 1000; i++) taken += take(5n * SECOND + BigInt(i) * 4_000_000n);
@@ -33,20 +33,20 @@ describe("takeToken", () => {
     expect(bucket(1, 7)(999n * SECOND, 100)).toBe(7);
   });
 
-  test("gives one more with each interval, not a moment before", () => {
+  test("gives one more token with each interval, and not earlier", () => {
     const take = bucket(10, 1);
     expect(take(SECOND, 5)).toBe(1);
     expect(take(SECOND + 99_999_999n, 5)).toBe(0);
     expect(take(SECOND + 100_000_000n, 5)).toBe(1);
   });
 
-  test("saves up no more than the burst, however long nobody asks", () => {
+  test("saves no more than the burst, however long the pause is", () => {
     const take = bucket(10, 3);
     expect(take(SECOND, 100)).toBe(3);
     expect(take(3600n * SECOND, 100)).toBe(3);
   });
 
-  test("loses nothing by being asked in vain", () => {
+  test("loses no token by a refused attempt", () => {
     const take = bucket(1, 1);
     take(SECOND);
     for (let ms = 1; ms < 1000; ms++) expect(take(SECOND + BigInt(ms) * 1_000_000n)).toBe(0);

@@ -7,7 +7,7 @@ const thread = new URL("./claiming-thread.ts", import.meta.url);
 const CACHE_LINE = 64;
 
 describe("Arena", () => {
-  test("hands out zeroed cells of shared memory that nothing else shares a cache line with", () => {
+  test("allocates zeroed cells of shared memory with a cache line of their own", () => {
     const arena = new Arena();
     const given = [arena.int32(1), arena.float64(1), arena.int32(17), arena.float64(100), arena.int32(1)];
     const lines = new Map<SharedArrayBuffer, Set<number>>();
@@ -24,7 +24,7 @@ describe("Arena", () => {
     }
   });
 
-  test("goes on when a piece of its memory is used up", () => {
+  test("continues when a piece of its memory is used up", () => {
     const arena = new Arena();
     const given = Array.from({ length: 70_000 }, () => arena.int32(1));
     given.forEach((cell, i) => (cell[0] = i));
@@ -32,7 +32,7 @@ describe("Arena", () => {
     expect(new Set(given.map(({ buffer }) => buffer)).size).toBeGreaterThan(1);
   });
 
-  test("has place for cells that are larger than a piece of its memory", () => {
+  test("has room for cells that are larger than a piece of its memory", () => {
     const arena = new Arena();
     const before = arena.int32(1);
     const large = arena.float64(1_000_000);
@@ -42,7 +42,7 @@ describe("Arena", () => {
     expect([before[0], after[0]]).toEqual([0, 0]);
   });
 
-  test("gives freed cells out again, zeroed, and to one taker only", () => {
+  test("reuses freed cells, zeroed and only once", () => {
     const arena = new Arena();
     const first = arena.float64(20);
     first.fill(3);
@@ -53,7 +53,7 @@ describe("Arena", () => {
     expect(third.byteOffset).not.toBe(second.byteOffset);
   });
 
-  test("does not grow when the same sizes are taken and freed for ever", () => {
+  test("does not grow when the same sizes are allocated and freed repeatedly", () => {
     const arena = new Arena();
     const buffers = new Set<SharedArrayBuffer>();
     for (let i = 0; i < 100_000; i++) {
@@ -69,7 +69,7 @@ describe("Arena", () => {
 describe("claim", () => {
   const cell = (): Int32Array => new Int32Array(new SharedArrayBuffer(4));
 
-  test("admits up to the cap and again what was given back", () => {
+  test("admits up to the cap, and again after a release", () => {
     const open = cell();
     expect([claim(open, 2), claim(open, 2), claim(open, 2)]).toEqual([true, true, false]);
     expect(claimed(open)).toBe(2);
@@ -77,13 +77,13 @@ describe("claim", () => {
     expect([claim(open, 2), claim(open, 2)]).toEqual([true, false]);
   });
 
-  test("counts and never refuses where there is no cap", () => {
+  test("counts and never refuses without a cap", () => {
     const open = cell();
     for (let i = 0; i < 100; i++) expect(claim(open, 0)).toBe(true);
     expect(claimed(open)).toBe(100);
   });
 
-  test("refuses until enough is given back where the cap was lowered below what is held", () => {
+  test("refuses until enough is released after the cap was lowered below the claims", () => {
     const open = cell();
     for (let i = 0; i < 5; i++) claim(open, 5);
     for (const held of [5, 4, 3]) {
@@ -94,7 +94,7 @@ describe("claim", () => {
     expect(claim(open, 3)).toBe(true);
   });
 
-  test("refuses to give back what nobody holds, and the cap stays exact", () => {
+  test("refuses to release what is not claimed, and the cap stays exact", () => {
     const open = cell();
     expect(() => giveBack(open)).toThrow("given back twice");
     expect(claim(open, 1)).toBe(true);
@@ -104,14 +104,14 @@ describe("claim", () => {
     expect([claim(open, 1), claim(open, 1)]).toEqual([true, false]);
   });
 
-  test("leaves a sum as it is but for what is added", () => {
+  test("changes a sum only by what is added", () => {
     const sum = cell();
     add(sum, 1000);
     add(sum, -400);
     expect(claimed(sum)).toBe(600);
   });
 
-  test("is exact when several threads claim and give back at once", async () => {
+  test("is exact when several threads claim and release at once", async () => {
     const open = cell();
     const inside = cell();
     const job: CapJob = { kind: "cap", cell: open, inside, max: 2, times: 300_000 };

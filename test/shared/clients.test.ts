@@ -30,7 +30,7 @@ const claimAs = (table: ClientTable, client: number, limits: ClientLimits, nowNs
   table.claim(0, 0, 0xffff, client, limits, nowNs);
 
 describe("the cap of one client", () => {
-  test("admits that many at once, and again what was released", () => {
+  test("admits that many at once, and again after a release", () => {
     const table = new ClientTable(clientMemory(64));
     const entry = claimAs(table, 1, capOf(2));
     expect(entry).toBeGreaterThanOrEqual(0);
@@ -42,7 +42,7 @@ describe("the cap of one client", () => {
     expect(claimAs(table, 1, capOf(2))).toBe(entry);
   });
 
-  test("refuses to release what is not open, and knows the client as before", () => {
+  test("refuses to release what is not open, and keeps the client's entry", () => {
     const table = new ClientTable(clientMemory(64));
     const entry = claimAs(table, 1, capOf(1));
     table.release(entry);
@@ -52,7 +52,7 @@ describe("the cap of one client", () => {
     expect(claimAs(table, 1, capOf(1))).toBe(CLIENT_OVER_CAP);
   });
 
-  test("counts each client for itself, in every word of the address", () => {
+  test("counts each client separately, by every word of the address", () => {
     const table = new ClientTable(clientMemory(1024));
     const clients = [
       [0, 0, 0xffff, 1],
@@ -70,13 +70,13 @@ describe("the cap of one client", () => {
     }
   });
 
-  test("takes a word with its top bit set for the same client, signed or not", () => {
+  test("treats a word with its top bit set as the same client, signed or not", () => {
     const table = new ClientTable(clientMemory(64));
     expect(table.claim(0, 0, 0xffff, 0xc0a80001, capOf(1), SECOND)).toBeGreaterThanOrEqual(0);
     expect(table.claim(0, 0, 0xffff, 0xc0a80001 | 0, capOf(1), SECOND)).toBe(CLIENT_OVER_CAP);
   });
 
-  test("is exact over several threads, in a table so small that clients push each other out", async () => {
+  test("is exact over several threads, in a table so small that clients evict each other", async () => {
     const memory = clientMemory(WAYS);
     const inside = new Int32Array(new SharedArrayBuffer(4 * 60));
     const job = { kind: "client cap", memory, inside, limits: capOf(3), held: 6, times: 150_000 } as const;
@@ -105,7 +105,7 @@ describe("the rate of one client", () => {
     expect(at(1100)).toBe(false);
   });
 
-  test("gives the place back that it refuses, where there is a cap as well", () => {
+  test("releases the place of a client that it refuses, if there is a cap as well", () => {
     const table = new ClientTable(clientMemory(64));
     const limits: ClientLimits = { ...none, maxOpen: 5, intervalNs: SECOND, burst: 1 };
     const entry = claimAs(table, 1, limits);
@@ -113,7 +113,7 @@ describe("the rate of one client", () => {
     expect(table.open(entry)).toBe(1);
   });
 
-  test("takes no token for what the cap refuses", () => {
+  test("takes no token for a connection that the cap refuses", () => {
     const table = new ClientTable(clientMemory(64));
     const limits: ClientLimits = { ...none, maxOpen: 1, intervalNs: SECOND, burst: 2 };
     const entry = claimAs(table, 1, limits);
@@ -133,7 +133,7 @@ describe("the rate of one client", () => {
     expect(admitted.filter(([count]) => count! > 0).length).toBeGreaterThan(1);
   });
 
-  test("is exact for clients whom several threads see for the first time at once", async () => {
+  test("is exact for clients that several threads see for the first time at once", async () => {
     const clients = 20_000;
     const base = { kind: "rate", limits: rateOf(50, 10), fromNs: SECOND, clients } as const;
     const job: RateJob = { ...base, memory: clientMemory(16 * clients), stepNs: 1n, steps: 0 };
@@ -211,7 +211,7 @@ describe("an entry that connections share", () => {
 describe("a full table", () => {
   const onceAnHour: ClientLimits = { ...none, intervalNs: 3600n * SECOND, burst: 1 };
 
-  test("forgets the client that has been idle longest, and no other", () => {
+  test("evicts only the client that has been idle longest", () => {
     const table = new ClientTable(clientMemory(WAYS));
     for (let client = 0; client < WAYS; client++) {
       expect(claimAs(table, client, onceAnHour, BigInt(client + 1) * SECOND)).toBeGreaterThanOrEqual(0);
@@ -226,7 +226,7 @@ describe("a full table", () => {
     expect(claimAs(table, 1, onceAnHour, 103n * SECOND)).toBeGreaterThanOrEqual(0);
   });
 
-  test("forgets nobody who has a connection open, however old", () => {
+  test("evicts no client with an open connection, however old", () => {
     const table = new ClientTable(clientMemory(WAYS));
     const entry = claimAs(table, 0, capOf(1), SECOND);
     for (let client = 1; client < 1000; client++) {
@@ -238,7 +238,7 @@ describe("a full table", () => {
     expect(table.open(entry)).toBe(1);
   });
 
-  test("says so when every place belongs to somebody with a connection open, and takes the next when one is free", () => {
+  test("refuses when all places belong to clients with open connections, and admits the next when one is free", () => {
     const table = new ClientTable(clientMemory(WAYS));
     const entries = Array.from({ length: WAYS }, (_, client) => claimAs(table, client, capOf(2)));
     expect(new Set(entries).size).toBe(WAYS);
@@ -250,7 +250,7 @@ describe("a full table", () => {
     expect(claimAs(table, 98, capOf(2))).toBe(CLIENT_TABLE_FULL);
   });
 
-  test("stands a flood of a million addresses: it does not grow and breaks no entry that is held", () => {
+  test("survives a flood of a million addresses: it does not grow and keeps all entries in use", () => {
     const memory = clientMemory(65_536);
     const table = new ClientTable(memory);
     const limits: ClientLimits = { ...none, maxOpen: 2, intervalNs: tokenIntervalNs(1), burst: 5 };
@@ -280,7 +280,7 @@ describe("a full table", () => {
     }
   });
 
-  test("stands a flood of clients that stay: they are refused, and the others go on", () => {
+  test("survives a flood of clients that stay: they are refused, and the others continue", () => {
     const table = new ClientTable(clientMemory(1024));
     const entry = claimAs(table, 0, capOf(2));
     let admitted = 1;
@@ -298,7 +298,7 @@ describe("a full table", () => {
 });
 
 describe("clientMemory", () => {
-  test("draws a key of its own for each table, so that nobody can choose addresses that meet in one set", () => {
+  test("chooses a random key for each table, so that nobody can choose addresses of the same set", () => {
     const places = [0, 1, 2, 3].map(() => {
       const table = new ClientTable(clientMemory(65_536));
       return Array.from({ length: 20 }, (_, client) => claimAs(table, client, capOf(1))).join(" ");
@@ -306,7 +306,7 @@ describe("clientMemory", () => {
     expect(new Set(places).size).toBe(4);
   });
 
-  test("has place for at least as many clients as asked for", () => {
+  test("has room for at least the given number of clients", () => {
     for (const entries of [1, 16, 17, 1000, 65_536]) {
       const places = (clientMemory(entries).byteLength - 64) / 24;
       expect(places).toBeGreaterThanOrEqual(entries);

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { ConnectionIds, ID_BLOCK } from "../../src/shared/connection-ids.ts";
 
-test("no two workers give the same number, nor one that took the place of another", () => {
+test("no two workers use the same id, nor does one that replaces another", () => {
   const taken = new Int32Array(new SharedArrayBuffer(4));
   const seen = new Set<number>();
   const first = new ConnectionIds(taken);
@@ -14,7 +14,7 @@ test("no two workers give the same number, nor one that took the place of anothe
   expect(seen.has(1)).toBe(false);
 });
 
-test("numbers stay exact when the cell has wrapped to its sign", () => {
+test("ids stay exact when the cell has become negative", () => {
   const taken = Int32Array.of(-1);
   const ids = new ConnectionIds(taken);
   expect(ids.next()).toBe((2 ** 32 - 1) * ID_BLOCK + 1);

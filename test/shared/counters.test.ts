@@ -33,7 +33,7 @@ describe("the counters' rows", () => {
     }
   });
 
-  test("have a cell for each bucket of connect times, and one for what is slower than all", () => {
+  test("have a cell for each bucket of connect times, and one for slower connects", () => {
     expect(BACKEND.connectBuckets + CONNECT_BUCKETS_MS.length).toBe(BACKEND.size - 1);
     expect(CONNECT_BUCKETS_MS.toSorted((a, b) => a - b)).toEqual([...CONNECT_BUCKETS_MS]);
   });

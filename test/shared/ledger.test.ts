@@ -17,7 +17,7 @@ import type { LedgerJob, ReaderResult } from "./ledger-thread.ts";
 const ADDRESS_WORDS = 4;
 
 describe("Ledger", () => {
-  test("gives each connection a row of its own, and a released one to the next", () => {
+  test("gives each connection a row of its own, and reuses released rows", () => {
     const ledger = new Ledger(ledgerMemory(10));
     const rows = [ledger.take(), ledger.take(), ledger.take()];
     expect(new Set(rows).size).toBe(3);
@@ -26,7 +26,7 @@ describe("Ledger", () => {
     expect(rows).not.toContain(ledger.take());
   });
 
-  test("has exactly as many rows as it was made for", () => {
+  test("has exactly the given number of rows", () => {
     const ledger = new Ledger(ledgerMemory(3));
     const rows = [ledger.take(), ledger.take(), ledger.take()];
     expect(() => ledger.take()).toThrow("no free row");
@@ -35,7 +35,7 @@ describe("Ledger", () => {
     expect(() => ledger.take()).toThrow("no free row");
   });
 
-  test("gives a row out clean, whatever the connection before it has left there", () => {
+  test("gives out a zeroed row, whatever the connection before has left there", () => {
     const ledger = new Ledger(ledgerMemory(1));
     const row = ledger.take();
     ledger.words.fill(-1, row * ROW_WORDS, (row + 1) * ROW_WORDS);
@@ -52,7 +52,7 @@ describe("Ledger", () => {
     expect(ledger.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut]).toBe(0);
   });
 
-  test("tells a reader whether what it has read is of one connection", () => {
+  test("tells a reader whether what it has read belongs to one connection", () => {
     const ledger = new Ledger(ledgerMemory(1));
     const row = ledger.take();
     // The worker has not written the address yet.
@@ -74,7 +74,7 @@ describe("Ledger", () => {
     expect(ledger.stamp(row)).toBe(0);
   });
 
-  test("keeps every cell of every row apart from all others", () => {
+  test("has separate cells for every row", () => {
     const ledger = new Ledger(ledgerMemory(3));
     const rows = [ledger.take(), ledger.take(), ledger.take()];
     const owner = new Map<number, string>([[0, "the count of rows"]]);
@@ -96,7 +96,7 @@ describe("Ledger", () => {
     expect(ROW.port).toBe(ROW.address + ADDRESS_WORDS);
   });
 
-  test("shows the rows in use, with their claims, to whoever looks at its memory", () => {
+  test("shows the rows in use, with their claims, to another reader of its memory", () => {
     const memory = ledgerMemory(5);
     const ledger = new Ledger(memory);
     const [first, second, third] = [ledger.take(), ledger.take(), ledger.take()];
@@ -110,7 +110,7 @@ describe("Ledger", () => {
     expect([...seen.rowsInUse()]).toEqual([]);
   });
 
-  test("keeps the phase and the server name of each row for another thread to see, and forgets both with the row", () => {
+  test("shows the phase and the server name of each row to other threads, and clears both with the row", () => {
     const memory = ledgerMemory(3);
     const ledger = new Ledger(memory);
     const rows = [ledger.take(), ledger.take(), ledger.take()];
