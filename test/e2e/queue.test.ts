@@ -54,7 +54,7 @@ async function expectAtRest(lb: Lb): Promise<void> {
 }
 
 describe("a freed place", () => {
-  test("goes to the longest waiter over all workers, and who comes later never overtakes", async () => {
+  test("goes to the longest waiter over all workers, and later connections never overtake", async () => {
     using backend = await tagged("a");
     const port = await freePort();
     await using lb = await startLb(config(port, capped(backend), `{ size = 100, timeout = ${LONG} }`));
@@ -104,7 +104,7 @@ describe("a freed place", () => {
     expect(new Set(lb.accessLines().map(({ worker }) => worker)).size).toBe(3);
   });
 
-  test("is never used twice: the cap holds under load, and everybody is served", async () => {
+  test("is never used twice: the cap holds under load, and every connection is served", async () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(config(port, capped(backend, 4), `{ size = 1000, timeout = ${LONG} }`));
@@ -152,7 +152,7 @@ describe("a connection that waits", () => {
     parrot.stop();
   });
 
-  test("leaves at once when its client resets, or has sent a FIN and nothing else", async () => {
+  test("leaves at once when its client resets, or has sent only a FIN", async () => {
     using holder = await served(port);
     const [gone, silent, last] = (await line(lb, port, 3)) as [Client, Client, Client];
     gone.reset();
@@ -169,7 +169,7 @@ describe("a connection that waits", () => {
     await expectAtRest(lb);
   });
 
-  test("keeps its place with a FIN behind a request, and gets its answer", async () => {
+  test("keeps its place with a FIN after a request, and gets its answer", async () => {
     using holder = await connect(short);
     expect(await holder.echoes()).toBe(true);
     using half = await connect(short);
@@ -182,7 +182,7 @@ describe("a connection that waits", () => {
     expect(await lb.lineOf(half)).toMatchObject({ end: "eof", bytes_in: 8, bytes_out: 8 });
   });
 
-  test("ends as queue_timeout after `timeout`, and one too many as queue_full at once", async () => {
+  test("ends as queue_timeout after `timeout`; a connection beyond `size` ends as queue_full at once", async () => {
     using holder = await connect(short);
     expect(await holder.echoes()).toBe(true);
     using first = await connect(short);
@@ -205,7 +205,7 @@ describe("a connection that waits", () => {
     await expectAtRest(lb);
   });
 
-  test("leaves with its worker, whose places go to those who wait in other workers", async () => {
+  test("ends with its worker, whose places go to connections that wait in other workers", async () => {
     using holder = await served(port);
     const clients = await line(lb, port, 12);
     const ends = clients.map((client) => client.ended.then(() => client));
@@ -226,7 +226,7 @@ describe("a connection that waits", () => {
 });
 
 describe("a change of the pool while connections wait", () => {
-  test("ends them as no_backend when no backend is up, and serves those that come when one is up again", async () => {
+  test("ends them as no_backend when no backend is up, and serves later ones when one is up again", async () => {
     using backend = await tagged("a");
     const port = await freePort();
     const health = `health = { interval = "50ms", rise = 1, fall = 1 }`;
@@ -283,7 +283,7 @@ describe("a change of the pool while connections wait", () => {
     expect(lb.accessLines().length).toBe(20);
   });
 
-  test("a full tier does not overflow: backups serve those who wait once no primary is up", async () => {
+  test("a full tier does not overflow: backups serve waiting connections once no primary is up", async () => {
     using primary = await tagged("a");
     using backup = await tagged("b");
     const port = await freePort();

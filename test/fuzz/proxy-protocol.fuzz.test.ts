@@ -160,7 +160,7 @@ describe("a PROXY header", () => {
     });
   });
 
-  test("can still come from whatever got the answer more", () => {
+  test("can still be completed after the answer that more bytes are needed", () => {
     const pieces = [
       ..."0123456789abf:. \r\n",
       "PROXY TCP4 ",

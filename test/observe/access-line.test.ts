@@ -137,7 +137,7 @@ describe("clientText", () => {
     expect(text("::1", 1)).toBe("[::1]:1");
   });
 
-  test("says unix for a peer without an address", () => {
+  test('is "unix" for a peer without an address', () => {
     expect(text("::", 0)).toBe("unix");
     expect(text("::", 5)).toBe("[::]:5");
   });

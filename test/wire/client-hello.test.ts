@@ -82,18 +82,18 @@ const CAPTURED: Record<string, ClientHello> = {
 };
 
 describe("a captured hello", () => {
-  test("is there for each expectation", () => {
+  test("exists for each expectation", () => {
     expect(FIXTURE_NAMES).toEqual(Object.keys(CAPTURED).toSorted());
     expect(fixture("go-post-quantum").length).toBeGreaterThan(1500);
     // OpenSSL itself split this one into two records.
     expect(unwrap(fixture("openssl-split")).length).toBe(fixture("openssl-split").length - 10);
   });
 
-  test.each(FIXTURE_NAMES)("of %s says what its client was told to say", (name) => {
+  test.each(FIXTURE_NAMES)("of %s is parsed to what its client was told to send", (name) => {
     expect(parseClientHello(fixture(name))).toEqual({ is: "hello", hello: CAPTURED[name] });
   });
 
-  test.each(FIXTURE_NAMES)("of %s says the same in two pieces, wherever they part", (name) => {
+  test.each(FIXTURE_NAMES)("of %s is parsed alike in two pieces, wherever it is split", (name) => {
     const bytes = fixture(name);
     for (let split = 0; split < bytes.length; split++) {
       const reader = new HelloReader();
@@ -103,7 +103,7 @@ describe("a captured hello", () => {
     }
   });
 
-  test.each(FIXTURE_NAMES)("of %s says the same in records of every size and chunks of one byte", (name) => {
+  test.each(FIXTURE_NAMES)("of %s is parsed alike in records of every size and chunks of one byte", (name) => {
     const handshake = unwrap(fixture(name));
     for (const size of [1, 2, 3, 4, 5, 100, handshake.length - 1, handshake.length]) {
       const bytes = wrap(handshake, () => size);
@@ -114,7 +114,7 @@ describe("a captured hello", () => {
 });
 
 describe("the reader", () => {
-  test("keeps every byte, those behind the hello too", () => {
+  test("keeps every byte, including those after the hello", () => {
     const bytes = bytesOf(hello(), [20, 3, 3, 0, 1, 1], "early data");
     const whole = new HelloReader();
     expect(whole.push(bytes).is).toBe("hello");
@@ -125,7 +125,7 @@ describe("the reader", () => {
     expect([...reader.bytes]).toEqual([...bytes]);
   });
 
-  test("does not write to a chunk that it was given, nor behind it", () => {
+  test("does not write to a pushed chunk, nor behind it", () => {
     const bytes = hello({ extensions: [serverName("a.example")] });
     const memory = new Uint8Array(4096);
     memory.set(bytes);
@@ -164,14 +164,14 @@ describe("what is not TLS", () => {
     ["application data", [23]],
     ["a change of cipher", [20]],
     ["a handshake of another protocol", [22, 2]],
-  ])("is told at the first byte that shows it: %s", (_what, part) => {
+  ])("is detected at the first byte that differs: %s", (_what, part) => {
     const bytes = bytesOf(part);
     expect(parseClientHello(bytes.subarray(0, -1))).toEqual({ is: "more" });
     expect(parseClientHello(bytes)).toEqual({ is: "not_tls" });
   });
 });
 
-describe("a bad beginning", () => {
+describe("an invalid beginning", () => {
   test.each([
     ["a record longer than the standard's", [22, 3, 1, 0x40, 0x01]],
     ["a record much longer", [22, 3, 1, 0x41]],
@@ -187,14 +187,14 @@ describe("a bad beginning", () => {
     ["a message too short for a ClientHello", [22, 3, 1, 0, 44, 1, 0, 0, 40]],
     ["more in the record than the message", [22, 3, 1, 0, 100, 1, 0, 0, 95]],
     ["more in a later record than the message", [22, 3, 1, 0, 4, 1, 0, 0, 41, 22, 3, 1, 0, 42]],
-  ])("is told at once: %s", (_what, numbers) => {
+  ])("is refused at once: %s", (_what, numbers) => {
     const bytes = Uint8Array.from(numbers);
     expect(parseClientHello(bytes).is).toBe("bad");
     expect(inPieces(bytes, 1)).toEqual(parseClientHello(bytes));
     expect(parseClientHello(bytes.subarray(0, -1)).is).toBe("more");
   });
 
-  test("is not what is just within the limits", () => {
+  test("is not a beginning just within the limits", () => {
     const empty = message({ extensions: [extension(21)] }).bytes.length;
     const longest = message({
       extensions: [extension(21, new Uint8Array(HELLO_HANDSHAKE_BYTES_MAX - empty))],
@@ -209,7 +209,7 @@ describe("a bad beginning", () => {
   });
 });
 
-describe("a length that lies", () => {
+describe("a wrong length", () => {
   const whole = record(
     message({
       extensions: [
@@ -224,7 +224,7 @@ describe("a length that lies", () => {
   );
   const fields = whole.lengths.filter(({ of }) => of !== "not read");
 
-  test("is looked for in every field", () => {
+  test("is tested in every field", () => {
     expect(parseClientHello(Uint8Array.from(whole.bytes)).is).toBe("hello");
     expect(fields.map(({ of }) => of).join()).toBe(
       "record,message,session id,cipher suites,compression methods,extensions,extension 10," +
@@ -233,7 +233,7 @@ describe("a length that lies", () => {
     );
   });
 
-  test.each(fields)("is bad, or waits for what it promises: $of at $at", ({ at, size, of }) => {
+  test.each(fields)("is refused, or waits for the announced bytes: $of at $at", ({ at, size, of }) => {
     for (const by of [-1, 1, 255]) {
       const bytes = Uint8Array.from(whole.bytes);
       const last = at + size - 1;
@@ -278,11 +278,11 @@ describe("the server name", () => {
     "b\xfccher.example",
     "a\r\nb",
     `${"a".repeat(64)}.b`,
-  ])("is none for %j, which no host has", (given) => {
+  ])("is none for %j, which is not a host name", (given) => {
     expect(nameOf(given)).toBeNull();
   });
 
-  test("breaks the hello when it is empty, too long, has a NUL or comes twice", () => {
+  test("makes the hello invalid when it is empty, too long, has a NUL or occurs twice", () => {
     expect(fault({ extensions: [serverName("")] })).toBe("a host name of 0 bytes");
     expect(read({ extensions: [serverName("a.".repeat(127))] }).serverName).toHaveLength(253);
     expect(fault({ extensions: [serverName("a.".repeat(128))] })).toBe("a host name of 256 bytes");
@@ -292,7 +292,7 @@ describe("the server name", () => {
     expect(fault({ extensions: [extension(0, u16(0))] })).toBe("wrong length of server_name");
   });
 
-  test("is found behind a name of another type", () => {
+  test("is found after a name of another type", () => {
     const names = vector(2, "server names", [9], vector(2, "other", "x\0y"), [0], vector(2, "host", "a.example"));
     expect(read({ extensions: [extension(0, names)] }).serverName).toBe("a.example");
   });
@@ -308,19 +308,19 @@ describe("ALPN", () => {
     ]);
   });
 
-  test("leaves GREASE out, and nothing that merely looks a little like it", () => {
+  test("leaves out GREASE values, and nothing that only resembles them", () => {
     const names = ["\x0a\x0a", "h2", "\xfa\xfa", "\x0a\x1a", "\x0b\x0b", "zz", "\x3a"];
     expect(read({ extensions: [alpn(...names)] }).alpn).toEqual(["h2", "\x0a\x1a", "\x0b\x0b", "\x3a"]);
   });
 
-  test("breaks the hello when it is empty or has an empty name", () => {
+  test("makes the hello invalid when it is empty or has an empty name", () => {
     expect(fault({ extensions: [alpn()] })).toBe("wrong length of the ALPN extension");
     expect(fault({ extensions: [alpn("h2", "")] })).toBe("wrong length of an ALPN name");
   });
 });
 
 describe("the versions", () => {
-  test("are those of supported_versions, whatever legacy_version says", () => {
+  test("are those of supported_versions, whatever legacy_version is", () => {
     const versions = (...list: number[]) =>
       read({ legacyVersion: 0x0301, extensions: [supportedVersions(...list)] }).versions;
     expect(versions(0x0304)).toEqual({ min: 0x0304, max: 0x0304 });
@@ -328,13 +328,13 @@ describe("the versions", () => {
     expect(versions(0xfafa, 0x7f1c, 0x0303)).toEqual({ min: 0x0303, max: 0x0303 });
   });
 
-  test("without that are legacy_version, and at most TLS 1.2", () => {
+  test("without that extension are legacy_version, and at most TLS 1.2", () => {
     expect(read({ legacyVersion: 0x0301 }).versions).toEqual({ max: 0x0301 });
     expect(read({ legacyVersion: 0x0304 }).versions).toEqual({ max: 0x0303 });
     expect(read({ extensions: null }).versions).toEqual({ max: 0x0303 });
   });
 
-  test("break the hello when there is none, or half of one", () => {
+  test("make the hello invalid when there is none, or an incomplete one", () => {
     expect(fault({ extensions: [supportedVersions(0x5a5a, 0x7f1c)] })).toBe("no version of TLS in supported_versions");
     expect(fault({ extensions: [extension(43, vector(1, "versions"))] })).toBe("wrong length of supported_versions");
     expect(fault({ extensions: [extension(43, vector(1, "versions", [3, 4, 3]))] })).toBe(
@@ -346,13 +346,13 @@ describe("the versions", () => {
 });
 
 describe("ECH", () => {
-  test("is seen in the client's own form, not in the one that a server passes on", () => {
+  test("is recognised in the outer form of a client, not in the inner form of a server", () => {
     expect(read({ extensions: [ech()] }).ech).toBe(true);
     expect(read({ extensions: [extension(0xfe0d, [1])] }).ech).toBe(false);
   });
 
   test.each([[[]], [[2]], [[1, 0]], [[0]], [[0, 0, 1, 0, 1, 7, 0, 0]], [[0, 0, 1, 0, 1, 7, 0, 0, 0, 0]]])(
-    "breaks the hello when it is %j",
+    "makes the hello invalid when it is %j",
     (data) => {
       expect(fault({ extensions: [extension(0xfe0d, data)] })).toBe("malformed encrypted_client_hello");
     },
@@ -360,14 +360,14 @@ describe("ECH", () => {
 });
 
 describe("the fields of the message", () => {
-  test("have the lengths that the standard gives them", () => {
+  test("have the lengths of the standard", () => {
     expect(fault({ sessionId: new Uint8Array(33) })).toBe("wrong length of the session id");
     expect(fault({ sessionId: [], suites: [], compressions: [0, 1, 2] })).toBe("wrong length of the cipher suites");
     expect(fault({ suites: [1, 2, 3] })).toBe("wrong length of the cipher suites");
     expect(fault({ compressions: [] })).toBe("wrong length of the compression methods");
   });
 
-  test("end where their lengths say, with nothing behind", () => {
+  test("end where their lengths say, without further bytes", () => {
     const list = vector(2, "list", [0], vector(2, "name", "a.example"));
     expect(fault({ extensions: [extension(0, list, [0])] })).toBe("wrong length of server_name");
     const protocols = vector(2, "list", vector(1, "name", "h2"));
@@ -382,26 +382,26 @@ describe("the fields of the message", () => {
     });
   });
 
-  test("may not hold an extension twice, known or not", () => {
+  test("may not contain an extension twice, known or not", () => {
     expect(fault({ extensions: [extension(99), extension(98), extension(99)] })).toBe("extension 99 twice");
     expect(fault({ extensions: [serverName("a"), alpn("h2"), serverName("b")] })).toBe("extension 0 twice");
   });
 });
 
-describe("the alert for a hello that is bad", () => {
+describe("the alert for an invalid hello", () => {
   const alertOf = (bytes: Uint8Array): number => (parseClientHello(bytes) as Extract<HelloAnswer, { is: "bad" }>).alert;
 
-  test("is decode_error where a length is wrong", () => {
+  test("is decode_error if a length is wrong", () => {
     expect(alertOf(hello({ compressions: [] }))).toBe(50);
     expect(alertOf(hello({ extensions: [extension(16, [9])] }))).toBe(50);
   });
 
-  test("is illegal_parameter where the syntax is right and the content is not", () => {
+  test("is illegal_parameter if the syntax is valid and the content is not", () => {
     expect(alertOf(hello({ extensions: [extension(99), extension(99)] }))).toBe(47);
     expect(alertOf(hello({ extensions: [serverName("a", "b")] }))).toBe(47);
   });
 
-  test("is protocol_version where no version is one of TLS", () => {
+  test("is protocol_version if no version is a TLS version", () => {
     expect(alertOf(hello({ extensions: [supportedVersions(0x7f1c)] }))).toBe(70);
     expect(alertOf(hello({ legacyVersion: 0x0200 }))).toBe(70);
   });

@@ -23,14 +23,14 @@ function verdict(answer: string, given: Partial<HttpCheckSpec> = {}, cut: "close
 const answer = (status: number, body = "") => `HTTP/1.1 ${status} X\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
 
 describe("a check by HTTP", () => {
-  test("asks for its path and host, and for the end of the connection", () => {
+  test("requests its path and host, and asks for the end of the connection", () => {
     const step = check({ method: "HEAD", path: "/a?b=c", host: "db.example:8008" }).begin();
     expect(step.is === "more" && Buffer.from(step.send!).toString()).toBe(
       "HEAD /a?b=c HTTP/1.1\r\nHost: db.example:8008\r\nUser-Agent: lb\r\nAccept: */*\r\nConnection: close\r\n\r\n",
     );
   });
 
-  test("wants one of its statuses", () => {
+  test("requires one of its statuses", () => {
     expect(verdict(answer(200))).toEqual({ is: "ok", send: null });
     expect(verdict(answer(399)).is).toBe("ok");
     expect(verdict(answer(503))).toMatchObject({ is: "bad", why: "status 503, expected 200-399" });
@@ -45,7 +45,7 @@ describe("a check by HTTP", () => {
     expect(verdict(answer(200), some)).toMatchObject({ why: "status 200, expected 204, 500-599" });
   });
 
-  test("wants its text in the body", () => {
+  test("requires its text in the body", () => {
     const body = "état: ready";
     expect(verdict("HTTP/1.1 200 OK\r\n\r\n... état: ready ...", { body }).is).toBe("ok");
     expect(verdict(answer(200, "starting"), { body })).toMatchObject({
@@ -59,7 +59,7 @@ describe("a check by HTTP", () => {
     expect(verdict(answer(500, "ready"), { body: "ready" }).is).toBe("bad");
   });
 
-  test("takes a response without an end at the timeout, but not one without a head", () => {
+  test("accepts a response without an end at the timeout, but not one without a head", () => {
     const events = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\ndata:a\r\n";
     expect(verdict(events, {}, "timeout").is).toBe("ok");
     expect(verdict(events, { body: "data:" }, "timeout").is).toBe("ok");

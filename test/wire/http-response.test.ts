@@ -43,13 +43,13 @@ describe("the body", () => {
     expect(read(text)).toMatchObject({ is: "response", body });
   });
 
-  test("ends with the FIN where neither length nor chunks are said, and not before", () => {
+  test("ends with the FIN, and not before, if there is neither a length nor chunks", () => {
     expect(read(`${OK}\r\nabc`)).toMatchObject({ is: "more", body: "abc" });
     expect(read(`${OK}\r\nabc`, { closed: true })).toMatchObject({ is: "response", status: 200, body: "abc" });
     expect(read(`${OK}Transfer-Encoding: gzip\r\n\r\nabc`, { closed: true })).toMatchObject({ is: "response" });
   });
 
-  test("is not read behind its first 64 KiB", () => {
+  test("is not read beyond its first 64 KiB", () => {
     const large = "x".repeat(HTTP_BODY_BYTES_MAX);
     expect(read(`${OK}\r\n${large}`).is).toBe("response");
     expect(read(`${OK}\r\n${large.slice(1)}`).is).toBe("more");
@@ -57,19 +57,19 @@ describe("the body", () => {
     expect(read(`${OK}Transfer-Encoding: chunked\r\n\r\n1ffff\r\n${large}y`).body).toBe(large);
   });
 
-  test("is not there in the response to HEAD", () => {
+  test("is missing in the response to HEAD", () => {
     expect(read(`${OK}Content-Length: 5\r\n\r\n`, { head: true })).toMatchObject({ is: "response", status: 200 });
     expect(read(`${OK}Transfer-Encoding: chunked\r\n\r\n`, { head: true })).toMatchObject({ is: "response" });
   });
 });
 
 describe("the head", () => {
-  test("may come behind interim responses", () => {
+  test("may come after interim responses", () => {
     const text = `HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\nContent-Length: 7\r\n\r\nHTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n`;
     expect(read(text)).toMatchObject({ is: "response", status: 503 });
   });
 
-  test("may be that of HTTP/1.0, have no reason, lines with LF alone and folded ones", () => {
+  test("may be that of HTTP/1.0, have no reason, lines that end with LF only, and folded lines", () => {
     expect(read("HTTP/1.0 200\nX: a\n b\nContent-Length: 1\n\nx")).toMatchObject({
       is: "response",
       status: 200,
@@ -77,7 +77,7 @@ describe("the head", () => {
     });
   });
 
-  test("has a status only when it is complete", () => {
+  test("has a status only once it is complete", () => {
     expect(read(`${OK}Content-Length: 0\r\n`)).toMatchObject({ is: "more", status: 0 });
   });
 
@@ -99,7 +99,7 @@ describe("the head", () => {
     expect(read(text)).toMatchObject({ is: "bad", why: expect.stringContaining(why) });
   });
 
-  test("has a limit, and so has the size of a chunk", () => {
+  test("has a maximum size, and so has the size line of a chunk", () => {
     const fields = (bytes: number) => `${OK}X: ${"a".repeat(bytes - OK.length - 7)}\r\n\r\n`;
     expect(fields(HTTP_HEAD_BYTES_MAX).length).toBe(HTTP_HEAD_BYTES_MAX);
     expect(read(fields(HTTP_HEAD_BYTES_MAX)).is).toBe("more");
@@ -120,6 +120,6 @@ test.each([
   [OK, "closed in the middle of the answer"],
   [`${OK}Content-Length: 5\r\n\r\nhell`, "closed in the middle of the answer"],
   [`${OK}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n`, "closed in the middle of the answer"],
-])("a FIN behind %j is bad", (text, why) => {
+])("a FIN after %j is refused", (text, why) => {
   expect(read(text, { closed: true })).toMatchObject({ is: "bad", why });
 });

@@ -100,7 +100,7 @@ describe("PostgreSQL", () => {
   };
   const failure = message("E", "SFATAL\0C57P03\0Mthe database system is starting up\0\0");
 
-  test("without a user ends with TLS, or with the answer that there is none", () => {
+  test("without a user ends with TLS, or with the answer that the server has none", () => {
     expect(talk(check(), ["S"])).toEqual([SSL, "tls, ok"]);
     expect(talk(check(), ["N"])).toEqual([SSL, "ok"]);
     expect(talk(check("", true), [])).toEqual(["ok"]);
@@ -109,13 +109,13 @@ describe("PostgreSQL", () => {
     expect(talk(check(), [], "closed")).toEqual([SSL, "bad: closed before the answer"]);
   });
 
-  test("takes no plain bytes for encrypted ones", () => {
+  test("does not take plaintext bytes for encrypted ones", () => {
     const exchange = check()();
     exchange.begin();
     expect(words(exchange.push(bytes("SR")))).toContain("bytes behind the answer to SSLRequest");
   });
 
-  test("with a user takes a request for a password for success, and terminates where it is logged in", () => {
+  test("with a user accepts a request for a password as success, and terminates if it is logged in", () => {
     const packet =
       '"\\u0000\\u0000\\u00007\\u0000\\u0003\\u0000\\u0000user\\u0000lb\\u0000database\\u0000postgres\\u0000application_name\\u0000lb\\u0000\\u0000" more';
     expect(talk(check("lb"), ["S"])).toEqual([SSL, `tls, ${packet}`]);
@@ -128,7 +128,7 @@ describe("PostgreSQL", () => {
     expect(talk(check("lb", true), [], "timeout").at(-1)).toBe("bad: no answer in time");
   });
 
-  test("reads no message that is larger than it need be", () => {
+  test("reads no message larger than necessary", () => {
     const large = (length: number) => message("N", "x".repeat(length - 5));
     const exchange = check("lb", true)();
     exchange.begin();
@@ -184,7 +184,7 @@ describe("MySQL", () => {
     expect(talk(check("lb"), [greeting, packet(2, "\x0b")])[2]).toContain("the answer is not MySQL's");
   });
 
-  test("reads no more than it need", () => {
+  test("reads no more than necessary", () => {
     const exchange = check("lb")();
     exchange.begin();
     exchange.push(greeting);

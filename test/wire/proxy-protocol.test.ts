@@ -63,16 +63,16 @@ function expectBadAtLast(bytes: Uint8Array, why?: string): void {
   expect(parse(bytes)).toEqual({ is: "bad", why: why ?? expect.any(String) });
 }
 
-describe("what is no header", () => {
+describe("bytes that are not a header", () => {
   test.each(["G", "\x16", "\0", "p", "PR0", "PROXI", "\r\nG", "\r\n\r\n\0\r\nQUIT\r", "PROX\r"])(
-    "is told at the first byte that shows it: %j",
+    "are detected at the first byte that differs: %j",
     (text) => {
       expect(parseProxyHeader(ascii(text.slice(0, -1)))).toEqual({ is: "more" });
       expect(parse(ascii(text))).toEqual({ is: "none" });
     },
   );
 
-  test("is not nothing", () => {
+  test("are not the empty input", () => {
     expect(parseProxyHeader(new Uint8Array(0))).toEqual({ is: "more" });
   });
 });
@@ -101,7 +101,7 @@ describe("version 1", () => {
     expect(headerOf(line(text))).toEqual(header);
   });
 
-  test("reads its longest lines, and none that is longer", () => {
+  test("parses lines of the maximum length, and none that is longer", () => {
     const group = "ffff:".repeat(8).slice(0, -1);
     expect(headerOf(line(`PROXY TCP6 ${group} ${group} 65535 65535`)).source?.port).toBe(65535);
     const longest = line(`PROXY UNKNOWN ${group} ${group} 65535 65535`);
@@ -169,7 +169,7 @@ describe("version 2", () => {
     tlvs: null,
   });
 
-  test("reads both ends over IPv4 and IPv6, streams and datagrams", () => {
+  test("parses both endpoints over IPv4 and IPv6, streams and datagrams", () => {
     const block6 = hex("20010db8000000000000000000000001 20010db800000000000000 00ffff000b dc04 01bb");
     for (const protocol of [1, 2]) {
       expect(headerOf(v2(0x21, 0x10 | protocol, INET_BLOCK))).toEqual(header("proxy", CLIENT4, SERVER4));
@@ -177,12 +177,12 @@ describe("version 2", () => {
     }
   });
 
-  test("reads words with the highest bit set as unsigned", () => {
+  test("parses words with the highest bit set as unsigned", () => {
     const { source } = headerOf(v2(0x21, 0x11, hex("ffffffff fffffffe ffff fffe")));
     expect(source).toEqual(end("255.255.255.255", 65535));
   });
 
-  test("reads LOCAL of any length and family, and looks at nothing in it", () => {
+  test("parses LOCAL of any length and family, and ignores its content", () => {
     for (const block of [new Uint8Array(0), Uint8Array.of(1), INET_BLOCK, new Uint8Array(PROXY_V2_BYTES_MAX - 16)]) {
       for (const family of [0x00, 0x11, 0x21, 0x31, 0xff]) {
         const answer = parseProxyHeader(v2(0x20, family, block));
@@ -194,7 +194,7 @@ describe("version 2", () => {
     expect(headerOf(v2(0x20, 0x11, wrong))).toEqual(header("local", null, null));
   });
 
-  test("reads UNIX and UNSPEC as a header without addresses", () => {
+  test("parses UNIX and UNSPEC as a header without addresses", () => {
     for (const family of [0x31, 0x32]) {
       const unix = v2(0x21, family, concat(new Uint8Array(216).fill(0x2f), tlv(1, ascii("h2"))));
       expect(headerOf(unix)).toMatchObject({ source: null, destination: null, tlvs: { alpn: "h2" } });
@@ -228,7 +228,7 @@ describe("version 2", () => {
     expectBadAtLast(bytes);
   });
 
-  test("reads a header of just the longest length", () => {
+  test("parses a header of exactly the maximum length", () => {
     const filler = tlv(4, new Uint8Array(PROXY_V2_BYTES_MAX - 16 - 12 - 3));
     const bytes = withTlvs(filler);
     expect(bytes.length).toBe(PROXY_V2_BYTES_MAX);
@@ -256,7 +256,7 @@ describe("TLVs", () => {
     ea 0017 01 767063652d3038643262663135666163353030316339
     04 0024 ${"00".repeat(36)}`);
 
-  test("of an AWS load balancer are read and its checksum is right", () => {
+  test("of an AWS load balancer are parsed and the checksum is correct", () => {
     expect(headerOf(AWS)).toEqual({
       version: 2,
       command: "proxy",
@@ -266,7 +266,7 @@ describe("TLVs", () => {
     });
   });
 
-  test("with a wrong checksum, or a right one over other bytes, are refused", () => {
+  test("with a wrong checksum, or a correct one over other bytes, are refused", () => {
     for (const at of [16, 31, 34, 40, AWS.length - 1]) {
       const bytes = AWS.slice();
       bytes[at]! ^= 1;
@@ -274,7 +274,7 @@ describe("TLVs", () => {
     }
   });
 
-  test("of every registered type are read", () => {
+  test("of every registered type are parsed", () => {
     const sub = concat(
       tlv(0x21, ascii("TLSv1.3")),
       tlv(0x22, new TextEncoder().encode("Zoë")),
@@ -314,23 +314,23 @@ describe("TLVs", () => {
     });
   });
 
-  test("of types for applications are skipped when they are not those clouds'", () => {
+  test("of types for applications are skipped if they are not one of the known clouds'", () => {
     const others = [tlv(0xea, ascii("\x02vpce-1")), tlv(0xea, ascii("")), tlv(0xee, hex("01 c14500"))];
     expect(tlvsOf(withTlvs(...others, tlv(0xee, hex("02 c1450009")), tlv(0xee, hex(""))))).toEqual(NOTHING);
   });
 
-  test("count where they come first", () => {
+  test("count at their first occurrence", () => {
     expect(tlvsOf(withTlvs(tlv(1, ascii("h2")), tlv(1, ascii("h3")))).alpn).toBe("h2");
   });
 
-  test("do not hold on to the bytes that they were read from", () => {
+  test("keep no reference to the bytes that they were parsed from", () => {
     const bytes = withTlvs(tlv(5, hex("0102")));
     const { uniqueId } = tlvsOf(bytes);
     bytes.fill(0);
     expect(uniqueId).toEqual(hex("0102"));
   });
 
-  test("have a length that is seen to lie as soon as it can be", () => {
+  test("are refused for a wrong length as soon as possible", () => {
     // The header ends after 12 + 3 + 4 bytes of block.
     const cut = (type: number, length: number) => v2(0x21, 0x11, concat(INET_BLOCK, tlv(type, hex(""), length)), 19);
     expectBadAtLast(cut(0x04, 5));
@@ -369,7 +369,7 @@ describe("TLVs", () => {
     expectBadAtLast(bytes.slice(0, -6), "two checksums");
   });
 
-  test("inside of SSL stay inside of it", () => {
+  test("inside SSL stay inside it", () => {
     const ssl = (parts: Uint8Array) => withTlvs(tlv(0x20, concat(hex("01 00000000"), parts)), tlv(4, hex("0000")));
     expect(tlvsOf(ssl(tlv(0x21, ascii("x")))).ssl?.version).toBe("x");
     expect(parse(ssl(tlv(0x21, ascii("x"), 2))).is).toBe("bad");
@@ -377,7 +377,7 @@ describe("TLVs", () => {
     expect(parse(ssl(concat(tlv(0x21, ascii("x")), hex("2200"))))).toMatchObject({ is: "bad" });
   });
 
-  test("wrong by one in any length are never read as they stand", () => {
+  test("with any length wrong by one are never accepted unchanged", () => {
     const bytes = withTlvs(tlv(1, ascii("h2")), tlv(0x20, concat(hex("01 00000000"), tlv(0x21, ascii("x")))));
     const lengths = [15, 30, 35, 43];
     expect(lengths.map((at) => bytes[at])).toEqual([29, 2, 9, 1]);
@@ -438,7 +438,7 @@ describe("sending version 2", () => {
     expect(proxyHeaderV2({ ...ends, destination: null, alpn: "h2" })).toEqual(v2(0x21, 0x00, tlv(1, ascii("h2"))));
   });
 
-  test("is read back with one end of each family", () => {
+  test("is parsed again with one endpoint of each family", () => {
     expect(headerOf(proxyHeaderV2({ ...ends, source: CLIENT6 }))).toMatchObject({
       source: CLIENT6,
       destination: SERVER4,
@@ -450,7 +450,7 @@ describe("sending version 2", () => {
     expect(proxyHeaderV2({ ...ends, source: CLIENT6 })).toHaveLength(16 + 36);
   });
 
-  test("is read back with everything that it can say", () => {
+  test("is parsed again with all its fields", () => {
     const uniqueId = new Uint8Array(UNIQUE_ID_BYTES_MAX).fill(7);
     const tls = {
       version: "TLSv1.3",
@@ -476,7 +476,7 @@ describe("sending version 2", () => {
     expectBadAtLast(bytes, "wrong checksum");
   });
 
-  test("leaves out what is empty or too long, and fits with everything at its longest", () => {
+  test("leaves out empty and too long values, and fits with all values at their maximum", () => {
     const long = "x".repeat(SENT_TEXT_BYTES_MAX);
     const uniqueId = new Uint8Array(UNIQUE_ID_BYTES_MAX);
     const every = (text: string) => ({

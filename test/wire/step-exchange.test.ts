@@ -32,7 +32,7 @@ function run(steps: ExchangeStep[], answers: string[], cut?: Cut): string[] {
 }
 
 describe("an exchange of steps", () => {
-  test("sends and expects in order, however the answers are cut", () => {
+  test("sends and expects in order, however the answers are split", () => {
     expect(
       run([send("PING\r\n"), expects("+PONG"), send("QUIT\r\n"), expects("+OK")], ["+PO", "NG\r\n", "+OK"]),
     ).toEqual(["PING\r\n", "", "QUIT\r\n", "ok"]);
@@ -40,7 +40,7 @@ describe("an exchange of steps", () => {
     expect(run([send("a")], [])).toEqual(["aok"]);
   });
 
-  test("lets several expectations look at one answer, in any order, and the next answer begin anew", () => {
+  test("lets several expectations search one answer, in any order, and starts again with the next answer", () => {
     expect(run([send("INFO"), expects("b"), expects("a"), matches("^a b$")], ["a ", "b"])).toEqual(["INFO", "", "ok"]);
     expect(run([expects("x"), send("a"), expects("x")], ["x", "y", "x"])).toEqual(["", "a", "", "ok"]);
   });
@@ -57,7 +57,7 @@ describe("an exchange of steps", () => {
     expect([exchange.push(Uint8Array.of(0)).is, exchange.push(Uint8Array.of(255)).is]).toEqual(["more", "ok"]);
   });
 
-  test("finds a pattern however the answer is cut, in the middle of a character too", () => {
+  test("finds a pattern however the answer is split, also within a character", () => {
     const answer = Buffer.from("\r\n# Réplication\r\nrole:master\r\n");
     for (let at = 0; at <= answer.length; at++) {
       const exchange = new StepExchange([matches("^# R.plication$"), matches("^role:(master|primary)$")]);
@@ -67,7 +67,7 @@ describe("an exchange of steps", () => {
     }
   });
 
-  test("says what it found where the answer will not become good", () => {
+  test("reports what it found if the answer can no longer match", () => {
     expect(run([replies(/^\+PONG/, /^-.*/)], ["-LOADING data\r\n"])[1]).toBe(
       'expected /^\\+PONG/, found "-LOADING data"',
     );
@@ -77,7 +77,7 @@ describe("an exchange of steps", () => {
     expect(run([expects("+PONG")], [], "closed").at(-1)).toBe("closed before the answer");
   });
 
-  test("reads 64 KiB of an answer, and 4 KiB of one that has a name", () => {
+  test("reads 64 KiB of an answer, and 4 KiB in a named exchange", () => {
     const text = (count: number) => `${"x".repeat(count - 1)}!`;
     expect(run([expects("!")], [text(ANSWER_BYTES_MAX)])[1]).toBe("ok");
     expect(run([expects("!")], [text(ANSWER_BYTES_MAX + 1)])[1]).toContain('no "!" in the first 64 KiB');
@@ -88,7 +88,7 @@ describe("an exchange of steps", () => {
     expect(run([reply], [text(REPLY_BYTES_MAX + 1)])[1]).toContain("no /!/ in the first 4 KiB");
   });
 
-  test("says goodbye whatever was found", () => {
+  test("sends its goodbye whatever was found", () => {
     const made = () => new StepExchange([replies(/good/, /bad/)], bytes("QUIT"));
     for (const answer of ["good", "bad"]) {
       const exchange = made();

@@ -65,12 +65,12 @@ const streams: [string, Sealed[], boolean][] = [
   ["TLS 1.3, a full record and close_notify", [...finished13, data13(16_384), closeNotify13], true],
 ];
 
-describe("the records of TLS, from outside", () => {
+describe("TLS records, without decryption", () => {
   test.each(streams)("%s", (_, records, expected) => {
     expect(orderly(records)).toBe(expected);
   });
 
-  test("say the same wherever they are split", () => {
+  test("are followed alike wherever they are split", () => {
     for (const [name, records, expected] of streams) {
       const length = records.reduce((sum, { wire }) => sum + wire.length, 0);
       if (length > 1000) continue;
@@ -85,14 +85,14 @@ describe("the records of TLS, from outside", () => {
     }
   });
 
-  test("tell data as long as an alert from one, where it came after the handshake was done", () => {
+  test("distinguish data with the length of an alert from an alert, after the handshake", () => {
     const records = [...finished13, data13(2), data13(2)];
     const handshake = finished13.reduce((sum, { wire }) => sum + wire.length, 0);
     expect(orderly(records, [handshake])).toBe(false);
     expect(orderly([...records, closeNotify13], [handshake])).toBe(true);
   });
 
-  test("say of a record that is not whole that it was cut", () => {
+  test("report an incomplete record as a truncation", () => {
     for (const close of [closeNotify12, closeNotify13]) {
       for (let cutOff = 1; cutOff < close.wire.length; cutOff++)
         expect([cutOff, orderly([...finished13, data13(5), close], [], cutOff)]).toEqual([cutOff, false]);
@@ -100,6 +100,6 @@ describe("the records of TLS, from outside", () => {
   });
 });
 
-test("a fatal alert is a record of two bytes, the level and the description", () => {
+test("a fatal alert is a record with two bytes, the level and the description", () => {
   expect([...fatalAlert(ALERTS.unrecognizedName)]).toEqual([21, 3, 3, 0, 2, 2, 112]);
 });

@@ -72,7 +72,7 @@ function ended(given: Ended = {}): void {
 const lines = (): string[] => batches.flatMap(({ text }) => text.trimEnd().split("\n"));
 
 describe("the access log of a worker", () => {
-  test("writes one line with everything that is known of the connection", () => {
+  test("writes one line with all facts of the connection", () => {
     ended();
     log.flush();
     expect(batches).toHaveLength(1);
@@ -96,21 +96,21 @@ describe("the access log of a worker", () => {
     });
   });
 
-  test("has the time of the wall clock after that was set, and a duration that knows nothing of it", () => {
+  test("has the wall-clock time after the clock was set, and an unaffected duration", () => {
     vi.setSystemTime("2026-12-24T00:00:00.000Z");
     ended();
     log.flush();
     expect(JSON.parse(batches[0]!.text)).toMatchObject({ time: "2026-12-24T00:00:00.000Z", duration_ms: 1500 });
   });
 
-  test("leaves out what there never was", () => {
+  test("leaves out missing values", () => {
     ended({ pool: null, backend: null, connectMs: -1, end: "no_route", by: "lb" });
     log.flush();
     const line = JSON.parse(batches[0]!.text) as object;
     for (const key of ["pool", "backend", "connect_ms", "error"]) expect(line).not.toHaveProperty(key);
   });
 
-  test("sends lines in batches, and says whether any wait", () => {
+  test("sends lines in batches, and reports whether any are queued", () => {
     expect(log.empty).toBe(true);
     for (let i = 0; i < 50; i++) ended();
     expect(batches).toEqual([]);
@@ -134,7 +134,7 @@ describe("the access log of a worker", () => {
     expect(lines()).toHaveLength(1000);
   });
 
-  test("counts what is on its way, and what has been written no more", () => {
+  test("counts lines that are sent and not yet written", () => {
     ended();
     log.flush();
     const sent = batches[0]!.text.length;
@@ -145,7 +145,7 @@ describe("the access log of a worker", () => {
     expect(claimed(pending)).toBe(sent);
   });
 
-  test("loses lines and counts them when nobody writes, and holds no more than its bound", () => {
+  test("drops lines and counts them when nothing is written, and holds no more than its limit", () => {
     for (let i = 0; i < 40_000; i++) ended();
     log.flush();
     const characters = batches.reduce((sum, { text }) => sum + text.length, 0);
@@ -162,7 +162,7 @@ describe("the access log of a worker", () => {
     expect(counters[WORKER.logLinesLost]).toBe(40_000 - sent);
   });
 
-  test("is quiet about connections that said nothing, unless everything is to be told", () => {
+  test("does not log connections without a byte, except at level debug", () => {
     const silent = { bytesIn: 0, bytesOut: 0 };
     ended({ ...silent, end: "eof", by: "client" });
     ended({ ...silent, end: "eof", by: "backend" });
@@ -175,7 +175,7 @@ describe("the access log of a worker", () => {
     expect(lines()).toHaveLength(1);
   });
 
-  test("tells of every connection that somebody turned away or broke, byte or no byte", () => {
+  test("logs every connection that was refused or reset, with or without a byte", () => {
     const silent = { bytesIn: 0, bytesOut: 0 };
     ended({ ...silent, end: "reset", by: "backend" });
     ended({ ...silent, end: "connect_refused", by: "backend", error: "ECONNREFUSED" });
@@ -186,7 +186,7 @@ describe("the access log of a worker", () => {
     expect(lines()).toHaveLength(5);
   });
 
-  test("writes nothing when it is off", () => {
+  test("writes nothing when it is disabled", () => {
     log.format = "off";
     ended();
     expect(log.empty).toBe(true);
@@ -194,7 +194,7 @@ describe("the access log of a worker", () => {
     expect(batches).toEqual([]);
   });
 
-  test("writes text where that is asked for", () => {
+  test('writes text with format = "text"', () => {
     log.format = "text";
     ended();
     log.flush();

@@ -99,7 +99,7 @@ async function stage(given: Partial<ListenerPlan> = {}, of: Partial<Plan> = {}, 
 }
 
 describe("allow and deny", () => {
-  test("let in whom `allow` names, and everyone where it names nobody", async () => {
+  test("admit the clients in `allow`, and everyone if it is empty", async () => {
     const listed = await stage({ allow: table("127.0.1.0/24", "127.0.0.5") });
     await listed.echoes("127.0.1.77");
     await listed.echoes("127.0.0.5");
@@ -108,13 +108,13 @@ describe("allow and deny", () => {
     await open.echoes("127.0.0.6");
   });
 
-  test("turn away whom `deny` names, even if `allow` does too", async () => {
+  test("refuse the clients in `deny`, even if they are in `allow` too", async () => {
     const both = await stage({ allow: table("127.0.0.0/8"), deny: table("127.0.1.0/24") });
     await both.echoes("127.0.0.1");
     await both.refuses("denied", "127.0.1.1");
   });
 
-  test("hold for IPv6 clients", async () => {
+  test("apply to IPv6 clients", async () => {
     const v6 = await stage({ deny: table("::1") });
     const refused = await connect(v6.port, { host: "::1" });
     expect(await refused.ended).toBe("reset");
@@ -122,7 +122,7 @@ describe("allow and deny", () => {
     await v6.echoes("127.0.0.1");
   });
 
-  test("claim no place for those who are turned away", async () => {
+  test("claim no place for refused clients", async () => {
     const denied = await stage({ deny: table("127.0.0.0/8") });
     await denied.refuses("denied");
     expect(denied.open).toEqual([0, 0]);
@@ -132,7 +132,7 @@ describe("allow and deny", () => {
 });
 
 describe("caps", () => {
-  test("of the listener: the next is turned away, and comes in when one has gone", async () => {
+  test("of the listener: the next client is refused, and admitted when one has gone", async () => {
     const capped = await stage({ maxConnections: 2 });
     const first = await capped.echoes();
     await capped.echoes();
@@ -142,7 +142,7 @@ describe("caps", () => {
     await capped.echoes();
   });
 
-  test("of the process: the same, and the supervisor is told, not each time", async () => {
+  test("of the process: the same, and the supervisor is notified, but not each time", async () => {
     const capped = await stage({}, { maxConnections: 1 });
     // Another worker holds the only place.
     claim(capped.plane.open, 0);
@@ -154,7 +154,7 @@ describe("caps", () => {
     await capped.echoes();
   });
 
-  test("of a client: others are not concerned", async () => {
+  test("of a client: others are not affected", async () => {
     const capped = await stage({ maxConnectionsPerClient: 1, clients: clientMemory(64) });
     const first = await capped.echoes("127.0.0.1");
     await capped.refuses("client_full", "127.0.0.1");
@@ -171,7 +171,7 @@ describe("caps", () => {
     await capped.echoes("127.0.8.1");
   });
 
-  test.each([0, 1, 8, 31])("of a client: a prefix of %d bits masks what lies beyond it", async (ipv4) => {
+  test.each([0, 1, 8, 31])("of a client: a prefix of %d bits masks the other bits", async (ipv4) => {
     const capped = await stage({
       maxConnectionsPerClient: 1,
       clients: clientMemory(64),
@@ -183,7 +183,7 @@ describe("caps", () => {
     else await capped.refuses("client_full", "127.255.0.4");
   });
 
-  test("come back from those who are turned away by a later one", async () => {
+  test("are released by clients that a later limit refuses", async () => {
     const limits = { maxConnections: 5, maxConnectionsPerClient: 1, clients: clientMemory(64) };
     const capped = await stage(limits);
     await capped.echoes();
@@ -193,7 +193,7 @@ describe("caps", () => {
 });
 
 describe("the rate limit", () => {
-  test("admits the burst, and others are not concerned", async () => {
+  test("admits the burst, and others are not affected", async () => {
     const limited = await stage({ rateLimit: { rate: 0.01, burst: 3 }, clients: clientMemory(64) });
     for (let i = 0; i < 3; i++) await limited.echoes("127.0.0.1");
     await limited.refuses("rate_limited", "127.0.0.1");
@@ -203,8 +203,8 @@ describe("the rate limit", () => {
   });
 });
 
-describe("what a client sees that is turned away", () => {
-  test("is a FIN where the config says close, with bytes of its own unread", async () => {
+describe("the end that a refused client sees", () => {
+  test('is a FIN with over_limit = "close", even with unread bytes', async () => {
     const closing = await stage({ overLimit: "close", deny: table("127.0.0.0/8") });
     const client = await closing.client();
     client.send("hello?");
@@ -218,7 +218,7 @@ describe("what a client sees that is turned away", () => {
 });
 
 describe("a client on a unix socket", () => {
-  test("is let in, counted as one client, and named unix in the log", async () => {
+  test('is admitted, counted as one client, and "unix" in the log', async () => {
     const folder = mkdtempSync(join(tmpdir(), "lb-listener-"));
     atEnd.push(() => rmSync(folder, { recursive: true }));
     const path = join(folder, "a.sock");
@@ -243,7 +243,7 @@ describe("a client on a unix socket", () => {
   });
 });
 
-describe("a connection that was reset while it waited to be accepted", () => {
+describe("a connection that was reset in the accept queue", () => {
   test("ends as the client's reset", async () => {
     const late = await stage();
     // The plane shares this thread: it accepts only after this turn of the loop.

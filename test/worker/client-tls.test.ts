@@ -80,7 +80,7 @@ class Stage {
   }
 }
 
-test("a name that is in no certificate gets the alert for it, where such names are rejected", () => {
+test('with unknown_sni = "reject", a name in no certificate gets the alert unrecognized_name', () => {
   const stage = new Stage();
   startReading(stage.connection, "no");
   stage.connection.clientData(hello({ extensions: [serverName("b.example")] }));
@@ -96,7 +96,7 @@ test("a name that is in no certificate gets the alert for it, where such names a
   expect(stage.counted).toEqual([["unknown_sni", 1]]);
 });
 
-test("what is no TLS is turned away as such", () => {
+test("data that is not TLS is refused with the reason not_tls", () => {
   const stage = new Stage();
   startReading(stage.connection, "no");
   stage.connection.clientData(new TextEncoder().encode("GET / HTTP/1.1\r\n"));
@@ -104,7 +104,7 @@ test("what is no TLS is turned away as such", () => {
   expect(stage.counted).toEqual([["not_tls", 1]]);
 });
 
-test("the handshake has its time from accept on, never less", () => {
+test("the handshake has its full timeout from accept on", () => {
   const stage = new Stage();
   awaitHandshake(stage.connection);
   const { wheel } = stage.host;
@@ -129,7 +129,7 @@ test.each([
   expect(stage.counted).toEqual([[reason, 1]]);
 });
 
-test("a client that resets the connection amid the handshake is no failed handshake", () => {
+test("a client that resets the connection during the handshake is not a failed handshake", () => {
   const stage = new Stage();
   awaitHandshake(stage.connection);
   stage.connection.clientClosed(Object.assign(new Error("reset"), { code: "ECONNRESET" }));
@@ -181,7 +181,7 @@ describe.each([
     expect(live.lines[0]).toMatchObject({ end: "eof", sni: "a.example", tls: "TLSv1.3", bytes_in: 8, bytes_out: 6 });
   });
 
-  test("is counted by its version, and apart where it resumes a session", async () => {
+  test("is counted by its version, and separately if it resumes a session", async () => {
     const live = await start();
     const { counters } = live.listener;
     const version = { maxVersion: "TLSv1.2" } as const;

@@ -37,11 +37,11 @@ test("an end on both sides closes both in one step", () => {
   expect(closed(peers(), "eof", "client", true)).toEqual(["close", "close"]);
 });
 
-test("an end on both sides says close_notify where TLS is spoken", () => {
+test("an end on both sides sends close_notify if TLS is used", () => {
   expect(closed(peers({ speaksTls: true }), "eof", "client", true)).toEqual(["end", "end"]);
 });
 
-test("what lb ends is a reset for both, or a FIN where the listener says so", () => {
+test('an end by lb is a reset for both sides, or a FIN if the listener has on_abort = "close"', () => {
   expect(closed(peers(), "lifetime", "lb", true)).toEqual(["terminate", "terminate"]);
 });
 
@@ -60,7 +60,7 @@ test("a client whose backend's handshake failed is reset", () => {
   expect(closed(peers(), "handshake_failed", "backend", false)).toEqual(["terminate", "terminate"]);
 });
 
-test("over_limit chooses for clients that never came to a backend", () => {
+test("over_limit applies to clients that have not reached a backend", () => {
   expect(closed(peers({ backendSocket: null }, { overLimit: "close" }), "client_full", "lb", false)).toEqual([
     "shutdown",
     "",

@@ -25,7 +25,7 @@ test("a connection takes 224 bytes and each of its flows 80, while small chunks 
 });
 
 describe("the end of a connection", () => {
-  test("comes once: claims end, counters move and one line is written, whatever is called afterwards", () => {
+  test("happens once: claims are released, counters move and one line is written, whatever is called afterwards", () => {
     const stage = new Stage();
     stage.relay();
     const { connection, client, backend } = stage;
@@ -39,7 +39,7 @@ describe("the end of a connection", () => {
     expect([client.calls, backend.calls]).toEqual([["terminate"], ["terminate"]]);
   });
 
-  test("makes every later event nothing", () => {
+  test("makes every later event have no effect", () => {
     const stage = new Stage();
     stage.relay();
     const { connection, client, backend } = stage;
@@ -123,7 +123,7 @@ describe('with on_abort = "close" an end that lb imposes', () => {
   const RST = [["terminate"], ["terminate"]];
 
   test.each(["idle_timeout", "half_close_timeout"] as const)(
-    "%s is a FIN, for nothing has come for its time",
+    "%s is a FIN, because nothing has arrived for its time",
     (end) => {
       const stage = new Stage({ listener: closing });
       stage.relay();
@@ -132,22 +132,19 @@ describe('with on_abort = "close" an end that lb imposes', () => {
     },
   );
 
-  test.each(["lifetime", "shutdown"] as const)(
-    "%s is a FIN where nothing has moved for a second, else a reset",
-    (end) => {
-      const quiet = new Stage({ listener: closing });
-      quiet.relay();
-      quiet.pass(1000 + 2 * TICK_MS);
-      quiet.connection.finish(end, "lb");
-      expect(how(quiet)).toEqual(FIN);
+  test.each(["lifetime", "shutdown"] as const)("%s is a FIN if nothing has moved for a second, else a reset", (end) => {
+    const quiet = new Stage({ listener: closing });
+    quiet.relay();
+    quiet.pass(1000 + 2 * TICK_MS);
+    quiet.connection.finish(end, "lb");
+    expect(how(quiet)).toEqual(FIN);
 
-      const busy = new Stage({ listener: closing });
-      busy.relay();
-      busy.pass(900);
-      busy.connection.finish(end, "lb");
-      expect(how(busy)).toEqual(RST);
-    },
-  );
+    const busy = new Stage({ listener: closing });
+    busy.relay();
+    busy.pass(900);
+    busy.connection.finish(end, "lb");
+    expect(how(busy)).toEqual(RST);
+  });
 
   test.each(["killed", "drain", "backend_down"] as const)("%s is a reset all the same, before it relays too", (end) => {
     const relaying = new Stage({ listener: { ...closing, overLimit: "close" } });
@@ -162,7 +159,7 @@ describe('with on_abort = "close" an end that lb imposes', () => {
     expect(how(dialing)).toEqual(RST);
   });
 
-  test("is a reset where bytes still wait, so that nobody takes a part for the whole", () => {
+  test("is a reset if bytes still wait, so that a part does not look complete", () => {
     const stage = new Stage({ listener: closing });
     stage.relay();
     stage.client.room = 1;
@@ -190,8 +187,8 @@ describe('with on_abort = "close" an end that lb imposes', () => {
   });
 });
 
-describe("a client that is turned away", () => {
-  test("sees a reset, or a FIN where the config says so and then a second at most", () => {
+describe("a refused client", () => {
+  test("gets a reset, or a FIN with over_limit = close and then a second at most", () => {
     const reset = new Stage();
     reset.connection.finish("rate_limited", "lb");
     expect(reset.client.calls).toEqual(["terminate"]);
@@ -207,7 +204,7 @@ describe("a client that is turned away", () => {
     expect(close.client.calls).toEqual(["shutdown", "terminate"]);
   });
 
-  test("is forgotten with its own FIN", () => {
+  test("is released with its own FIN", () => {
     const stage = new Stage({ listener: { overLimit: "close" } });
     stage.connection.finish("listener_full", "lb");
     expect(stage.plane.wheel.size).toBe(1);
@@ -229,7 +226,7 @@ describe("a client that is turned away", () => {
     expect(stage.plane.mayLinger(1)).toBe(false);
   });
 
-  test("gives its place among those that wait back, however it goes", () => {
+  test("releases its place among those that wait, however it ends", () => {
     for (const leave of [
       (stage: Stage) => stage.connection.clientClosed(undefined),
       (stage: Stage) => stage.connection.clientClosed(RESET),

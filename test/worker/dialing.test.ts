@@ -15,7 +15,7 @@ listenDuringTests();
 const REFUSED = Object.assign(new Error("refused"), { code: "ECONNREFUSED" });
 
 describe("dialing", () => {
-  test("claims the backend and notes it in the ledger, until the connection ends", () => {
+  test("claims the backend and writes it into the ledger, until the connection ends", () => {
     const stage = new Stage();
     const at = stage.connection.row * ROW_WORDS;
     stage.dial();
@@ -29,7 +29,7 @@ describe("dialing", () => {
     expect(stage.backend.calls).toEqual(["terminate"]);
   });
 
-  test("keeps what the client says meanwhile, and its FIN, and passes both on in order", () => {
+  test("queues what the client sends meanwhile, and its FIN, and passes both on in order", () => {
     const stage = new Stage();
     const { connection, client, backend } = stage;
     connection.clientData(encode("first "));
@@ -48,7 +48,7 @@ describe("dialing", () => {
     expect(stage.lines[0]).toMatchObject({ bytes_in: 12, bytes_out: 5, end: "eof", end_by: "client" });
   });
 
-  test("pauses a client that says too much meanwhile", () => {
+  test("pauses a client that sends too much meanwhile", () => {
     const stage = new Stage();
     stage.dial();
     stage.connection.clientData(new Uint8Array(DIAL_QUEUE_BYTES));
@@ -57,7 +57,7 @@ describe("dialing", () => {
     expect(stage.client.paused).toBe(false);
   });
 
-  test("is over with the first byte of a backend that speaks first", () => {
+  test("ends with the first byte of a backend that sends first", () => {
     const stage = new Stage();
     stage.dial();
     stage.connection.backendData(stage.backend.socket, encode("220 hello\r\n"));
@@ -65,7 +65,7 @@ describe("dialing", () => {
     expect(stage.client.text).toBe("220 hello\r\n");
   });
 
-  test("tries other backends, each once, and counts what became of each", () => {
+  test("tries other backends, each once, and counts the outcome of each", () => {
     const stage = new Stage({ backends: [NOBODY, NOBODY, SOMEBODY] });
     stage.dial();
     expect(stage.connection.backend!.name).toBe("backend2");
@@ -139,7 +139,7 @@ describe("dialing", () => {
     },
   );
 
-  test("has its whole time where the thread has waited for a processor and the clock is behind", () => {
+  test("has its full timeout if the thread has waited for a processor and the clock is behind", () => {
     const stage = new Stage({ pool: { connectTimeoutMs: 2 * TICK_MS } });
     Bun.sleepSync(6 * TICK_MS);
     stage.dial();
@@ -148,7 +148,7 @@ describe("dialing", () => {
     expect(stage.ended).toEqual([]);
   });
 
-  test("takes its time, never less, and then says connect_timeout", () => {
+  test("has its full timeout, and then ends as connect_timeout", () => {
     const stage = new Stage({ pool: { connectTimeoutMs: 1000 } });
     stage.dial();
     stage.passSinceDial(1000);
@@ -157,7 +157,7 @@ describe("dialing", () => {
     expect(stage.ended).toEqual(["connect_timeout backend"]);
   });
 
-  test("ends with no_route, no_backend or queue_full where there is nowhere to dial", () => {
+  test("ends with no_route, no_backend or queue_full if there is nothing to dial", () => {
     const noRoute = new Stage();
     const nowhere = noRoute.listenerWith(new Map());
     const row = noRoute.plane.ledger.take();

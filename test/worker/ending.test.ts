@@ -50,7 +50,7 @@ function session(): Session {
 
 const places = (): number[] => [host.open, listeners.open, openOf(pools.backends[0]!)].map(claimed);
 
-test("counts the end where it belongs, writes one line and gives every place back", () => {
+test("counts the end, writes one line and releases every place", () => {
   const ended = session();
   expect(places()).toEqual([1, 1, 1]);
   conclude(ended, { end: "lifetime", by: "lb", error: "" });
@@ -63,7 +63,7 @@ test("counts the end where it belongs, writes one line and gives every place bac
   expect(host.ledger.take()).toBe(ended.row);
 });
 
-test("gives a place back once, whoever asks again", () => {
+test("releases a place only once", () => {
   const ended = session();
   // Another session holds places too.
   for (const cell of [host.open, listeners.open, openOf(pools.backends[0]!)]) claim(cell, 0);
@@ -104,7 +104,7 @@ describe("the busiest clients", () => {
     expect(counts(ACTIVITY.refusals)).toEqual([]);
   });
 
-  test("have refusals where a limit has turned them away, and then no connection", () => {
+  test("count refusals by a limit, and then no connection", () => {
     for (const refusal of REFUSALS) end(refusal);
     expect(counts(ACTIVITY.refusals)).toEqual([[listeners.id, "10.0.0.7", REFUSALS.size]]);
     expect(counts(ACTIVITY.connections)).toEqual([]);

@@ -28,7 +28,7 @@ describe("a flow", () => {
     expect(from.calls).toEqual([]);
   });
 
-  test("gives the memory of a large chunk back that the receiver takes whole", () => {
+  test("frees the memory of a large chunk that the receiver takes completely", () => {
     const [small, large] = [bytes(RELEASE_FROM_BYTES - 1), bytes(RELEASE_FROM_BYTES)];
     for (const chunk of [small, large]) flow.forward(chunk);
     expect([small.length, large.length]).toEqual([RELEASE_FROM_BYTES - 1, 0]);
@@ -47,7 +47,7 @@ describe("a flow", () => {
     expect(flow.queue).toBeNull();
   });
 
-  test("gives its buffer up when the last byte has gone", () => {
+  test("frees its buffer after the last byte", () => {
     to.room = 0;
     flow.forward(bytes(1000));
     expect(flow.queue?.bytes).toBe(1000);
@@ -70,7 +70,7 @@ describe("a flow", () => {
     expect(flow.queue?.bytes).toBe(1001);
   });
 
-  test("leaves it to the pump when the sender may go on", () => {
+  test("leaves it to the pump when to resume the sender", () => {
     to.room = 0;
     flow.forward(bytes(1000));
     to.room = Infinity;
@@ -81,7 +81,7 @@ describe("a flow", () => {
     expect(from.calls).toEqual(["pause", "resume"]);
   });
 
-  test("keeps what comes before there is a receiver, pauses the sender at the mark, and sends when there is one", () => {
+  test("queues bytes before there is a receiver, pauses the sender at the limit, and sends when there is one", () => {
     flow.to = null;
     flow.forward(bytes(DIAL_QUEUE_BYTES - 1));
     expect(from.paused).toBe(false);
@@ -107,7 +107,7 @@ describe("a flow", () => {
     expect(flow.drained).toBe(false);
   });
 
-  test("says when the receiver is gone, at once or with bytes waiting", () => {
+  test("reports that the receiver is gone, at once or with queued bytes", () => {
     to.room = 1;
     expect(flow.forward(bytes(2))).toBe(true);
     to.closed = true;
@@ -117,7 +117,7 @@ describe("a flow", () => {
     expect(other.forward(bytes(1))).toBe(false);
   });
 
-  test("goes on draining for a sender that is gone", () => {
+  test("continues to drain for a sender that is gone", () => {
     to.room = 0;
     flow.forward(bytes(DIAL_QUEUE_BYTES));
     flow.from = null;
@@ -133,7 +133,7 @@ describe("a flow", () => {
     expect(flow.paused).toBe(false);
   });
 
-  test("holds nothing any more once it is cleared", () => {
+  test("holds nothing once it is cleared", () => {
     to.room = 0;
     flow.forward(bytes(1000));
     flow.pace = new Pace(new OwnBandwidth(new BandwidthRate(1), 0));
@@ -141,7 +141,7 @@ describe("a flow", () => {
     expect([flow.queue, flow.from, flow.to, flow.pace]).toEqual([null, null, null, null]);
   });
 
-  test("passes on every byte in order, and holds no more than one chunk, whatever chunks and rooms there are", () => {
+  test("passes on every byte in order, and holds no more than one chunk, for random chunks and rooms", () => {
     forSeeds(20, (random) => {
       const flow = new Flow();
       const [from, to] = [new FakeSocket(), new FakeSocket()];
@@ -176,7 +176,7 @@ describe("a flow with a bandwidth limit", () => {
     return pace;
   };
 
-  test("sends at once what may go, and keeps the rest with the sender paused", () => {
+  test("sends what is allowed at once, and queues the rest with the sender paused", () => {
     flow.pace = paced(50_000);
     flow.forward(bytes(10_000));
     expect(from.calls).toEqual([]);
@@ -190,7 +190,7 @@ describe("a flow with a bandwidth limit", () => {
     expect(to.written.every((byte, i) => byte === (i & 0xff))).toBe(true);
   });
 
-  test("sends the rest as time passes, and owns no buffer when everything has gone", async () => {
+  test("sends the rest as time passes, and owns no buffer after the last byte", async () => {
     flow.pace = paced(0);
     flow.forward(bytes(20_000));
     await eventually("the rest", () => flow.flush() && flow.queue === null);
@@ -208,7 +208,7 @@ describe("a flow with a bandwidth limit", () => {
     expect(to.written).toHaveLength(50_000);
   });
 
-  test("says when the receiver is gone", () => {
+  test("reports that the receiver is gone", () => {
     flow.pace = paced(100);
     to.closed = true;
     expect(flow.forward(bytes(100))).toBe(false);

@@ -55,11 +55,11 @@ function* cuts(bytes: Uint8Array): Generator<Uint8Array[]> {
 
 const PROXIED = { is: "proxy", header: { source: { port: 4711 }, destination: { port: 443 } } };
 
-describe("a listener that wants a PROXY header alone", () => {
+describe("a listener that expects only a PROXY header", () => {
   test.each([
     ["v1", V1],
     ["v2", V2],
-  ])("is done with it at its last byte, and gives back what follows (%s)", (_, header) => {
+  ])("completes it at its last byte, and returns what follows (%s)", (_, header) => {
     for (const rest of [NOTHING, encode("SELECT 1"), HELLO]) {
       for (const pieces of cuts(concat(header, rest))) {
         const head = new Head(needs({ proxyHeader: "required" }));
@@ -72,7 +72,7 @@ describe("a listener that wants a PROXY header alone", () => {
     }
   });
 
-  test("knows how far it is: nothing has come, the header is being read, it is read", () => {
+  test("reports its progress: no byte, within the header, complete", () => {
     const head = new Head(needs({ proxyHeader: "required" }));
     expect([head.empty, head.readingProxyHeader]).toEqual([true, true]);
     expect(head.push(V1.subarray(0, 9))).toEqual({ is: "more" });
@@ -82,14 +82,14 @@ describe("a listener that wants a PROXY header alone", () => {
     expect(head.push(NOTHING)).toEqual({ is: "done", hello: null });
   });
 
-  test.each(["GET / HTTP/1.0\r\n", "\x16\x03\x01", "x", "PROXZ"])("refuses what is none: %j", (said) => {
+  test.each(["GET / HTTP/1.0\r\n", "\x16\x03\x01", "x", "PROXZ"])("refuses bytes that are not a header: %j", (said) => {
     for (const pieces of cuts(encode(said))) {
       const { answers } = feed(new Head(needs({ proxyHeader: "required" })), pieces);
       expect(answers).toEqual([{ is: "refused", end: "proxy_header_bad", why: "no PROXY header", alert: 0 }]);
     }
   });
 
-  test("lets what is none pass where the header is optional, with every byte of it", () => {
+  test("passes on every byte without a header if the header is optional", () => {
     for (const said of ["GET / HTTP/1.0\r\n", "x", "PROXZ", "\r\n\r\n\0\r\nQUIX\n"]) {
       for (const pieces of cuts(encode(said))) {
         const head = new Head(needs({ proxyHeader: "optional" }));
@@ -105,14 +105,14 @@ describe("a listener that wants a PROXY header alone", () => {
     }
   });
 
-  test.each(["required", "optional"] as const)("refuses one that is bad (%s)", (proxyHeader) => {
+  test.each(["required", "optional"] as const)("refuses an invalid one (%s)", (proxyHeader) => {
     for (const bad of [encode("PROXY TCP4 1.2.3\r\n"), V2.with(12, 0x31), V2.with(V2.length - 1, V2.at(-1)! ^ 1)]) {
       const { answers } = feed(new Head(needs({ proxyHeader })), [bad]);
       expect(answers).toMatchObject([{ is: "refused", end: "proxy_header_bad", why: expect.stringMatching(/./) }]);
     }
   });
 
-  test("holds no more than the longest header of what never ends", () => {
+  test("holds no more than the maximum header size of endless data", () => {
     for (const start of ["PROXY UNKNOWN ", V2.subarray(0, 14)]) {
       const head = new Head(needs({ proxyHeader: "required" }));
       let answer = head.push(typeof start === "string" ? encode(start) : concat(start, Uint8Array.of(0xff, 0xff)));
@@ -129,7 +129,7 @@ function isDecided(bytes: Uint8Array): boolean {
   return !["PROXY", "\r\n\r\n\0\r\nQUIT\n"].some((signature) => signature.startsWith(text));
 }
 
-describe("a listener that wants a ClientHello", () => {
+describe("a listener that expects a ClientHello", () => {
   const bytesOf = {
     "no name": hello(),
     "a name": HELLO,
@@ -137,7 +137,7 @@ describe("a listener that wants a ClientHello", () => {
     "several records": fixture("openssl-split"),
   };
 
-  test.each(Object.keys(bytesOf))("has it at its last byte, with all its bytes: %s", (what) => {
+  test.each(Object.keys(bytesOf))("completes it at its last byte, with all its bytes: %s", (what) => {
     const bytes = bytesOf[what as keyof typeof bytesOf];
     for (const pieces of cuts(bytes)) {
       const head = new Head(needs({ hello: true, tlsOnly: true }));
@@ -147,14 +147,14 @@ describe("a listener that wants a ClientHello", () => {
     }
   });
 
-  test("gives back what came in one piece behind it", () => {
+  test("returns the bytes that came with it", () => {
     const head = new Head(needs({ hello: true, tlsOnly: true }));
     const both = concat(HELLO, encode("early data"));
     expect(head.push(both)).toMatchObject({ is: "done", hello: { serverName: "a.example" } });
     expect(Buffer.from(head.bytes).equals(both)).toBe(true);
   });
 
-  test("refuses what is no TLS where it cannot be served, and lets it pass where it can", () => {
+  test("refuses data that is not TLS if it terminates TLS, and passes it on if not", () => {
     for (const said of ["GET / HTTP/1.0\r\n\r\n", "\x16\x02", "\x80\x2e\x01"]) {
       const only = feed(new Head(needs({ hello: true, tlsOnly: true })), [encode(said)]);
       expect(only.answers).toEqual([{ is: "refused", end: "handshake_failed", why: "not_tls", alert: 0 }]);
@@ -164,7 +164,7 @@ describe("a listener that wants a ClientHello", () => {
     }
   });
 
-  test("refuses one that is broken, or too long, whoever serves it", () => {
+  test("refuses an invalid or too long one in both cases", () => {
     const broken = HELLO.with(5, 2);
     const long = hello({ extensions: [extension(21, new Uint8Array(HELLO_HANDSHAKE_BYTES_MAX))] });
     for (const tlsOnly of [true, false]) {
@@ -178,7 +178,7 @@ describe("a listener that wants a ClientHello", () => {
     }
   });
 
-  test("says that nothing has come until something has", () => {
+  test("reports that no byte has come", () => {
     const head = new Head(needs({ hello: true }));
     expect(head.empty).toBe(true);
     head.push(HELLO.subarray(0, 1));
@@ -186,8 +186,8 @@ describe("a listener that wants a ClientHello", () => {
   });
 });
 
-describe("a listener that wants both", () => {
-  test("has both, however they are cut, and the hello's bytes alone are left", () => {
+describe("a listener that expects both", () => {
+  test("has both, however they are split, and only the hello's bytes are left", () => {
     for (const header of [V1, V2]) {
       for (const pieces of cuts(concat(header, HELLO))) {
         const { answers, bytes } = feed(
@@ -200,7 +200,7 @@ describe("a listener that wants both", () => {
     }
   });
 
-  test("has the hello of a client without a header, where that is optional", () => {
+  test("has the hello of a client without a header, if that is optional", () => {
     for (const pieces of cuts(HELLO)) {
       const { answers, bytes } = feed(new Head(needs({ proxyHeader: "optional", hello: true, tlsOnly: true })), pieces);
       expect(answers).toMatchObject([
@@ -211,7 +211,7 @@ describe("a listener that wants both", () => {
     }
   });
 
-  test("answers the same however the bytes are cut, be they a header and a hello or not", () => {
+  test("gives the same answer however the bytes are split, for valid and invalid input", () => {
     forSeeds(300, (random) => {
       const given = needs({
         proxyHeader: random.pick(["no", "optional", "required"] as const),

@@ -16,7 +16,7 @@ afterEach(() => {
   for (const thread of threads.splice(0)) thread.terminate();
 });
 
-test("a place that is given back twice ends the worker, and nobody is let in on it", async () => {
+test("releasing a place twice ends the worker, and no other connection gets the place", async () => {
   using backend = await echo();
   const port = await freePort();
   const at = `127.0.0.1:${port}`;

@@ -49,7 +49,7 @@ describe("the ClientHello", () => {
     expect(listener({ hashesSni: true }).readsHello).toBe(true);
   });
 
-  test("chooses the pool together with the client's address; the listener's pool takes what no route takes", () => {
+  test("chooses the pool together with the client's address; the listener's pool is the default", () => {
     const [own, other] = [poolPlan(), poolPlan()];
     const pools = new Map([own, other].map((plan) => [plan.id, new Pool(plan, null, 0)]));
     const routes = [route({ sni: ["a.example"], clients: table("10.0.0.0/8"), pool: other.id })];

@@ -45,27 +45,27 @@ function picks(count: number, tried: readonly number[] | null = null): string {
 const sorted = (text: string): string => [...text].toSorted().join("");
 
 describe("a pool", () => {
-  test("claims a place with each pick, for the whole process to see", () => {
+  test("claims a place with each pick, which the whole process sees", () => {
     const picked = [pool.acquire(context()), pool.acquire(context()), pool.acquire(context()), pool.acquire(context())];
     expect(backends.reduce((sum, backend) => sum + claimed(openOf(backend)), 0)).toBe(4);
     for (const backend of picked) backend?.giveBack();
     expect(backends.map((backend) => claimed(openOf(backend)))).toEqual([0, 0, 0]);
   });
 
-  test("picks nobody who was tried, and nobody at all where all were", () => {
+  test("picks no tried backend, and none if all were tried", () => {
     expect(sorted(picks(4, [ids[0]!]))).toBe("bbcc");
     expect(picks(2, ids)).toBe("--");
     expect(backends.map((backend) => claimed(openOf(backend)))).toEqual([0, 0, 0]);
   });
 
-  test("knows whether nobody is up or all are full", () => {
+  test("distinguishes whether none is up or all are full", () => {
     expect(pool.hasCandidate).toBe(true);
     pool.update(state(2, []));
     expect(pool.hasCandidate).toBe(false);
     expect(pool.acquire(context())).toBeNull();
   });
 
-  test("begins in another place for each worker, so that several do not march in step", () => {
+  test("starts at another place in each worker, so that workers do not pick in step", () => {
     const first = [0, 1, 2].map((worker) => new Pool(given, null, worker).acquire(context())!.name);
     expect(sorted(first.join(""))).toBe("abc");
   });
@@ -95,7 +95,7 @@ describe("a pool", () => {
 });
 
 describe("a change of health", () => {
-  test("is in force at the next pick, and says who went down", () => {
+  test("applies at the next pick, and reports which backends went down", () => {
     expect(pool.update(state(2, [ids[0]!, ids[2]!]))).toEqual([ids[1]]);
     expect(sorted(picks(4))).toBe("aacc");
     expect(pool.update(state(3, ids))).toEqual([]);
@@ -119,7 +119,7 @@ describe("a change of health", () => {
     expect(backends.map((backend) => claimed(openOf(backend)))).toEqual([0, 0, 0]);
   });
 
-  test("does not send all at once to the one that comes up, nor start the turn again", () => {
+  test("does not send all at once to a backend that comes up, nor restart the rotation", () => {
     pool.update(state(2, [ids[0]!, ids[1]!]));
     picks(7);
     pool.update(state(3, ids));
@@ -128,7 +128,7 @@ describe("a change of health", () => {
     expect(next).not.toMatch(/cc/);
   });
 
-  test("takes the second tier only while the first one has nobody", () => {
+  test("uses the second tier only while the first one is empty", () => {
     const [a, b] = [tiersWith([ids[0]!]), tiersWith([ids[1]!])];
     pool.update(state(2, ids, null, [...a, ...b]));
     expect(picks(3)).toBe("aaa");
@@ -149,7 +149,7 @@ describe("a change of health", () => {
     expect(picks(1, [ids[1]!])).toBe("-");
   });
 
-  test("resets nothing twice: says only once that a backend went down", () => {
+  test("resets nothing twice: reports only once that a backend went down", () => {
     expect(pool.update(state(2, [ids[0]!]))).toEqual([ids[1], ids[2]]);
     expect(pool.update(state(3, [ids[0]!]))).toEqual([]);
     expect(pool.update(state(4, []))).toEqual([ids[0]]);
@@ -157,7 +157,7 @@ describe("a change of health", () => {
 });
 
 describe("a change of names", () => {
-  test("brings new backends, keeps the same ones, and says that those left out are down", () => {
+  test("adds new backends, keeps the same ones, and reports removed ones as down", () => {
     const held = Array.from({ length: 3 }, () => pool.acquire(context())!);
     const kept = held.find(({ name }) => name === "b")!;
     const fresh = backendPlan({ name: "d" });
@@ -177,7 +177,7 @@ describe("a change of names", () => {
 });
 
 describe("a reload", () => {
-  test("takes over everything that a plan says of a backend, and keeps one of which it says the same", () => {
+  test("takes over all facts of a backend in a plan, and keeps an unchanged backend", () => {
     const one = backendPlan({ host: "old.example" });
     const pickedWith = (changed: Partial<BackendPlan>): Backend => {
       pool = new Pool(poolPlan({ backends: [one] }), null, 0);
@@ -199,13 +199,13 @@ describe("a reload", () => {
     expect(sorted(picks(10))).toBe("aaaabbcccc");
   });
 
-  test("does not bring back a health that is older than the one known", () => {
+  test("does not restore an older state of health", () => {
     pool.update(state(7, [ids[0]!]));
     pool.apply({ ...given, version: 6 }, null);
     expect(picks(3)).toBe("aaa");
   });
 
-  test("lets connections of a changed backend give back their places", () => {
+  test("lets connections of a changed backend release their places", () => {
     const held = pool.acquire(context())!;
     const changed = backends.map((backend) => ({ ...backend, maxConnections: 1 }));
     pool.apply({ ...given, backends: changed, version: 2 }, null);
@@ -230,7 +230,7 @@ describe("an attempt to connect", () => {
     expect(buckets.map((count, i) => (count > 0 ? i : -1)).filter((i) => i >= 0)).toEqual([1, buckets.length - 1]);
   });
 
-  test("is what least_latency goes by: slow and refusing backends are left alone", () => {
+  test("is used by least_latency: slow and refusing backends are avoided", () => {
     pool = new Pool(poolPlan({ backends, balance: "least_latency" }), null, 0);
     const [a, b, c] = ["a", "b", "c"].map((name) => {
       for (;;) {
@@ -279,7 +279,7 @@ describe("source_hash", () => {
 });
 
 describe("the cap of a backend", () => {
-  test("is never exceeded, and passes over to those who have places", () => {
+  test("is never exceeded, and connections go to backends with free places", () => {
     backends[0] = { ...backends[0]!, maxConnections: 2 };
     pool = new Pool(poolPlan({ backends }), null, 0);
     const picked = Array.from({ length: 9 }, () => pool.acquire(context())!);

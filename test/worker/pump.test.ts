@@ -152,7 +152,7 @@ describe.skipIf(!ownSockets())("a receiver that reads nothing", () => {
     },
   );
 
-  test("is looked at again at growing intervals, up to 64 ms, while its paused sender has nothing more", async () => {
+  test("is tried again at growing intervals, up to 64 ms, while its paused sender has nothing more", async () => {
     const stage = await sendingFrom("backend");
     const { sender, receiver, flow, connection } = stage;
     const sent = await fillUntilPaused(stage);
@@ -166,7 +166,7 @@ describe.skipIf(!ownSockets())("a receiver that reads nothing", () => {
   });
 
   test.each(["client", "backend"] as const)(
-    "hears of a reset of its sender, which is the %s, although the runtime does not read",
+    "learns of a reset of its sender, which is the %s, although the runtime does not read",
     async (side) => {
       const stage = await sendingFrom(side);
       stage.receiver.pause();
@@ -196,7 +196,7 @@ describe.skipIf(!ownSockets())("a receiver that reads nothing", () => {
     ["receiver", "client", true],
     ["receiver", "backend", true],
   ] as const)(
-    "ends the connection where a look at the flow meets the reset of the %s first; the sender is the %s; spliced: %s",
+    "ends the connection if the pump meets the reset of the %s before the runtime does; the sender is the %s; spliced: %s",
     async (who, side, spliced) => {
       const stage = await sendingFrom(side);
       const { connection, sender, receiver, flow } = stage;

@@ -53,7 +53,7 @@ class Stage {
 }
 
 describe("a PROXY header", () => {
-  test("is believed: the client that it names counts from then on, at whatever point it is split", () => {
+  test("is accepted wherever it is split, and then its client address counts", () => {
     for (let at = 1; at < HEADER.length; at++) {
       const stage = new Stage("required").hear(HEADER.slice(0, at));
       expect(stage.line).toBeNull();
@@ -64,21 +64,21 @@ describe("a PROXY header", () => {
     }
   });
 
-  test("meets the listener's lists with the client that it names", () => {
+  test("is checked against the listener's lists with its client address", () => {
     const cidr = parseCidr("198.51.100.0/24");
     if ("bad" in cidr) throw new Error(cidr.bad);
     const stage = new Stage("required", { deny: cidrTable([cidr]) }).hear(HEADER);
     expect(stage.line).toMatchObject({ end: "denied", end_by: "lb", client: "198.51.100.7:4711" });
   });
 
-  test("must come where it is required, and may be missing where it is optional", () => {
+  test("must come if it is required, and may be missing if it is optional", () => {
     expect(new Stage("required").hear(encode("GET /")).line).toMatchObject({ end: "proxy_header_bad" });
     expect(new Stage("optional").hear(encode("GET /")).line).toMatchObject({ end: "no_route", client: "10.0.0.1:999" });
   });
 });
 
 describe("a ClientHello", () => {
-  test("tells the name, which the ledger then has for others to see", () => {
+  test("contains the name, which is then in the ledger for other threads", () => {
     const stage = new Stage("no", BY_NAME).hear(HELLO.slice(0, 20));
     expect(stage.line).toBeNull();
     const names: string[] = [];
@@ -93,15 +93,15 @@ describe("a ClientHello", () => {
     expect(stage.line).toMatchObject({ end: "no_route", sni: "www.example.com" });
   });
 
-  test("comes behind a PROXY header in one piece", () => {
+  test("may come after a PROXY header in one piece", () => {
     const both = new Uint8Array([...HEADER, ...HELLO]);
     const line = { client: "198.51.100.7:4711", sni: "www.example.com" };
     expect(new Stage("required", BY_NAME).hear(both).line).toMatchObject(line);
   });
 });
 
-describe("a client that does not go on", () => {
-  test("ends in order before its first byte, and is to blame after it", () => {
+describe("a client that stalls", () => {
+  test("is an orderly end before its first byte, and a failure after it", () => {
     const silent = new Stage("no", BY_NAME);
     silent.connection.clientEnded();
     expect(silent.line).toMatchObject({ end: "eof", end_by: "client" });
@@ -113,7 +113,7 @@ describe("a client that does not go on", () => {
     expect(header.line).toMatchObject({ end: "proxy_header_bad", error: "closed" });
   });
 
-  test("has `timeouts.handshake`, never less, and a silent one is told what may be wrong", () => {
+  test("has the full `timeouts.handshake`, and the log names the likely cause if it is silent", () => {
     const stage = new Stage("no", BY_NAME);
     const { wheel } = stage.host;
     const begun = wheel.now;

@@ -13,7 +13,7 @@ import { encode, listenDuringTests, RESET, Stage } from "../support/stage.ts";
 listenDuringTests();
 
 describe("relaying", () => {
-  test("ends with a fault of TLS as a reset by the side whose it is", () => {
+  test("ends with a fault of TLS as a reset by the side that caused it", () => {
     for (const by of ["client", "backend"] as const) {
       const stage = new Stage();
       stage.relay();
@@ -29,7 +29,7 @@ describe("relaying", () => {
     }
   });
 
-  test("is told by the ledger, as every phase is", () => {
+  test("is written into the ledger, like every phase", () => {
     const stage = new Stage();
     const phases = [stage.plane.ledger.phase(stage.connection.row)];
     stage.dial();
@@ -39,7 +39,7 @@ describe("relaying", () => {
     expect(phases).toEqual(["accepted", "dialing", "relaying"]);
   });
 
-  test("cannot begin anew, nor before a backend was dialled", () => {
+  test("cannot begin twice, nor before a backend was dialed", () => {
     const stage = new Stage();
     expect(() => startRelaying(stage.connection, stage.backend.socket)).toThrow("accepted cannot become relaying");
     const other = new Stage();
@@ -47,7 +47,7 @@ describe("relaying", () => {
     expect(() => dial(other.connection)).toThrow("relaying cannot become dialing");
   });
 
-  test("carries bytes both ways and counts them where they belong", () => {
+  test("relays bytes in both directions and counts them for the right side", () => {
     const stage = new Stage();
     stage.relay();
     stage.connection.clientData(encode("question"));
@@ -64,7 +64,7 @@ describe("relaying", () => {
     expect(cells()).toEqual([8, 7, 1]);
   });
 
-  test("passes the client's FIN on after its last byte, and lets the reply go on", () => {
+  test("passes the client's FIN on after its last byte, and continues to relay the reply", () => {
     const stage = new Stage();
     stage.relay();
     const { connection, client, backend } = stage;
@@ -85,7 +85,7 @@ describe("relaying", () => {
     expect(stage.ended).toEqual(["eof client"]);
   });
 
-  test("passes the backend's FIN on after its last byte, and lets the client go on", () => {
+  test("passes the backend's FIN on after its last byte, and continues to relay the client's data", () => {
     const stage = new Stage();
     stage.relay();
     const { connection, client, backend } = stage;
@@ -104,7 +104,7 @@ describe("relaying", () => {
     expect(stage.ended).toEqual(["eof backend"]);
   });
 
-  test("closes a side that has not heard of an end yet in one step", () => {
+  test("closes a side that has got no FIN yet in one step", () => {
     const stage = new Stage();
     stage.relay();
     stage.connection.backendEnded(stage.backend.socket);
@@ -113,7 +113,7 @@ describe("relaying", () => {
     expect(stage.ended).toEqual(["eof backend"]);
   });
 
-  test("drains what a backend left behind that is closed already", () => {
+  test("drains the queued bytes of a backend that is closed already", () => {
     const stage = new Stage();
     stage.relay();
     const { connection, client, backend } = stage;
@@ -131,7 +131,7 @@ describe("relaying", () => {
     expect(stage.ended).toEqual(["eof client"]);
   });
 
-  test("passes a reset on as a reset, at once, with everything that waits", () => {
+  test("passes a reset on as a reset at once, and drops queued bytes", () => {
     for (const by of ["client", "backend"] as const) {
       const stage = new Stage();
       stage.relay();
@@ -158,7 +158,7 @@ describe("relaying", () => {
     expect(stage.ended).toEqual(["reset backend"]);
   });
 
-  test("takes a write that meets a closed socket for its reset", () => {
+  test("treats a write to a closed socket as its reset", () => {
     const stage = new Stage();
     stage.relay();
     stage.backend.closed = true;
@@ -173,7 +173,7 @@ describe("relaying", () => {
     expect(other.ended).toEqual(["reset client"]);
   });
 
-  test("pauses the one who talks too much for the other, each for itself", () => {
+  test("pauses a sender whose receiver is full, each direction separately", () => {
     const stage = new Stage();
     stage.relay();
     const { connection, client, backend } = stage;
@@ -220,7 +220,7 @@ describe("timeouts", () => {
     expect(stage.ended).toEqual(["half_close_timeout lb"]);
   });
 
-  test("half_close: counts anew with each byte of the other side", () => {
+  test("half_close: starts again with each byte of the other side", () => {
     const stage = new Stage({ listener: timeouts({ halfClose: 2000 }) });
     stage.relay();
     stage.connection.backendEnded(stage.backend.socket);
@@ -256,7 +256,7 @@ describe("timeouts", () => {
     expect(tenths).toEqual(new Set([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]));
   });
 
-  test("none: a connection may be silent for ever", () => {
+  test("none: a connection may be silent without limit", () => {
     const stage = new Stage({ listener: timeouts({}), pool: { keepaliveMs: 0 } });
     stage.relay();
     stage.pass(3_600_000);
@@ -276,7 +276,7 @@ describe("timeouts", () => {
 });
 
 describe("a bandwidth limit", () => {
-  test("holds bytes and FIN back until their time, and wakes up for them by itself", async () => {
+  test("delays bytes and FIN until their time, and wakes up for them by itself", async () => {
     const stage = new Stage({
       listener: { bandwidth: { upload: 1000, download: 0, per: "connection", memory: null } },
     });

@@ -66,7 +66,7 @@ describe.skipIf(!ownSockets())("the backend's socket", () => {
     expect(await closed()).toBe("ECONNRESET");
   });
 
-  test("is closed with a FIN where lb has one to send", async () => {
+  test("is closed with a FIN once lb may send one", async () => {
     const { fd, closed } = await connected();
     const state = stateOf({ backendFd: fd });
     resetBackendOnClose(state);
@@ -75,7 +75,7 @@ describe.skipIf(!ownSockets())("the backend's socket", () => {
     expect(await closed()).toBe("FIN");
   });
 
-  test("is left alone by a second call of each", async () => {
+  test("is not changed by a second call of each", async () => {
     const [first, second] = [await connected(), await connected()];
     // The state says that the option is set or cleared already, so the kernel is not asked again.
     resetBackendOnClose(stateOf({ backendFd: first.fd, resetsBackend: true }));

@@ -23,7 +23,7 @@ function parsed(bytes: Uint8Array): ProxyHeader {
   return answer.header;
 }
 
-test("names the client and whom it addressed, in both versions", () => {
+test("has the client's address and the address it connected to, in both versions", () => {
   for (const [version, number] of [
     ["v1", 1],
     ["v2", 2],
@@ -37,7 +37,7 @@ test("names the client and whom it addressed, in both versions", () => {
   }
 });
 
-test("names nobody where one of the two is not known", () => {
+test("has no addresses if one of the two is not known", () => {
   const atUnix = session(null, { addressed: SERVER });
   const unaddressed = session("192.0.2.7");
   for (const given of [atUnix, unaddressed]) {
@@ -46,7 +46,7 @@ test("names nobody where one of the two is not known", () => {
   }
 });
 
-test("tells in version 2 what is known of the client's TLS, and nothing where there is none", () => {
+test("has in version 2 the facts of the client's TLS, and none without TLS", () => {
   const plain = parsed(proxyHeaderFor(session("192.0.2.7", { addressed: SERVER }), "v2"));
   expect(plain.tlvs?.authority ?? null).toBeNull();
   expect(plain.tlvs?.ssl ?? null).toBeNull();

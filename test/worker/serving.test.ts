@@ -90,7 +90,7 @@ function isSameSocket(fd: number, other: number): boolean {
 }
 
 describe.skipIf(!ownSockets())("a socket of the plan", () => {
-  test("is served on a duplicate, which the supervisor is told of", async () => {
+  test("is served on a duplicate, which is reported to the supervisor", async () => {
     const web = listener();
     const socket = await socketFor(web);
     apply([socket], web);
@@ -114,7 +114,7 @@ describe.skipIf(!ownSockets())("a socket of the plan", () => {
     expect(accepted(first)).toBe(0);
   });
 
-  test("is served by another descriptor once it speaks TLS by itself, and nobody is told that one was closed", async () => {
+  test("is served by another descriptor once it accepts as TLS, and the first is not reported as closed", async () => {
     const plain = listener();
     const socket = await socketFor(plain);
     apply([socket], plain);
@@ -149,7 +149,7 @@ describe.skipIf(!ownSockets())("a socket of the plan", () => {
     expect(accepted(web)).toBe(1);
   });
 
-  test("is closed at once where the worker cannot wait, and only once", async () => {
+  test("is closed at once if the worker cannot wait, and only once", async () => {
     const web = listener();
     const sockets = [await socketFor(web), await socketFor(web)];
     apply(sockets, web);
@@ -162,7 +162,7 @@ describe.skipIf(!ownSockets())("a socket of the plan", () => {
     expect(closed).toBe(2);
   });
 
-  test("is served by address where the supervisor has no descriptor for it", async () => {
+  test("is served by address if the supervisor has no descriptor for it", async () => {
     const web = listener();
     const port = await freePort();
     const key = `127.0.0.1:${port}`;

@@ -43,7 +43,7 @@ function towards(room: number): { flow: Flow; taken: () => number } {
   return { flow, taken: () => socket.written.length };
 }
 
-test("tells a FIN that is next from a reset and from what may still come", async () => {
+test("distinguishes a FIN that is next from a reset and from more data", async () => {
   const [client, backend, other] = [await connected(), await connected(), await connected()];
   expect(endAfter(client.fd, backend.fd)).toBe(NO_END);
   backend.peer.end();
@@ -55,7 +55,7 @@ test("tells a FIN that is next from a reset and from what may still come", async
   expect([endAfter(-1, 1), endAfter(1, -1)]).toEqual([NO_END, NO_END]);
 });
 
-test("a reply and the FIN behind it are one segment", async () => {
+test("a reply and the FIN after it are one segment", async () => {
   const { fd, peer } = await connected();
   const came: Buffer[] = [];
   peer.on("data", (bytes: Buffer) => came.push(bytes));
@@ -68,7 +68,7 @@ test("a reply and the FIN behind it are one segment", async () => {
   expect(Buffer.concat(came).toString()).toBe("reply");
 });
 
-test("what a client does not take waits in its flow, and nothing is held back for it", async () => {
+test("data that a client does not take waits in its flow, and the socket is not corked", async () => {
   const { fd, peer } = await connected();
   peer.pause();
   const { flow, taken } = towards(1000);
@@ -79,7 +79,7 @@ test("what a client does not take waits in its flow, and nothing is held back fo
   expect(flow.waiting).toBeLessThan(size - 1000);
 });
 
-test("a client that is gone is told of", async () => {
+test("a client that is gone is reported", async () => {
   const { fd, peer } = await connected();
   peer.resetAndDestroy();
   await eventually("the reset is there", () => tcpInfo(fd).state === CLOSED);

@@ -25,7 +25,7 @@ describe("a relayed connection is due", () => {
     expect(dueEnd(times({ activeWheelMs: 1001 }), { idle: 500, halfClose: 0 }, 1500)).toBeNull();
   });
 
-  test("when one side has ended and the other says nothing; before that the limit has no meaning", () => {
+  test("when one side has ended and the other sends nothing; before that the limit does not apply", () => {
     const limits = { idle: 0, halfClose: 300 };
     expect(nextDueWheelMs(times(), limits)).toBe(Infinity);
     expect(dueEnd(times(), limits, 1e9)).toBeNull();
@@ -45,7 +45,7 @@ describe("a relayed connection is due", () => {
     expect(dueEnd(times({ stopAtWheelMs: 1100 }), NEVER, 1100)).toBe("shutdown");
   });
 
-  test("for the gravest of the reasons that have come at once", () => {
+  test("for the most severe of the reasons that are due at once", () => {
     const all = times({ stopAtWheelMs: 1500, lifetimeEndsWheelMs: 1500, halfClosed: true });
     const limits = { idle: 500, halfClose: 500 };
     expect(dueEnd(all, limits, 1500)).toBe("shutdown");
@@ -56,7 +56,7 @@ describe("a relayed connection is due", () => {
     expect(dueEnd(times(), limits, 1500)).toBe("idle_timeout");
   });
 
-  test("at the very moment that it was to be looked at, and not before", () => {
+  test("exactly at the scheduled time, and not before", () => {
     forSeeds(500, (random) => {
       const limits = {
         idle: random.oneIn(3) ? 0 : random.between(1, 1000),

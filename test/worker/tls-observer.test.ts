@@ -17,7 +17,7 @@ function record(bytes: number): Uint8Array {
 }
 const closeNotify = record(2);
 
-test("tells a cut from an orderly end by what has been delivered, for a client and for a backend", () => {
+test("distinguishes a truncation from an orderly end by the delivered data, for a client and for a backend", () => {
   for (const hear of [
     (observer: TlsObserver, chunk: Uint8Array) => observer.clientData(chunk),
     (observer: TlsObserver, chunk: Uint8Array) => observer.backendData(null, chunk),
@@ -34,7 +34,7 @@ test("tells a cut from an orderly end by what has been delivered, for a client a
   }
 });
 
-test("takes two bytes of data for data, though they look like close_notify from outside", () => {
+test("treats two bytes of data as data, although the record looks like close_notify", () => {
   const floats = new Float64Array(1);
   const observer = new TlsObserver(host, floats, 0);
   observer.clientData(record(2));
@@ -42,14 +42,14 @@ test("takes two bytes of data for data, though they look like close_notify from 
   expect(observer.cut).toBe(true);
 });
 
-test("counts in only what the plain socket had read before", () => {
+test("counts only what the plain socket had read before", () => {
   const observer = new TlsObserver(host, new Float64Array(1), 0);
   observer.push(closeNotify.slice(0, 3));
   observer.clientData(closeNotify.slice(3));
   expect(observer.cut).toBe(false);
 });
 
-test("gives the memory of large chunks back, and keeps no small one", () => {
+test("frees the memory of large chunks, and keeps no small one", () => {
   const observer = new TlsObserver(host, new Float64Array(1), 0);
   const [small, large] = [record(100), record(RELEASE_FROM_BYTES)];
   const { length } = small;

@@ -37,13 +37,13 @@ describe("the context for a name", () => {
     expect(contextOf(tls, "c.example")).not.toBe(contextOf(tls, "a.example"));
   });
 
-  test("is another server's own, though both have the same certificate", () => {
+  test("is not shared with another server, even if both have the same certificate", () => {
     expect(contextOf(server([EC, "a.example"]), "a.example")).not.toBe(
       contextOf(server([EC, "a.example"]), "a.example"),
     );
   });
 
-  test("is that of the certificate that bears it: exactly, before one with a wildcard, which covers one label", () => {
+  test("is that of the certificate with the name: an exact name before a wildcard, which covers one label", () => {
     const tls = server([EC, "*.b.example"], [OTHER, "x.b.example", "*.c.example"]);
     const wild = contextOf(tls, "y.b.example");
     const exact = contextOf(tls, "x.b.example");
@@ -55,7 +55,7 @@ describe("the context for a name", () => {
     }
   });
 
-  test("has one certificate of each type of key that bears it", () => {
+  test("has one certificate with the name for each key type", () => {
     const both = server([EC, "a.example"], [RSA, "a.example"], [OTHER, "a.example"]);
     const alone = server([EC, "a.example"], [RSA, "r.example"], [OTHER, "a.example"]);
     // The third has the first's type of key, and so is never used for this name.
@@ -65,20 +65,20 @@ describe("the context for a name", () => {
     expect(contextOf(third, "o.example")).not.toBe(contextOf(third, "a.example"));
   });
 
-  test("is, for a name that none bears and for none, the first's with what bears the first's name", () => {
+  test("is the first certificate's for an unknown or missing name, with others of the first's name", () => {
     const tls = server([EC, "a.example"], [OTHER, "o.example"], [RSA, "a.example"]);
     const first = contextOf(tls, "a.example");
     expect(contextOf(tls, null)).toBe(first);
     expect(contextOf(tls, "unknown.example")).toBe(first);
   });
 
-  test("is the first's alone where that bears no name", () => {
+  test("is only the first certificate's if that has no name", () => {
     const tls = server([EC], [RSA, "a.example"]);
     expect(contextOf(tls, null)).not.toBe(contextOf(tls, "a.example"));
     expect(contextOf(tls, "unknown.example")).toBe(contextOf(tls, null));
   });
 
-  test("is none for a name that no certificate bears, and for none, where those are to be rejected", () => {
+  test('is none for an unknown or missing name with unknown_sni = "reject"', () => {
     const tls = new TlsServer(plan({ unknownSni: "reject" }));
     expect(tls.choose("a.example")).not.toBeNull();
     expect(tls.choose("unknown.example")).toBeNull();
@@ -86,7 +86,7 @@ describe("the context for a name", () => {
     expect(tls.choose(null)).toBeNull();
   });
 
-  test("does not grow in number with the names that clients invent", () => {
+  test("does not increase in number with the names that clients send", () => {
     const tls = server([EC, "*.a.example"], [OTHER, "*.b.example"]);
     const seen = new Set(Array.from({ length: 1000 }, (_, i) => contextOf(tls, `${i}.${i % 2 ? "a" : "b"}.example`)));
     expect(seen.size).toBe(2);
@@ -96,7 +96,7 @@ describe("the context for a name", () => {
 describe("the only choice", () => {
   const onlyOf = (tls: TlsServer): object | undefined => tls.only?.secureContext;
 
-  test("is there where every name gets the same: one certificate, or one of each type of key with the same names", () => {
+  test("exists if every name gets the same: one certificate, or one per key type with the same names", () => {
     for (const tls of [
       server([EC]),
       server([EC, "a.example", "*.a.example"]),
@@ -113,18 +113,18 @@ describe("the only choice", () => {
     ["one of a pair bears a name more", [EC, "a.example"], [RSA, "a.example", "b.example"]],
     ["one of a pair bears a wildcard more", [EC, "a.example"], [RSA, "a.example", "*.example"]],
     ["an exact name is another's than the wildcard", [EC, "*.a.example"], [RSA, "x.a.example"]],
-  ] as [string, ...[typeof EC, ...string[]][]][])("is not there: %s", (_, ...certificates) => {
+  ] as [string, ...[typeof EC, ...string[]][]][])("does not exist: %s", (_, ...certificates) => {
     expect(server(...certificates).only).toBeNull();
   });
 
-  test("is not there where unknown names are rejected, or clients asked for certificates", () => {
+  test("does not exist if unknown names are rejected, or clients must send certificates", () => {
     expect(new TlsServer(plan({ unknownSni: "reject" })).only).toBeNull();
     expect(new TlsServer(plan({ clientAuth: "optional", clientCa: CA })).only).toBeNull();
     expect(new TlsServer(plan()).only).not.toBeNull();
   });
 });
 
-describe("what is asked of clients", () => {
+describe("requirements for clients", () => {
   test.each([
     ["off", { requestCert: false, rejectUnauthorized: false }, [false, false]],
     ["optional", { requestCert: true, rejectUnauthorized: false }, [true, false]],
@@ -136,7 +136,7 @@ describe("what is asked of clients", () => {
     expect([tls.wantsClientCertificate, tls.requiresClientCertificate]).toEqual(facts);
   });
 
-  test("protocols go out as they stand on the wire", () => {
+  test("protocols are in wire format", () => {
     expect(new TlsServer(plan({ alpn: ["h2", "http/1.1"] })).choose(null)?.ALPNProtocols).toBe("\x02h2\x08http/1.1");
     expect(new TlsServer(plan()).choose(null)?.ALPNProtocols).toBe("");
   });

@@ -33,7 +33,7 @@ test("wakes each flow once, in the order of their times and none before its time
   );
 });
 
-test("forgets who has ended, and wakes the others", async () => {
+test("does not wake connections that have ended, and wakes the others", async () => {
   const wakes = new Wakes();
   const [gone, here] = [new Waiting(), new Waiting()];
   gone.at(wakes, gone.toBackend, 0);
