@@ -75,13 +75,13 @@ async function fill({ sender, flow }: Stage): Promise<number> {
 async function fillUntilPaused({ sender, receiver, flow }: Stage): Promise<number> {
   receiver.pause();
   let sent = 0;
-  await eventually("the sender is paused", () => {
-    if (flow.paused) return true;
+  await eventually("the sender is paused and has nothing more", () => {
+    // A send buffer that has grown meanwhile makes the flow resume the sender; then it takes more to pause it.
+    if (flow.paused) return flow.queue === null && flow.pump?.waitedMs === 64;
     sender.write(pattern(64 * KIB));
     sent += 64 * KIB;
     return false;
   });
-  await eventually("the sender has nothing more", () => flow.queue === null && flow.pump?.waitedMs === 64);
   return sent;
 }
 
