@@ -49,6 +49,15 @@ export const REFUSALS: ReadonlySet<End> = new Set<End>([
   "client_full",
 ]);
 
+/** Ends of connections that never came to a backend, because of a limit or because none could take them. */
+export const UNSERVED: ReadonlySet<End> = new Set<End>([
+  ...REFUSALS,
+  "no_route",
+  "no_backend",
+  "queue_full",
+  "queue_timeout",
+]);
+
 export const END_NAMES = Object.keys(ENDS) as End[];
 
 /** End → its number, for the cells of counters and for the hot path. */

@@ -1,26 +1,13 @@
 // Figures that views of the snapshot show and that it does not say itself. Pure; the browser uses them too.
-import type { End } from "../core/ends.ts";
+import { UNSERVED } from "../core/ends.ts";
 import type { BackendStatus, ListenerStatus } from "./snapshot.ts";
 
 /** How far back the history of the whole process goes. */
 export const HISTORY_SECONDS = 600;
 
-/** Ends before a backend was chosen: by a limit, a list, or because no backend had room. */
-export const REFUSALS: readonly End[] = [
-  "denied",
-  "rate_limited",
-  "process_full",
-  "listener_full",
-  "client_full",
-  "no_route",
-  "no_backend",
-  "queue_full",
-  "queue_timeout",
-];
-
 /** Connections that a listener refused. */
 export function refusals({ ends }: ListenerStatus): number {
-  return sum(ends, ({ end, count }) => (REFUSALS.includes(end) ? count : 0));
+  return sum(ends, ({ end, count }) => (UNSERVED.has(end) ? count : 0));
 }
 
 export function failedConnects({ connects }: BackendStatus): number {

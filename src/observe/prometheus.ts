@@ -2,7 +2,14 @@
 // docs/metrics.md is tested against it. Nothing is counted here.
 // https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 import { ENDS, type End, type EndedBy } from "../core/ends.ts";
-import { CONNECT_BUCKETS_MS, HANDSHAKE_BUCKETS_MS, LOOP_BUCKETS_MS, QUEUE_BUCKETS_MS } from "../shared/counters.ts";
+import {
+  CONNECT_BUCKETS_MS,
+  FIRST_BYTE_BUCKETS_MS,
+  HANDSHAKE_BUCKETS_MS,
+  LIFE_BUCKETS_MS,
+  LOOP_BUCKETS_MS,
+  QUEUE_BUCKETS_MS,
+} from "../shared/counters.ts";
 import type { BackendStatus, ListenerStatus, QueueStatus, Snapshot, TlsStatus, WorkerStatus } from "./snapshot.ts";
 
 export const PROMETHEUS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
@@ -186,6 +193,16 @@ export const METRICS: readonly Metric[] = [
         failures.map(({ reason, count }) => ({ labels: [listener, reason], value: count })),
       ),
   },
+  ofListenerTimes(
+    "lb_connection_duration_seconds",
+    "From accept to the end of connections that came to a backend.",
+    ({ duration_ms }) => ({ ...duration_ms, boundsMs: LIFE_BUCKETS_MS }),
+  ),
+  ofListenerTimes(
+    "lb_first_byte_seconds",
+    "From accept to the first byte of the backend for the client.",
+    ({ first_byte_ms }) => ({ ...first_byte_ms, boundsMs: FIRST_BYTE_BUCKETS_MS }),
+  ),
   {
     name: "lb_tls_handshake_duration_seconds",
     type: "histogram",
@@ -246,6 +263,16 @@ export const METRICS: readonly Metric[] = [
   },
 
   ofBackend("lb_backend_up", "gauge", "1 while the backend is up, else 0.", (b) => (b.up ? 1 : 0)),
+  {
+    name: "lb_backend_last_change_timestamp_seconds",
+    type: "gauge",
+    labels: BACKEND_LABELS,
+    help: "When the backend came up or went down last by its health check, seconds since the epoch.",
+    samples: (snapshot) =>
+      eachBackend(snapshot, (labels, { health: { check, since } }) =>
+        check === "off" ? [] : [{ labels, value: seconds(since) }],
+      ),
+  },
   ofBackend("lb_backend_weight", "gauge", "Weight of the backend; 0 takes no new connections.", (b) => b.weight),
   ofBackend(
     "lb_backend_ramp_ratio",
@@ -391,6 +418,19 @@ function whole(
 function ofListener(name: string, type: Simple, help: string, value: (listener: ListenerStatus) => number): Metric {
   const samples = ({ listeners }: Snapshot) => listeners.map((l) => ({ labels: [l.name], value: value(l) }));
   return { name, type, labels: LISTENER_LABELS, help, samples };
+}
+
+function ofListenerTimes(
+  name: string,
+  help: string,
+  times: (listener: ListenerStatus) => { sum: number; buckets: number[]; boundsMs: readonly number[] },
+): Metric {
+  const samples = ({ listeners }: Snapshot) =>
+    listeners.map((listener) => {
+      const { sum, buckets, boundsMs } = times(listener);
+      return { labels: [listener.name], value: { sumSeconds: sum / 1000, buckets, boundsMs } };
+    });
+  return { name, type: "histogram", labels: LISTENER_LABELS, help, samples };
 }
 
 function ofQueue(name: string, help: string, value: (queue: QueueStatus) => number): Metric {

@@ -62,6 +62,8 @@ const listener = v.object({
   accepted: count(),
   bytes_in: count(),
   bytes_out: count(),
+  duration_ms: times("From accept to the end, of connections that came to a backend", "LIFE_BUCKETS_MS"),
+  first_byte_ms: times("From accept to the first byte of the backend for the client", "FIRST_BYTE_BUCKETS_MS"),
   tls: said(v.nullable(tls), "null where TLS is not terminated here."),
   ends: said(
     v.array(v.object({ end: v.picklist(END_NAMES), end_by: v.picklist(ENDED_BY), count: count() })),

@@ -28,12 +28,23 @@ export const TLS_FAILURES = [
 ] as const;
 export type TlsFailure = (typeof TLS_FAILURES)[number];
 
+/** Upper bounds, in milliseconds, of the buckets of the histogram of the lives of connections; one more counts what is above. */
+export const LIFE_BUCKETS_MS = [
+  10, 50, 100, 500, 1000, 5000, 10_000, 60_000, 300_000, 1_800_000, 3_600_000, 21_600_000, 86_400_000,
+] as const;
+
+/** The same for the time until the first byte for the client. */
+export const FIRST_BYTE_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000] as const;
+
 const TLS = 3 + ENDS_CELLS;
 const TLS_REST = TLS + 6;
+const TIMES = TLS_REST + TLS_FAILURES.length + HANDSHAKE_BUCKETS_MS.length + 1 + DRY_RUN_LIMITS.length;
+const LIFE_BUCKETS = TIMES + 2;
+const FIRST_BYTE_BUCKETS = LIFE_BUCKETS + LIFE_BUCKETS_MS.length + 1;
 
 /**
  * Cells of a listener's row. Blocks: ends + endCode * 3 + endedBy; tlsFailures + the index in TLS_FAILURES;
- * handshakeBuckets of HANDSHAKE_BUCKETS_MS.length + 1 cells; dryRun + the index in DRY_RUN_LIMITS.
+ * handshakeBuckets of HANDSHAKE_BUCKETS_MS.length + 1 cells, and the other histograms alike; dryRun + the index in DRY_RUN_LIMITS.
  */
 export const LISTENER = {
   accepted: 0,
@@ -50,7 +61,11 @@ export const LISTENER = {
   tlsFailures: TLS_REST,
   handshakeBuckets: TLS_REST + TLS_FAILURES.length,
   dryRun: TLS_REST + TLS_FAILURES.length + HANDSHAKE_BUCKETS_MS.length + 1,
-  size: TLS_REST + TLS_FAILURES.length + HANDSHAKE_BUCKETS_MS.length + 1 + DRY_RUN_LIMITS.length,
+  lifeSumMs: TIMES,
+  firstByteSumMs: TIMES + 1,
+  lifeBuckets: LIFE_BUCKETS,
+  firstByteBuckets: FIRST_BYTE_BUCKETS,
+  size: FIRST_BYTE_BUCKETS + FIRST_BYTE_BUCKETS_MS.length + 1,
 } as const;
 
 /** The cell of a listener's row that counts this end. */
@@ -125,6 +140,18 @@ export const HANDSHAKE_TIMES: Histogram = {
   sumMs: LISTENER.handshakeSumMs,
   buckets: LISTENER.handshakeBuckets,
   boundsMs: HANDSHAKE_BUCKETS_MS,
+};
+/** From accept to the end, of connections that came to a backend. */
+export const LIFE_TIMES: Histogram = {
+  sumMs: LISTENER.lifeSumMs,
+  buckets: LISTENER.lifeBuckets,
+  boundsMs: LIFE_BUCKETS_MS,
+};
+/** From accept to the first byte of the backend for the client. */
+export const FIRST_BYTE_TIMES: Histogram = {
+  sumMs: LISTENER.firstByteSumMs,
+  buckets: LISTENER.firstByteBuckets,
+  boundsMs: FIRST_BYTE_BUCKETS_MS,
 };
 export const LOOP_DELAYS: Histogram = {
   sumMs: WORKER.loopDelaySumMs,

@@ -1,5 +1,6 @@
 // Remembers the last ten minutes of the whole process, a point a second, so that a dashboard that is opened now shows them.
-import { HISTORY_SECONDS, REFUSALS } from "../observe/figures.ts";
+import { UNSERVED } from "../core/ends.ts";
+import { HISTORY_SECONDS } from "../observe/figures.ts";
 import type { Point } from "../observe/history.ts";
 import { endCell, LISTENER } from "../shared/counters.ts";
 import type { ListenerRecord } from "./registry.ts";
@@ -51,7 +52,7 @@ function totalsOf(listeners: readonly Pick<ListenerRecord, "cells">[]): Totals {
     totals.accepted += sums[LISTENER.accepted]!;
     totals.bytesIn += sums[LISTENER.bytesIn]!;
     totals.bytesOut += sums[LISTENER.bytesOut]!;
-    for (const end of REFUSALS) totals.refused += sums[endCell(end, "lb")]!;
+    for (const end of UNSERVED) totals.refused += sums[endCell(end, "lb")]!;
   }
   return totals;
 }

@@ -27,6 +27,8 @@ import {
   TLS_FAILURES,
   tlsFailureCell,
   WORKER,
+  FIRST_BYTE_TIMES,
+  LIFE_TIMES,
 } from "../shared/counters.ts";
 import { SharedQueue } from "../shared/queue.ts";
 import type { WorkerSlot } from "./worker-slot.ts";
@@ -129,6 +131,8 @@ function listenerStatus(
     accepted: sum(LISTENER.accepted),
     bytes_in: sum(LISTENER.bytesIn),
     bytes_out: sum(LISTENER.bytesOut),
+    duration_ms: readTimes(LIFE_TIMES, sum),
+    first_byte_ms: readTimes(FIRST_BYTE_TIMES, sum),
     tls: config.tls && tlsStatus(config.tls, sum),
     ends: ends.filter(({ count }) => count > 0),
     dry_run: DRY_RUN_LIMITS.map((limit, i) => ({ limit, count: sum(LISTENER.dryRun + i) })).filter(

@@ -8,7 +8,8 @@ import type { TimerNode } from "../core/timer-wheel.ts";
 import type { TlsFacts } from "../platform/bun.ts";
 import type { PickContext } from "../policy/candidate.ts";
 import type { Direction } from "../shared/bandwidth.ts";
-import { BACKEND, LISTENER, WORKER } from "../shared/counters.ts";
+import { monotonicMs } from "../platform/clock.ts";
+import { BACKEND, countTime, FIRST_BYTE_TIMES, LISTENER, WORKER } from "../shared/counters.ts";
 import { FIRST_END, PHASES, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS, type PhaseName } from "../shared/ledger.ts";
 import { noteDryRun } from "./admission.ts";
 import { LATE_MS } from "./clock.ts";
@@ -308,7 +309,12 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
   }
 
   countOut(bytes: number): void {
-    this.host.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut]! += bytes;
+    const { floats } = this.host;
+    const at = this.row * ROW_FLOATS;
+    if (floats[at + ROW_FLOAT.bytesOut] === 0 && this.isRelaying) {
+      countTime(this.listener.counters, FIRST_BYTE_TIMES, monotonicMs() - floats[at + ROW_FLOAT.startedMs]!);
+    }
+    floats[at + ROW_FLOAT.bytesOut]! += bytes;
     this.listener.counters[LISTENER.bytesOut]! += bytes;
     this.host.counters[WORKER.bytesOut]! += bytes;
     if (this.backend !== null && this.isRelaying) this.backend.counters[BACKEND.bytesOut]! += bytes;

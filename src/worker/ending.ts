@@ -1,5 +1,7 @@
 // The end of a session, whatever kind it is: the counters, the line of the access log, and the claims.
-import { BACKEND, endCell, WORKER } from "../shared/counters.ts";
+import { monotonicMs } from "../platform/clock.ts";
+import { BACKEND, countTime, endCell, LIFE_TIMES, WORKER } from "../shared/counters.ts";
+import { ROW_FLOAT, ROW_FLOATS } from "../shared/ledger.ts";
 import { countForClient } from "./activity.ts";
 import { leaveQueue, releaseAll } from "./admission.ts";
 import type { Ended, Session } from "./session.ts";
@@ -9,7 +11,11 @@ export function conclude(session: Session, ended: Ended): void {
   const { host, listener, backend } = session;
   listener.counters[endCell(ended.end, ended.by)]!++;
   host.counters[WORKER.ended]!++;
-  if (backend !== null) backend.counters[BACKEND.ended]!++;
+  if (backend !== null) {
+    backend.counters[BACKEND.ended]!++;
+    const startedMs = host.floats[session.row * ROW_FLOATS + ROW_FLOAT.startedMs]!;
+    countTime(listener.counters, LIFE_TIMES, monotonicMs() - startedMs);
+  }
   // Before the log, which says how long it has waited.
   leaveQueue(session);
   host.log(session, ended);

@@ -5,7 +5,7 @@ import { echo, refusing } from "../support/backends.ts";
 import { connect, connectMany } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { holdThread, workerThreads } from "../support/held-thread.ts";
-import { freePort, startLb } from "../support/lb.ts";
+import { freePort, freePorts, startLb } from "../support/lb.ts";
 import { cpuSeconds, descriptors, residentBytes } from "../support/proc.ts";
 import { pythonMissing, TcpPeers } from "../support/tcp-peer.ts";
 
@@ -65,6 +65,35 @@ test("the bytes of a backend are counted while a connection is open, and are nei
   expect(await bytes()).toEqual([count + 12, count + 12]);
   expect(await lb.metric("lb_backend_connections_ended_total", { backend: backend.address })).toBe(2);
   expect(await lb.metric("lb_backend_sent_bytes_total")).toBe(count + 12);
+});
+
+test("connections that came to a backend are in the histograms of lives and of first bytes, refused ones are not", async () => {
+  using backend = await echo();
+  const [port, refusing] = await freePorts(2);
+  await using lb = await startLb(`${config(port!, backend.address)}
+    [listeners.refusing]
+    bind = "127.0.0.1:${refusing}"
+    pool = "app"
+    deny = ["127.0.0.1"]`);
+  using client = await connect(port!);
+  using silent = await connect(port!);
+  expect(await client.echoes()).toBe(true);
+  const counts = (listener: string): Promise<(number | null)[]> =>
+    Promise.all(
+      ["lb_first_byte_seconds_count", "lb_connection_duration_seconds_count"].map((name) =>
+        lb.metric(name, { listener }),
+      ),
+    );
+  expect(await counts("web")).toEqual([1, 0]);
+  expect(await client.echoes()).toBe(true);
+  client.finish();
+  silent.finish();
+  await lb.waitIdle();
+  expect(await counts("web")).toEqual([1, 2]);
+  using refused = await connect(refusing!);
+  await refused.ended;
+  await lb.waitLine(({ listener }) => listener === "refusing");
+  expect(await counts("refusing")).toEqual([0, 0]);
 });
 
 test("process_* match the kernel's figures", async () => {

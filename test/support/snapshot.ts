@@ -61,6 +61,8 @@ export function filledSnapshot(): Snapshot {
         accepted: 42,
         bytes_in: 1010,
         bytes_out: 2020,
+        duration_ms: { sum: 900_000, buckets: [1, 2, 3] },
+        first_byte_ms: { sum: 400, buckets: [5, 6] },
         tls: {
           certificates: [
             { cert: "/etc/lb/site.pem", names: ["a.example"], not_after: "2027-01-01T00:00:00.000Z", days_left: 39.5 },
