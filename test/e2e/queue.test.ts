@@ -283,6 +283,30 @@ describe("a change of the pool while connections wait", () => {
     expect(lb.accessLines().length).toBe(20);
   });
 
+  test("an operator who makes a drained backend ready lets it serve waiting connections", async () => {
+    using busy = await tagged("a");
+    using drained = await tagged("b");
+    const port = await freePort();
+    await using lb = await startLb(
+      config(port, `${capped(busy)}, ${capped(drained, 6)}`, `{ size = 100, timeout = ${LONG} }`),
+    );
+    const become = async (state: string): Promise<void> => {
+      const path = `/api/pools/app/backends/${encodeURIComponent(drained.address)}`;
+      const headers = { "X-Lb-Admin": "1", "Content-Type": "application/json" };
+      const answer = await lb.fetch(path, { method: "PATCH", headers, body: JSON.stringify({ state }) });
+      expect(answer.status).toBe(200);
+    };
+    await become("drain");
+    using holder = await served(port);
+    const clients = await line(lb, port, 6);
+    expect(drained.accepted).toBe(0);
+    await become("ready");
+    for (const client of clients) expect(await client.line()).toBe("b");
+    for (const client of clients) client.reset();
+    holder.reset();
+    await expectAtRest(lb);
+  });
+
   test("a full tier does not overflow: backups serve waiting connections once no primary is up", async () => {
     using primary = await tagged("a");
     using backup = await tagged("b");
