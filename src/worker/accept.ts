@@ -1,4 +1,4 @@
-// The way in: a freshly accepted socket gets its row in the ledger and its Connection, and is admitted or turned away.
+// Accepts clients: a new socket gets its row in the ledger and its Connection, and is admitted or refused.
 import type { Socket } from "bun";
 import { descriptorOf, readPeer } from "../platform/bun.ts";
 import { monotonicMs } from "../platform/clock.ts";
@@ -38,7 +38,7 @@ export class Acceptor implements ClientSide {
     words[at + ROW.clientFd] = fd;
     floats[row * ROW_FLOATS + ROW_FLOAT.startedMs] = monotonicMs();
     const present = readPeer(socket, fd, words, at + ROW.address);
-    // After the address: who reads the row from outside believes it from here on.
+    // After the address: readers in other threads trust the row from here on.
     floats[row * ROW_FLOATS + ROW_FLOAT.id] = host.ids.next();
     host.startClock();
     const connection = new Connection(host, listener, socket, row);
@@ -58,12 +58,12 @@ export class Acceptor implements ClientSide {
   clientTlsFailed(): void {}
 }
 
-// The first phase of a client whose address stands in the ledger, or its end. Hot path.
+// Enters the first phase of a client whose address is in the ledger, or ends the connection. Hot path.
 function admit(connection: Connection): void {
   const { listener, host, row } = connection;
   const proxyHeader = listener.expectsProxyHeader(host.words, row);
   if (proxyHeader === "untrusted") return connection.finish("proxy_header_bad", "client", "not a trusted proxy");
-  // Else the limits wait for the address in the PROXY header.
+  // Otherwise the limits are applied to the address in the PROXY header.
   const known = proxyHeader === "no";
   const refused =
     (known ? checkAddress(host, listener, row) : null) ??

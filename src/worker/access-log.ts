@@ -1,5 +1,5 @@
-// The access log as a worker sees it: one line a connection, formatted here and sent to the supervisor in batches. What
-// is on its way is bounded: when the supervisor cannot keep up, lines are lost and counted, and no client waits.
+// The access log of a worker: one line per connection, formatted here and sent to the supervisor in batches. The amount of unwritten
+// text is bounded: when the supervisor cannot keep up, lines are dropped and counted, and no client waits.
 import type { Follower } from "../messages.ts";
 import { accepts } from "../observe/access-filter.ts";
 import { formatAccess, lineOfRow, printableName, type AccessLine } from "../observe/access-line.ts";
@@ -10,7 +10,7 @@ import type { ClientFacts, Ended, Host } from "./session.ts";
 
 /** Characters that go to the supervisor in one message, at most about. */
 const BATCH_CHARACTERS = 64 * 1024;
-/** Characters that may be on their way to the disk, for each worker; more are lost. */
+/** Maximum number of characters per worker that are not written yet; more are dropped. */
 export const LOG_PENDING_MAX = 4 * 1024 * 1024;
 
 /** Characters for one follower between two ticks of the clock, at most about; more lines are lost to it. */
@@ -78,7 +78,7 @@ export class AccessLog {
     const { facts, row } = session;
     const floatsAt = row * ROW_FLOATS;
     const bytes = floats[floatsAt + ROW_FLOAT.bytesIn]! + floats[floatsAt + ROW_FLOAT.bytesOut]!;
-    // The probes of a balancer in front of us connect and say nothing: they would fill the log.
+    // The probes of a balancer in front of lb connect and send nothing: they would fill the log.
     const waited = words[row * ROW_WORDS + ROW.queueMs]! > 0;
     if (bytes === 0 && !waited && !this.debug && (end === "eof" || (end === "reset" && by === "client"))) return;
     const line = lineOfRow(host, row, {
@@ -110,7 +110,7 @@ export class AccessLog {
     }
   }
 
-  /** Sends what has gathered. */
+  /** Sends the collected lines. */
   flush(): void {
     for (const followed of this.#followed) {
       if (followed.text === "") continue;

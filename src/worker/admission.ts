@@ -1,5 +1,5 @@
-// Admission of sessions: address lists, caps and rates, and the places that are claimed for a session. What a row of the ledger
-// has claimed is noted there, and goes back through this file alone.
+// Admission of sessions: address lists, caps and rates, and the places that are claimed for a session. The claims of a row are noted in
+// the ledger and released only here.
 import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import type { End } from "../core/ends.ts";
 import { monotonicNs } from "../platform/clock.ts";
@@ -11,13 +11,13 @@ import { CLAIM, ROW, ROW_WORDS } from "../shared/ledger.ts";
 import type { Listener } from "./listener.ts";
 import type { Host, Session } from "./session.ts";
 
-/** Deny and allow lists, for the client whose address stands in the row. Null = admitted. Hot path. */
+/** Deny and allow lists, for the client whose address is in the row. Null = admitted. Hot path. */
 export function checkAddress({ words }: Host, { plan }: Listener, row: number): End | null {
   const at = row * ROW_WORDS + ROW.address;
   return isDenied(plan, words, at) || !isAllowed(plan, words, at) ? "denied" : null;
 }
 
-/** Claims a place of the process and one of the listener. Null = both are had. Hot path. */
+/** Claims a place of the process and one of the listener. Null = both were claimed. Hot path. */
 export function claimPlaces(host: Host, { plan }: Listener, row: number): End | null {
   const { words } = host;
   const at = row * ROW_WORDS;
@@ -31,7 +31,7 @@ export function claimPlaces(host: Host, { plan }: Listener, row: number): End | 
   return null;
 }
 
-/** The rate and the cap of the client whose address stands in the row. Null = admitted. Hot path. */
+/** The rate and the cap of the client whose address is in the row. Null = admitted. Hot path. */
 export function admitClient(host: Host, listener: Listener, row: number): End | null {
   const { clients, limits } = listener;
   if (clients === null || limits === null) return null;
@@ -54,7 +54,7 @@ export function noteDryRun({ words }: Host, { counters }: Listener, row: number,
   for (let i = 0; i < DRY_RUN_LIMITS.length; i++) if (fresh & (1 << i)) counters[LISTENER.dryRun + i]!++;
 }
 
-// In all of these a claim leaves the row before its place is given back, so that the supervisor never gives back a place a second
+// The functions below remove a claim from the row before they release its place, so that the supervisor never releases a place a second
 // time.
 
 /** The place at the session's backend, where one was claimed. */

@@ -1,38 +1,38 @@
-// The certificate that a client has shown in its TLS handshake: whether it is accepted, why not, and the name in it. The
-// runtime verifies the chain; it has no minimum for keys and signatures, so those are checked here.
+// The certificate that a client has sent in its TLS handshake: whether it is accepted, why not, and its name. The runtime verifies the
+// chain; it has no minimum for keys and signatures, so these are checked here.
 import { X509Certificate } from "node:crypto";
 import type { Socket } from "bun";
 import { tlsFacts } from "../platform/bun.ts";
 import { faultOf } from "../platform/tls-client.ts";
 
-/** The shortest RSA key in the chain of a client's certificate. */
+/** Minimum size of an RSA key in the chain of a client's certificate. */
 export const CLIENT_RSA_BITS_MIN = 2048;
 
-/** More certificates than any client needs to show: what a chain of them would cost to parse is bounded by this. */
+/** Maximum number of certificates in a client's chain, which bounds the cost of parsing. Clients need fewer. */
 export const CLIENT_CHAIN_MAX = 16;
 
 /** A certificate that was accepted. */
 export interface ClientCertificate {
   /** The subject's common name, the first if there are several; "" if there is none. */
   readonly name: string;
-  /** It was shown in an earlier handshake, and this connection resumes the session. */
+  /** It was sent in an earlier handshake, and this connection resumes the session. */
   readonly resumed: boolean;
 }
 
 export type ShownCertificate =
   | { is: "none" }
   | { is: "good"; certificate: ClientCertificate }
-  /** `why` begins with the name of the fault as OpenSSL has it (X509_V_ERR_...), without its prefix. */
+  /** `why` begins with OpenSSL's name of the fault (X509_V_ERR_...), without its prefix. */
   | { is: "bad"; why: string };
 
-/** As the runtime has it with its chain: what the client has sent, in that order, and behind it the issuers that it did not. */
+/** In the form of the runtime with its chain: the certificates that the client sent, in order, followed by issuers that it did not send. */
 interface PeerCertificate {
   raw?: Uint8Array;
   subject?: { CN?: string | string[] };
   issuerCertificate?: PeerCertificate;
 }
 
-/** What the client on a socket whose handshake is done has shown. */
+/** The certificate that the client on a socket with a completed handshake has sent. */
 export function shownCertificate(socket: Socket<unknown>): ShownCertificate {
   const shown = tlsFacts(socket).getPeerCertificate(false) as PeerCertificate | null;
   if (!shown?.raw) return { is: "none" };
@@ -57,7 +57,7 @@ function weakness(leaf: PeerCertificate): string | null {
   return null;
 }
 
-// The signature of a root on itself proves nothing, so it may be of any kind.
+// The signature of a root on itself proves nothing, so any algorithm is accepted.
 function weaknessOf(certificate: X509Certificate, depth: number, isRoot: boolean): string | null {
   const bits = certificate.publicKey.asymmetricKeyDetails?.modulusLength ?? Infinity;
   if (bits < CLIENT_RSA_BITS_MIN) {

@@ -1,6 +1,6 @@
-// The phase of TLS with the client, from its ClientHello to the end of the handshake. A socket becomes TLS in one of two ways:
-// accepted as such, where nothing of the client has a say before the handshake (Listener.acceptsTls), else adopted with the
-// context that the ClientHello chose.
+// The phase of TLS with the client, from its ClientHello to the end of the handshake. A socket becomes TLS in one of two ways: it is
+// accepted as TLS, if nothing that the client sends changes the handshake (Listener.acceptsTls), or it is adopted with the context that
+// the ClientHello chose.
 import type { Socket } from "bun";
 import { upgradeToServer, tlsFacts } from "../platform/bun.ts";
 import { monotonicMs } from "../platform/clock.ts";
@@ -46,7 +46,7 @@ export function beginHandshake(connection: Connection, hello: ClientHello, bytes
   });
 }
 
-/** The deadline `timeouts.handshake` runs from accept, over all that comes before a backend is dialled. */
+/** The deadline `timeouts.handshake` runs from accept, over everything before a backend is dialed. */
 export function scheduleDeadline(connection: Connection): void {
   const { host, startedWheelMs, listener } = connection;
   host.wheel.schedule(connection, startedWheelMs + listener.plan.timeoutsMs.handshake);
@@ -58,7 +58,7 @@ const handshaking: Phase = definePhase("handshaking", {
   clientHandshake(connection, socket, done, error) {
     const { listener } = connection;
     if (listener.acceptsTls !== null) connection.noteSni(hostNameOf(tlsFacts(socket).getServername() ?? "") ?? "");
-    // So Bun tells of a FIN before the handshake is done, where the socket was accepted as TLS.
+    // This is how Bun reports a FIN before the end of the handshake on a socket that was accepted as TLS.
     if (!done && (error as { code?: string } | null)?.code === "ECONNRESET") return handshakeCut(connection);
     if (!done) return refuse(connection, reasonOf(error));
     if (listener.tls?.wantsClientCertificate && !acceptCertificate(connection, socket)) return;
@@ -85,7 +85,7 @@ function noteHandshake(connection: Connection, socket: Socket<unknown>): void {
   countTime(counters, HANDSHAKE_TIMES, monotonicMs() - host.floats[row * ROW_FLOATS + ROW_FLOAT.startedMs]!);
 }
 
-/** Whether the certificate that the client has shown, or that it has shown none, is accepted; if not, the connection has ended. */
+/** Whether the client's certificate, or the lack of one, is accepted; if not, the connection has ended. */
 function acceptCertificate(connection: Connection, socket: Socket<unknown>): boolean {
   const shown = shownCertificate(socket);
   if (shown.is === "good") {
@@ -97,7 +97,7 @@ function acceptCertificate(connection: Connection, socket: Socket<unknown>): boo
   return connection.phase === handshaking;
 }
 
-/** The client has sent its FIN before the handshake was done, or before it has said anything at all, as probes do. */
+/** The client has sent its FIN before the end of the handshake, or before any byte, as probes do. */
 export function handshakeCut(connection: Connection): void {
   if (hasOnlySentFin(connection.clientFd)) return connection.finish("eof", "client");
   countFailure(connection, "closed");
@@ -110,8 +110,8 @@ function refuse(connection: Connection, failure: TlsFailure): void {
   connection.finish("handshake_failed", "client", failure);
 }
 
-// Bun (1.4.5) completes the handshake whatever the certificate is, and has no way to send an alert after that. A close would
-// look like an orderly end of an empty answer, so it is a reset.
+// Bun (1.4.5) completes the handshake whatever the certificate is, and cannot send an alert afterwards. A close would look like the
+// orderly end of an empty answer, so lb resets.
 function refuseCertificate(connection: Connection, why: string): void {
   countFailure(connection, "certificate_bad");
   const { client } = connection;
@@ -124,7 +124,7 @@ export function countFailure({ listener }: Connection, failure: TlsFailure): voi
   listener.counters[tlsFailureCell(failure)]!++;
 }
 
-// BoringSSL's reasons (ssl.h), as they stand at the end of its error strings.
+// BoringSSL's reasons (ssl.h), from the end of its error strings.
 const REASONS: readonly (readonly [RegExp, TlsFailure])[] = [
   [/NO_APPLICATION_PROTOCOL/, "no_shared_alpn"],
   [/HTTP_REQUEST|HTTPS_PROXY_REQUEST|WRONG_VERSION_NUMBER/, "not_tls"],
@@ -133,8 +133,8 @@ const REASONS: readonly (readonly [RegExp, TlsFailure])[] = [
   [/NO_SHARED_CIPHER|NO_SHARED_GROUP|NO_COMMON_SIGNATURE/, "no_shared_cipher"],
   [/PEER_DID_NOT_RETURN_A_CERTIFICATE/, "certificate_missing"],
   [/CERTIFICATE_VERIFY_FAILED|BAD_SIGNATURE/, "certificate_bad"],
-  // OpenSSL's client sends the alert of a certificate that it does not trust in the clear, where TLS 1.3 has keys already:
-  // BoringSSL finds a record too short to be one.
+  // OpenSSL's client sends the alert for an untrusted certificate unencrypted, although TLS 1.3 has keys already: BoringSSL reports a
+  // record that is too short.
   [/ALERT|BAD_PACKET_LENGTH/, "alert"],
 ];
 

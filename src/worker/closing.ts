@@ -8,22 +8,22 @@ import type { Listener } from "./listener.ts";
 import { allowBackendFin, allowClientFin, type ResetState } from "./reset-on-close.ts";
 import type { Ended, Host } from "./session.ts";
 
-/** With `on_abort = "close"` a connection is closed with FIN where nothing waits and nothing has moved for this long. */
+/** With `on_abort = "close"` a connection is closed with FIN if no bytes wait and none have moved for this long. */
 const QUIET_MS = 1000;
 
 /** The client's socket outlives a refusal with FIN by at most this long, so that the FIN is not overtaken by a RST. */
 export const LINGER_MS = 1000;
 
-/** Ends that are a reset for both sides, whatever the listener says. */
+/** Ends that are a reset for both sides, also with `on_abort = "close"`. */
 const ALWAYS_RESETS: ReadonlySet<End> = new Set(["reset", "backend_down", "killed", "drain"]);
 
-/** The sockets of a connection, and what decides how they are closed. */
+/** The sockets of a connection, and the facts that decide how they are closed. */
 export interface Peers extends TimerNode, ResetState {
   readonly host: Host;
   readonly listener: Listener;
   readonly toBackend: Flow;
   readonly toClient: Flow;
-  /** On one side at least. */
+  /** TLS is used on at least one side. */
   readonly speaksTls: boolean;
   /** When a byte last moved. */
   readonly activeWheelMs: number;
@@ -34,15 +34,15 @@ export interface Peers extends TimerNode, ResetState {
 }
 
 /**
- * Whether an end that lb imposes on a relaying connection is a FIN. lb cannot know whether an answer is complete, so it is a reset
- * unless the listener says otherwise, and always where the pool or an operator asks for one.
+ * Whether lb ends a relaying connection with FIN. lb cannot know whether an answer is complete, so it sends a reset unless the listener
+ * has on_abort = "close", and always if the pool or an operator asks for a reset.
  */
 export function abortsWithFin(peers: Peers, end: End): boolean {
   if (peers.listener.plan.onAbort === "reset" || ALWAYS_RESETS.has(end)) return false;
   const { toBackend, toClient } = peers;
   // Bytes of a paused sender may wait in the kernel.
   if (toBackend.queue !== null || toBackend.paused || toClient.queue !== null || toClient.paused) return false;
-  // These two have waited for their time without a byte, however short it is.
+  // These two have waited for their time without a byte, even if that time is short.
   if (end === "idle_timeout" || end === "half_close_timeout") return true;
   return peers.host.wheel.now - peers.activeWheelMs >= QUIET_MS;
 }
@@ -50,7 +50,7 @@ export function abortsWithFin(peers: Peers, end: End): boolean {
 /** Closes both sockets. `relayed`: the connection has come as far as relaying; `withFin`: as abortsWithFin says. */
 export function closePeers(peers: Peers, { end, by }: Ended, relayed: boolean, withFin: boolean): void {
   const { client, backendSocket } = peers;
-  // A TLS socket that we end waits for the peer's close_notify, ten seconds long (Bun 1.4.5).
+  // A TLS socket that lb ends waits ten seconds for the peer's close_notify (Bun 1.4.5).
   if (withFin && peers.speaksTls) return linger(peers);
   if (end === "eof" || withFin) {
     allowFins(peers);
@@ -70,8 +70,8 @@ export function closePeers(peers: Peers, { end, by }: Ended, relayed: boolean, w
   client?.terminate();
 }
 
-// A close while bytes of the peer are unread would send RST in spite of us (RFC 1122, 4.2.2.13), so what is left of the
-// sockets stays, its bytes ignored, until the peer's own FIN or for a second.
+// A close with unread bytes of the peer sends RST (RFC 1122, 4.2.2.13). So the sockets stay open, and their bytes are ignored, until
+// the peer's own FIN or for a second.
 function linger(peers: Peers): void {
   const { host, client, backendSocket } = peers;
   if (client === null && backendSocket === null) return;
@@ -89,7 +89,7 @@ function linger(peers: Peers): void {
   host.wheel.schedule(peers, host.wheel.now + LINGER_MS);
 }
 
-/** Both peers have closed, or have had their time. */
+/** Both peers have closed, or their time is over. */
 export function stopLingering(peers: Peers): void {
   const { lingering, host } = peers;
   if (lingering === 0) return;
@@ -98,13 +98,13 @@ export function stopLingering(peers: Peers): void {
   host.lingered(lingering);
 }
 
-// The FIN of a side may have been sent before, and then this is done.
+// Does nothing if the FIN of this side was sent before.
 function allowFins(peers: Peers): void {
   if (peers.client !== null && peers.toClient.state !== "done") allowClientFin(peers);
   if (peers.backendSocket !== null) allowBackendFin(peers);
 }
 
-// `close` spares `end`'s flush of a buffer that there is none of; only `end` sends a close_notify.
+// `close` skips the flush of a buffer, which is empty here; only `end` sends a close_notify.
 function closeOrderly(socket: Socket<unknown> | null, tls: boolean): void {
   if (tls) socket?.end();
   else socket?.close();

@@ -6,7 +6,7 @@ import { countForClient } from "./activity.ts";
 import { leaveQueue, releaseAll } from "./admission.ts";
 import type { Ended, Session } from "./session.ts";
 
-/** To be called once for each session, when it is closed. Its row of the ledger is another session's afterwards. */
+/** To be called once for each session, when it is closed. Afterwards its row of the ledger belongs to another session. */
 export function conclude(session: Session, ended: Ended): void {
   const { host, listener, backend } = session;
   listener.counters[endCell(ended.end, ended.by)]!++;

@@ -1,26 +1,26 @@
-// The head of a connection: what must be read of a client before it can be routed. Gathers bytes and asks the parsers; a
-// listener that needs neither a PROXY header nor a ClientHello has none of this.
+// The head of a connection: what must be read of a client before it can be routed. Collects bytes and calls the parsers. A listener that
+// needs neither a PROXY header nor a ClientHello does not use it.
 import type { End } from "../core/ends.ts";
 import { HelloReader, type ClientHello } from "../wire/client-hello.ts";
 import type { AlertDescription } from "../wire/tls-records.ts";
 import { parseProxyHeader, type ProxyHeader } from "../wire/proxy-protocol.ts";
 
-/** What the listener expects to come first. */
+/** What the listener expects first. */
 export interface HeadNeeds {
   proxyHeader: "no" | "optional" | "required";
-  /** TLS is terminated here, or a route asks for something that a ClientHello tells. */
+  /** The listener terminates TLS, or a route depends on a fact of the ClientHello. */
   hello: boolean;
-  /** What is no TLS cannot be served. */
+  /** Data that is not TLS is refused. */
   tlsOnly: boolean;
 }
 
 export type HeadAnswer =
   | { is: "more" }
-  /** The PROXY header is read, or there is none; ask again with no bytes for what follows. */
+  /** The PROXY header is complete, or there is none; push an empty chunk to continue. */
   | { is: "proxy"; header: ProxyHeader | null }
-  /** Everything is read. `hello` is null where none was needed, or where what came is no TLS. */
+  /** The head is complete. `hello` is null if none was needed, or if the data is not TLS. */
   | { is: "done"; hello: ClientHello | null }
-  /** `alert` is what a client that speaks TLS is to be told, 0 = nothing. */
+  /** `alert` is sent to a client that uses TLS; 0 = none. */
   | { is: "refused"; end: End; why: string; alert: AlertDescription | 0 };
 
 const NOTHING = new Uint8Array(0);
@@ -29,7 +29,7 @@ export class Head {
   #proxyHeader: HeadNeeds["proxyHeader"];
   readonly #reader: HelloReader | null;
   readonly #tlsOnly: boolean;
-  /** Bytes that are not the PROXY header's, up to where they were given to the reader of the hello. */
+  /** Bytes that do not belong to the PROXY header, until they are passed to the reader of the hello. */
   #bytes: Uint8Array = NOTHING;
 
   constructor(needs: HeadNeeds) {
@@ -38,7 +38,7 @@ export class Head {
     this.#tlsOnly = needs.tlsOnly;
   }
 
-  /** Every byte that came after the PROXY header: the client's own. */
+  /** Every byte after the PROXY header: the client's own. */
   get bytes(): Uint8Array {
     return this.#reader === null || this.#bytes.length > 0 ? this.#bytes : this.#reader.bytes;
   }
@@ -47,7 +47,7 @@ export class Head {
     return this.#proxyHeader !== "no";
   }
 
-  /** Nothing has come yet. */
+  /** No byte has arrived yet. */
   get empty(): boolean {
     return this.bytes.length === 0;
   }

@@ -1,6 +1,6 @@
-// How late the event loop of this worker runs: measured by the ticks of its clock, so it costs no timer of its own, and told
-// in the worker's row of counters. The time of the next tick stands there too: a loop that is blocked cannot say so itself,
-// but whoever reads the row sees that this time has passed.
+// Measures how late the event loop of this worker runs, by the ticks of its clock, so it needs no timer of its own. The result is in the
+// worker's row of counters. So is the time of the next tick: a blocked loop cannot report itself, but readers of the row see that this
+// time has passed.
 import { countTime, LOOP_DELAYS, WORKER } from "../shared/counters.ts";
 import { TICK_MS } from "./clock.ts";
 
@@ -23,13 +23,13 @@ export class LoopDelay {
 
   /** A tick runs at `nowMs`. */
   tick(nowMs: number): void {
-    // Bun's timers make up for a late tick by an early next one.
+    // After a late tick, Bun's timers run the next one early.
     const lateMs = Math.max(0, nowMs - this.#dueMs);
     countTime(this.#counters, LOOP_DELAYS, lateMs);
     this.start(nowMs);
   }
 
-  /** The clock stands still: there is nothing to be late for. */
+  /** The clock is stopped: there is nothing to be late for. */
   stop(): void {
     this.#counters[WORKER.tickDueMs] = 0;
   }

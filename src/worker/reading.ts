@@ -1,4 +1,4 @@
-// The phase in which something of the client must be read before it can be routed: the PROXY header, the ClientHello.
+// The phase in which data of the client must be read before it can be routed: the PROXY header, the ClientHello.
 import { describeTlvs, type ProxyHeader } from "../wire/proxy-protocol.ts";
 import { fatalAlert } from "../wire/tls-records.ts";
 import { admitClient, checkAddress } from "./admission.ts";
@@ -9,7 +9,7 @@ import { route } from "./routing.ts";
 
 const NOTHING = new Uint8Array(0);
 
-/** Begins to read. Where a PROXY header is to come, the client's own address is not admitted yet. */
+/** Begins to read. If a PROXY header is expected, the limits of the client do not apply yet. */
 export function startReading(connection: Connection, proxyHeader: HeadNeeds["proxyHeader"]): void {
   const { listener } = connection;
   connection.ensureFacts().head = new Head({ proxyHeader, hello: listener.readsHello, tlsOnly: listener.tls !== null });
@@ -66,7 +66,7 @@ function readHead(connection: Connection, chunk: Uint8Array): void {
   }
 }
 
-// The address that the proxy names counts from here on, for every limit, the log and the hash.
+// From here on the address in the header counts for every limit, the log and the hash.
 function believe(connection: Connection, header: ProxyHeader): void {
   connection.host.debug("proxy header", () => ({
     listener: connection.listener.plan.name,
@@ -83,12 +83,12 @@ function admitBelieved(connection: Connection, head: Head): void {
   const { listener, host, row } = connection;
   const refused = checkAddress(host, listener, row) ?? admitClient(host, listener, row);
   if (refused !== null) return connection.finish(refused, "lb");
-  // A listener that needs no hello dials now: the client may be waiting for the server to speak first.
+  // A listener that needs no hello dials now: the client may be waiting for the server to send first.
   if (listener.readsHello && head.empty) return;
   readHead(connection, NOTHING);
 }
 
-// Where a ClientHello routes and TLS is passed through, a client that waits for its server to speak first waits in vain.
+// If a ClientHello is needed for routing, a client that waits for its server to send first waits in vain.
 function silence(terminates: boolean): string {
   if (terminates) return "no ClientHello byte came";
   return (

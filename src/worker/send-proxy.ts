@@ -1,5 +1,5 @@
-// The PROXY header that a backend gets before the first byte: who the client is, whom it addressed, and what is known of
-// its TLS.
+// The PROXY header that a backend gets before the first byte: the client's address, the address it connected to, and the facts of its
+// TLS.
 import { addressAt, isUnixPeerAt } from "../core/address.ts";
 import { localAddress } from "../platform/sockets.ts";
 import { ROW, ROW_WORDS } from "../shared/ledger.ts";
@@ -8,7 +8,7 @@ import type { Host, Session } from "./session.ts";
 
 const local = new Int32Array(5);
 
-/** What a header says of a session. */
+/** The content of a header for a session. */
 export interface HeaderSource extends Pick<Session, "row" | "facts"> {
   readonly host: Pick<Host, "words">;
 }

@@ -1,4 +1,4 @@
-// The listening sockets that one worker serves: begun with a plan, kept or replaced by the next one, and emptied before they are
+// The listening sockets that one worker serves: started with a plan, kept or replaced by the next plan, and emptied before they are
 // closed.
 import { ACCEPT_DRAIN_MS, type SocketPlan } from "../messages.ts";
 import { listenOnAddress, listenOnDescriptor, type Listening, type ServerTls } from "../platform/bun.ts";
@@ -11,13 +11,13 @@ import { clientEvents, tlsClientEvents } from "./socket-events.ts";
 interface Served {
   readonly acceptor: Acceptor;
   readonly listening: Listening;
-  /** How the socket itself speaks TLS; to change it takes another in its place. */
+  /** The TLS of the socket itself; a change needs another listener on the socket. */
   readonly tls: ServerTls | null;
   readonly fd: number;
   backlog: number;
 }
 
-/** Sockets that a plan has begun and that are not in force yet, by their keys. */
+/** Sockets that a plan has started and that are not active yet, by their keys. */
 export type Begun = ReadonlyMap<string, Served>;
 
 export class Serving {
@@ -29,7 +29,7 @@ export class Serving {
   /** Sockets that are about to be closed and still accept what is in their queues. */
   readonly #draining = new Set<Served>();
 
-  /** `onClosed` hears of each socket that was emptied and closed. */
+  /** `onClosed` is called for each socket that was emptied and closed. */
   constructor(host: Host, cells: Int32Array, onClosed: () => void) {
     this.#host = host;
     this.#cells = cells;
@@ -40,7 +40,7 @@ export class Serving {
     return this.#draining.size > 0;
   }
 
-  /** Begins to listen where a plan asks for what is not served yet. Throws, and then nothing has begun. */
+  /** Starts to listen on the sockets of a plan that are not served yet. If it throws, nothing was started. */
   begin(sockets: readonly SocketPlan[], listeners: ReadonlyMap<number, Listener>): Begun {
     const begun = new Map<string, Served>();
     try {
@@ -48,13 +48,13 @@ export class Serving {
         const listener = listeners.get(socket.listener);
         if (listener === undefined) throw new Error(`no listener ${socket.listener} for ${socket.key}`);
         const key = keyOf(socket);
-        // Undefined where it is not served yet.
+        // Undefined if it is not served yet.
         if (this.#served.get(key)?.tls !== listener.acceptsTls) begun.set(key, this.#listen(socket, listener));
       }
     } catch (error) {
       for (const [key, { listening }] of begun) {
         listening.stop(false);
-        // To listen on a duplicate has set the length of a queue that others serve.
+        // Listening on a duplicate has set the backlog of a queue that others serve.
         const served = this.#served.get(key);
         if (served !== undefined) setBacklog(served.fd, served.backlog);
       }
@@ -80,8 +80,8 @@ export class Serving {
   }
 
   /**
-   * Serves the sockets of the plan and no others, by their listeners of now. What has begun replaces what was served under its key:
-   * it is another descriptor of the same socket, so what waits in its queue is accepted by the one or the other.
+   * Serves exactly the sockets of the plan, with their current listeners. A started socket replaces the one that was served under its key:
+   * it is another descriptor of the same socket, so one of the two accepts what is queued.
    */
   serve(sockets: readonly SocketPlan[], listeners: ReadonlyMap<number, Listener>, begun: Begun): void {
     const wanted = new Map(sockets.map((socket) => [keyOf(socket), socket]));
@@ -104,17 +104,17 @@ export class Serving {
     for (const listening of replaced) listening.stop(false);
   }
 
-  /** Accepts what is queued everywhere, and no more. */
+  /** Accepts what is queued on every socket, and then closes it. */
   retireAll(): void {
     for (const [key, served] of this.#served) this.#retire(key, served);
   }
 
-  /** Closes at once what is being emptied. */
+  /** Closes sockets that are being emptied at once. */
   closeRetired(): void {
     for (const served of this.#draining) this.#close(served);
   }
 
-  /** The worker ends: closes everything and says nothing. */
+  /** The worker ends: closes everything without calling `onClosed`. */
   abandon(): void {
     for (const { listening } of [...this.#served.values(), ...this.#draining]) listening.stop(false);
   }
@@ -132,7 +132,7 @@ export class Serving {
     this.#onClosed();
   }
 
-  // For the supervisor, who must be able to keep this thread from accepting when it no longer listens to anybody.
+  // For the supervisor, which must be able to stop a thread that does not respond from accepting.
   #noteDescriptors(): void {
     const fds = [...this.#served.values(), ...this.#draining].map(({ fd }) => fd);
     this.#cells.fill(0);

@@ -1,6 +1,6 @@
-// A reply that came whole in the first read, with the backend's FIN behind it, as with `Connection: close` in HTTP. Its bytes and
-// the FIN, and close_notify between them, go to the client in one segment, which spares both ends the handling of another: a
-// short connection costs 8 % less. Longer replies, and those whose FIN is still to come, are not looked at twice.
+// A reply that arrived completely in the first read, followed by the backend's FIN, as with `Connection: close` in HTTP. Its bytes, the
+// FIN, and close_notify between them are sent to the client in one segment, which saves both ends the handling of another one: a short
+// connection costs 8 % less. Longer replies, and those whose FIN arrives later, are not checked again.
 import { release, RELEASE_FROM_BYTES } from "../core/byte-queue.ts";
 import { cork, NO_END, ownSockets, peekNext, sendHeldBack } from "../platform/sockets.ts";
 import type { Flow } from "./flow.ts";

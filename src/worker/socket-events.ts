@@ -1,4 +1,4 @@
-// The tables of handlers, one for each kind of socket. A handler is one call of what the socket's data does with the event.
+// The tables of handlers, one for each kind of socket. Each handler is one call of a method of the socket's data.
 import type { Socket, SocketHandler } from "bun";
 import { isConnectionFault, type TlsHandler } from "../platform/bun.ts";
 
@@ -21,8 +21,8 @@ export interface ClientSide {
 }
 
 /**
- * The data of a backend's socket. A socket whose attempt was given up may still speak, so each event names its socket. The last
- * four come on TLS sockets only.
+ * The data of a backend's socket. A socket whose attempt was given up can still have events, so each event has its socket as an argument.
+ * The last four occur on TLS sockets only.
  */
 export interface BackendSide {
   readonly host: Crashes;
@@ -52,7 +52,7 @@ export const clientEvents: SocketHandler<ClientSide, "uint8array"> = {
 export const tlsClientEvents: TlsHandler<ClientSide> = {
   ...clientEvents,
   handshake: (socket, done, error) => socket.data.clientHandshake(socket, done, error),
-  // Faults of the connection come here, and so does what a handler of ours throws.
+  // Called for faults of the connection, and for exceptions of lb's own handlers.
   error: ({ data }, error) => (isConnectionFault(error) ? data.clientTlsFailed(error) : data.host.crash(error)),
 };
 

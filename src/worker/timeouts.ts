@@ -1,13 +1,13 @@
-// When a relayed connection is due, and what ends it then. Pure.
+// When the next timeout of a relayed connection is due, and which end it is. Pure.
 import type { End } from "../core/ends.ts";
 import type { ListenerPlan } from "../messages.ts";
 
 export interface Times {
-  /** When a byte, or a FIN, last came. */
+  /** When the last byte or FIN arrived. */
   readonly activeWheelMs: number;
   /** When `lifetime` is over; Infinity = never. */
   readonly lifetimeEndsWheelMs: number;
-  /** When a stop of the worker ends the connection; Infinity while none is asked for. */
+  /** When a stop of the worker ends the connection; Infinity while there is none. */
   readonly stopAtWheelMs: number;
   /** One side has sent its FIN. */
   readonly halfClosed: boolean;
@@ -15,7 +15,7 @@ export interface Times {
 
 type Limits = Pick<ListenerPlan["timeoutsMs"], "idle" | "halfClose">;
 
-/** When to look at the connection next; Infinity = never. */
+/** When to check the connection next; Infinity = never. */
 export function nextDueWheelMs(times: Times, { idle, halfClose }: Limits): number {
   let at = Math.min(times.lifetimeEndsWheelMs, times.stopAtWheelMs);
   if (idle > 0) at = Math.min(at, times.activeWheelMs + idle);
@@ -23,7 +23,7 @@ export function nextDueWheelMs(times: Times, { idle, halfClose }: Limits): numbe
   return at;
 }
 
-/** The end whose time has come, or null. */
+/** The end that is due, or null. */
 export function dueEnd(times: Times, { idle, halfClose }: Limits, nowWheelMs: number): End | null {
   const quietMs = nowWheelMs - times.activeWheelMs;
   if (nowWheelMs >= times.stopAtWheelMs) return "shutdown";

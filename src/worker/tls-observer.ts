@@ -1,5 +1,5 @@
-// Follows the TLS records of one direction, so that an end without close_notify can be told from an orderly one. It hears the
-// plain twin of a socket that has become TLS: ciphertext, with which nothing else is done.
+// Follows the TLS records of one direction, so that an end without close_notify can be distinguished from an orderly one. It is the data
+// of the plain twin of a TLS socket, which receives the ciphertext.
 import { release, RELEASE_FROM_BYTES } from "../core/byte-queue.ts";
 import { RecordWalk } from "../wire/tls-records.ts";
 import type { BackendSide, ClientSide, Crashes } from "./socket-events.ts";
@@ -19,17 +19,17 @@ export class TlsObserver implements ClientSide, BackendSide {
     this.#delivered = delivered;
   }
 
-  /** Bytes that the plain socket had read before it became TLS, or hears since. */
+  /** Bytes that the plain socket had read before it became TLS, or that its twin receives. */
   push(bytes: Uint8Array): void {
     this.#records.push(bytes, this.#floats[this.#delivered]!);
   }
 
-  /** Whether what has come does not end with a close_notify. */
+  /** Whether the data so far does not end with a close_notify. */
   get cut(): boolean {
     return !this.#records.closesOrderly(this.#floats[this.#delivered]!);
   }
 
-  /** The direction's FIN has come. Whether it cuts TLS short. */
+  /** The direction's FIN has arrived. Returns whether it truncates TLS. */
   noteEnd(): boolean {
     this.truncated = this.cut;
     return this.truncated;
@@ -44,7 +44,7 @@ export class TlsObserver implements ClientSide, BackendSide {
     this.clientData(chunk);
   }
 
-  // The TLS socket says the rest.
+  // The TLS socket reports the rest.
   clientOpened(): void {}
   clientDrained(): void {}
   clientEnded(): void {}

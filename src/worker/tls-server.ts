@@ -1,5 +1,5 @@
-// TLS termination for one listener: which certificates answer to a name, as contexts that are made once and kept, so that
-// sessions resume. Moves no bytes.
+// TLS termination for one listener: the certificates for a server name, as contexts that are created once and kept, so that sessions
+// resume. Moves no bytes.
 import { X509Certificate } from "node:crypto";
 import { createSecureContext } from "node:tls";
 import type { TlsServerPlan } from "../messages.ts";
@@ -7,8 +7,8 @@ import { alpnWire, type ServerTls, type TlsContext } from "../platform/bun.ts";
 import { nameMatches } from "../policy/route.ts";
 
 /**
- * What the two sides sign their handshakes with where clients are asked for certificates, ours and theirs: the runtime's
- * default in its order, without SHA-1.
+ * The signature algorithms of both sides' handshakes if clients are asked for certificates: the runtime's default order without
+ * SHA-1.
  */
 const SIGNATURES = [
   "ecdsa_secp256r1_sha256",
@@ -25,22 +25,22 @@ const SIGNATURES = [
 
 export class TlsServer {
   /**
-   * What every handshake is done with, where the name that the client asks for has no say in it; else null, and where clients
-   * are asked for certificates, which a listening socket's context would have to know beforehand (Bun 1.4.5).
+   * The options of every handshake, if the requested name makes no difference; else null. Also null if clients are asked for certificates,
+   * since the context of a listening socket would have to be created for that (Bun 1.4.5).
    */
   readonly only: ServerTls | null;
   readonly #plan: TlsServerPlan;
   readonly #keyTypes: readonly string[];
-  /** By the certificates' numbers. There are no more than the names in the certificates can choose. */
+  /** By the certificates' numbers. Their number is bounded by the names in the certificates. */
   readonly #contexts = new Map<string, TlsContext>();
   readonly #alpn: string;
 
-  /** Throws where the runtime refuses a certificate, a key or the ciphers. */
+  /** Throws if the runtime refuses a certificate, a key or the ciphers. */
   constructor(plan: TlsServerPlan) {
     this.#plan = plan;
     this.#keyTypes = plan.certificates.map(({ cert }) => keyType(cert));
     this.#alpn = alpnWire(plan.alpn);
-    // Now, and not at the first client: what cannot be used must refuse the plan.
+    // Now, and not for the first client: an unusable certificate must refuse the plan.
     plan.certificates.forEach((_, i) => this.#context([i]));
     this.only = this.#chooseOnly();
   }
@@ -54,8 +54,8 @@ export class TlsServer {
   }
 
   /**
-   * What the handshake with a client is to be done with, by the name that it asked for (lower case; null = none). Null = it
-   * is to be turned away with the alert unrecognized_name.
+   * The options of the handshake with a client, by the name that it asked for (lower case; null = none). Null = it must be refused with the
+   * alert unrecognized_name.
    */
   choose(name: string | null): ServerTls | null {
     let chosen = name === null ? [] : this.#bearing(name);
@@ -72,15 +72,15 @@ export class TlsServer {
     };
   }
 
-  // A wildcard covers one label, so its own text stands for every name that it alone covers.
+  // A wildcard covers one label, so its own text stands for every name that only it covers.
   #chooseOnly(): ServerTls | null {
     const only = this.#plan.clientAuth === "off" ? this.choose(null) : null;
     const names = this.#plan.certificates.flatMap((certificate) => certificate.names);
     return names.every((name) => this.choose(name)?.secureContext === only?.secureContext) ? only : null;
   }
 
-  // Of the certificates that bear the name the first of each type of key, so that the handshake can take the one that the
-  // client understands. An exact name goes before a wildcard.
+  // The first certificate with the name for each key type, so that the handshake can use the one that the client supports. An exact name is
+  // preferred to a wildcard.
   #bearing(name: string): number[] {
     const all = this.#plan.certificates.map(({ names }, i) => ({ names, i }));
     const exact = all.filter(({ names }) => names.includes(name));
@@ -106,11 +106,11 @@ export class TlsServer {
       cert: chosen.map(({ cert }) => cert),
       key: chosen.map(({ key }) => key),
       minVersion: `TLSv${minVersion}`,
-      // `ciphers` is an order of preference, and while the runtime's list has weak suites the client must not choose them.
+      // `ciphers` is an order of preference, and while the runtime's list has weak suites the client must not choose among them.
       honorCipherOrder: true,
       ...(ciphers === "" ? {} : { ciphers }),
-      // BoringSSL looks for the issuer of a certificate that comes without a chain, at each handshake: in the files of the
-      // system's CAs if it is given no others, and a file that is not there is looked for each time.
+      // For a certificate without a chain, BoringSSL searches for the issuer at each handshake: in the files of the system's CAs if it gets no
+      // others. A file that does not exist is searched for each time.
       ca: clientCa ?? chosen.map(({ cert }) => cert),
       ...(clientCrl === null ? {} : { crl: clientCrl }),
       // By default a client may sign with SHA-1 in TLS 1.2.
