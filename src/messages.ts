@@ -225,6 +225,8 @@ export type ToWorker =
   | PoolState
   | EndConnections
   /** Exit at once: connections are reset, and the supervisor releases their claims. */
+  /** Changes of the config lie behind: what they needed can be given back. */
+  | { kind: "settled" }
   | { kind: "exit" }
   /**
    * Stop accepting and exit when the last connection has ended. The remaining connections are ended over the time from `spreadFromMs` to

@@ -33,6 +33,9 @@ self.onmessage = ({ data: message }): void => {
     case "follow":
       plane?.accessLog.follow(message.followers);
       return;
+    case "settled":
+      plane?.settled();
+      return;
     case "exit":
       plane?.exit();
       return;

@@ -60,6 +60,11 @@ export class Fleet {
     for (const slot of [...this.slots, ...this.retiring]) slot.sendFollowers(followers);
   }
 
+  /** Tells all workers that changes of the config lie behind. */
+  sendSettled(): void {
+    for (const slot of this.slots) slot.sendSettled();
+  }
+
   /** Sends workers with an outdated plan or pool state the plan again. Call it every second or so. */
   resendOutdated(generation: number): void {
     const { poolVersions } = this.#options.registry;

@@ -167,6 +167,10 @@ export class WorkerSlot {
     this.#post({ kind: "follow", followers });
   }
 
+  sendSettled(): void {
+    this.#post({ kind: "settled" });
+  }
+
   /** The connections of the worker, which writes there at any time. */
   get ledger(): Ledger {
     return this.#ledger;

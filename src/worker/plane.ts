@@ -129,6 +129,11 @@ export class DataPlane implements Host {
     Bun.gc(false);
   }
 
+  /** No config has changed for a while. Connections need the machine code that goes with it; without them it is made again. */
+  settled(): void {
+    if (this.#sessionCount === 0) Bun.shrink();
+  }
+
   /** A change of health or names in one pool. */
   update(state: PoolState): void {
     const pool = this.#pools.get(state.pool);
