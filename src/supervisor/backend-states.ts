@@ -41,10 +41,12 @@ interface Found {
 export class BackendStates {
   readonly #options: BackendStatesOptions;
   readonly #nowMs: () => number;
+  /** The id of the pool of each backend, as far as followConfig knows it. */
+  readonly #poolOf = new Map<number, number>();
   /** Pools of which the workers do not know the state yet, by id. */
   readonly #untold = new Set<number>();
   /** What is due next in a pool, by the pool's id. */
-  readonly #timers = new Map<number, ReturnType<typeof setTimeout>>();
+  readonly #timers = new Map<number, { timer: ReturnType<typeof setTimeout>; dueMs: number }>();
   /** The priorities of the tiers that panic, by the pool's id; for the log. */
   readonly #panics = new Map<number, readonly number[]>();
 
@@ -57,7 +59,9 @@ export class BackendStates {
 
   /** Every worker has a new config, or the names of a pool have other addresses. */
   followConfig(): void {
+    this.#poolOf.clear();
     for (const pool of this.#options.registry.pools) {
+      for (const { id } of pool.backends) this.#poolOf.set(id, pool.id);
       this.#advance(pool);
       this.#notePanic(pool);
     }
@@ -72,7 +76,8 @@ export class BackendStates {
       // It is simply down now.
       if (!up && isEjected(backend)) endEjection(backend.state.ejection, this.#nowMs());
     });
-    const left = pool.backends.filter((other) => other.up).length;
+    let left = 0;
+    for (const other of pool.backends) if (other.up) left++;
     const fields = { pool: pool.name, backend: backend.name, backends_up: left, backends: pool.backends.length };
     if (up) this.#options.log.info("backend up", fields);
     else this.#options.log.warn("backend down", { ...fields, reason });
@@ -141,14 +146,18 @@ export class BackendStates {
   }
 
   stop(): void {
-    for (const timer of this.#timers.values()) clearTimeout(timer);
+    for (const { timer } of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
   }
 
+  // Null for a backend that is in no pool any more.
   #find(backendId: number): Found | null {
     const { registry } = this.#options;
     const backend = registry.backendById.get(backendId);
-    const pool = registry.pools.find(({ backends }) => backends.some(({ id }) => id === backendId));
+    const poolId = this.#poolOf.get(backendId);
+    const isIts = ({ id, backends }: PoolRecord): boolean =>
+      poolId === undefined ? backends.some((one) => one.id === backendId) : id === poolId;
+    const pool = registry.pools.find(isIts);
     return backend === undefined || pool === undefined ? null : { pool, backend };
   }
 
@@ -162,7 +171,7 @@ export class BackendStates {
       if (!takesConnections(pool, backend)) endRamp(state);
       else if (!before[i] && this.#isReturn(backend)) this.#beginRamp(pool, backend);
     }
-    this.#schedule(pool);
+    this.#schedule(pool, backends);
     this.#tell(pool);
   }
 
@@ -213,27 +222,27 @@ export class BackendStates {
     }
   }
 
-  // One timer for each pool in which something is due.
-  #schedule({ id, config, backends, changes }: PoolRecord): void {
+  // One timer for each pool in which something is due. `changed` are the backends of which that may have become sooner: to look at all
+  // ten thousand when each of them changes would take seconds.
+  #schedule({ id, config, backends, changes }: PoolRecord, changed: readonly BackendRecord[] = backends): void {
     const nowMs = this.#nowMs();
-    let dueMs = Math.max(1, changes.nextDueMs - nowMs);
-    for (const { state } of backends) {
-      if (state.rampFromMs !== null) dueMs = Math.min(dueMs, rampStepMs(config.slow_start));
-      const { untilMs } = state.ejection;
-      if (untilMs !== null) dueMs = Math.min(dueMs, Math.max(1, untilMs - nowMs));
+    let dueMs = changes.nextDueMs;
+    for (const { state } of changed) {
+      if (state.rampFromMs !== null) dueMs = Math.min(dueMs, nowMs + rampStepMs(config.slow_start));
+      dueMs = Math.min(dueMs, state.ejection.untilMs ?? Infinity);
     }
-    clearTimeout(this.#timers.get(id));
-    this.#timers.delete(id);
-    if (dueMs === Infinity) return;
+    const before = this.#timers.get(id);
+    if (dueMs >= (before?.dueMs ?? Infinity)) return;
+    clearTimeout(before?.timer);
     const timer = setTimeout(
       () => {
         this.#timers.delete(id);
         const pool = this.#options.registry.pools.find((pool) => pool.id === id);
         if (pool !== undefined) this.#advance(pool);
       },
-      Math.min(TIMER_MS_MAX, dueMs),
+      Math.min(TIMER_MS_MAX, Math.max(1, dueMs - nowMs)),
     );
-    this.#timers.set(id, timer);
+    this.#timers.set(id, { timer, dueMs });
   }
 
   // ---------------------------------------------------------------- workers and log
@@ -260,6 +269,7 @@ export class BackendStates {
   #notePanic(pool: PoolRecord): void {
     const { log } = this.#options;
     const before = this.#panics.get(pool.id) ?? [];
+    if (before.length === 0 && pool.config.panic_threshold === 0) return;
     const now = poolTiers(pool).flatMap(({ priority, panic }) => (panic ? priority : []));
     if (now.length === 0) this.#panics.delete(pool.id);
     else this.#panics.set(pool.id, now);

@@ -173,7 +173,7 @@ function poolStatus(pool: PoolRecord, health: StatusSources["health"], unresolve
     unresolved,
     hash_table_fingerprint: hashTable(pool, 0)?.fingerprint ?? null,
     changes: pool.changes.removed.map((name) => `backend ${name} removed by API`),
-    panic: poolTiers(pool).some(({ panic }) => panic),
+    panic: pool.config.panic_threshold > 0 && poolTiers(pool).some(({ panic }) => panic),
     queue: pool.queue && queueStatus(new SharedQueue(pool.queue), pool.config.queue.size),
     backends: pool.backends.map((backend) => backendStatus(backend, pool, health)),
   };
