@@ -21,7 +21,7 @@ _lb() {
     completion) flags="-h --help" values=shells ;;
     man) flags="-h --help" values=none ;;
     help) flags="-h --help" values=some ;;
-    status) flags="--admin --config --token-file --ca --json --watch -h --help" values=none ;;
+    status) flags="--admin --config --token-file --ca --json --watch --diff -h --help" values=none ;;
     top) flags="--admin --config --token-file --ca -h --help" values=none ;;
     reload) flags="--admin --config --token-file --ca -h --help" values=none ;;
     drain) flags="--admin --config --token-file --ca --timeout -h --help" values=backends ;;

@@ -35,6 +35,7 @@ complete -c lb -n '__fish_seen_subcommand_from status' -l token-file -r -F -d 'f
 complete -c lb -n '__fish_seen_subcommand_from status' -l ca -r -F -d 'certificates to trust for HTTPS; default: the config\'s own certificate, or the system\'s'
 complete -c lb -n '__fish_seen_subcommand_from status' -l json -d 'print the snapshot of GET /api/status'
 complete -c lb -n '__fish_seen_subcommand_from status' -l watch -d 'again each second, until interrupted'
+complete -c lb -n '__fish_seen_subcommand_from status' -l diff -d 'only what was changed at run time, and differs from the file'
 complete -c lb -n '__fish_seen_subcommand_from status' -s h -l help -d 'print help'
 complete -c lb -n '__fish_seen_subcommand_from status' -f
 complete -c lb -n __fish_use_subcommand -a top -d 'the same live on the whole terminal: sort, filter, drain, kill'

@@ -25,6 +25,7 @@ export function describeAdminCommands(
   asking("status", "show listeners, pools, backends and workers")
     .option("--json", "print the snapshot of GET /api/status")
     .option("--watch", "again each second, until interrupted")
+    .option("--diff", "only what was changed at run time, and differs from the file")
     .action(async (options: AdminOptions) => end(await (await import("./status.ts")).status(options)));
   asking("top", "the same live on the whole terminal: sort, filter, drain, kill").action(
     async (options: AdminOptions) => end(await (await import("./top/top.ts")).top(options)),

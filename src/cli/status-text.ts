@@ -1,6 +1,6 @@
 // The status of a running lb as text: a head, then a table of listeners, of pools with their backends, of workers. Pure.
 import { formatBytes, formatCount, formatDuration } from "../core/format.ts";
-import { backendState, failedConnects, refusals } from "../observe/figures.ts";
+import { backendState, failedConnects, listenerState, refusals } from "../observe/figures.ts";
 import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot, WorkerStatus } from "../observe/snapshot.ts";
 import { table, type Column } from "./table.ts";
 
@@ -39,7 +39,7 @@ const LISTENERS: readonly Column<ListenerStatus>[] = [
   { title: "LISTENER", cell: ({ name }) => name },
   { title: "BIND", cell: ({ bind }) => bind.join(" ") },
   { title: "POOL", cell: ({ pool }) => pool ?? "-" },
-  { title: "STATE", cell: listenerState },
+  { title: "STATE", cell: (listener) => listenerState(listener).word },
   { title: "OPEN", align: "right", cell: ({ open }) => String(open) },
   { title: "MAX", align: "right", cell: ({ max_connections: max }) => (max === 0 ? "" : String(max)) },
   { title: "ACCEPTED", align: "right", cell: ({ accepted }) => formatCount(accepted) },
@@ -47,10 +47,6 @@ const LISTENERS: readonly Column<ListenerStatus>[] = [
   { title: "IN", align: "right", cell: ({ bytes_in }) => formatBytes(bytes_in) },
   { title: "OUT", align: "right", cell: ({ bytes_out }) => formatBytes(bytes_out) },
 ];
-
-export function listenerState({ ready }: ListenerStatus): string {
-  return ready ? "ready" : "no backend";
-}
 
 interface BackendRow {
   pool: PoolStatus;

@@ -1,4 +1,5 @@
 // `lb status`: what a running lb is doing, once or again each second.
+import { runtimeChanges } from "../observe/figures.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 import type { AdminClient } from "./admin-client.ts";
 import { askLb } from "./admin-command.ts";
@@ -7,11 +8,18 @@ import { statusText } from "./status-text.ts";
 
 const INTERVAL_MS = 1000;
 
+export interface StatusOptions extends AdminOptions {
+  json?: boolean;
+  watch?: boolean;
+  /** Only what operators have changed at run time. */
+  diff?: boolean;
+}
+
 /** Prints the status; with `watch` until interrupted. Returns the exit code. */
-export function status(options: AdminOptions & { json?: boolean; watch?: boolean }): Promise<number> {
+export function status(options: StatusOptions): Promise<number> {
   return askLb(options, async (client) => {
     do {
-      const text = await textOf(client, options.json === true);
+      const text = await textOf(client, options);
       if (options.watch === true && process.stdout.isTTY) process.stdout.write(CLEAR);
       console.log(text);
       if (options.watch === true) await Bun.sleep(INTERVAL_MS);
@@ -22,7 +30,10 @@ export function status(options: AdminOptions & { json?: boolean; watch?: boolean
 /** ECMA-48: cursor home, erase the screen below. */
 const CLEAR = "\x1b[H\x1b[J";
 
-async function textOf(client: AdminClient, json: boolean): Promise<string> {
+async function textOf(client: AdminClient, { json, diff }: StatusOptions): Promise<string> {
   const snapshot = await client.json<Snapshot>({ method: "GET", path: "/api/status" });
-  return json ? JSON.stringify(snapshot, null, 2) : statusText(snapshot, Date.now()).join("\n");
+  const value = diff === true ? runtimeChanges(snapshot) : snapshot;
+  if (json === true) return JSON.stringify(value, null, 2);
+  if (diff !== true) return statusText(snapshot, Date.now()).join("\n");
+  return runtimeChanges(snapshot).join("\n") || "nothing was changed at run time";
 }

@@ -1,7 +1,7 @@
 // The sections of the page below the charts, each one table.
 import { useState } from "preact/hooks";
 import { formatByteRate, formatBytes, formatCount, formatDuration, formatLatency, formatRate } from "../core/format.ts";
-import { backendState, refusals } from "../observe/figures.ts";
+import { backendState, listenerState, refusals } from "../observe/figures.ts";
 import type { ClientStatus, ConnectionStatus } from "../observe/live.ts";
 import type { ListenerStatus, WorkerStatus } from "../observe/snapshot.ts";
 import { LOOP_BUCKETS_MS } from "../shared/counters.ts";
@@ -138,7 +138,7 @@ export function Listeners({ pair }: { pair: Pair }) {
       value: ({ listener }) => Number(listener.ready),
       cell: ({ listener }) => (
         <span title={listener.not_ready.join("; ")}>
-          <Badge word={listener.ready ? "ready" : "no backend"} tone={listener.ready ? "good" : "bad"} />
+          <Badge {...listenerState(listener)} />
         </span>
       ),
     },

@@ -1,6 +1,6 @@
 // Figures that views of the snapshot show and that it does not say itself. Pure; the browser uses them too.
 import { UNSERVED } from "../core/ends.ts";
-import type { BackendStatus, ListenerStatus } from "./snapshot.ts";
+import type { BackendStatus, ListenerStatus, Snapshot } from "./snapshot.ts";
 
 /** How far back the history of the whole process goes. */
 export const HISTORY_SECONDS = 600;
@@ -24,9 +24,28 @@ export function meanConnectMs(now: BackendStatus, was: BackendStatus | undefined
 export type Tone = "good" | "warn" | "bad";
 
 /** What a new connection would find, as a word, and how it is shown. */
-export function backendState({ state, up }: BackendStatus): { word: string; tone: Tone } {
+export function backendState({ state, up, ejected_until }: BackendStatus): { word: string; tone: Tone } {
   if (state !== "ready") return { word: state, tone: "warn" };
-  return up ? { word: "up", tone: "good" } : { word: "down", tone: "bad" };
+  if (!up) return { word: "down", tone: "bad" };
+  return ejected_until === null ? { word: "up", tone: "good" } : { word: "ejected", tone: "warn" };
+}
+
+export function listenerState({ state, ready }: ListenerStatus): { word: string; tone: Tone } {
+  if (state !== "ready") return { word: state, tone: "warn" };
+  return ready ? { word: "ready", tone: "good" } : { word: "no backend", tone: "bad" };
+}
+
+/** Everything that operators have changed at run time, one line each: "pools.app.backends.b: weight 3 by API, file says 1". */
+export function runtimeChanges({ listeners, pools }: Snapshot): string[] {
+  return [
+    ...listeners.flatMap(({ name, changes }) => changes.map((what) => `listeners.${name}: ${what}`)),
+    ...pools.flatMap((pool) => [
+      ...pool.changes.map((what) => `pools.${pool.name}: ${what}`),
+      ...pool.backends.flatMap(({ name, changes }) =>
+        changes.map((what) => `pools.${pool.name}.backends.${name}: ${what}`),
+      ),
+    ]),
+  ];
 }
 
 export function sum<T>(items: readonly T[], figure: (item: T) => number): number {

@@ -65,6 +65,38 @@ describe("lb status", () => {
   });
 });
 
+describe("a change at run time", () => {
+  test("is made by the commands, shown by `lb status`, and alone by --diff", async () => {
+    expect(await run("status", "--diff")).toMatchObject({ code: 0, stdout: "nothing was changed at run time\n" });
+    expect(await run("drain", "app/one")).toMatchObject({
+      code: 0,
+      stdout: "pool app, backend one: takes no new connections\n",
+    });
+    expect((await run("status")).stdout).toMatch(/^app +one +127\.0\.0\.1:1 +drain /m);
+    expect(await run("weight", "app/one", "3")).toMatchObject({ code: 0 });
+    expect((await run("status", "--diff")).stdout).toBe(
+      "pools.app.backends.one: drain by API\npools.app.backends.one: weight 3 by API, file says 1\n",
+    );
+    expect(JSON.parse((await run("status", "--diff", "--json")).stdout)).toEqual([
+      "pools.app.backends.one: drain by API",
+      "pools.app.backends.one: weight 3 by API, file says 1",
+    ]);
+    expect(await run("maintenance", "app/one")).toMatchObject({
+      stdout: "pool app, backend one: takes no new connections and is not checked\n",
+    });
+    const line = lb.log().findLast(({ event }) => event === "change by the admin API");
+    expect(line).toMatchObject({ outcome: "done", before: expect.stringContaining("drain") });
+    expect(line!["after"]).toContain("maintenance");
+    expect(await run("ready", "app/one")).toMatchObject({ code: 0 });
+    expect(await run("weight", "app/one", "1")).toMatchObject({ code: 0 });
+    expect((await run("status", "--diff")).stdout).toBe("nothing was changed at run time\n");
+    expect(await run("drain", "app/two")).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('pool app has no backend "two"'),
+    });
+  });
+});
+
 test("lb reload waits for the result, and reports the problems of a file that was rejected", async () => {
   expect(await run("reload")).toMatchObject({ code: 0, stdout: expect.stringMatching(/\S/), stderr: "" });
   const broken = join(lb.dir, "broken.toml");

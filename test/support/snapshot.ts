@@ -128,7 +128,7 @@ function filledBackend(name: string, address: string): BackendStatus {
     weight: 3,
     file_weight: 1,
     ramp_percent: 55,
-    ejected_until: "2026-01-02T03:05:05.000Z",
+    ejected_until: name === "big" ? "2026-01-02T03:05:05.000Z" : null,
     ejections: [
       { reason: "connect", count: 6 },
       { reason: "early_reset", count: 1 },

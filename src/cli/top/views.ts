@@ -7,11 +7,11 @@ import {
   formatLatency,
   formatRate,
 } from "../../core/format.ts";
-import { backendState, failedConnects, meanConnectMs, refusals, sum } from "../../observe/figures.ts";
+import { backendState, failedConnects, listenerState, meanConnectMs, refusals, sum } from "../../observe/figures.ts";
 import type { ClientStatus, ConnectionList, ConnectionStatus } from "../../observe/live.ts";
 import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot } from "../../observe/snapshot.ts";
 import { wayOf } from "../connections.ts";
-import { listenerState, stateText } from "../status-text.ts";
+import { stateText } from "../status-text.ts";
 
 /** What is known of the running lb. Rates come from two snapshots. */
 export interface TopData {
@@ -177,6 +177,7 @@ function listenerRow(listener: ListenerStatus, data: TopData): Row {
   const was = data.before?.listeners.find(({ name }) => name === listener.name);
   const rate = rater(data);
   const refusedRate = rate(refusals(listener), was && refusals(was));
+  const state = listenerState(listener);
   return {
     key: listener.name,
     target: null,
@@ -184,7 +185,7 @@ function listenerRow(listener: ListenerStatus, data: TopData): Row {
       text(listener.name),
       text(listener.bind.join(" ")),
       text(listener.pool ?? "-"),
-      text(listenerState(listener), listener.ready ? "good" : "bad"),
+      text(state.word, state.tone),
       number(listener.open, String),
       number(rate(listener.accepted, was?.accepted), formatRate),
       number(refusedRate, formatRate, refusedRate > 0),
