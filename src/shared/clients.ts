@@ -64,18 +64,24 @@ export class ClientTable {
   /** The limits that would have refused the last claim and are not enforced (core/dry-run.ts). */
   dryRun = 0;
   readonly #words: BigInt64Array;
+  /** The same words, each as its lower and its upper half: to compare a tag by numbers costs a fraction of what BigInts do. */
+  readonly #halves: Int32Array;
   readonly #seen: Int32Array;
   /** One cell a set: 1 while a worker makes an entry there. */
   readonly #making: Int32Array;
   readonly #sets: number;
   readonly #key: HashKey;
   readonly #hash = new Int32Array(2);
+  // The tag of the client that is looked for: its upper 32 bits and the other 8.
+  #tagHigh = 0;
+  #tagLow = 0;
 
   constructor(memory: SharedArrayBuffer) {
     const entries = entriesOf(memory);
     const sets = entries / WAYS;
     this.#key = new Int32Array(memory, 0, 2);
     this.#words = new BigInt64Array(memory, HEADER_BYTES, entries * 2);
+    this.#halves = new Int32Array(memory, HEADER_BYTES, entries * 4);
     this.#seen = new Int32Array(memory, HEADER_BYTES + entries * 16, entries);
     this.#making = new Int32Array(memory, HEADER_BYTES + entries * ENTRY_BYTES, sets);
     this.#sets = sets;
@@ -87,19 +93,14 @@ export class ClientTable {
    * one of the negative answers above.
    */
   claim(w0: number, w1: number, w2: number, w3: number, limits: ClientLimits, nowNs: bigint): number {
-    hashWords(this.#key, 0, w0, w1, w2, w3, this.#hash);
-    const low = this.#hash[0] ?? 0;
-    const high = this.#hash[1] ?? 0;
-    const set = (low & (this.#sets - 1)) * WAYS;
-    // The tag is never 0, which marks an entry that nobody has had.
-    const tag = (BigInt(high >>> 0) << 8n) | BigInt(low >>> 24) || 1n;
-    const seconds = Number(nowNs / 1_000_000_000n) | 0;
+    const set = this.#lookFor(w0, w1, w2, w3);
+    const seconds = Math.floor(Number(nowNs) / 1e9) | 0;
     this.claimed = false;
     this.dryRun = 0;
     for (;;) {
-      const entry = this.#find(set, tag, seconds);
+      const entry = this.#find(set, seconds);
       if (entry < 0) return CLIENT_TABLE_FULL;
-      const answer = this.#count(entry, tag, limits, nowNs);
+      const answer = this.#count(entry, limits, nowNs);
       if (answer === LOST) continue;
       this.#seen[entry] = seconds;
       return answer;
@@ -118,11 +119,9 @@ export class ClientTable {
    * takeToken counts.
    */
   peek(w0: number, w1: number, w2: number, w3: number): { open: number; fullAtNs: bigint } {
-    hashWords(this.#key, 0, w0, w1, w2, w3, this.#hash);
-    const set = (this.#hash[0]! & (this.#sets - 1)) * WAYS;
-    const tag = (BigInt(this.#hash[1]! >>> 0) << 8n) | BigInt(this.#hash[0]! >>> 24) || 1n;
+    const set = this.#lookFor(w0, w1, w2, w3);
     for (let entry = set; entry < set + WAYS; entry++) {
-      if (tagOf(Atomics.load(this.#words, 2 * entry)) !== tag) continue;
+      if (!this.#isFound(entry)) continue;
       return { open: this.open(entry), fullAtNs: Atomics.load(this.#words, 2 * entry + 1) };
     }
     return { open: 0, fullAtNs: 0n };
@@ -133,18 +132,39 @@ export class ClientTable {
     return Number(Atomics.load(this.#words, 2 * entry) & OPEN_MASK);
   }
 
+  // Sets the tag to that of a client, and answers with the first entry of its set.
+  #lookFor(w0: number, w1: number, w2: number, w3: number): number {
+    hashWords(this.#key, 0, w0, w1, w2, w3, this.#hash);
+    const low = this.#hash[0]!;
+    this.#tagHigh = this.#hash[1]!;
+    this.#tagLow = low >>> 24;
+    // The tag is never 0, which marks an entry that nobody has had.
+    if (this.#tagHigh === 0 && this.#tagLow === 0) this.#tagLow = 1;
+    return (low & (this.#sets - 1)) * WAYS;
+  }
+
+  get #tag(): bigint {
+    return (BigInt(this.#tagHigh >>> 0) << 8n) | BigInt(this.#tagLow);
+  }
+
+  // Whether the entry is that of the tag. The halves are two reads: what another worker does between them it could do after them.
+  #isFound(entry: number): boolean {
+    const halves = this.#halves;
+    return (
+      Atomics.load(halves, 4 * entry + 1) === this.#tagHigh && Atomics.load(halves, 4 * entry) >>> 24 === this.#tagLow
+    );
+  }
+
   // The client's entry, made if need be in the place that has been idle longest; -1 = no place is idle.
-  #find(set: number, tag: bigint, seconds: number): number {
-    for (let entry = set; entry < set + WAYS; entry++) {
-      if (tagOf(Atomics.load(this.#words, 2 * entry)) === tag) return entry;
-    }
+  #find(set: number, seconds: number): number {
+    for (let entry = set; entry < set + WAYS; entry++) if (this.#isFound(entry)) return entry;
     // Two workers that see a client for the first time at once must not make two entries of it: one makes, the other
     // finds. This is the one place where a worker may wait for another: for a microsecond, at a client's first sight.
     const lock = set / WAYS;
     while (Atomics.compareExchange(this.#making, lock, 0, 1) !== 0) {
       if (Atomics.wait(this.#making, lock, 1, MAKING_MS) === "timed-out") break;
     }
-    const entry = this.#findOrMake(set, tag, seconds);
+    const entry = this.#findOrMake(set, this.#tag, seconds);
     Atomics.store(this.#making, lock, 0);
     Atomics.notify(this.#making, lock, 1);
     return entry;
@@ -175,18 +195,19 @@ export class ClientTable {
     }
   }
 
-  #count(entry: number, tag: bigint, limits: ClientLimits, nowNs: bigint): number {
+  #count(entry: number, limits: ClientLimits, nowNs: bigint): number {
     const { maxOpen, intervalNs, holds, dryRunOpen } = limits;
     if (maxOpen > 0 || holds) {
-      const refused = this.#claimPlace(entry, tag, maxOpen);
+      const refused = this.#claimPlace(entry, maxOpen);
       if (refused === LOST || (refused === CLIENT_OVER_CAP && !dryRunOpen)) return refused;
       if (refused === CLIENT_OVER_CAP) this.dryRun |= OVER_CAP;
     }
-    return intervalNs === 0n ? entry : this.#takeToken(entry, tag, limits, nowNs);
+    return intervalNs === 0n ? entry : this.#takeToken(entry, limits, nowNs);
   }
 
   // The entry, LOST or CLIENT_OVER_CAP.
-  #claimPlace(entry: number, tag: bigint, maxOpen: number): number {
+  #claimPlace(entry: number, maxOpen: number): number {
+    const tag = this.#tag;
     for (;;) {
       const word = Atomics.load(this.#words, 2 * entry);
       if (tagOf(word) !== tag) return LOST;
@@ -197,12 +218,12 @@ export class ClientTable {
     }
   }
 
-  #takeToken(entry: number, tag: bigint, { intervalNs, burst, dryRunRate }: ClientLimits, nowNs: bigint): number {
+  #takeToken(entry: number, { intervalNs, burst, dryRunRate }: ClientLimits, nowNs: bigint): number {
     // The cap would have refused the connection before it took a token.
     if (dryRunRate && this.dryRun !== 0) return entry;
     for (;;) {
       // Without a place nothing keeps the entry from being given to another client.
-      if (!this.claimed && tagOf(Atomics.load(this.#words, 2 * entry)) !== tag) return LOST;
+      if (!this.claimed && !this.#isFound(entry)) return LOST;
       const tat = Atomics.load(this.#words, 2 * entry + 1);
       const next = takeToken(tat, nowNs, intervalNs, burst);
       if (next === NO_TOKEN && dryRunRate) {
