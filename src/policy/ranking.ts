@@ -7,7 +7,7 @@ import { Turns } from "./turns.ts";
 /** With no more candidates than these, a pick reads all of them again, and so sees them as they are. */
 export const REREAD_ALL_MAX = 64;
 /** How many candidates a pick reads again where there are more. */
-export const REREAD = 16;
+export const REREAD = 8;
 
 /** Why a candidate cannot win now; bits. */
 const FULL = 1;
