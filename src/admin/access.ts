@@ -64,8 +64,8 @@ function admitToken(request: HttpRequest, access: Access, { full, read }: Tokens
   if (access === "read" && (request.method === "GET" || request.method === "HEAD")) return "read_token";
   return {
     status: 403,
-    detail: "this token allows reading only",
-    cure: "send the token of admin.token_file for a change",
+    detail: "this token allows GET only",
+    cure: "send the token of admin.token_file for everything but GET",
     headers: { "WWW-Authenticate": 'Bearer realm="lb", error="insufficient_scope"' },
   };
 }

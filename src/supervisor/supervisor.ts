@@ -3,7 +3,7 @@
 import { effectiveConfig } from "../config/effective.ts";
 import { loadConfig, type LoadResult } from "../config/load.ts";
 import { countedProblems, formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
-import type { Config } from "../config/schema.ts";
+import type { CertificateConfig, Config } from "../config/schema.ts";
 import { formatEndpoint } from "../core/address.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { inheritedSockets } from "../platform/inherited.ts";
@@ -22,7 +22,7 @@ import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
 import { ByteRates } from "./byte-rates.ts";
 import { History } from "./history.ts";
 import { LiveConnections } from "./live-connections.ts";
-import { AccessSink, Log } from "./log.ts";
+import { AccessSink, Log, type Fields } from "./log.ts";
 import { failure, readinessOf, type Dashboard, type Operations } from "../admin/operations.ts";
 import type { Phase } from "./readiness.ts";
 import { readdressedState } from "./plans.ts";
@@ -363,13 +363,15 @@ export class Supervisor {
   #logExpiring(): void {
     if (Date.now() < this.#active.loadedAtMs + this.#daysLogged * DAY_MS + DAY_MS) return;
     this.#daysLogged++;
+    const warn = (fields: Fields, { cert, not_after }: CertificateConfig): void => {
+      const days = Math.floor(daysLeft(not_after));
+      if (days < EXPIRY_WARNING_DAYS) this.#log.warn("certificate expires soon", { ...fields, cert, days_left: days });
+    };
     for (const { name, config } of this.#registry.listeners) {
-      for (const { cert, not_after } of config.tls?.certificates ?? []) {
-        const days = Math.floor(daysLeft(not_after));
-        if (days < EXPIRY_WARNING_DAYS)
-          this.#log.warn("certificate expires soon", { listener: name, cert, days_left: days });
-      }
+      for (const certificate of config.tls?.certificates ?? []) warn({ listener: name }, certificate);
     }
+    const { tls } = this.#active.config.admin;
+    if (tls !== null) warn({}, tls);
   }
 
   // ---------------------------------------------------------------- stop

@@ -496,12 +496,18 @@ describe("with the token for reading", () => {
     const admin = await started("127.0.0.1:0", TOKEN);
     for (const line of ["GET /metrics", "GET /api/status", "HEAD /api/status", "GET /api/openapi.json"])
       expect([line, (await ask(admin, line, reader)).status]).toEqual([line, 200]);
-    for (const line of ["POST /api/reload", "POST /api/workers/0/restart", "POST /api/status", "DELETE /nothing"]) {
+    for (const line of [
+      "POST /api/reload",
+      "POST /api/workers/0/restart",
+      "POST /api/status",
+      "POST /api/explain",
+      "DELETE /nothing",
+    ]) {
       const answer = await ask(admin, line, reader);
       expect(problemOf(answer)).toMatchObject({
         status: 403,
-        detail: "this token allows reading only",
-        cure: "send the token of admin.token_file for a change",
+        detail: "this token allows GET only",
+        cure: "send the token of admin.token_file for everything but GET",
       });
     }
     expect([restarted, audited]).toEqual([[], []]);
