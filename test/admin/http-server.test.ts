@@ -154,6 +154,15 @@ describe("connections", () => {
     expect(silent.received + head.received + body.received).toBe("");
   });
 
+  test("that send the body of a later request too slowly are closed", async () => {
+    const client = dial(await serve({ times: { ...TIMES, requestMs: 300 } }));
+    client.socket.write(GET);
+    await eventually("a response", () => responses(client) === 1);
+    client.socket.write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
+    await eventually("the end", () => client.closed);
+    expect(responses(client)).toBe(1);
+  });
+
   test("without a request are closed after the idle time", async () => {
     const client = dial(await serve({ times: { ...TIMES, idleMs: 200 } }));
     client.socket.write(GET);
