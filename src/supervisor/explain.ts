@@ -18,7 +18,7 @@ import { claimed } from "../shared/cells.ts";
 import { ClientTable } from "../shared/clients.ts";
 import { SharedQueue } from "../shared/queue.ts";
 import { hashTable } from "./plans.ts";
-import { poolTiers, tierInput } from "./pool-tiers.ts";
+import { orderOf, poolTiers, tierInput } from "./pool-tiers.ts";
 import type { BackendRecord, ListenerRecord, PoolRecord, Registry } from "./registry.ts";
 
 export interface ExplainSources {
@@ -54,7 +54,7 @@ export function explain(query: ExplainQuery, sources: ExplainSources): Result<Ex
       limits,
       route: routed.route,
       pool: pool?.name ?? null,
-      backend: end === null ? choice.backend : null,
+      backend: refusal === null && end === null ? choice.backend : null,
       candidates: choice.candidates,
     },
   };
@@ -66,10 +66,11 @@ function limitsOf(
   { config, cells, clients }: ListenerRecord,
   words: Int32Array,
   query: ExplainQuery,
-  { open, maxConnections }: ExplainSources,
+  { registry, open, maxConnections }: ExplainSources,
 ): ExplainedLimit[] {
   const lists = { allow: cidrTable(config.allow), deny: cidrTable(config.deny) };
   const limits: ExplainedLimit[] = [];
+  if (registry.changes.isDrained(config.name)) limits.push(DRAINED);
   if (lists.deny !== null) limits.push(listed("deny", isDenied(lists, words, 0), config.deny));
   if (lists.allow !== null) limits.push(listed("allow", !isAllowed(lists, words, 0), config.allow));
   limits.push(cap("max_connections of the process", "process_full", open, maxConnections));
@@ -79,6 +80,16 @@ function limitsOf(
   if (config.tls !== null) limits.push(...tlsConditions(config.tls, query));
   return limits;
 }
+
+/** The kernel refuses the client, so the connection has no end in the log. */
+const DRAINED: ExplainedLimit = {
+  limit: "state",
+  verdict: "refuses",
+  end: null,
+  current: null,
+  max: null,
+  detail: "an operator has drained the listener, which accepts no connections",
+};
 
 function listed(limit: "allow" | "deny", refuses: boolean, networks: readonly Cidr[]): ExplainedLimit {
   const is = (limit === "deny") === refuses ? "is" : "is not";
@@ -271,8 +282,13 @@ function whyNot(pool: PoolRecord, backend: BackendRecord, inTier: boolean, lastE
   const { config, agent, cells } = backend;
   if (inTier) return `full: ${claimed(cells.open)} of ${config.max_connections} connections are open`;
   const { drained, weight, healthUp, ejected } = tierInput(pool, backend);
-  if (drained) return agent.state === "ready" ? "drained by an operator" : `taken out by its agent (${agent.state})`;
-  if (weight === 0) return config.weight === 0 ? "its weight is 0" : "its weight is set to 0";
+  const order = orderOf(pool, backend);
+  if (order.state !== "ready") return `taken out by an operator (${order.state})`;
+  if (drained) return `taken out by its agent (${agent.state})`;
+  if (weight === 0) {
+    if (order.weight === 0) return `its weight is 0 by an operator (the file says ${config.weight})`;
+    return config.weight === 0 ? "its weight is 0" : "its weight is 0 by its agent";
+  }
   if (!healthUp) return `down: ${lastError ?? "its health checks have failed"}`;
   if (ejected) return "ejected, because connections to it have failed (passive health)";
   return "a backup, and another backend comes before it";

@@ -40,6 +40,8 @@ import type { WorkerSlot } from "./worker-slot.ts";
 
 /** The last part of shutdown_timeout, over which the remaining connections are ended. */
 const SPREAD_PART = 1 / 5;
+/** At the timeout of a drain, what still lives is ended over this long. */
+const DRAIN_SPREAD_MS = 1000;
 const HOUSEKEEPING_MS = 1000;
 /** Time limit for writing the last log lines at the end. */
 const LAST_LINES_MS = 2000;
@@ -139,7 +141,7 @@ export class Supervisor {
       facts: (id) => this.#health.facts(id),
       send: (state) => this.#fleet.sendPoolState(state),
       endConnections: (backends) =>
-        void endMatching([...this.#fleet.slots, ...this.#fleet.retiring], { ...EVERY_ROW, backends }, "drain"),
+        void endMatching(this.#workers(), { ...EVERY_ROW, backends }, "drain", DRAIN_SPREAD_MS),
       log,
     });
     this.#open = this.#registry.arena.int32(1);
@@ -171,10 +173,14 @@ export class Supervisor {
       onOverBudget: () => this.#logOverBudget(),
       onFailures: (failures) => this.#states.failed(failures),
     });
-    const workers = (): WorkerSlot[] => [...this.#fleet.slots, ...this.#fleet.retiring];
     const rates = new ByteRates();
-    this.#live = new LiveConnections(registry, workers, rates);
-    this.#topClients = new TopClients({ registry, workers, rates, match: (filter) => this.#live.match(filter) });
+    this.#live = new LiveConnections(registry, this.#workers, rates);
+    this.#topClients = new TopClients({
+      registry,
+      workers: this.#workers,
+      rates,
+      match: (filter) => this.#live.match(filter),
+    });
     this.#reloads = new Reloads(loaded, {
       file: options.file,
       active: this.#active,
@@ -251,6 +257,9 @@ export class Supervisor {
       audit: (entry) => this.#log.info("change by the admin API", auditFields(entry)),
     });
   }
+
+  // Those that have connections.
+  readonly #workers = (): readonly WorkerSlot[] => [...this.#fleet.slots, ...this.#fleet.retiring];
 
   readonly #operations: Operations = {
     dashboard: () => this.#options.dashboard,

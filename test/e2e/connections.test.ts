@@ -100,6 +100,8 @@ test("connections of all workers are listed, filtered and ended, and nothing els
   expect(await kill(lb, "?listener=wbe")).toMatchObject({ status: 404 });
   expect((await lb.fetch("/api/connections?client=127.0.0.3", { method: "DELETE" })).status).toBe(403);
   expect(await total("")).toBe(15);
+  for (const query of ["?limit=100001", "?limit=-1", "?sort=age", "?client=me"])
+    expect((await lb.fetch(`/api/connections${query}`)).status).toBe(400);
 });
 
 test('a killed connection is reset on both sides, even with on_abort = "close" and before it relays', async () => {

@@ -239,6 +239,24 @@ describe("backends", () => {
     expect(ask()).toMatchObject({ end: "no_backend", backend: null, outcome: "is refused: no backend of app is up" });
   });
 
+  test("that an operator has taken out say so", () => {
+    const [one, two] = backends();
+    const { changes } = registry.pools[0]!;
+    changes.setState({ name: one!.config.name, address: null }, "maintenance", null);
+    changes.setWeight({ name: two!.config.name, address: null }, 0, 1);
+    expect(reasons(ask())).toMatchObject({
+      one: "- taken out by an operator (maintenance)",
+      two: "- its weight is 0 by an operator (the file says 1)",
+      spare: "+ the only one that is usable",
+    });
+    registry.changes.setListener("web", "drain");
+    expect(ask()).toMatchObject({
+      end: null,
+      backend: null,
+      outcome: "is refused: an operator has drained the listener, which accepts no connections",
+    });
+  });
+
   test("that are down are candidates in a panic", () => {
     ({ registry, sources } = start(POOL.replace("backends =", "panic_threshold = 80\nbackends =")));
     backends()[0]!.up = false;

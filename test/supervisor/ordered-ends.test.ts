@@ -1,8 +1,8 @@
 // Which connections are ended from outside, in which portions, and over which time. The workers are played by the test.
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { describe, expect, test } from "vitest";
 import type { OrderedEnd } from "../../src/messages.ts";
 import { Ledger, ledgerMemory, PROXIED, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
-import { END_BATCH, endMatching, endOverWindow, type EndingWorker } from "../../src/supervisor/ordered-ends.ts";
+import { END_BATCH, endMatching, type EndingWorker } from "../../src/supervisor/ordered-ends.ts";
 import { EVERY_ROW } from "../../src/supervisor/row-match.ts";
 
 let lastId = 0;
@@ -76,43 +76,34 @@ describe("ends at once", () => {
 });
 
 describe("ends over a window", () => {
-  beforeEach(() => void vi.useFakeTimers());
-  afterEach(() => void vi.useRealTimers());
-
-  test("are spread evenly, include what comes meanwhile, and leave nothing", async () => {
+  test("are spread evenly, in small portions, and hit what matched at the begin", async () => {
     const worker = new FakeWorker();
     for (let i = 0; i < 100; i++) worker.open(1);
     worker.open(2);
-    const done = vi.fn();
-    endOverWindow(() => [worker], backend(1), { end: "drain", windowMs: 1000, done });
-    await vi.advanceTimersByTimeAsync(450);
-    expect(worker.count - 1).toBeGreaterThanOrEqual(40);
-    expect(worker.count - 1).toBeLessThanOrEqual(60);
-    worker.open(1);
-    expect(done).not.toHaveBeenCalled();
-    await vi.advanceTimersByTimeAsync(600);
-    expect(worker.count).toBe(1);
-    expect(done).toHaveBeenCalledOnce();
+    const beginMs = performance.now();
+    const ended = endMatching([worker], backend(1), "drain", 500);
+    const late = worker.open(1);
+    expect(await ended).toBe(100);
+    // The last of ten portions comes after nine tenths.
+    expect(performance.now() - beginMs).toBeGreaterThan(400);
+    expect(worker.asked.map(({ count }) => count)).toEqual(Array<number>(10).fill(10));
+    expect([...worker.ledger.rowsInUse()].includes(late)).toBe(true);
+    expect(worker.count).toBe(2);
   });
 
-  test("stop when they are called off", async () => {
+  test("begin at once, also where there is only one", async () => {
     const worker = new FakeWorker();
-    for (let i = 0; i < 100; i++) worker.open(1);
-    const stop = endOverWindow(() => [worker], backend(1), { end: "drain", windowMs: 1000 });
-    await vi.advanceTimersByTimeAsync(450);
-    stop();
-    const left = worker.count;
-    await vi.advanceTimersByTimeAsync(2000);
-    expect(worker.count).toBe(left);
-    expect(left).toBeGreaterThan(0);
+    worker.open(1);
+    const ended = endMatching([worker], backend(1), "drain", 3_600_000);
+    expect(worker.asked).toHaveLength(1);
+    expect(await ended).toBe(1);
   });
 
   test("go on in other workers while one hangs", async () => {
     const [hung, other] = [new FakeWorker(), new FakeWorker()];
     hung.hangs = true;
     for (let i = 0; i < 10; i++) for (const worker of [hung, other]) worker.open(1);
-    endOverWindow(() => [hung, other], backend(1), { end: "drain", windowMs: 500 });
-    await vi.advanceTimersByTimeAsync(600);
+    expect(await endMatching([hung, other], backend(1), "drain", 100)).toBe(10);
     expect([hung.count, other.count]).toEqual([10, 0]);
   });
 });
