@@ -8,7 +8,7 @@ _lb() {
     --ready|--admin|--timeout|--client|--listener|--pool|--backend|--sort|--limit|--sni|--alpn|--end|--min-duration) return ;;
   esac
   if ((COMP_CWORD == 1)); then
-    COMPREPLY=($(compgen -W "check demo schema health version completion man help status top reload drain ready maintenance weight connections clients explain logs -v --version -h --help" -- "$word"))
+    COMPREPLY=($(compgen -W "check demo schema health version completion man help status top reload drain ready maintenance weight connections clients explain config logs -v --version -h --help" -- "$word"))
     COMPREPLY+=($(compgen -f -X '!*.toml' -- "$word"))
     return
   fi
@@ -31,6 +31,7 @@ _lb() {
     connections) flags="--admin --config --token-file --ca --client --listener --pool --backend --sort --limit --json --kill --yes -h --help" values=none ;;
     clients) flags="--admin --config --token-file --ca --sort --limit --json -h --help" values=none ;;
     explain) flags="--admin --config --token-file --ca --listener --client --sni --alpn --json -h --help" values=none ;;
+    config) flags="--admin --config --token-file --ca --json -h --help" values=none ;;
     logs) flags="--admin --config --token-file --ca -f --follow --client --listener --pool --backend --end --min-duration --json -h --help" values=none ;;
   esac
   if [[ $word == -* ]]; then

@@ -120,6 +120,14 @@ complete -c lb -n '__fish_seen_subcommand_from explain' -l alpn -x -d 'the proto
 complete -c lb -n '__fish_seen_subcommand_from explain' -l json -d 'print the answer of POST /api/explain'
 complete -c lb -n '__fish_seen_subcommand_from explain' -s h -l help -d 'print help'
 complete -c lb -n '__fish_seen_subcommand_from explain' -f
+complete -c lb -n __fish_use_subcommand -a config -d 'print the effective config, with every option that the file leaves out'
+complete -c lb -n '__fish_seen_subcommand_from config' -l admin -x -d 'the admin endpoint, such as 127.0.0.1:9900, https://lb.example:9900 or unix:/run/lb/admin.sock'
+complete -c lb -n '__fish_seen_subcommand_from config' -l config -r -F -d 'the config that names it; default: ./lb.toml, then /etc/lb/lb.toml'
+complete -c lb -n '__fish_seen_subcommand_from config' -l token-file -r -F -d 'file with the bearer token; default: $LB_ADMIN_TOKEN, then the config\'s'
+complete -c lb -n '__fish_seen_subcommand_from config' -l ca -r -F -d 'certificates to trust for HTTPS; default: the config\'s own certificate, or the system\'s'
+complete -c lb -n '__fish_seen_subcommand_from config' -l json -d 'as JSON'
+complete -c lb -n '__fish_seen_subcommand_from config' -s h -l help -d 'print help'
+complete -c lb -n '__fish_seen_subcommand_from config' -f
 complete -c lb -n __fish_use_subcommand -a logs -d 'print access lines as connections end, until interrupted'
 complete -c lb -n '__fish_seen_subcommand_from logs' -l admin -x -d 'the admin endpoint, such as 127.0.0.1:9900, https://lb.example:9900 or unix:/run/lb/admin.sock'
 complete -c lb -n '__fish_seen_subcommand_from logs' -l config -r -F -d 'the config that names it; default: ./lb.toml, then /etc/lb/lb.toml'

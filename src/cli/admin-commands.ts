@@ -79,6 +79,9 @@ export function describeAdminCommands(
     .option("--alpn <PROTOCOL>", "the protocol that it offers, such as h2")
     .option("--json", "print the answer of POST /api/explain")
     .action(async (options: ExplainOptions) => end(await (await import("./explain.ts")).explain(options)));
+  asking("config", "print the effective config, with every option that the file leaves out")
+    .option("--json", "as JSON")
+    .action(async (options: AdminOptions) => end(await (await import("./config.ts")).config(options)));
   asking("logs", "print access lines as connections end, until interrupted")
     .option("-f, --follow", "what it does anyway")
     .option("--client <ADDRESS>", "only of this client, or of this CIDR")

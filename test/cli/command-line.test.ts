@@ -19,7 +19,7 @@ afterEach(() => {
   vi.restoreAllMocks();
 });
 
-const ASKING = "status top reload drain ready maintenance weight connections clients explain logs".split(" ");
+const ASKING = "status top reload drain ready maintenance weight connections clients explain config logs".split(" ");
 
 group("help", () => {
   test.each([[["--help"]], [["-h"]], [["help"]]])("of %j is short", async (args) => {

@@ -113,6 +113,31 @@ test("lb top without a terminal names the commands to use instead", async () => 
   expect(await run("top")).toMatchObject({ code: 2, stdout: "", stderr: expect.stringMatching(/lb status prints/) });
 });
 
+test("lb config prints what lb check accepts, and no secret", async () => {
+  const { code, stdout } = await run("config");
+  expect(code).toBe(0);
+  expect(stdout).toContain(`token_file = "${join(folder, "admin.token")}"`);
+  expect(stdout).not.toContain(secret);
+  const file = join(lb.dir, "effective.toml");
+  await writeFile(file, stdout);
+  expect(await runLb(["check", file])).toMatchObject({ code: 0, stdout: expect.stringMatching(/: fine/) });
+  const { stdout: json } = await run("config", "--json");
+  expect(JSON.parse(json)).toMatchObject({ pools: { app: { balance: "round_robin" } } });
+});
+
+test("lb explain, connections and clients print tables", async () => {
+  const explained = await run("explain", "--listener", "web", "--client", "192.0.2.1");
+  expect(explained).toMatchObject({ code: 0, stderr: "" });
+  expect(explained.stdout).toMatch(/^The connection goes .*\n\nroute +-\npool +app\nbackend +one\n/);
+  expect(explained.stdout).toMatch(/^one +yes/m);
+  expect(await run("explain", "--listener", "wbe", "--client", "192.0.2.1")).toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(/there is no listener "wbe"\n +the listeners are web/),
+  });
+  expect((await run("connections")).stdout).toMatch(/^ID +CLIENT .*WORKER$/m);
+  expect((await run("clients")).stdout).toMatch(/^CLIENT +OPEN /m);
+});
+
 describe("lb check --deep", () => {
   const deep = async (text: string): ReturnType<typeof runLb> => {
     const file = join(folder, "deep.toml");
