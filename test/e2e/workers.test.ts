@@ -123,7 +123,11 @@ describe("a worker that dies", () => {
     await lb.restartWorker(1);
     await lb.waitLog(({ event }) => event === "worker started again");
     const said = lb.log().slice(from);
-    expect(said.map(({ event }) => event)).toEqual(["worker ended on request", "worker started again"]);
+    expect(said.map(({ event }) => event)).toEqual([
+      "change by the admin API",
+      "worker ended on request",
+      "worker started again",
+    ]);
     expect(said.filter(({ level }) => level !== "info")).toEqual([]);
   });
 
