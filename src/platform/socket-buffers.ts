@@ -7,10 +7,12 @@ const SO_MEMINFO = 55;
 const SOL_TCP = 6;
 const TCP_NOTSENT_LOWAT = 25;
 const SIOCOUTQNSD = 0x894b;
+const FIONREAD = 0x541b;
+const MSG_PEEK = 0x2;
 const MSG_DONTWAIT = 0x40;
 const EAGAIN = 11;
 
-/** Results of `receive` without bytes. */
+/** Results of `receive` and `unread` without bytes. */
 export const NOTHING_YET = -1;
 export const RECEIVE_FAILED = -2;
 
@@ -27,6 +29,22 @@ export function receive(fd: number, into: Uint8Array, maxBytes: number): number 
   return errno(c) === EAGAIN ? NOTHING_YET : RECEIVE_FAILED;
 }
 
+/**
+ * How many bytes a socket has received that nobody has read. 0 at the peer's FIN, NOTHING_YET, or RECEIVE_FAILED, which consumes the
+ * error as in `receive`.
+ */
+export function unread(fd: number): number {
+  const c = openLibc();
+  if (c === null) return RECEIVE_FAILED;
+  if (c.ioctl(fd, FIONREAD, value) === 0 && value[0]! > 0) return value[0]!;
+  const bytes = Number(c.recv(fd, oneByte, 1, MSG_PEEK | MSG_DONTWAIT));
+  if (bytes >= 0) return bytes;
+  return errno(c) === EAGAIN ? NOTHING_YET : RECEIVE_FAILED;
+}
+
+const oneByte = new Uint8Array(1);
+const value = new Int32Array(1);
+
 // SK_MEMINFO_* (linux/sock_diag.h): indices into the result of SO_MEMINFO.
 const memory = new Uint32Array(9);
 const memoryLength = new Uint32Array(1);
@@ -40,8 +58,6 @@ function readMemory(fd: number): boolean {
   memoryLength[0] = memory.byteLength;
   return c !== null && c.getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, memoryLength) === 0;
 }
-
-const value = new Int32Array(1);
 
 /**
  * A TCP socket takes no more bytes while this many wait to be sent for the first time (tcp(7), TCP_NOTSENT_LOWAT), whatever the size

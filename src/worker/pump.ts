@@ -8,6 +8,7 @@ import {
   receiveBuffer,
   sendBufferCut,
   sendRoom,
+  unread,
 } from "../platform/socket-buffers.ts";
 import { ownSockets } from "../platform/sockets.ts";
 import { EMPTY, ENDED, FULL, MOVED, PIPE_BYTES, RECEIVER_FAILED, SENDER_FAILED, UNABLE } from "../platform/splice.ts";
@@ -111,9 +112,12 @@ function advance(connection: Connection, flow: Flow): void {
   const inKernel = !flow.mustSeeBytes && connection.host.splice !== null;
   let left = inKernel ? SPLICE_BYTES_MAX : COPY_BYTES_MAX;
   const { pace } = flow;
-  // Asked once: the allowance grows by a few bytes while the loop runs, and each would be moved by itself.
-  if (pace !== null) left = Math.min(left, pace.allowance(performance.now(), left));
   let outcome: Moved = MOVED;
+  if (pace !== null) {
+    outcome = look(connection, flow);
+    // Asked once: the allowance grows by a few bytes while the loop runs, and each would be moved by itself.
+    if (outcome === MOVED) left = Math.min(left, pace.allowance(performance.now(), Math.min(left, unreadBytes)));
+  }
   while (left > 0 && outcome === MOVED) {
     let portion = portionFor(connection, flow);
     if (pace !== null && left < portion) portion = left;
@@ -122,6 +126,20 @@ function advance(connection: Connection, flow: Flow): void {
     if (!connection.isRelaying) return;
   }
   settle(connection, flow, outcome);
+}
+
+/** Bytes that the sender had at the last look. */
+let unreadBytes = 0;
+
+// Whether the sender has bytes: MOVED, else EMPTY, ENDED or SENDER_FAILED. Bandwidth is reserved for bytes that are there: where a
+// reservation is not used, its time has passed for all that share the limit.
+function look(connection: Connection, flow: Flow): Moved {
+  unreadBytes = unread(senderFd(connection, flow));
+  if (unreadBytes > 0) return MOVED;
+  if (unreadBytes === 0) return ENDED;
+  if (unreadBytes === NOTHING_YET) return EMPTY;
+  failed(connection, flow, true);
+  return SENDER_FAILED;
 }
 
 /** As much as the receiver is known to take, or what `buffer` holds where it does not. */
@@ -189,6 +207,8 @@ function failed(connection: Connection, flow: Flow, sender: boolean): void {
 
 // Who reads next: the runtime, when the sender has something, or this file, and then when.
 function settle(connection: Connection, flow: Flow, outcome: Moved): void {
+  if (outcome === MOVED && flow.pace !== null && flow.queue === null) outcome = look(connection, flow);
+  if (outcome === SENDER_FAILED) return;
   if (outcome === ENDED || outcome === EMPTY) flow.pace?.giveBack(performance.now());
   // The runtime is the one who hears of a FIN.
   if (outcome === ENDED) return flow.resume();
@@ -240,5 +260,5 @@ function wakeForPace(connection: Connection, flow: Flow): void {
   // With credit the receiver is what bytes wait for: its `drain` goes on.
   if (pace === null || (queue !== null && pace.credit > 0)) return;
   const now = performance.now();
-  connection.host.wakes.at(connection, flow, pace.nextMs(now, queue === null ? Infinity : queue.bytes) - now);
+  connection.host.wakes.at(connection, flow, pace.nextMs(now, queue === null ? unreadBytes : queue.bytes) - now);
 }

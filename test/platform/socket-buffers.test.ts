@@ -7,6 +7,7 @@ import {
   receiveBuffer,
   sendBufferCut,
   sendRoom,
+  unread,
 } from "../../src/platform/socket-buffers.ts";
 import { ownSockets } from "../../src/platform/sockets.ts";
 import { eventually } from "../support/eventually.ts";
@@ -33,6 +34,19 @@ describe.skipIf(!ownSockets())("a socket's buffers", () => {
     const other = await pair();
     other.peer.resetAndDestroy();
     await eventually("the reset", () => receive(other.fd, into, 10) === RECEIVE_FAILED);
+  });
+
+  test("say how much is unread without reading it, and when there is nothing, a FIN or a reset", async () => {
+    const { peer, fd } = await pair();
+    expect(unread(fd)).toBe(NOTHING_YET);
+    peer.end("abcdefghijklm");
+    await eventually("bytes", () => unread(fd) === 13);
+    expect(receive(fd, new Uint8Array(100), 13)).toBe(13);
+    await eventually("the FIN", () => unread(fd) === 0);
+
+    const other = await pair();
+    other.peer.resetAndDestroy();
+    await eventually("the reset", () => unread(other.fd) === RECEIVE_FAILED);
   });
 
   test("have room until the limit on unsent bytes is reached", async () => {

@@ -3,6 +3,8 @@
 import { once } from "node:events";
 import type { Socket as Peer } from "node:net";
 import { describe, expect, test, vi } from "vitest";
+import { BandwidthRate } from "../../src/policy/bandwidth.ts";
+import { bandwidthMemory, SharedBandwidth } from "../../src/shared/bandwidth.ts";
 import { UNABLE } from "../../src/platform/splice.ts";
 import { NO_END, ownSockets, peekNext } from "../../src/platform/sockets.ts";
 import type { Connection } from "../../src/worker/connection.ts";
@@ -217,4 +219,24 @@ describe.skipIf(!ownSockets())("a receiver that reads nothing", () => {
       expect(stage.live.lines[0]).toMatchObject({ end: "reset", end_by: who === "sender" ? side : other });
     },
   );
+});
+
+test.skipIf(!ownSockets())("a bandwidth limit is reserved for bytes that are there, and for no others", async () => {
+  const memory = bandwidthMemory(1);
+  const words = new BigInt64Array(memory);
+  const rate = 1_000_000;
+  const bandwidth = { upload: 0, download: rate, per: "listener", memory } as const;
+  const { sender, receiver, flow } = await sendingFrom("backend", { listener: { bandwidth } });
+  const others = new SharedBandwidth(words, 0, "download", new BandwidthRate(rate));
+  const endMs = (): number => Number(words[2]) / 1e6;
+  // A tenth of a second is saved, and another is to wait for.
+  others.reserve(rate / 5, performance.now(), false);
+  const beganMs = endMs();
+  sender.write(pattern(1000));
+  await eventually("the reservation", () => endMs() > beganMs);
+  // It would be seen for as long as this.
+  others.reserve(rate, performance.now(), false);
+  await once(receiver, "data");
+  expect(endMs() - beganMs).toBeCloseTo(1001, 3);
+  expect(flow.queue).toBeNull();
 });
