@@ -2,8 +2,10 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { PoolState } from "../../src/messages.ts";
 import { BackendStates } from "../../src/supervisor/backend-states.ts";
+import { poolTiers } from "../../src/supervisor/pool-tiers.ts";
 import { Registry, type BackendRecord } from "../../src/supervisor/registry.ts";
 import { configOf } from "../support/config.ts";
+import { forSeeds } from "../support/random.ts";
 import { recordingLog } from "../support/recording-log.ts";
 
 const toml = (pool: string, backends = ["a", "b", "c", "d"]): string => `
@@ -306,6 +308,74 @@ describe("an operator's order", () => {
     expect(run.sent.at(-1)!.tiers[0]!.table).toEqual(table);
     order(run, "b", { weight: 5 });
     expect(run.sent.at(-1)!.tiers[0]!.table!.slots).not.toEqual(table!.slots);
+  });
+});
+
+test("whatever happens in whatever order, workers know the tiers, limits hold, and everything ends", () => {
+  forSeeds(60, (random) => {
+    const options = (): string =>
+      [
+        random.oneIn(2) ? 'slow_start = "4s"' : "",
+        random.oneIn(2) ? 'passive = { failures = 2, window = "5s", eject_for = "3s", max_ejected = 50 }' : "",
+        random.oneIn(3) ? "panic_threshold = 60" : "",
+      ].join("\n");
+    const run = start(options());
+    const names = ["a", "b", "c", "d"];
+    for (let step = 0; step < 80; step++) {
+      const name = random.pick(names);
+      const backend = run.record(name);
+      const now = run.registry.pools[0]!;
+      const kind = random.below(7);
+      if (kind === 0 && backend.up) run.health(name, false);
+      else if (kind === 1 && !backend.up) run.health(name, true);
+      else if (kind === 2) run.states.failed([{ backend: backend.id, connect: random.between(1, 2), earlyReset: 0 }]);
+      else if (kind === 3) {
+        const state = random.pick(["ready", "drain", "maintenance"] as const);
+        run.states.ordered(now, [backend], {
+          endsEjection: state === "ready",
+          give: (nowMs) => now.changes.setState({ name, address: null }, state, random.oneIn(2) ? nowMs + 2000 : null),
+        });
+      } else if (kind === 4) {
+        run.states.ordered(now, [backend], {
+          endsEjection: false,
+          give: () =>
+            now.changes.setWeight(
+              { name, address: null },
+              random.oneIn(3) ? null : random.below(4),
+              backend.config.weight,
+            ),
+        });
+      } else if (kind === 5) vi.advanceTimersByTime(random.below(3000));
+      else if (random.oneIn(4)) run.load(options());
+      const current = run.registry.pools[0]!;
+      const ejected = current.backends.filter(({ state }) => state.ejection.untilMs !== null).length;
+      expect(ejected).toBeLessThanOrEqual(2);
+      for (const { state } of current.backends) {
+        expect(state.ramp).toBeGreaterThanOrEqual(0.1);
+        expect(state.ramp).toBeLessThanOrEqual(1);
+        expect(state.rampFromMs === null).toBe(state.ramp === 1);
+      }
+      // A reload tells the workers by their plans.
+      if (kind < 5 && run.sent.length > 0 && run.sent.at(-1)!.version === current.version)
+        expect(run.sent.at(-1)!.tiers.map(({ entries }) => entries)).toEqual(
+          poolTiers(current).map(({ entries }) => entries),
+        );
+    }
+    // At rest, and with every order taken back, each backend has its whole weight.
+    for (const name of names) {
+      const now = run.registry.pools[0]!;
+      if (!run.record(name).up) run.health(name, true);
+      run.states.ordered(now, [run.record(name)], {
+        endsEjection: true,
+        give: () => {
+          now.changes.setState({ name, address: null }, "ready", null);
+          now.changes.setWeight({ name, address: null }, null, run.record(name).config.weight);
+        },
+      });
+    }
+    vi.advanceTimersByTime(700_000);
+    expect(run.told()).toBe("a:2000 b:1000 c:1000 d:1000");
+    expect(vi.getTimerCount()).toBe(0);
   });
 });
 
