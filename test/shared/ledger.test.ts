@@ -138,7 +138,7 @@ describe("a reader in another thread", () => {
   test("never takes parts of two connections, or of two addresses, for one", async () => {
     const memory = ledgerMemory(8);
     const done = new Int32Array(new SharedArrayBuffer(4));
-    const job = { memory, done, connections: 3_000_000 };
+    const job = { memory, done };
     const [, seen] = await runThreads<ReaderResult | null>(new URL("ledger-thread.ts", import.meta.url), [
       { role: "worker", ...job },
       { role: "reader", ...job },
