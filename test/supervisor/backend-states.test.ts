@@ -328,8 +328,10 @@ test("whatever happens in whatever order, workers know the tiers, limits hold, a
       const kind = random.below(7);
       if (kind === 0 && backend.up) run.health(name, false);
       else if (kind === 1 && !backend.up) run.health(name, true);
-      else if (kind === 2) run.states.failed([{ backend: backend.id, connect: random.between(1, 2), earlyReset: 0 }]);
-      else if (kind === 3) {
+      else if (kind === 2) {
+        const failing = now.backends.filter(() => random.oneIn(2));
+        run.states.failed(failing.map(({ id }) => ({ backend: id, connect: random.between(1, 2), earlyReset: 0 })));
+      } else if (kind === 3) {
         const state = random.pick(["ready", "drain", "maintenance"] as const);
         run.states.ordered(now, [backend], {
           endsEjection: state === "ready",
