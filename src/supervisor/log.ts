@@ -3,6 +3,7 @@
 import { word } from "../observe/access-line.ts";
 import { closeSync, constants, existsSync, openSync, unlinkSync } from "node:fs";
 import type { Config } from "../config/schema.ts";
+import { isJournal } from "../platform/journal.ts";
 import { Output } from "./output.ts";
 
 export type Level = Config["log"]["level"];
@@ -10,8 +11,16 @@ export type Fields = Record<string, string | number | boolean>;
 
 const SEVERITY: Record<Level, number> = { debug: 0, info: 1, warn: 2, error: 3 };
 
+/** How a line for the journal begins: "<", a severity of syslog, ">" (sd-daemon(3)). */
+const PRIORITY: Record<Level, string> = { debug: "<7>", info: "<6>", warn: "<4>", error: "<3>" };
+
 /** Bytes of the process log that may wait to be written. */
 const LOG_BYTES_MAX = 1024 * 1024;
+
+/** An error of several lines for stderr, before there is a log. */
+export function forStderr(text: string): string {
+  return isJournal(2, process.env) ? text.replace(/^/gm, PRIORITY.error) : text;
+}
 
 /** What whoever writes messages needs of the log. */
 export type Logger = Pick<Log, Level>;
@@ -20,6 +29,7 @@ export class Log {
   #level: Level;
   #format: "text" | "json";
   readonly #output: Output;
+  readonly #isJournal: boolean;
   #waitingBytes = 0;
   #linesLost = 0;
   /** Hears every message but those of the level debug, whatever the level of the log. */
@@ -33,6 +43,7 @@ export class Log {
   }: { level?: Level; format?: "text" | "json"; fd?: number } = {}) {
     this.#level = level;
     this.#format = format;
+    this.#isJournal = isJournal(fd, process.env);
     this.#output = new Output(fd, (lines) => (this.#linesLost += lines));
     process.once("exit", () => this.#output.writeRestSync());
   }
@@ -67,15 +78,19 @@ export class Log {
   #write(level: Level, event: string, fields: Fields): void {
     if (level !== "debug") this.onMessage?.(level, event, fields);
     if (SEVERITY[level] < SEVERITY[this.#level]) return;
-    const time = new Date().toISOString();
-    const line = this.#format === "json" ? asJson(time, level, event, fields) : asText(time, level, event, fields);
-    const bytes = Buffer.from(`${line}\n`);
+    const line = (this.#format === "json" ? asJson : asText)(this.#time(), level, event, fields);
+    const bytes = Buffer.from(`${this.#isJournal ? PRIORITY[level] : ""}${line}\n`);
     if (this.#output.broken || this.#waitingBytes + bytes.length > LOG_BYTES_MAX) {
       this.#linesLost++;
       return;
     }
     this.#waitingBytes += bytes.length;
     this.#output.push({ bytes, lines: 1, settled: () => this.#settled(bytes.length) });
+  }
+
+  // The journal has a time of its own.
+  #time(): string | undefined {
+    return this.#isJournal ? undefined : new Date().toISOString();
   }
 
   #settled(bytes: number): void {
@@ -87,13 +102,13 @@ export class Log {
   }
 }
 
-function asJson(time: string, level: Level, event: string, fields: Fields): string {
+function asJson(time: string | undefined, level: Level, event: string, fields: Fields): string {
   return JSON.stringify({ time, level, event, ...fields });
 }
 
 /** `2026-01-01T00:00:00.000Z info  listening listener=web bind=0.0.0.0:8080`. */
-function asText(time: string, level: Level, event: string, fields: Fields): string {
-  let text = `${time} ${level.padEnd(5)} ${printable(event)}`;
+function asText(time: string | undefined, level: Level, event: string, fields: Fields): string {
+  let text = `${time === undefined ? "" : `${time} `}${level.padEnd(5)} ${printable(event)}`;
   for (const [key, value] of Object.entries(fields)) {
     text += ` ${key}=${word(String(value))}`;
   }
@@ -119,6 +134,7 @@ export class AccessSink {
   readonly #bytesMax: number;
   #target: AccessTarget = "off";
   #output: Output | null = null;
+  #isJournal = false;
   /** The one in use and those before it that still have something to write; with the descriptor to close, or -1. */
   readonly #outputs = new Map<Output, number>();
   #waitingBytes = 0;
@@ -146,7 +162,7 @@ export class AccessSink {
       done(text.length);
       return;
     }
-    const bytes = Buffer.from(text);
+    const bytes = Buffer.from(this.#isJournal ? withPriority(text) : text);
     if (output.broken || this.#waitingBytes + bytes.length > this.#bytesMax) {
       this.#linesLost += lines;
       if (!output.broken) {
@@ -195,6 +211,7 @@ export class AccessSink {
     this.#retire(this.#output);
     this.#output = null;
     if (fd < 0) return;
+    this.#isJournal = !owned && isJournal(fd, process.env);
     const name = nameOf(this.#target);
     const output = new Output(fd, (lines, code) => {
       this.#linesLost += lines;
@@ -225,6 +242,11 @@ export class AccessSink {
     this.#warned.set(event, now);
     this.#log.warn(event, { ...fields, lines_lost: this.#linesLost });
   }
+}
+
+/** Lines of the access log as the journal takes them. */
+function withPriority(lines: string): string {
+  return `${PRIORITY.info}${lines.slice(0, -1).replaceAll("\n", `\n${PRIORITY.info}`)}\n`;
 }
 
 interface Opened {

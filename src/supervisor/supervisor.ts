@@ -22,7 +22,7 @@ import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
 import { ByteRates } from "./byte-rates.ts";
 import { History } from "./history.ts";
 import { LiveConnections } from "./live-connections.ts";
-import { AccessSink, Log, type Fields } from "./log.ts";
+import { AccessSink, forStderr, Log, type Fields } from "./log.ts";
 import { failure, readinessOf, type Dashboard, type Operations } from "../admin/operations.ts";
 import type { Phase } from "./readiness.ts";
 import { readdressedState } from "./plans.ts";
@@ -74,8 +74,8 @@ export async function run(options: RunOptions): Promise<number> {
   process.on("SIGHUP", () => supervisor?.hangUp());
   const loaded = loadConfig(options.file, process.env, { once: true });
   if (!loaded.ok) {
-    for (const problem of loaded.problems) console.error(formatProblemWithExcerpt(problem));
-    if (loaded.omitted > 0) console.error(countedProblems(loaded.problems.length, loaded.omitted));
+    const omitted = loaded.omitted > 0 ? [countedProblems(loaded.problems.length, loaded.omitted)] : [];
+    for (const text of [...loaded.problems.map(formatProblemWithExcerpt), ...omitted]) console.error(forStderr(text));
     return 2;
   }
   const log = new Log(loaded.config.log);
