@@ -1,4 +1,5 @@
 // The sections of the page below the charts, each one table.
+import { Fragment } from "preact";
 import { useState } from "preact/hooks";
 import { formatByteRate, formatBytes, formatCount, formatDuration, formatLatency, formatRate } from "../core/format.ts";
 import { backendState, listenerState, refusals } from "../observe/figures.ts";
@@ -39,6 +40,14 @@ export function Backends({ pair }: { pair: Pair }) {
     <section class="panel span">
       <h2>
         Backends <Badge word={`${up} of ${all.length} up`} tone={up === all.length ? "good" : "bad"} />
+        {pair.now.pools.map(({ name, panic, queue }) => (
+          <Fragment key={name}>
+            {panic && <Badge word={`${name}: panic, health is ignored`} tone="bad" />}
+            {queue !== null && queue.waiting > 0 && (
+              <Badge word={`${name}: ${queue.waiting} of ${queue.size} waiting`} tone="warn" />
+            )}
+          </Fragment>
+        ))}
         {field}
       </h2>
       <DataTable caption="Backends" columns={BACKENDS} rows={rows} keyOf={({ key }) => key} empty="no backends" />

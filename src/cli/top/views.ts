@@ -98,6 +98,7 @@ const VIEWS: Record<ViewName, (data: TopData, snapshot: Snapshot) => View> = {
       ">UP",
       ">BACKENDS:4",
       ">OPEN",
+      ">QUEUE:6",
       ">CONNECTS/S",
       ">FAILED/S:2",
       ">IN:1",
@@ -198,7 +199,8 @@ function listenerRow(listener: ListenerStatus, data: TopData): Row {
 function poolRow(pool: PoolStatus, data: TopData): Row {
   const was = data.before?.pools.find(({ name }) => name === pool.name)?.backends;
   const rate = rater(data);
-  const { backends } = pool;
+  const { backends, queue } = pool;
+  const isWaiting = queue !== null && queue.waiting > 0;
   const up = backends.filter((backend) => backend.up).length;
   const of = (figure: (backend: BackendStatus) => number): number =>
     rate(sum(backends, figure), was && sum(was, figure));
@@ -217,6 +219,7 @@ function poolRow(pool: PoolStatus, data: TopData): Row {
         sum(backends, ({ open }) => open),
         String,
       ),
+      number(queue?.waiting ?? 0, (waiting) => (queue === null ? "" : `${waiting}/${queue.size}`), isWaiting),
       number(
         of(({ connects }) => connects.succeeded),
         formatRate,
