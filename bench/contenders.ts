@@ -28,7 +28,7 @@ export interface Site {
 }
 
 /** More than any scenario opens. */
-export const connectionsMax = 6000;
+export const connectionsMax = 7000;
 
 export const lbPath = join(import.meta.dir, "../dist/lb");
 

@@ -5,7 +5,8 @@ import { openFilesMax } from "../procstat.ts";
 import type { Scenario } from "../scenario.ts";
 
 const idleConnections = 5000;
-const warmConnections = 200;
+/** Opened before the first look, and kept. */
+const warmConnections = 1000;
 /** Time for a proxy to give back what it needed only to open them. */
 const settleMs = 2000;
 
@@ -23,26 +24,26 @@ export function memoryOf({ name, contenders, tls = false }: IdleMemory): Scenari
     name,
     about:
       `Anonymous and shared memory (smaps_rollup) before and after ${idleConnections} connections${over}, each of which carried ` +
-      `one request, ${settleMs / 1000} s later; in all: the proportional set size then.`,
+      `one request, ${settleMs / 1000} s later, beside ${warmConnections} opened before; in all: the proportional set size then.`,
     contenders,
     ignoresOthers: true,
     metrics: [
       { key: "each", title: `memory per idle connection${over}`, unit: "KiB", better: "lower", wanted: 1 },
       {
         key: "total",
-        title: `memory in all, ${idleConnections} idle connections${over}`,
+        title: `memory in all, ${idleConnections + warmConnections} idle connections${over}`,
         unit: "MiB",
         better: "lower",
       },
       {
         key: "base",
-        title: `memory in all, none open${tls ? ", listener with TLS" : ""}`,
+        title: `memory in all, ${warmConnections} idle connections${tls ? ", listener with TLS" : ""}`,
         unit: "MiB",
         better: "lower",
       },
     ],
     async measure(bench, proxy) {
-      if (openFilesMax() < 2 * idleConnections + 1000)
+      if (openFilesMax() < 2 * (idleConnections + warmConnections) + 1000)
         throw new Error("the limit of open files (ulimit -Hn) is too low");
       const load = new Load(bench, "idle", { port: proxy.port, connections: idleConnections, warmConnections, tls });
       return await withLoad(load, async () => {
