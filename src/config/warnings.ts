@@ -1,6 +1,7 @@
 // Valid configs that are probably a mistake.
 import { formatEndpoint, isIPv4 } from "../core/address.ts";
 import type { Address, Endpoint } from "../core/address.ts";
+import type { DryRunLimit } from "../core/dry-run.ts";
 import { listenerBinds } from "./check.ts";
 import type { Finding, Subject } from "./finding.ts";
 import { absoluteEndpoint } from "./paths.ts";
@@ -27,6 +28,7 @@ export function warnings(subject: Subject): Finding[] {
   for (const listener of config.listeners) {
     warnOfCircle(subject, listener, pools, report);
     warnOfAlpn(subject, listener, pools, report);
+    warnOfDryRun(subject, listener, report);
   }
   return findings;
 }
@@ -46,6 +48,23 @@ function warnOfHealth({ isSound }: Subject, { name, health }: FilePool, report: 
     [...path, "timeout"],
     `${timeout} is longer than the interval of ${interval}: checks of slow backends take place less often than the interval says`,
   );
+}
+
+/** Limits that are to be tried and are not set. */
+function warnOfDryRun({ isSound }: Subject, listener: FileListener, report: Report): void {
+  const path = ["listeners", listener.name];
+  if (!isSound([...path, "dry_run"])) return;
+  for (const [index, limit] of listener.dry_run.entries()) {
+    if (isSound([...path, limit]) && !hasLimit(listener, limit)) {
+      report([...path, "dry_run", index], `has no effect: the listener has no ${limit}`);
+    }
+  }
+}
+
+function hasLimit(listener: FileListener, limit: DryRunLimit): boolean {
+  if (limit === "rate_limit") return listener.rate_limit !== null;
+  if (limit === "max_connections_per_client") return listener.max_connections_per_client > 0;
+  return listener.bandwidth.upload > 0 || listener.bandwidth.download > 0;
 }
 
 /** Options that the pool's algorithm ignores. */
