@@ -7,6 +7,9 @@ export const smallPath = "/small";
 export const largePath = "/large";
 export const largeBytes = 256 * 2 ** 20;
 
+/** Loopback addresses that it listens on, each of which can be a backend. */
+export const backendHosts = Array.from({ length: 10 }, (_, i) => `127.0.0.${i + 1}`);
+
 /** A unix socket of the backend, in its folder. */
 export const socketName = "backend.sock";
 
@@ -28,7 +31,7 @@ http {
   uwsgi_temp_path ${folder}/uwsgi;
   scgi_temp_path ${folder}/scgi;
   server {
-    listen 127.0.0.1:${port} backlog=4096;
+    ${backendHosts.map((host) => `listen ${host}:${port} backlog=4096;`).join("\n    ")}
     listen unix:${join(folder, socketName)} backlog=4096;
     location = ${smallPath} { return 200 "sixteen bytes...\\n"; }
     location = ${largePath} { root ${folder}; }

@@ -2,7 +2,7 @@
 // connections through one after the other, again and again. CPU is compared.
 import { linkSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { socketName } from "../backend.ts";
+import { backendHosts, socketName } from "../backend.ts";
 import { lb, type Contender } from "../contenders.ts";
 import { Load } from "../load.ts";
 import type { Bench, Readings, Scenario } from "../scenario.ts";
@@ -26,6 +26,8 @@ interface Variant {
   /** What it is compared with; "" = nothing. */
   to: string;
   backends: number;
+  /** The backends are names (hard links) of one unix socket. */
+  isUnix?: true;
   listener?: string;
   pool?: string;
 }
@@ -39,13 +41,14 @@ const variants: Variant[] = [
   { key: "hash", title: "source_hash", ...none, pool: `balance = "source_hash"` },
   { key: "latency", title: "least_latency", ...none, pool: `balance = "least_latency"` },
   { key: "queue", title: "a queue that is not used", ...none, pool: `queue = { size = 1000 }` },
-  { key: "one", title: "1 backend", to: "", backends: 1 },
-  { key: "thousand", title: "1,000 backends against 1", to: "one", backends: 1000 },
+  { key: "one", title: "1 backend", to: "", backends: 1, isUnix: true },
+  { key: "thousand", title: "1,000 backends against 1", to: "one", backends: 1000, isUnix: true },
   {
     key: "least",
     title: "1,000 backends and least_connections against 1",
     to: "one",
     backends: 1000,
+    isUnix: true,
     pool: `balance = "least_connections"`,
   },
 ];
@@ -59,8 +62,8 @@ export const features: Scenario = {
   name: "features",
   about:
     `CPU per new connection with a feature, divided by that without; ${turns} turns of ${connectionsPerTurn} connections for each, ` +
-    "in alternation. The backends are names (hard links) of one unix socket: a thousand TCP addresses cost the kernel more " +
-    "than one, whoever connects to them.",
+    "in alternation. A thousand backends are names (hard links) of one unix socket: a thousand TCP addresses cost the kernel more " +
+    "than one, whoever connects to them. A connection to it costs two thirds of one by TCP, so ratios are larger there.",
   contenders: [lb],
   // Others weigh on both sides of each ratio.
   ignoresOthers: true,
@@ -106,15 +109,17 @@ interface Circumstances {
 }
 
 async function enter(entrants: Entrant[], variant: Variant, { bench, contender }: Circumstances): Promise<void> {
-  const { folder } = bench.playground;
-  const addresses = Array.from({ length: variant.backends }, (_, i) => `"unix:${linkTo(folder, i)}"`);
-  const set = (toml: string): string =>
+  const set = (toml: string, addresses: string[]): string =>
     toml
-      .replace(/^backends = .*$/m, `backends = [${addresses.join(", ")}]\n${variant.pool ?? ""}`)
+      .replace(/^backends = .*$/m, `backends = ${JSON.stringify(addresses)}\n${variant.pool ?? ""}`)
       .replace(/^backlog = .*$/m, `$&\n${variant.listener ?? ""}`);
   const setUp: Contender["setUp"] = (site) => {
     const { files, command } = contender.setUp!(site);
-    return { files: Object.fromEntries(Object.entries(files).map(([name, text]) => [name, set(text)])), command };
+    const addresses = addressesOf(variant, bench.playground.folder, site.backendPort);
+    return {
+      files: Object.fromEntries(Object.entries(files).map(([name, text]) => [name, set(text, addresses)])),
+      command,
+    };
   };
   try {
     const proxy = await bench.playground.start({ ...contender, name: `${contender.name} ${variant.key}`, setUp });
@@ -153,6 +158,11 @@ function shuffled<T>(items: readonly T[]): T[] {
     .map((item) => ({ item, at: Math.random() }))
     .toSorted((a, b) => a.at - b.at)
     .map(({ item }) => item);
+}
+
+function addressesOf({ backends, isUnix }: Variant, folder: string, port: number): string[] {
+  if (isUnix === true) return Array.from({ length: backends }, (_, i) => `unix:${linkTo(folder, i)}`);
+  return backendHosts.slice(0, backends).map((host) => `${host}:${port}`);
 }
 
 function linkTo(folder: string, i: number): string {

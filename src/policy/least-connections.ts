@@ -12,11 +12,10 @@ export function createLeastConnections<C extends Candidate>(
 
 class LeastConnections<C extends Candidate> extends Ranking<C> {
   protected beats(b: number, a: number): boolean {
-    const { at, weights } = this.turns;
-    // open / weight is smaller, without the rounding of a division.
-    const difference =
-      (this.open[b] as number) * (weights[a] as number) - (this.open[a] as number) * (weights[b] as number);
+    const { load } = this;
+    const difference = (load[b] as number) - (load[a] as number);
     if (difference !== 0) return difference < 0;
+    const { at } = this.turns;
     return (at[b] as number) < (at[a] as number);
   }
 }

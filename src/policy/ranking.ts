@@ -16,10 +16,11 @@ const TRIED = 2;
 export abstract class Ranking<C extends Candidate> implements Balancer<C> {
   protected readonly candidates: readonly C[];
   protected readonly turns: Turns;
-  /** Connections as last read, where the order depends on them. */
-  protected readonly open: Float64Array;
+  /** Connections as last read for each unit of weight, where the order depends on them. Equal quotients are equal numbers. */
+  protected readonly load: Float64Array;
 
   readonly #counts: boolean;
+  readonly #open: Float64Array;
   readonly #out: Uint8Array;
   /** Node 1 is the root, the children of i are 2i and 2i + 1, and the leaves begin at #leaves. The index of the winner below, or -1. */
   readonly #winners: Int32Array;
@@ -39,7 +40,8 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
     const known = waits !== null && this.candidates.some(({ id }) => waits.has(id)) ? waits : null;
     const size = this.candidates.length;
     this.turns = new Turns(this.candidates, known);
-    this.open = new Float64Array(counts ? size : 0);
+    this.#open = new Float64Array(counts ? size : 0);
+    this.load = new Float64Array(counts ? size : 0);
     this.#counts = counts;
     this.#rereads = size <= REREAD_ALL_MAX ? size : REREAD;
     this.#out = new Uint8Array(size);
@@ -48,7 +50,7 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
     this.#build();
     if (known === null && size > 0) for (let i = 0; i < startAt; i++) this.#take(this.#winners[1] as number);
     if (!counts) return;
-    this.candidates.forEach((candidate, index) => (this.open[index] = candidate.openCount()));
+    this.candidates.forEach((candidate, index) => this.#note(index, candidate.openCount()));
     this.#build();
   }
 
@@ -82,7 +84,7 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
         if (!this.#findFree()) return null;
       } else if (!this.#reread(index)) {
         // It is about to get one more; whether it did, the next pick sees.
-        if (this.#counts) this.open[index]! += 1;
+        if (this.#counts) this.#note(index, (this.#open[index] as number) + 1);
         this.#picked = this.#counts ? index : -1;
         this.#take(index);
         return this.candidates[index] as C;
@@ -104,7 +106,7 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
       this.#cursor = index + 1 === size ? 0 : index + 1;
       const isFull = (this.#out[index] as number) & FULL;
       // One that is not full at the same count as before has not become full.
-      if (isFull || (this.#counts && this.#candidateAt(index).openCount() !== this.open[index])) this.#reread(index);
+      if (isFull || (this.#counts && this.#candidateAt(index).openCount() !== this.#open[index])) this.#reread(index);
     }
   }
 
@@ -123,8 +125,8 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
     const out = this.#out[index] as number;
     const full = candidate.full() ? FULL : 0;
     const open = this.#counts ? candidate.openCount() : 0;
-    if (full === (out & FULL) && (!this.#counts || open === this.open[index])) return false;
-    if (this.#counts) this.open[index] = open;
+    if (full === (out & FULL) && (!this.#counts || open === this.#open[index])) return false;
+    if (this.#counts) this.#note(index, open);
     if (full !== (out & FULL)) {
       this.#out[index] = out ^ FULL;
       this.#fullCount += full ? 1 : -1;
@@ -132,6 +134,11 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
     }
     this.#update(index);
     return true;
+  }
+
+  #note(index: number, open: number): void {
+    this.#open[index] = open;
+    this.load[index] = open / (this.turns.weights[index] as number);
   }
 
   #mark(id: number, tried: typeof TRIED | 0): void {
