@@ -1,5 +1,5 @@
-// The active config and its generation, with what is derived from it: the records in the registry, the cap on connections, the plan
-// of each worker, the admin endpoint. Replacing it is one step, and so is undoing that. Telling the workers is up to others.
+// The active config and its generation, with what is derived from it: the records in the registry, the cap on connections, the plan of each
+// worker, the admin endpoint. Replacing it is one step, and so is undoing that. The caller tells the workers.
 import { availableParallelism } from "node:os";
 import type { Config } from "../config/schema.ts";
 import type { Follower, Plan } from "../messages.ts";
@@ -17,13 +17,13 @@ export interface ActiveConfigOptions {
   sockets: ListeningSockets;
   addresses: Addresses;
   log: Logger;
-  /** Who follows the access log; left out = nobody. */
+  /** The followers of the access log; the default is none. */
   followers?: () => Follower[];
 }
 
 export class ActiveConfig {
   readonly #options: ActiveConfigOptions;
-  /** What the file says, and what is in force with the changes of operators. */
+  /** The file's config, and the config in force with the changes of operators. */
   #file: Config;
   #config: Config;
   #generation = 0;
@@ -46,12 +46,12 @@ export class ActiveConfig {
     return this.#options.registry.changes;
   }
 
-  /** With the changes of operators. */
+  /** With the operators' changes. */
   get config(): Config {
     return this.#config;
   }
 
-  /** Without them. */
+  /** Without the operators' changes. */
   get file(): Config {
     return this.#file;
   }
@@ -65,7 +65,7 @@ export class ActiveConfig {
     return this.#maxConnections;
   }
 
-  /** Makes what the file says the active config, as a new generation. The returned function undoes that. */
+  /** Makes the file's config the active config, as a new generation. The returned function undoes that. */
   put(file: Config): () => void {
     const { registry, addresses } = this.#options;
     const config = registry.changes.appliedTo(file);
@@ -88,7 +88,7 @@ export class ActiveConfig {
     };
   }
 
-  /** The active config stays: nothing can be undone any more. */
+  /** Confirms the active config: it cannot be undone any more. */
   settle(): void {
     this.#options.registry.release();
   }
@@ -126,7 +126,7 @@ export function needsOf(config: Config): Needs {
 
 /** The number of workers that a config asks for. */
 export function workerCount(config: Config): number {
-  // Without sockets of the supervisor's own nothing keeps an accept queue alive, so there is one worker.
+  // Without sockets of the supervisor's own, nothing keeps an accept queue open, so there is one worker.
   if (!ownSockets()) return 1;
   return config.workers === "auto" ? availableParallelism() : config.workers;
 }

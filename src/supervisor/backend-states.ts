@@ -1,6 +1,6 @@
-// What happens to backends while the config stays: they go down and come up, their agents report, they are ejected, they ramp. Each change is noted in
-// the records of the registry, logged, and sent to the workers as the new tiers of the pool. Nothing else changes tiers, apart from
-// the config and the look-up of names.
+// The state changes of backends while the config stays the same: health, agent reports, ejection, ramps, orders of operators. Each change
+// is written to the records of the registry, logged, and sent to the workers as the new tiers of the pool. Apart from this file, only the
+// config and name lookups change tiers.
 import type { BackendFailures, PoolState } from "../messages.ts";
 import { eject, ejectedMax, endEjection, noteFailures, type EjectionRules, type Failures } from "../policy/ejection.ts";
 import { RAMP_FROM, rampAt, rampStepMs } from "../policy/slow-start.ts";
@@ -13,22 +13,22 @@ import { poolState } from "./plans.ts";
 import { poolTiers, ramps, takesConnections } from "./pool-tiers.ts";
 import type { BackendRecord, PoolRecord, Registry } from "./registry.ts";
 
-/** A longer timer fires at once. */
+/** A timer with a longer delay fires at once. */
 const TIMER_MS_MAX = 3_600_000;
 
-/** Backends of a pool for each millisecond by which the workers hear later of a change. */
+/** Messages to the workers are delayed by one millisecond for each this many backends of a pool. */
 const TOLD_AT_ONCE = 20;
 
 export interface BackendStatesOptions {
   registry: Registry;
-  /** Of the active checks of a backend; null = it has none. */
+  /** The facts of a backend's active checks; null = it has none. */
   facts: (backendId: number) => Pick<HealthFacts, "failure"> | null;
   /** Ends the connections of these backends as `drain`. */
   endConnections: (backendIds: ReadonlySet<number>) => void;
-  /** To all workers. */
+  /** Sends the state to all workers. */
   send: (state: PoolState) => void;
   log: Pick<Log, "info" | "warn">;
-  /** Milliseconds on a clock that never goes back; left out = performance.now(). */
+  /** Milliseconds on a monotonic clock; the default is performance.now(). */
   nowMs?: () => number;
 }
 
@@ -43,11 +43,11 @@ export class BackendStates {
   readonly #nowMs: () => number;
   /** The id of the pool of each backend, as far as followConfig knows it. */
   readonly #poolOf = new Map<number, number>();
-  /** Pools of which the workers do not know the state yet, by id. */
+  /** Pools whose state was not sent to the workers yet, by id. */
   readonly #untold = new Set<number>();
-  /** What is due next in a pool, by the pool's id. */
+  /** The time of the next step of a pool, by the pool's id. */
   readonly #timers = new Map<number, { timer: ReturnType<typeof setTimeout>; dueMs: number }>();
-  /** The priorities of the tiers that panic, by the pool's id; for the log. */
+  /** The priorities of the tiers in panic mode, by the pool's id; for the log. */
   readonly #panics = new Map<number, readonly number[]>();
 
   constructor(options: BackendStatesOptions) {
@@ -57,7 +57,7 @@ export class BackendStates {
 
   // ---------------------------------------------------------------- changes
 
-  /** Every worker has a new config, or the names of a pool have other addresses. */
+  /** Call it when every worker has a new config, or when the names of a pool have other addresses. */
   followConfig(): void {
     this.#poolOf.clear();
     for (const pool of this.#options.registry.pools) {
@@ -73,7 +73,7 @@ export class BackendStates {
     const { pool, backend } = found;
     this.#change(pool, [backend], () => {
       backend.up = up;
-      // It is simply down now.
+      // A backend that is down is no longer ejected.
       if (!up && isEjected(backend)) endEjection(backend.state.ejection, this.#nowMs());
     });
     let left = 0;
@@ -97,7 +97,7 @@ export class BackendStates {
     });
   }
 
-  /** An operator's order for backends of a pool, which `give` notes. */
+  /** Applies an operator's order for backends of a pool; `give` writes it down. */
   ordered(
     pool: PoolRecord,
     backends: readonly BackendRecord[],
@@ -111,7 +111,7 @@ export class BackendStates {
     });
   }
 
-  /** Failures with real traffic. Those of backends that get no connections anyway do not count. */
+  /** Failures with real traffic. Failures of backends that get no connections anyway do not count. */
   failed(failures: readonly BackendFailures[]): void {
     for (const one of failures) {
       const found = this.#find(one.backend);
@@ -128,7 +128,7 @@ export class BackendStates {
     const { ejection } = backend.state;
     const max = ejectedMax(pool.backends.length, pool.config.passive?.max_ejected ?? 0);
     const ejected = pool.backends.filter(isEjected).length;
-    // One of the next failures ejects it, when another one has returned.
+    // One of the next failures ejects it, when another backend has returned.
     if (ejected >= max) return;
     this.#change(pool, [backend], () => eject(ejection, rules, this.#nowMs()));
     this.#options.log.warn("backend ejected", {
@@ -161,7 +161,7 @@ export class BackendStates {
     return backend === undefined || pool === undefined ? null : { pool, backend };
   }
 
-  /** The one way in which backends change. One that takes connections again, having failed or been taken out before, ramps. */
+  /** All changes of a backend go through here. A backend that takes connections again after a failure or a removal ramps. */
   #change(pool: PoolRecord, backends: readonly BackendRecord[], change: () => void): void {
     const before = backends.map((backend) => takesConnections(pool, backend));
     change();
@@ -175,7 +175,7 @@ export class BackendStates {
     this.#tell(pool);
   }
 
-  // A backend that is up at its first check ever, where `initial` is down, has not come back: it ramped at each start of lb.
+  // A backend that comes up at its first check ever, with `initial` down, has not returned: it ramped at each start of lb.
   #isReturn({ id, state }: BackendRecord): boolean {
     return state.hasServed || (this.#options.facts(id)?.failure ?? 0) > 0;
   }
@@ -188,7 +188,7 @@ export class BackendStates {
 
   // ---------------------------------------------------------------- time
 
-  // What is due by now.
+  // Runs the steps that are due.
   #advance(pool: PoolRecord): void {
     const nowMs = this.#nowMs();
     for (const backend of pool.backends) {
@@ -208,7 +208,7 @@ export class BackendStates {
     if (isChanged) this.#tell(pool);
   }
 
-  // The connections of those whose drain has had its time.
+  // Ends the connections of backends whose drain time is over.
   #endDrained({ name: pool, changes, backends }: PoolRecord, nowMs: number): void {
     for (const { name, address } of changes.takeDue(nowMs)) {
       const ended = backends.filter(
@@ -222,8 +222,8 @@ export class BackendStates {
     }
   }
 
-  // One timer for each pool in which something is due. `changed` are the backends of which that may have become sooner: to look at all
-  // ten thousand when each of them changes would take seconds.
+  // One timer for each pool that has a pending step. `changed` are the backends whose step may have become earlier: looking at all ten
+  // thousand backends when each of them changes would take seconds.
   #schedule({ id, config, backends, changes }: PoolRecord, changed: readonly BackendRecord[] = backends): void {
     const nowMs = this.#nowMs();
     let dueMs = changes.nextDueMs;
@@ -247,8 +247,8 @@ export class BackendStates {
 
   // ---------------------------------------------------------------- workers and log
 
-  // The state of a pool costs as much as the pool is large, for each thread. When ten thousand backends go down at once, the
-  // changes of a few milliseconds are one.
+  // The cost of a pool's state grows with the pool, for each thread. When ten thousand backends go down at once, the changes of a few
+  // milliseconds are sent together.
   #tell(pool: PoolRecord): void {
     const { id, backends } = pool;
     pool.version++;

@@ -1,37 +1,37 @@
-// The descriptor budget: the open-files limit, divided into a share for each purpose. No purpose uses the share of another, so the
-// admin endpoint, health checks, look-ups, logs and reloads work under any load from clients.
+// The descriptor budget: the open-files limit, divided into a share for each purpose. No purpose uses the share of another, so the admin
+// endpoint, health checks, lookups, logs and reloads work under any load from clients.
 import { openFilesLimit } from "../platform/sockets.ts";
 
 /** A proxied connection is one descriptor towards the client and one towards the backend. */
 const PER_CONNECTION = 2;
-/** An event loop (epoll and eventfd), the pipe for splicing, and a client that is accepted and refused in one step. */
+/** An event loop (epoll and eventfd), the pipe for splicing, and a client that is accepted and refused at once. */
 export const PER_WORKER = 5;
-/** A listening address is a socket of the supervisor and a duplicate in the worker that serves it, for each worker. */
+/** For each worker, a listening address takes a socket in the supervisor and its duplicate in the worker. */
 const PER_SOCKET = 2;
 /**
- * What a thread opens before it runs our code: its event loop (2), and files that it reads and closes again. Bun 1.4.5 ends the
- * whole process when a thread does not get them.
+ * What a thread opens before it runs lb's code: its event loop (2), and files that it reads and closes again. Bun 1.4.5 ends the whole
+ * process if a thread cannot open them.
  */
 export const THREAD_START = 4;
 
-/** Limits the size of tables; more connections than a machine can have. */
+/** Maximum size of tables; a machine cannot have more connections. */
 const CONNECTIONS_MAX = 4_000_000;
 
-/** Descriptors by purpose, for the purposes that depend on the open-files limit alone. */
+/** Descriptors by purpose, for the purposes that depend only on the open-files limit. */
 export interface Shares {
-  /** Standard streams, the supervisor's event loop, the watch of the config, and files that are read and closed again. */
+  /** Standard streams, the supervisor's event loop, the watch of the config, and files that are read and closed at once. */
   process: number;
   /** The access log, the file that replaces it when it is reopened, the connection to a log server. */
   logs: number;
   /** Connections to the admin endpoint. */
   admin: number;
-  /** Health checks under way. */
+  /** Health checks in flight. */
   healthChecks: number;
-  /** Look-ups of names under way. */
+  /** Name lookups in flight. */
   lookUps: number;
   /** The start of a worker thread. */
   threadStart: number;
-  /** Refused clients that stay until they have read the FIN, over all workers. */
+  /** Refused clients whose sockets stay open until they have read the FIN, over all workers. */
   lingering: number;
   /** New listening sockets of a reload while the old ones exist. */
   reload: number;
@@ -55,7 +55,7 @@ function part(limit: number, divisor: number, least: number, most: number): numb
   return Math.min(most, Math.max(least, Math.floor(limit / divisor)));
 }
 
-/** Connections for which each worker's ledger has rows; the limit of open files does not rise while the process runs. */
+/** Number of connections for which each worker's ledger has rows; the open-files limit does not rise while the process runs. */
 export function ledgerRows(): number {
   return Math.min(CONNECTIONS_MAX, Math.ceil(openFilesLimit() / PER_CONNECTION)) + 1;
 }
@@ -66,7 +66,7 @@ export interface Needs {
   sockets: number;
 }
 
-/** Descriptors that are kept from connections. */
+/** Descriptors that connections cannot use. */
 export function kept({ workers, sockets }: Needs, limit = openFilesLimit()): number {
   const fixed = Object.values(shares(limit)).reduce((sum, share) => sum + share, 0);
   return fixed + workers * (PER_WORKER + PER_SOCKET * sockets);
@@ -82,7 +82,7 @@ function limitFor(connections: number, needs: Needs): number {
   }
 }
 
-/** Why the open-files limit is too low for a config, with the cure; null = it is high enough. */
+/** Why the open-files limit is too low for a config, and what to do; null = it is high enough. */
 export function tooFewFiles(needs: Needs, limit = openFilesLimit()): string | null {
   const least = limitFor(1, needs);
   if (least <= limit) return null;
@@ -93,10 +93,7 @@ export function tooFewFiles(needs: Needs, limit = openFilesLimit()): string | nu
   );
 }
 
-/**
- * The cap on connections of the whole process for `max_connections` of the config, with a warning where that asks for
- * more than the open-files limit allows.
- */
+/** The cap on connections of the whole process for `max_connections` of the config, with a warning if the open-files limit allows fewer. */
 export function budget(
   wanted: number | "auto",
   needs: Needs,

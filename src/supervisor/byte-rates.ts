@@ -1,14 +1,14 @@
-// The rates of live connections. A rate needs the counts of bytes of two moments, and a ledger has those of now: so each request
-// leaves a sample behind for the next ones. No timer samples while nobody asks, and the samples go when nobody has asked for a
-// while. A sample takes 24 bytes for each row of a ledger that was ever used, and there are two at most.
+// Byte rates of live connections. A rate needs byte counts from two moments, but a ledger has only the current ones. So each request takes
+// a sample, which later requests use. No timer takes samples, and samples are dropped when no request has come for a while. A sample takes
+// 24 bytes per row of a ledger that was ever used, and there are at most two.
 import { ROW_FLOAT, ROW_FLOATS, type Ledger } from "../shared/ledger.ts";
 
-/** A rate is taken over this time at least. */
+/** Minimum time over which a rate is computed. */
 export const RATE_MS_MIN = 1000;
-/** A sample older than that says little of now. */
+/** Samples older than this are not used. */
 export const RATE_MS_MAX = 30_000;
 
-/** Three cells for each row: the id of the connection, its bytes in and its bytes out. */
+/** Three cells per row: the id of the connection, its bytes in and its bytes out. */
 const CELLS = 3;
 
 interface Sample {
@@ -23,13 +23,13 @@ export interface Rates {
 }
 
 export class ByteRates {
-  /** What rates are taken from: at least RATE_MS_MIN old when it is used. */
+  /** The sample from which rates are computed: at least RATE_MS_MIN old when it is used. */
   #base: Sample | null = null;
-  /** The base to be. */
+  /** The next base. */
   #next: Sample | null = null;
   #forget: ReturnType<typeof setTimeout> | null = null;
 
-  /** To be called at each request, before `of`. `nowMs` is on monotonicMs(). */
+  /** Call it at each request, before `of`. `nowMs` is on monotonicMs(). */
   sample(ledgers: readonly Ledger[], nowMs: number): void {
     if (this.#base !== null && nowMs - this.#base.atMs > RATE_MS_MAX) this.#base = null;
     if (this.#next === null || nowMs - this.#next.atMs >= RATE_MS_MIN) {
@@ -41,7 +41,10 @@ export class ByteRates {
     this.#forget.unref();
   }
 
-  /** The rates of the connection with this id in a row. One that the base does not know has begun since, or there is no base. */
+  /**
+   * The rates of the connection with this id in a row. If the base does not contain it, or there is no base, the rate is taken from its
+   * start.
+   */
   of(ledger: Ledger, row: number, id: number, nowMs: number): Rates {
     const floatsAt = row * ROW_FLOATS;
     const { floats } = ledger;
@@ -66,7 +69,7 @@ function sampleOf(ledger: Ledger): Float64Array {
   const cells = new Float64Array(ledger.rowsUsed * CELLS);
   for (const row of ledger.rowsInUse()) {
     const floatsAt = row * ROW_FLOATS;
-    // A row that a new connection takes while it is read has an id that nobody asks for, or no bytes yet.
+    // If a new connection takes the row while it is read, its id in the sample matches no request, or it has no bytes yet.
     cells[row * CELLS] = Math.abs(ledger.stamp(row));
     cells[row * CELLS + 1] = floats[floatsAt + ROW_FLOAT.bytesIn]!;
     cells[row * CELLS + 2] = floats[floatsAt + ROW_FLOAT.bytesOut]!;

@@ -1,4 +1,4 @@
-// What a health check of a config says and wants to hear: the exchange of a pool's checks, and whether it runs over TLS.
+// The exchange of a pool's health checks: what it sends and expects, and whether it runs over TLS.
 import { TYPES_WITH_TLS } from "../config/check-health.ts";
 import type { HealthStep, PoolConfig } from "../config/schema.ts";
 import { parseStatusRanges } from "../core/http-status.ts";
@@ -11,8 +11,8 @@ import { PostgresCheck } from "../wire/postgres-check.ts";
 import { StepExchange, type Expectation, type ExchangeStep } from "../wire/step-exchange.ts";
 
 /**
- * When a check does a TLS handshake: "first" of all, where its exchange asks for it ("asked"), or never. A check of the port that
- * connections go to speaks TLS as they do.
+ * When a check does a TLS handshake: before anything else ("first"), when its exchange asks for it ("asked"), or never. A check of the port
+ * that connections use speaks TLS if they do.
  */
 export function tlsOfChecks({ tls, health }: PoolConfig): "first" | "asked" | "never" {
   const { type, port } = health;
@@ -21,7 +21,7 @@ export function tlsOfChecks({ tls, health }: PoolConfig): "first" | "asked" | "n
   return type === "postgres" ? "asked" : "never";
 }
 
-/** A new exchange for one check. `host` is the backend's host and port, as a URL has them. */
+/** A new exchange for one check. `host` is the backend's host and port in the form of a URL. */
 export function exchangeOf(config: PoolConfig, host: string): Exchange {
   const { health } = config;
   switch (health.type) {

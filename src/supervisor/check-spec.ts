@@ -1,4 +1,4 @@
-// What one check of a backend does, by the config of its pool: where it connects to, by TLS or not, and with which exchange.
+// What one check of a backend does, according to the config of its pool: its destination, TLS or not, and the exchange.
 import { formatHostPort, parseAddress, parseEndpoint, type Endpoint } from "../core/address.ts";
 import type { PoolConfig } from "../config/schema.ts";
 import { ownSockets, sockaddr } from "../platform/sockets.ts";
@@ -20,7 +20,10 @@ const UNVERIFIED: TlsClientPlan = {
   key: null,
 };
 
-/** The TLS of a pool's checks, or null. The pool's own serves them; a check by TLS of a pool without it verifies nothing. */
+/**
+ * The TLS settings of a pool's checks, or null. They are those of the pool; if the pool does not use TLS, a check over TLS verifies
+ * nothing.
+ */
 export function tlsPlan(config: PoolConfig): TlsClientPlan | null {
   const when = tlsOfChecks(config);
   if (when === "never") return null;
@@ -30,7 +33,7 @@ export function tlsPlan(config: PoolConfig): TlsClientPlan | null {
   return { ...plan, serverName, alpn: ["http/1.1"] };
 }
 
-/** A check of the backend's health. */
+/** Specifies a check of the backend's health. */
 export function healthSpec(backend: BackendRecord, config: PoolConfig, tls: TlsClient | null): ProbeSpec {
   const { health } = config;
   const to = destination(backend, health.port);
@@ -39,7 +42,7 @@ export function healthSpec(backend: BackendRecord, config: PoolConfig, tls: TlsC
   const exchange = exchangeOf(config, urlHost(backend, to, when === "first" ? 443 : 80));
   return {
     ...plainSpec(to, config, exchange),
-    // A reset that comes after the handshake would look worse than an end.
+    // After a TLS handshake a reset is worse for the backend than an orderly end.
     visibility: health.type === "tcp" && header.length === 0 && ownSockets() ? "unseen" : "visible",
     header,
     tls:
@@ -47,12 +50,12 @@ export function healthSpec(backend: BackendRecord, config: PoolConfig, tls: TlsC
   };
 }
 
-/** Whether there is an agent to ask: not beside a unix socket, which has no address for the port. */
+/** Whether the backend has an agent. A unix socket has none, because it has no address to combine with the port. */
 export function hasAgent({ address }: BackendRecord, { agent_port }: PoolConfig["health"]): boolean {
   return agent_port > 0 && parseEndpoint(address).kind === "ip";
 }
 
-/** A question to the backend's agent. */
+/** Specifies a request to the backend's agent. */
 export function agentSpec(backend: BackendRecord, config: PoolConfig, exchange: Exchange): ProbeSpec {
   return plainSpec(destination(backend, config.health.agent_port), config, exchange);
 }
@@ -70,14 +73,14 @@ function plainSpec(to: Endpoint, { health, source_address }: PoolConfig, exchang
   };
 }
 
-/** `port` 0 = the backend's own. */
+/** `port` 0 = the backend's own port. */
 function destination(backend: BackendRecord, port: number): Endpoint {
   const endpoint = parseEndpoint(backend.address);
   if (endpoint.kind === "bad") throw new Error(`${backend.address}: ${endpoint.why}`);
   return endpoint.kind === "ip" && port > 0 ? { ...endpoint, port } : endpoint;
 }
 
-/** Host and port as in a URL, where the port of the scheme is left out. */
+/** Host and port in the form of a URL, without the scheme's default port. */
 function urlHost(backend: BackendRecord, to: Endpoint, schemePort: number): string {
   if (to.kind !== "ip") return "localhost";
   const name = hostOf(backend);

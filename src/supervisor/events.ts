@@ -1,12 +1,12 @@
-// Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): a snapshot each second, and each message of the log at once,
-// for those who watch (GET /api/events). A snapshot is taken and serialized once for all, and not at all while nobody watches.
+// Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) for GET /api/events: a snapshot each second, and each
+// log message at once. A snapshot is taken and serialized once for all subscribers, and not at all if there are none.
 import { Feed } from "../admin/feed.ts";
 import type { Fields, Level } from "./log.ts";
 
 const SNAPSHOT_EVERY_MS = 1000;
-/** Without snapshots, a comment says from time to time that the connection lives. */
+/** Interval of comments that keep the connection open when there are no snapshots. */
 const HEARTBEAT_EVERY_MS = 15_000;
-/** Bytes that may wait for one subscriber. One that lets more gather is dropped: it reads too slowly to be up to date. */
+/** Maximum number of unread bytes for one subscriber. A subscriber with more is dropped: it reads too slowly to be up to date. */
 export const SUBSCRIBER_BYTES_MAX = 1024 * 1024;
 /** How long a browser waits before it connects again. */
 const BEGIN = Buffer.from("retry: 2000\n\n");
@@ -23,12 +23,12 @@ export class Events {
   #timer: ReturnType<typeof setInterval> | null = null;
   #ticks = 0;
 
-  /** `snapshot` takes one. */
+  /** `snapshot` returns a new snapshot. */
   constructor(snapshot: () => unknown) {
     this.#snapshot = snapshot;
   }
 
-  /** The events from now on, beginning with a snapshot where they are wanted, until the reader is gone. */
+  /** The events from now on until the reader closes the stream; the first is a snapshot, if snapshots are wanted. */
   subscribe({ snapshots }: { snapshots: boolean }): ReadableStream<Uint8Array> {
     const feed = new Feed(SUBSCRIBER_BYTES_MAX, () => this.#remove(subscriber));
     const subscriber = { feed, wantsSnapshots: snapshots };
@@ -39,7 +39,7 @@ export class Events {
     return feed.stream;
   }
 
-  /** A message of the log. */
+  /** Sends a message of the log. */
   message(level: Level, event: string, fields: Fields): void {
     if (this.#subscribers.size === 0) return;
     const change = { time: new Date().toISOString(), level, event, ...fields };

@@ -1,5 +1,5 @@
-// What would become of a client's connection: which limits apply, which route takes it, which pool, which backend, and why not the
-// others. Nothing is connected and nothing is claimed. The decisions are those of the workers, by the same code.
+// Predicts what would happen to a client's connection: which limits apply, which route and pool it takes, which backend, and why not the
+// others. Nothing is connected and nothing is claimed. The decisions use the workers' own code.
 import { ClientPrefix } from "../core/client-prefix.ts";
 import type { End } from "../core/ends.ts";
 import { cidrTable } from "../core/cidr-set.ts";
@@ -26,7 +26,7 @@ export interface ExplainSources {
   /** Connections of the whole process, and its cap. */
   open: number;
   maxConnections: number;
-  /** Why the last check of a backend has failed; null = it has not. */
+  /** Why the last check of a backend failed; null = it did not. */
   lastError: (backend: number) => string | null;
 }
 
@@ -38,7 +38,7 @@ export function explain(query: ExplainQuery, sources: ExplainSources): Result<Ex
     const detail = `there is no listener ${JSON.stringify(query.listener)}`;
     return failure("no_such_listener", detail, `the listeners are ${names}`);
   }
-  // As in a row of the ledger: the address, and the port, which is not known.
+  // In the form of a ledger row: the address, and the port, which is unknown.
   const words = Int32Array.of(...query.client, 0);
   const limits = limitsOf(listener, words, query, sources);
   const refusal = limits.find(({ verdict }) => verdict === "refuses") ?? null;
@@ -123,7 +123,7 @@ function clientLimits(config: ListenerConfig, table: ClientTable, words: Int32Ar
   return limits;
 }
 
-/** What TLS that is terminated here asks of a ClientHello. */
+/** What TLS that is terminated here requires of a ClientHello. */
 function tlsConditions(tls: NonNullable<ListenerConfig["tls"]>, { sni, alpn }: ExplainQuery): ExplainedLimit[] {
   const limits: ExplainedLimit[] = [];
   if (tls.unknown_sni === "reject") {
@@ -161,7 +161,7 @@ function routeOf(
   { client, sni, alpn }: ExplainQuery,
 ): { route: string | null; pool: string | null } {
   const [w0, w1, w2, w3] = client;
-  // Where TLS is terminated here, routes see what was agreed on.
+  // If TLS is terminated here, routes see the negotiated protocol.
   const agreed = config.tls === null ? alpn : [agreedAlpn(config.tls.alpn, alpn)].filter((name) => name !== null);
   const facts = { sni, alpn: agreed, w0, w1, w2, w3 };
   for (const [index, route] of config.routes.entries()) {
@@ -177,7 +177,7 @@ function routeOf(
   return { route: null, pool: config.pool };
 }
 
-/** The first of ours that the client offers (RFC 7301 section 3.2). */
+/** The first of the listener's protocols that the client offers (RFC 7301 section 3.2). */
 function agreedAlpn(ours: readonly string[], offered: readonly string[]): string | null {
   return ours.find((name) => offered.includes(name)) ?? null;
 }
@@ -198,7 +198,7 @@ const NO_POOL: Choice = {
   candidates: [],
 };
 
-/** A backend of the first tier, as the workers' balancers see it. */
+/** A backend of the first tier, in the form that the workers' balancers see. */
 interface Pickable extends Candidate {
   readonly record: BackendRecord;
 }
@@ -227,7 +227,7 @@ function choose(
   if (tier === undefined)
     return { ...common, end: "no_backend", outcome: `is refused: no backend of ${pool.name} is up` };
   const waiting = pool.queue === null ? 0 : new SharedQueue(pool.queue).waiting;
-  // A place that is free while others wait is theirs.
+  // While connections wait, a free place belongs to them.
   if (free.length === 0 || waiting > 0) return { ...common, backend: null, ...whenFull(pool, waiting) };
   const where = chosen === null ? `one of ${free.length} backends (${pool.config.balance})` : chosen.record.name;
   return { ...common, end: null, outcome: `goes to ${where} of pool ${pool.name}` };
@@ -244,12 +244,12 @@ function pickablesOf(tier: Tier, { backends }: PoolRecord): Pickable[] {
   });
 }
 
-/** The backend that every worker would pick; null = they pick by turns, by chance, or by what each of them knows. */
+/** The backend that every worker would pick; null = the pick depends on turns, on chance, or on the state of one worker. */
 function certain(pool: PoolRecord, tier: Tier, pickable: readonly Pickable[], hashKey: () => number): Pickable | null {
   const { balance, hash_key } = pool.config;
   const free = pickable.filter((one) => isFree(one, null));
   if (free.length === 1) return free[0]!;
-  // The port is not known.
+  // The port is unknown.
   const isCertain = balance === "first" || (balance === "source_hash" && hash_key !== "client_port");
   if (!isCertain) return null;
   const table = hashTable(pool, tier.priority)?.table ?? null;

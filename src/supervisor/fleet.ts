@@ -7,7 +7,7 @@ import { NO_DESCRIPTORS, WorkerSlot, type Answer, type SlotOptions } from "./wor
 export class Fleet {
   readonly #options: SlotOptions;
   slots: WorkerSlot[] = [];
-  /** Slots that accept nothing any more and still have connections. */
+  /** Slots that no longer accept but still have connections. */
   retiring: WorkerSlot[] = [];
 
   constructor(options: SlotOptions) {
@@ -60,7 +60,7 @@ export class Fleet {
     for (const slot of [...this.slots, ...this.retiring]) slot.sendFollowers(followers);
   }
 
-  /** Tells all workers that changes of the config lie behind. */
+  /** Tells all workers that the config changes are complete. */
   sendSettled(): void {
     for (const slot of this.slots) slot.sendSettled();
   }

@@ -1,11 +1,11 @@
-// Who follows the access log (GET /api/logs). The workers filter and format; lines that a follower does not take in time are lost,
-// counted, and told.
+// The followers of the access log (GET /api/logs). The workers filter and format the lines. Lines that a follower does not read in time are
+// dropped, counted and reported to it.
 import { Feed } from "../admin/feed.ts";
 import type { AccessFilter, Follower } from "../messages.ts";
 import { accepts } from "../observe/access-filter.ts";
 import { formatAccess, type AccessLine } from "../observe/access-line.ts";
 
-/** Bytes that may wait for one follower. */
+/** Maximum number of unread bytes for one follower. */
 export const FOLLOWER_BYTES_MAX = 1024 * 1024;
 
 interface Following {
@@ -16,7 +16,7 @@ interface Following {
 
 export class Followers {
   readonly #following = new Map<number, Following>();
-  /** Called when somebody comes or goes. */
+  /** Called when a follower comes or goes. */
   readonly #changed: (followers: Follower[]) => void;
   #lastId = 0;
 
@@ -24,12 +24,12 @@ export class Followers {
     this.#changed = changed;
   }
 
-  /** For the plans of workers. */
+  /** The followers in the form that workers' plans have. */
   list(): Follower[] {
     return [...this.#following.values()].map(({ follower }) => follower);
   }
 
-  /** The lines from now on, until the reader is gone. */
+  /** The lines from now on, until the reader closes the stream. */
   follow(format: Follower["format"], filter: AccessFilter): ReadableStream<Uint8Array> {
     const id = ++this.#lastId;
     const feed = new Feed(FOLLOWER_BYTES_MAX, () => {
@@ -41,7 +41,7 @@ export class Followers {
     return feed.stream;
   }
 
-  /** Whole lines for one follower. `lost` = lines that its worker had no room for. */
+  /** Whole lines for one follower. `lost` = lines that its worker has dropped. */
   take(id: number, text: string, lost: number): void {
     const following = this.#following.get(id);
     if (following === undefined) return;
@@ -59,7 +59,7 @@ export class Followers {
   }
 }
 
-/** A line that says how many are missing before the next; "" = none. */
+/** A line that reports the number of dropped lines before the next one; "" = none. */
 function lossText({ follower, lost }: Following): string {
   if (lost === 0) return "";
   return follower.format === "json" ? `{"lines_lost":${lost}}\n` : `lines_lost=${lost}\n`;

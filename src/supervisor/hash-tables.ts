@@ -6,21 +6,21 @@ import { maglevFingerprint, maglevTable } from "../policy/maglev.ts";
 export interface HashMember {
   readonly id: number;
   readonly name: string;
-  /** Above 0. */
+  /** Greater than 0. */
   readonly weight: number;
 }
 
 export interface MadeTable {
   readonly table: HashTable;
-  /** Equal on machines whose tables are equal. */
+  /** Equal on all machines that have the same table. */
   readonly fingerprint: number;
 }
 
 export class HashTables {
-  /** By the priority of the tier, with the members that each was made of. */
+  /** By the priority of the tier, with the members that each table was made from. */
   readonly #made = new Map<number, MadeTable & { readonly members: readonly HashMember[] }>();
 
-  /** The table of a tier: the one that is there, or a new one. */
+  /** The table of a tier, which is rebuilt if the members have changed. */
   of(priority: number, members: readonly HashMember[]): MadeTable {
     const before = this.#made.get(priority);
     if (before !== undefined && isSame(before.members, members)) return before;

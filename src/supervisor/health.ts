@@ -1,6 +1,5 @@
-// Active health checks of every backend, from the supervisor alone: which backends are checked and when, when one goes up or down,
-// and what the status shows of each. One check stands in probe.ts, what it does in check-spec.ts, whose turn it is in
-// policy/check-queue.ts.
+// Active health checks of all backends: which backends are checked and when, when one goes up or down, and what the status shows of each.
+// probe.ts runs one check, check-spec.ts says what it does, policy/check-queue.ts decides whose turn it is.
 import { PlanCache } from "../core/plan-cache.ts";
 import type { PoolConfig } from "../config/schema.ts";
 import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
@@ -13,7 +12,7 @@ import { RecurringCheck, type CheckTask } from "./recurring-check.ts";
 import { orderOf } from "./pool-tiers.ts";
 import type { BackendRecord, PoolRecord } from "./registry.ts";
 
-/** Between two reports that this machine could not check. */
+/** Minimum time between two log lines about checks that could not be made on this machine. */
 const UNKNOWN_SAID_EVERY_MS = 60_000;
 
 export interface HealthFacts {
@@ -25,25 +24,25 @@ export interface HealthFacts {
 
 export interface AgentFacts {
   report: AgentReport;
-  /** Why the agent could not be asked the last time; null = it was. */
+  /** Why the last request to the agent failed; null = it succeeded. */
   lastError: string | null;
 }
 
 export interface HealthOptions {
-  /** Checks under way at once: their share of the open files. More wait for their turn. */
+  /** Maximum number of checks in flight: their share of the open files. More wait for their turn. */
   places: number;
   /** A backend went up or down. */
   onChange: (backendId: number, up: boolean, reason: string) => void;
-  /** A backend's agent says something else than before; whether it is up goes to `onChange`. */
+  /** A backend's agent has reported something new. `onChange` hears whether the backend is up. */
   onAgent: (backendId: number, report: AgentReport) => void;
-  /** A check could not be made for a reason on this machine; said once a minute at most. */
+  /** A check could not be made for a reason on this machine; logged at most once a minute. */
   onUnknown: (backendId: number, reason: string) => void;
 }
 
-/** A pool with what all its checks share. */
+/** A pool with the state that all its checks share. */
 interface Checked {
   readonly record: PoolRecord;
-  /** The settings of its checks, to see whether a reload has changed them; `question` is those that say what a backend is asked. */
+  /** The settings of its checks, to detect that a reload has changed them; `question` is the part that decides what a backend is asked. */
   readonly settings: string;
   readonly question: string;
   /** The TLS of its checks, or null. */
@@ -62,7 +61,7 @@ export class HealthChecks {
     this.#queue = new CheckQueue(options.places);
   }
 
-  /** Checks exactly the backends of these pools from now on; those checked before keep their history. */
+  /** Checks exactly the backends of these pools from now on; backends that were checked before keep their history. */
   follow(pools: readonly PoolRecord[]): void {
     const tls = new PlanCache(TlsClient, this.#tls);
     this.#tls = tls;
@@ -95,7 +94,7 @@ export class HealthChecks {
     return this.#checks.get(backendId)?.facts ?? null;
   }
 
-  /** What the backend's agent says; null = it has none. */
+  /** The last report of the backend's agent; null = it has none. */
   agent(backendId: number): AgentFacts | null {
     return this.#checks.get(backendId)?.agent ?? null;
   }
@@ -132,10 +131,10 @@ export class HealthChecks {
   }
 }
 
-/** The checks of one backend: its health, and what its agent says. Up is what both say is up. */
+/** The checks of one backend: its health and its agent. The backend is up if both say so. */
 class BackendChecks {
   readonly facts: HealthFacts = { sinceMs: Date.now(), success: 0, failure: 0, lastError: null };
-  /** null = it has none. */
+  /** null = the backend has no agent. */
   agent: AgentFacts | null = null;
   readonly #checks: HealthChecks;
   #backend: BackendRecord;
@@ -160,7 +159,9 @@ class BackendChecks {
     return this.#checked.record.config.health;
   }
 
-  /** The same backend after a reload. Its history goes on if the rules are the same; the first answer to another question decides alone. */
+  /**
+   * The same backend after a reload. Its history continues if the rules are the same; the first answer to another question decides alone.
+   */
   reconfigure(backend: BackendRecord, checked: Checked): void {
     const before = this.#checked;
     this.#backend = backend;
@@ -181,7 +182,7 @@ class BackendChecks {
     this.#agent?.stop();
   }
 
-  // Begins and ends what the config wants or no longer wants.
+  // Starts and stops checks as the config says.
   #arrange(): void {
     const pool = this.#checked.record.id;
     if (this.#config.type === "off") {
@@ -228,7 +229,7 @@ class BackendChecks {
       probed: ({ result, why }) => {
         if (this.agent === null) return;
         this.agent.lastError = why;
-        // An agent that cannot be asked says nothing of its server: what it said last holds.
+        // An agent that cannot be asked says nothing about its server: its last report stays valid.
         if (result === "success") this.#reported(this.#exchange.report);
       },
     };
@@ -243,7 +244,7 @@ class BackendChecks {
     if (report.up !== before.up) this.#settle("its agent says down");
   }
 
-  /** Tells of a change of what health and agent say together. */
+  /** Reports a change of the combined state of health and agent. */
   #settle(reason: string): void {
     const up = this.#state.up && (this.agent?.report.up ?? true);
     if (up === this.#up) return;

@@ -1,4 +1,4 @@
-// Remembers the last ten minutes of the whole process, a point a second, so that a dashboard that is opened now shows them.
+// Keeps the last ten minutes of process-wide counts, one point per second, so that a dashboard shows them as soon as it opens.
 import { UNSERVED } from "../core/ends.ts";
 import { HISTORY_SECONDS } from "../observe/figures.ts";
 import type { Point } from "../observe/history.ts";
@@ -28,9 +28,9 @@ export class History {
     this.#before = { nowMs, totals };
     if (before === null) return;
     const seconds = (nowMs - before.nowMs) / 1000;
-    // The clock was set back.
+    // The clock was set backwards.
     if (seconds <= 0) return;
-    // A listener that a reload removed takes its counts along.
+    // Totals fall when a reload removes a listener.
     const rate = (figure: keyof Totals): number =>
       Math.round(Math.max(0, totals[figure] - before.totals[figure]) / seconds);
     this.#points.push({

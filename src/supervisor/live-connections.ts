@@ -1,5 +1,5 @@
-// What is connected right now: lists connections from the workers' ledgers, and ends them on an operator's order. Reading shared
-// memory costs the workers nothing.
+// The connections that are open now: lists them from the workers' ledgers, and ends them on an operator's request. Reading shared memory
+// costs the workers nothing.
 import { cidrTable } from "../core/cidr-set.ts";
 import { clientText } from "../observe/access-line.ts";
 import {
@@ -20,7 +20,7 @@ import { endMatching, type EndingWorker } from "./ordered-ends.ts";
 import type { BackendRecord, Registry } from "./registry.ts";
 import { eachMatch, EVERY_ROW, type RowMatch } from "./row-match.ts";
 
-/** What this needs of a worker's slot. */
+/** The part of a worker slot that is needed here. */
 export interface LiveWorker extends EndingWorker {
   readonly index: number;
 }
@@ -40,7 +40,7 @@ export class LiveConnections {
   readonly #workers: () => readonly LiveWorker[];
   readonly #rates: ByteRates;
 
-  /** `workers` gives those that have connections now. */
+  /** `workers` returns those that have connections now. */
   constructor(registry: Registry, workers: () => readonly LiveWorker[], rates: ByteRates) {
     this.#registry = registry;
     this.#workers = workers;
@@ -66,7 +66,7 @@ export class LiveConnections {
     return { ok: true, value: { total: first.total, connections } };
   }
 
-  /** Ends the connections that match. A filter without a condition is refused. The value is how many there were. */
+  /** Ends the matching connections. A filter without a condition is refused. The value is their number. */
   async end(filter: ConnectionFilter): Promise<Result<number>> {
     const match = this.match(filter);
     if (!match.ok) return match;
@@ -96,7 +96,7 @@ export class LiveConnections {
     );
   }
 
-  /** The ids behind the names of a filter. Names of a former config count while connections may bear them. */
+  /** Resolves the names of a filter to ids. Names of a former config count while connections may have them. */
   match({ client, listener, pool, backend }: ConnectionFilter): Result<RowMatch> {
     const { listenerById, poolById, backendById } = this.#registry;
     const listeners = idsOf(listenerById, listener, (record) => record.name === listener);
@@ -116,7 +116,7 @@ export class LiveConnections {
     };
   }
 
-  /** The filter for lines of the access log, which have names. A backend that gets the name later is meant too. */
+  /** The filter for access log lines, which have names. A backend that gets the name later matches too. */
   accessFilter(query: Omit<AccessQuery, "format">): Result<AccessFilter> {
     const match = this.match(query);
     if (!match.ok) return match;
@@ -150,7 +150,7 @@ export class LiveConnections {
     return reversed ? (ledger, row, id) => -value(ledger, row, id) : value;
   }
 
-  // Null where the connection has ended since it was found.
+  // Null if the connection has ended since it was found.
   #statusOf({ worker, row, id }: Found, nowMs: number): ConnectionStatus | null {
     const { listenerById, poolById, backendById } = this.#registry;
     const { ledger } = worker;
@@ -180,7 +180,7 @@ export class LiveConnections {
   }
 }
 
-/** The first of many by their keys, in memory for twice as many as are wanted. */
+/** The first of many by their keys; memory for twice the wanted number. */
 class First {
   readonly #limit: number;
   #found: Found[] = [];
@@ -196,7 +196,7 @@ class First {
     if (this.#found.length > 2 * this.#limit + 1000) this.#found = this.sorted();
   }
 
-  /** The largest key first; among equals the lower id. */
+  /** The largest key first; among equal keys the lower id. */
   sorted(): Found[] {
     return this.#found.toSorted((a, b) => b.key - a.key || a.id - b.id).slice(0, this.#limit);
   }

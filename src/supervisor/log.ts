@@ -1,5 +1,5 @@
-// The two logs. Log is the process log, on stderr. AccessSink writes the workers' access log lines. Neither blocks the
-// supervisor: lines that cannot be written soon enough are lost and counted.
+// The two logs. Log is the process log, on stderr. AccessSink writes the workers' access log lines. Neither blocks the supervisor: lines
+// that cannot be written soon enough are dropped and counted.
 import { word } from "../observe/access-line.ts";
 import { closeSync, constants, existsSync, openSync, unlinkSync } from "node:fs";
 import type { Config } from "../config/schema.ts";
@@ -14,7 +14,7 @@ const SEVERITY: Record<Level, number> = { debug: 0, info: 1, warn: 2, error: 3 }
 /** How a line for the journal begins: "<", a severity of syslog, ">" (sd-daemon(3)). */
 const PRIORITY: Record<Level, string> = { debug: "<7>", info: "<6>", warn: "<4>", error: "<3>" };
 
-/** Bytes of the process log that may wait to be written. */
+/** Maximum number of unwritten bytes of the process log. */
 const LOG_BYTES_MAX = 1024 * 1024;
 
 /** An error of several lines for stderr, before there is a log. */
@@ -22,7 +22,7 @@ export function forStderr(text: string): string {
   return isJournal(2, process.env) ? text.replace(/^/gm, PRIORITY.error) : text;
 }
 
-/** What whoever writes messages needs of the log. */
+/** The part of the log that writers of messages need. */
 export type Logger = Pick<Log, Level>;
 
 export class Log {
@@ -32,10 +32,10 @@ export class Log {
   readonly #isJournal: boolean;
   #waitingBytes = 0;
   #linesLost = 0;
-  /** Hears every message but those of the level debug, whatever the level of the log. */
+  /** Called for every message except those of level debug, whatever the level of the log. */
   onMessage: ((level: Level, event: string, fields: Fields) => void) | null = null;
 
-  /** `fd` is for tests: the log goes to stderr. */
+  /** `fd` is for tests: the log writes to stderr. */
   constructor({
     level = "info",
     format = "text",
@@ -53,7 +53,7 @@ export class Log {
     this.#format = format;
   }
 
-  /** `event` is a constant text of a few words. Values go into the fields. */
+  /** `event` is a constant text of a few words. Values belong into the fields. */
   debug(event: string, fields: Fields = {}): void {
     this.#write("debug", event, fields);
   }
@@ -70,7 +70,7 @@ export class Log {
     this.#write("error", event, fields);
   }
 
-  /** Resolves when everything is written, or after `timeoutMs`. To be awaited before the process exits. */
+  /** Resolves when everything is written, or after `timeoutMs`. Await it before the process exits. */
   flush(timeoutMs: number): Promise<void> {
     return within(timeoutMs, this.#output.drained());
   }
@@ -115,7 +115,7 @@ function asText(time: string | undefined, level: Level, event: string, fields: F
   return text;
 }
 
-/** Control characters, which could move a terminal's cursor or fake a line, as escapes. */
+/** Control characters, which could move a terminal's cursor or forge a line, are escaped. */
 function printable(text: string): string {
   return text.replace(/[\p{Cc}\u2028\u2029]/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
@@ -124,9 +124,9 @@ function printable(text: string): string {
 
 export type AccessTarget = Config["log"]["access"];
 
-/** Bytes of access log that may wait to be written, over all workers. */
+/** Maximum number of unwritten bytes of the access log, over all workers. */
 export const ACCESS_BYTES_MAX = 16 * 1024 * 1024;
-/** A warning of one kind is logged at most this often. */
+/** Minimum interval of warnings of one kind. */
 const WARN_EVERY_MS = 60_000;
 
 export class AccessSink {
@@ -135,26 +135,26 @@ export class AccessSink {
   #target: AccessTarget = "off";
   #output: Output | null = null;
   #isJournal = false;
-  /** The one in use and those before it that still have something to write; with the descriptor to close, or -1. */
+  /** The current output and former ones that still have something to write, each with the descriptor to close, or -1. */
   readonly #outputs = new Map<Output, number>();
   #waitingBytes = 0;
   #linesLost = 0;
   readonly #warned = new Map<string, number>();
 
-  /** Writes nowhere before `configure`. */
+  /** Nothing is written before `configure`. */
   constructor(log: Log, bytesMax = ACCESS_BYTES_MAX) {
     this.#log = log;
     this.#bytesMax = bytesMax;
   }
 
-  /** Lines that could not be written, since the start. */
+  /** Number of lines that could not be written since the start. */
   get linesLost(): number {
     return this.#linesLost;
   }
 
   /**
-   * Takes `lines` whole lines, each with its line feed. `done` is called with the number of their characters as soon as
-   * they are written or lost, which may be before this returns.
+   * Takes `lines` whole lines, each with its line feed. `done` is called with the number of their characters as soon as they are written or
+   * lost, possibly before this call returns.
    */
   write(text: string, lines: number, done: (characters: number) => void): void {
     const output = this.#output;
@@ -179,7 +179,7 @@ export class AccessSink {
     output.push({ bytes, lines, settled });
   }
 
-  /** Sets the target of further lines. Returns null, or the reason why that is impossible; then nothing has changed. */
+  /** Sets the target of further lines. Returns null, or the reason why the target cannot be used; in that case nothing has changed. */
   configure(target: AccessTarget): string | null {
     if (nameOf(target) === nameOf(this.#target) && typeof target === typeof this.#target) return null;
     const opened = open(target);
@@ -206,7 +206,7 @@ export class AccessSink {
     await within(timeoutMs, Promise.all([...this.#outputs.keys()].map((output) => output.drained())));
   }
 
-  /** The old output writes what it has; then its file is closed. */
+  /** The old output writes what is queued; then its file is closed. */
   #use({ fd, owned }: Opened): void {
     this.#retire(this.#output);
     this.#output = null;
@@ -250,13 +250,13 @@ function withPriority(lines: string): string {
 }
 
 interface Opened {
-  /** -1 = nowhere. */
+  /** -1 = none. */
   fd: number;
   owned: boolean;
 }
 
 /** The descriptor to write to, or why there is none. */
-/** Why the access log cannot be written, or null. A file that was not there is not there afterwards. */
+/** Why the access log cannot be written, or null. A file that did not exist before is removed again. */
 export function accessLogTrouble(target: AccessTarget): string | null {
   const isNew = typeof target !== "string" && !existsSync(target.file);
   const opened = open(target);
@@ -270,7 +270,7 @@ function open(target: AccessTarget): Opened | string {
   if (target === "off") return { fd: -1, owned: false };
   if (target === "stdout") return { fd: 1, owned: false };
   if (target === "stderr") return { fd: 2, owned: false };
-  // Without O_NONBLOCK the opening of a named pipe would wait for a reader.
+  // Without O_NONBLOCK, opening a named pipe would wait for a reader.
   const flags = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK;
   try {
     return { fd: openSync(target.file, flags, 0o640), owned: true };

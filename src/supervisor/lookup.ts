@@ -1,29 +1,29 @@
-// A host name's addresses, from the hosts file and by DNS, as /etc/resolv.conf has it. Not by getaddrinfo(3): the runtime calls
-// that on its pool of threads, of which there are few, and one that waits for a silent server writes no log meanwhile. The
-// price is that the modules of nsswitch.conf beyond "files" and "dns" have no part in it, such as mDNS or LDAP.
+// The addresses of a host name, from the hosts file and by DNS as /etc/resolv.conf configures it. lb does not call getaddrinfo(3): the
+// runtime runs it on its small thread pool, where a lookup that waits for a silent server would delay the writing of logs. As a
+// consequence, modules of nsswitch.conf other than "files" and "dns", such as mDNS or LDAP, are not used.
 import { readFileSync } from "node:fs";
 import { Resolver } from "node:dns/promises";
 import { parseAddress, type Address } from "../core/address.ts";
 
-/** Where names are looked up; a test has its own. */
+/** Where names are looked up; tests have their own. */
 export interface NameSources {
   readonly hosts: string;
   readonly resolvConf: string;
-  /** The addresses of one family for a name as it stands, as node:dns gives them; fails with its codes. */
+  /** The addresses of one family for a name without search domains, as node:dns returns them; fails with its codes. */
   readonly ask: (name: string, family: 4 | 6) => Promise<string[]>;
 }
 
-/** Of a query, before it is sent again, and how often it is sent. */
+/** Timeout of a query before it is sent again, and the number of attempts. */
 const TIMEOUT_MS = 2000;
 const TRIES = 2;
-/** Names that are looked up together share a resolver for so long at most, and with it a socket. */
+/** Names that are looked up together share a resolver, and so a socket, for at most this long. */
 const SHARED_MS = 5000;
 
 let resolver: Resolver | null = null;
 let resolverMadeMs = 0;
 let asking = 0;
 
-// A resolver reads /etc/resolv.conf when it is made and keeps answers for as long as they say, so each time there is a new one.
+// A resolver reads /etc/resolv.conf when it is made and caches answers for their TTL, so it is replaced regularly.
 async function ask(name: string, family: 4 | 6): Promise<string[]> {
   if (resolver === null || asking === 0 || performance.now() - resolverMadeMs > SHARED_MS) {
     resolver = new Resolver({ timeout: TIMEOUT_MS, tries: TRIES });
@@ -39,7 +39,7 @@ async function ask(name: string, family: 4 | 6): Promise<string[]> {
 
 const SYSTEM: NameSources = { hosts: "/etc/hosts", resolvConf: "/etc/resolv.conf", ask };
 
-/** The addresses of a name, each once, in a stable order. Throws with the reason where it has none. */
+/** The addresses of a name without duplicates, in a stable order. Throws with the reason if there are none. */
 export async function lookUp(host: string, sources: NameSources = SYSTEM): Promise<Address[]> {
   const local = inHosts(textOf(sources.hosts), host);
   const texts = local.length > 0 ? local : isLocalhost(host) ? ["127.0.0.1"] : await byDns(host, sources);
@@ -57,7 +57,7 @@ function textOf(file: string): string {
   }
 }
 
-/** RFC 6761 section 6.3: never to be asked of a server. */
+/** RFC 6761 section 6.3: localhost names are never sent to a DNS server. */
 function isLocalhost(host: string): boolean {
   return /(^|\.)localhost\.?$/i.test(host);
 }
@@ -71,7 +71,7 @@ export function inHosts(text: string, host: string): string[] {
   });
 }
 
-/** The names to ask for in the place of one, the first that has an answer: resolv.conf(5), `search` and `ndots`. */
+/** The names to query for a name; the first with an answer counts: resolv.conf(5), `search` and `ndots`. */
 export function candidates(text: string, host: string): string[] {
   if (host.endsWith(".")) return [host.slice(0, -1)];
   let search: string[] = [];
@@ -99,13 +99,13 @@ async function byDns(host: string, { resolvConf, ask: askFor }: NameSources): Pr
     const trouble = codes.find((code) => !MEANS_NONE.has(code));
     if (trouble === undefined) continue;
     reason = `${TROUBLES[trouble] ?? trouble} (asked for ${name})`;
-    // As in glibc: a server's failure about one name says nothing of the next, but whoever is silent stays so.
+    // As in glibc: after a server's error for one name, the next name is tried; after a timeout, it is not.
     if (trouble !== "ESERVFAIL") break;
   }
   throw new Error(reason);
 }
 
-/** Answers, and the answer is that there is no address. */
+/** The server answers, and the answer is that there is no address. */
 const MEANS_NONE = new Set(["ENOTFOUND", "ENODATA"]);
 
 const TROUBLES: Record<string, string> = {

@@ -1,23 +1,23 @@
-// Ends connections from outside their workers: reads in the ledgers which ones, and asks the workers, who compare the ids.
+// Ends connections on request from outside their workers: finds them in the ledgers and asks the workers, which compare the ids.
 import type { OrderedEnd } from "../messages.ts";
 import type { Ledger } from "../shared/ledger.ts";
 import { eachMatch, type RowMatch } from "./row-match.ts";
 
-/** What this needs of a worker's slot. */
+/** The part of a worker slot that is needed here. */
 export interface EndingWorker {
   readonly ledger: Ledger;
-  /** null = it has not answered in time, and ends them when it runs again. */
+  /** null = it has not answered in time; it ends them when it runs again. */
   endConnections(end: OrderedEnd, rows: Uint32Array, ids: Float64Array): Promise<number | null>;
 }
 
-/** Connections that a worker ends in one turn of its loop: each takes about 20 us, and the others wait for it. */
+/** Maximum number of connections that a worker ends in one turn of its loop: each takes about 20 us and delays the others. */
 export const END_BATCH = 64;
-/** Between two steps of ends that are spread over a window. */
+/** Interval of the steps when ends are spread over a window. */
 const STEP_MS = 50;
 
 /**
- * Ends all connections that match now, evenly over the next `overMs`, so that their clients do not all come back at once. Resolves with
- * how many there were, those of workers that do not answer in time left out.
+ * Ends all matching connections evenly over the next `overMs`, so that their clients do not all reconnect at once. Resolves with their
+ * number, without those of workers that do not answer in time.
  */
 export async function endMatching(
   workers: readonly EndingWorker[],
@@ -60,7 +60,7 @@ async function endRows(
       rows,
       Float64Array.from(some, ({ id }) => id),
     );
-    // What a worker that hangs is asked for lies ready for when it runs again.
+    // A hanging worker gets the request when it runs again.
     const count: number | null = answers ? await asked : null;
     answers = count !== null;
     ended += count ?? 0;

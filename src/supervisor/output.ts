@@ -1,8 +1,8 @@
-// Writes text to a descriptor that may be slow, full or closed, through the thread pool, one write(2) at a time, so that the event
-// loop never blocks. What is written, and how much may be queued, is decided by the logs (log.ts).
+// Writes text to a descriptor that may be slow, full or closed. It uses the thread pool, one write(2) at a time, so that the event loop
+// never blocks. The logs (log.ts) decide what is written and how much may be queued.
 import { write, writeSync } from "node:fs";
 
-/** Lines that are written or lost together. `settled` is called once, when they are either. */
+/** Lines that are written or lost together. `settled` is called once, when either has happened. */
 export interface Batch {
   bytes: Uint8Array;
   lines: number;
@@ -33,7 +33,7 @@ export class Output {
   /** The last write ended within a line. */
   #isTorn = false;
   #waiting: (() => void)[] = [];
-  /** No write will ever succeed again. */
+  /** All later writes fail too. */
   broken = false;
 
   constructor(fd: number, lost: (lines: number, code: string) => void) {
@@ -56,14 +56,14 @@ export class Output {
     });
   }
 
-  /** Resolves when everything was written or lost. */
+  /** Resolves when everything is written or lost. */
   drained(): Promise<void> {
     return this.idle ? Promise.resolve() : new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   /**
-   * Writes the queue without the thread pool, when the process exits. Does nothing while a write is in flight: it may be
-   * stuck, and then this would be too.
+   * Writes the queue without the thread pool, when the process exits. Does nothing while a write is in flight: that write may block for
+   * ever, and then this one would block too.
    */
   writeRestSync(): void {
     if (this.#current !== null) return;

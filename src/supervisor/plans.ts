@@ -79,7 +79,7 @@ function serverTlsPlan(tls: ListenerTlsConfig): TlsServerPlan {
   };
 }
 
-/** TLS towards the backends of a pool, for the workers and the health checks. */
+/** TLS settings towards the backends of a pool, for the workers and the health checks. */
 export function clientTlsPlan(tls: PoolTlsConfig): TlsClientPlan {
   return {
     verify: tls.verify,
@@ -118,7 +118,7 @@ export function poolPlan(record: PoolRecord): PoolPlan {
   };
 }
 
-/** The whole state of a pool for the workers after a change of health. */
+/** The complete state of a pool for the workers, after a change of health. */
 export function poolState(record: PoolRecord): PoolState {
   const down = record.backends.filter(({ up }) => !up).map(({ id }) => id);
   return {
@@ -132,7 +132,7 @@ export function poolState(record: PoolRecord): PoolState {
   };
 }
 
-/** The same after its names were looked up; `removed` are the ids of the backends that are gone. */
+/** The complete state after a lookup of names; `removed` are the ids of the removed backends. */
 export function readdressedState(record: PoolRecord, removed: readonly number[]): PoolState {
   const state = poolState(record);
   return { ...state, down: [...state.down, ...removed], backends: record.backends.map(backendPlan) };
@@ -152,7 +152,7 @@ function backendPlan(record: BackendRecord): BackendPlan {
   };
 }
 
-/** The host name that the config gives for a backend, "" where it gives an IP address or a socket. */
+/** The backend's host name in the config, "" if the config has an IP address or a unix socket. */
 export function hostOf({ config: { endpoint } }: BackendRecord): string {
   return endpoint.kind === "name" ? endpoint.host : "";
 }
@@ -162,8 +162,8 @@ function tierPlans(pool: PoolRecord): PoolTier[] {
 }
 
 /**
- * The Maglev table over the primaries (priority 0) or the backups (1) of a pool; null where it does not hash. A backend that its
- * operator gives the weight 0 keeps its place, as one that is drained: only its own clients go elsewhere.
+ * The Maglev table over the primaries (priority 0) or the backups (1) of a pool; null if the pool does not hash. A backend with the
+ * operator's weight 0 keeps its place, like a drained one: only its own clients go elsewhere.
  */
 export function hashTable(pool: PoolRecord, priority: number): MadeTable | null {
   const { config, backends, hashTables } = pool;

@@ -1,4 +1,4 @@
-// What is known of the backends of a pool, brought together: the inputs of its tiers, and the tiers.
+// Combines what is known of the backends of a pool: the inputs of its tiers, and the tiers.
 import type { PoolConfig } from "../config/schema.ts";
 import { isUsable, tiersOf, type Tier, type TierInput } from "../policy/tiers.ts";
 import type { OperatorOrder } from "./runtime-changes.ts";
@@ -10,22 +10,22 @@ export function poolTiers(pool: PoolRecord): Tier[] {
   return tiersOf(inputs, pool.config.panic_threshold);
 }
 
-/** Whether the backend takes new connections, a panic aside. */
+/** Whether the backend takes new connections, apart from panic mode. */
 export function takesConnections(pool: PoolRecord, backend: BackendRecord): boolean {
   return isUsable(tierInput(pool, backend));
 }
 
-/** Whether a backend of the pool that comes up begins with a part of its weight. source_hash and first have no use for that. */
+/** Whether backends of the pool ramp when they come up. source_hash and first ignore the ramp. */
 export function ramps({ slow_start, balance }: PoolConfig): boolean {
   return slow_start > 0 && balance !== "source_hash" && balance !== "first";
 }
 
-/** What operators have said of the backend. */
+/** The operators' order for the backend. */
 export function orderOf({ changes }: PoolRecord, { config, address }: BackendRecord): OperatorOrder {
   return changes.order(config, address);
 }
 
-/** What decides the place of the backend. */
+/** The input that decides the place of the backend in the tiers. */
 export function tierInput(pool: PoolRecord, backend: BackendRecord): TierInput {
   const { id, up, agent, state, config: own } = backend;
   const order = orderOf(pool, backend);

@@ -1,5 +1,5 @@
-// One health check of one backend: connects, sends the PROXY header, does the TLS handshake, runs the exchange, and leaves. When
-// to check, and what the results mean, is decided in health.ts.
+// One health check of one backend: connects, sends the PROXY header, does the TLS handshake, runs the exchange, and leaves. health.ts
+// decides when to check and what the results mean.
 import type { Socket, SocketHandler } from "bun";
 import { descriptorOf, upgradeToClient, type TlsHandler } from "../platform/bun.ts";
 import { Connector, isSelfConnected, type Destination } from "../platform/connector.ts";
@@ -15,24 +15,26 @@ export interface ProbeSpec {
   /** The sockaddr of the local address, or null. */
   source: Uint8Array | null;
   timeoutMs: number;
-  /** "unseen": the check is over when TCP is connected, and the backend's program never hears of it where the platform can do that. */
+  /**
+   * "unseen": the check ends when TCP is connected, and the backend's program does not see the connection if the platform supports that.
+   */
   visibility: Visibility;
-  /** Sent first: a PROXY header that says that the connection is our own; empty = none. */
+  /** Sent first: a PROXY header that says that the connection is lb's own; empty = none. */
   header: Uint8Array;
-  /** TLS with the backend that has this name and address, or null; `when`: first of all, or where the exchange asks for it. */
+  /** TLS with the backend of this name and address, or null. `when`: before anything else, or when the exchange asks for it. */
   tls: { client: TlsClient; host: string; address: string; when: "first" | "asked" } | null;
   exchange: Exchange;
 }
 
 export interface Outcome {
   result: CheckResult;
-  /** What went wrong; null = nothing. */
+  /** Why the check failed; null = it succeeded. */
   why: string | null;
   /** There was no answer within the timeout. */
   silent: boolean;
 }
 
-/** Whoever started a probe: hears its outcome first, and then that its descriptor is free. Each is told once, and later. */
+/** The owner of a probe: is told its outcome, and then that its descriptor is free. Both are called once, and never from within `start`. */
 export interface ProbeOwner {
   probed(outcome: Outcome): void;
   probeClosed(): void;
@@ -40,10 +42,10 @@ export interface ProbeOwner {
 
 type Phase = "connecting" | "handshake" | "exchange" | "leaving" | "closed";
 
-/** What a backend may still say when its check is over; one that says more is reset. */
+/** Maximum number of bytes that a backend may send after its check is over; beyond that it is reset. */
 const LEAVING_BYTES_MAX = 256 * 1024;
 
-/** What the handlers of a probe's sockets call. */
+/** Called by the handlers of a probe's sockets. */
 interface SocketUser {
   opened(socket: Socket<SocketUser>): void;
   connected(socket: Socket<SocketUser>): void;
@@ -59,21 +61,21 @@ export class Probe implements SocketUser {
   readonly #timer: ReturnType<typeof setTimeout>;
   #phase: Phase = "connecting";
   #socket: Socket<SocketUser> | null = null;
-  /** What the exchange wants behind the TLS handshake; null = to begin. */
+  /** What the exchange does after the TLS handshake; null = it begins. */
   #secured: Step | null = null;
   #leavingBytes = 0;
 
-  /** Begins at once. */
+  /** The check begins at once. */
   constructor(spec: ProbeSpec, owner: ProbeOwner) {
     this.#spec = spec;
     this.#owner = owner;
     this.#timer = setTimeout(() => this.#timedOut(), spec.timeoutMs);
     const fd = connector.connect(spec.to, spec.source, this, spec.visibility);
-    // Not from here, because the owner has no probe yet.
+    // Deferred, because the owner has no probe yet.
     if (fd < 0) queueMicrotask(() => this.#fail(connectFailure(errnoName(-fd), spec.to)));
   }
 
-  /** Ends it without an outcome; the owner hears nothing more. */
+  /** Ends it without an outcome; the owner is not called any more. */
   cancel(): void {
     this.#close();
   }
@@ -95,7 +97,7 @@ export class Probe implements SocketUser {
       this.#tell({ result: "success", why: null, silent: false });
       return this.#closeNow();
     }
-    // The buffer of a socket that has just been connected is larger than any header.
+    // The send buffer of a new connection is larger than any header.
     if (header.length > 0) socket.write(header);
     if (tls?.when === "first") this.#beginTls(socket);
     else this.#beginExchange(socket);
@@ -167,8 +169,8 @@ export class Probe implements SocketUser {
     if (step.is !== "more") this.#leave(socket, outcomeOf(step, false));
   }
 
-  // FIN, and then the backend's: to close with an answer unread would be a reset, which some servers log as an error. With TLS the
-  // descriptor lives until the backend's close_notify. Both end at the timeout.
+  // Sends FIN and waits for the backend's: a close with an unread answer would be a reset, which some servers log as an error. With TLS the
+  // descriptor stays open until the backend's close_notify. Both end at the timeout.
   #leave(socket: Socket<SocketUser>, outcome: Outcome): void {
     this.#phase = "leaving";
     this.#tell(outcome);
@@ -185,7 +187,7 @@ export class Probe implements SocketUser {
     else this.#fail({ result: "failure", why: TIMED_OUT[this.#phase], silent: true });
   }
 
-  /** Ends it at once, with a reset. */
+  /** Ends it at once with a reset. */
   #fail(outcome: Outcome): void {
     if (this.#phase === "leaving" || this.#phase === "closed") return;
     this.#tell(outcome);
@@ -202,7 +204,7 @@ export class Probe implements SocketUser {
     this.#owner.probeClosed();
   }
 
-  // A TLS socket in the middle of its handshake would not end, but wait for the other side.
+  // In the middle of its handshake a TLS socket would not close, but wait for the peer.
   #close(): void {
     this.#phase = "closed";
     clearTimeout(this.#timer);
@@ -222,7 +224,7 @@ function outcomeOf(verdict: Verdict, silent: boolean): Outcome {
 function connectFailure(code: string, { endpoint }: Destination): Outcome {
   const failure = { result: "failure", silent: false } as const;
   if (code === "ECONNREFUSED") return { ...failure, why: "connection refused" };
-  // unix(7): to a unix socket EAGAIN speaks of the backend.
+  // unix(7): for a unix socket, EAGAIN is a state of the backend.
   if (code === "EAGAIN" && endpoint.kind !== "ip")
     return { ...failure, why: "connect failed: the accept queue is full" };
   if (LOCAL_ERRORS.has(code)) return { result: "unknown", why: `not checked: ${code} on this machine`, silent: false };
@@ -244,7 +246,7 @@ const events: SocketHandler<SocketUser, "uint8array"> = {
 
 const tlsEvents: TlsHandler<SocketUser> = {
   ...events,
-  // Of a TLS socket: before the handshake is done there is nothing to hear but its end.
+  // For a TLS socket: before the end of the handshake the only possible event is its close.
   drain: ignore,
   handshake: (socket, done, error) => socket.data.handshaken(socket, done, error),
   error: (socket, error) => {
@@ -255,7 +257,7 @@ const tlsEvents: TlsHandler<SocketUser> = {
 
 const connector = new Connector(events);
 
-/** Hears the ciphertext of a socket that has become TLS; the TLS socket says all that counts. */
+/** The ciphertext events of a socket that has become TLS are ignored; the TLS socket reports everything. */
 const nobody: SocketUser = {
   opened: ignore,
   connected: ignore,

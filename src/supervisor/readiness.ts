@@ -1,10 +1,10 @@
-// Whether clients should be sent here: /ready speaks of the process, /ready/LISTENER of the pools behind one listener. A pool
-// without a backend makes its listeners not ready, never the process: other listeners still serve.
+// Whether this process should get new clients: /ready reports on the process, /ready/LISTENER on the pools behind one listener. A pool
+// without an available backend makes its listeners not ready, but not the process: other listeners still serve.
 import type { PoolConfig } from "../config/schema.ts";
 import { takesConnections } from "./pool-tiers.ts";
 import type { ListenerRecord, PoolRecord } from "./registry.ts";
 
-/** Workers start again within milliseconds, and connections wait in the accept queue meanwhile. */
+/** Workers restart within milliseconds, and connections wait in the accept queue meanwhile. */
 export const WORKER_DOWN_MS = 1000;
 
 /** starting, running, leaving (told to stop, still accepting for shutdown_delay), stopping. */
@@ -20,16 +20,16 @@ export function processNotReady(phase: Phase, workers: readonly { index: number;
 }
 
 export interface ListenerReadiness {
-  /** A pool that the listener can route to has a backend that takes connections. */
+  /** A pool that the listener can route to has a backend that takes new connections. */
   ready: boolean;
-  /** The pools that have none, one sentence each; can name some even when ready. */
+  /** The pools without one, one sentence each; may not be empty even when ready. */
   not_ready: string[];
 }
 
-/** The names of a pool that have had no address yet. */
+/** The names of a pool that have never resolved. */
 export type Unresolved = (pool: PoolConfig) => string[];
 
-/** What is known of the pools that a listener can route to. */
+/** The state of a pool that a listener can route to. */
 export function listenerReadiness(
   { config }: Pick<ListenerRecord, "config">,
   pools: readonly PoolRecord[],

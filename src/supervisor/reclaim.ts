@@ -1,5 +1,5 @@
-// What a dead worker leaves behind in shared memory: releases what its connections had claimed, as its ledger says, counts their
-// ends, and gives the data of their log lines. Nobody else touches the rows of a dead worker.
+// Reclaims what a dead worker leaves in shared memory: releases the claims of its connections according to its ledger, counts their ends,
+// and provides the data of their log lines. Nothing else writes to the rows of a dead worker.
 import { lineOfRow, type AccessLine } from "../observe/access-line.ts";
 import { giveBack } from "../shared/cells.ts";
 import { ClientTable } from "../shared/clients.ts";
@@ -13,7 +13,7 @@ export interface DeadWorker {
   index: number;
   ledger: Ledger;
   counters: Float64Array;
-  /** The end of its connections. */
+  /** The end to count for its connections. */
   end: "worker_lost" | "shutdown";
 }
 
@@ -37,7 +37,7 @@ export function reclaim(worker: DeadWorker, options: ReclaimOptions): number {
     lost++;
   }
   ledger.words[0] = 0;
-  // Behind the claims: the places that have become free are for whoever waits in other workers.
+  // After the claims are released: the freed places go to connections that wait in other workers.
   for (const { queue } of options.registry.poolById.values()) {
     if (queue !== null) new SharedQueue(queue).forget(worker.index);
   }
@@ -48,7 +48,7 @@ export function reclaim(worker: DeadWorker, options: ReclaimOptions): number {
 function releaseClaims(worker: DeadWorker, at: number, { registry, log, open }: ReclaimOptions): void {
   const { words } = worker.ledger;
   const claims = words[at]!;
-  // A missing claim is a bug, and the worker is dead already; the supervisor goes on.
+  // A missing claim is a bug, but the worker is dead already, so the supervisor continues.
   const release = (giveBackClaim: () => void): void => {
     try {
       giveBackClaim();

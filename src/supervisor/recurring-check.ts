@@ -1,20 +1,19 @@
-// One check of one backend again and again: when it is due, its turn, its probe. What it asks and what the outcome means is the
-// task's.
+// One check of one backend, repeated: when it is due, its turn, its probe. The task decides what to ask and what the outcome means.
 import type { Queued } from "../policy/check-queue.ts";
 import { Probe, type Outcome, type ProbeOwner, type ProbeSpec } from "./probe.ts";
 
-/** Part of the interval by which each is longer or shorter at random. */
+/** Jitter: the fraction of the interval by which each interval is longer or shorter at random. */
 const JITTER = 0.1;
 
 export interface CheckTask {
-  /** What the next check does. */
+  /** Specifies the next check. */
   spec(): ProbeSpec;
-  /** From the begin of the last check to that of the next, without jitter. */
+  /** From the start of one check to the start of the next, without jitter. */
   intervalMs(): number;
   probed(outcome: Outcome): void;
 }
 
-/** Who says whose turn it is. */
+/** Decides whose turn it is. */
 export interface Turns {
   due(check: RecurringCheck): void;
   closed(check: RecurringCheck): void;
@@ -25,12 +24,12 @@ export class RecurringCheck implements ProbeOwner, Queued {
   silent = false;
   readonly #task: CheckTask;
   readonly #turns: Turns;
-  /** Runs while the check is neither due nor under way. */
+  /** Set while the check is neither due nor in flight. */
   #timer: ReturnType<typeof setTimeout> | null = null;
   #probe: Probe | null = null;
   #begunMs = 0;
 
-  /** The first one is due within a part of the interval, so that not all checks begin together. */
+  /** The first check is due within a fraction of the interval, so that checks do not start together. */
   constructor(pool: number, task: CheckTask, turns: Turns) {
     this.pool = pool;
     this.#task = task;
@@ -38,7 +37,7 @@ export class RecurringCheck implements ProbeOwner, Queued {
     this.#scheduleFirst();
   }
 
-  /** The settings have changed: a new interval holds at once. */
+  /** The settings have changed: a new interval applies at once. */
   reschedule(): void {
     if (this.#timer !== null) this.#scheduleFirst();
   }
@@ -63,7 +62,7 @@ export class RecurringCheck implements ProbeOwner, Queued {
   probeClosed(): void {
     this.#probe = null;
     this.#turns.closed(this);
-    // The interval runs from one begin to the next, however long a check takes.
+    // The interval runs from start to start, however long a check takes.
     const nextMs = this.#begunMs + this.#task.intervalMs() * (1 - JITTER + 2 * JITTER * Math.random());
     this.#schedule(nextMs - performance.now());
   }

@@ -14,8 +14,8 @@ import { RuntimeChanges, type PoolChanges } from "./runtime-changes.ts";
 import { NOTHING_REPORTED, type AgentReport } from "../wire/agent.ts";
 
 /**
- * Cells of what is in no config any more are kept for so long: workers have closed their duplicates of its sockets by then (see
- * RETIRED_MS_MAX of sockets.ts). Those of a backend are kept longer by the time that a connection may take to come to it.
+ * Cells of records that are in no config are kept for this long: by then workers have closed their duplicates of its sockets (see
+ * RETIRED_MS_MAX of sockets.ts). Cells of backends are kept longer by the time in which a connection may still reach them.
  */
 const KEEP_MS = 6000;
 
@@ -29,7 +29,7 @@ export interface ListenerRecord {
   config: ListenerConfig;
   readonly cells: Cells;
   clients: SharedArrayBuffer | null;
-  /** Bandwidth limits that connections share, by entry of the table of clients, or one for the listener. */
+  /** Shared bandwidth limits, one per entry of the table of clients or one for the listener. */
   bandwidth: SharedArrayBuffer | null;
 }
 
@@ -40,18 +40,18 @@ export interface BackendRecord {
   readonly address: string;
   config: BackendConfig;
   up: boolean;
-  /** What its agent says of new connections. */
+  /** What its agent reports about new connections. */
   agent: AgentReport;
   /** The same object over reloads. */
   readonly state: BackendState;
   readonly cells: Cells;
 }
 
-/** What backend-states.ts notes of a backend. */
+/** The state that backend-states.ts keeps for a backend. */
 export interface BackendState {
-  /** It took connections before it was taken out, or has joined a pool that was serving: it ramps when it takes them again. */
+  /** It took connections before it was taken out, or it has joined a pool that was serving: it ramps when it takes connections again. */
   hasServed: boolean;
-  /** The part of its weight that it has by slow_start, above 0, at most 1. */
+  /** The fraction of its weight under slow_start, greater than 0, at most 1. */
   ramp: number;
   /** When its ramp began, on performance.now(); null = it does not ramp. */
   rampFromMs: number | null;
@@ -64,16 +64,16 @@ export interface PoolRecord {
   config: PoolConfig;
   backends: BackendRecord[];
   version: number;
-  /** Where the cells of its backends are. */
+  /** The memory of its backends' cells. */
   readonly memory: SharedArrayBuffer[];
   readonly hashTables: HashTables;
-  /** The memory of its queue (shared/queue.ts); null while no config has given it one. */
+  /** The memory of its queue (shared/queue.ts); null until a config first enables a queue. */
   readonly queue: SharedArrayBuffer | null;
-  /** What operators have changed: the same object over reloads. */
+  /** The changes of operators: the same object over reloads. */
   readonly changes: PoolChanges;
 }
 
-/** The addresses of a backend's name; what is not a name needs none. */
+/** The addresses of a backend's name; endpoints that are not names have none. */
 export type Addresses = (host: string) => readonly Address[];
 
 /** The records of a config that is not active yet. */
@@ -83,22 +83,22 @@ export interface Draft {
 }
 
 export class Registry {
-  /** Those of operators. */
+  /** The changes of operators. */
   readonly changes: RuntimeChanges;
   listeners: ListenerRecord[] = [];
   pools: PoolRecord[] = [];
-  /** Everything that a connection may still name, by id. */
+  /** All records that a connection may still refer to, by id. */
   readonly listenerById = new Map<number, ListenerRecord>();
   readonly poolById = new Map<number, PoolRecord>();
   readonly backendById = new Map<number, BackendRecord>();
   readonly arena = new Arena();
-  /** Rows that counters have: one for each worker there is or was. */
+  /** Number of rows of the counters: one for each worker that exists or existed. */
   #rows = 1;
-  /** The records that a reload may restore until it is decided. */
+  /** Records that an undecided reload may restore. */
   #held: Draft | null = null;
-  /** Since when (performance.now()) what is in no config was seen to be so, by id. */
+  /** When (performance.now()) a record was first found to be in no config, by id. */
   readonly #goneMs = new Map<number, number>();
-  /** Nothing is gone that was not forgotten. */
+  /** False while records that are in no config wait to be forgotten. */
   #isSwept = true;
   #lastId = 0;
 
@@ -107,8 +107,8 @@ export class Registry {
   }
 
   /**
-   * Room for the counters of workers with an index below `workers`, in plans from now on. Those that exist grow by a power of two,
-   * so that there is no more memory than twice what the workers need.
+   * Makes room for the counters of workers with an index below `workers`, in plans from now on. Existing counters grow to a power of two,
+   * so that they take at most twice the memory that the workers need.
    */
   makeRoom(workers: number): void {
     if (workers <= this.#rows) return;
@@ -117,7 +117,7 @@ export class Registry {
     for (const { cells } of this.backendById.values()) cells.grow(this.#rows);
   }
 
-  /** The records for a config: the active ones where the thing is the same, else new ones. Changes nothing. */
+  /** The records for a config: the active record if the entry is the same, otherwise a new one. Changes nothing. */
   draft(config: Config, connectionsMax: number, addresses: Addresses): Draft {
     const listeners = config.listeners.map((listener) => this.#draftListener(listener, connectionsMax));
     const pools = config.pools.map((pool) => {
@@ -138,13 +138,13 @@ export class Registry {
     return { listeners, pools };
   }
 
-  /** Keeps the active records until the next `release`, even if others are committed. */
+  /** Keeps the active records until the next `release`, even if other records are committed. */
   hold(): Draft {
     this.#held = { listeners: this.listeners, pools: this.pools };
     return this.#held;
   }
 
-  /** Nothing is taken back any more. */
+  /** Call it when nothing will be restored any more. */
   release(): void {
     this.#held = null;
     this.#isSwept = false;
@@ -157,7 +157,7 @@ export class Registry {
     this.pools = draft.pools;
     for (const listener of draft.listeners) this.listenerById.set(listener.id, listener);
     for (const pool of draft.pools) {
-      // Health may have changed while the draft was on its way.
+      // Health may have changed since the draft was made.
       for (const backend of pool.backends) {
         const now = this.backendById.get(backend.id);
         if (isChecked(pool.config)) backend.up = now?.up ?? backend.up;
@@ -169,7 +169,7 @@ export class Registry {
     }
   }
 
-  /** New addresses for the names of one pool: the ids of the backends that are gone, or null where nothing changed. */
+  /** Sets new addresses for the names of one pool. Returns the ids of the removed backends, or null if nothing changed. */
   readdress(pool: PoolRecord, addresses: Addresses): number[] | null {
     const before = pool.backends;
     const backends = this.#draftBackends(pool.config, pool, addresses);
@@ -181,14 +181,14 @@ export class Registry {
     return before.map(({ id }) => id).filter((id) => !kept.has(id));
   }
 
-  /** The sum of the versions of all pools. Versions only rise, so a worker has the same sum where it has every one of them. */
+  /** The sum of the versions of all pools. Versions only rise, so a worker has the same sum only if it has the latest version of each. */
   get poolVersions(): number {
     return this.pools.reduce((sum, { version }) => sum + version, 0);
   }
 
   /**
-   * Forgets what has been in no config for long enough, once no connection counts on it. Call it now and then. True = a change
-   * lies behind, and nothing of what was before it is left.
+   * Forgets records that have been in no config for long enough, once no connection counts on them. Call it regularly. True = a config
+   * change is complete, and nothing from before it is left.
    */
   sweep(nowMs = performance.now()): boolean {
     if (this.#isSwept) return false;
@@ -208,7 +208,7 @@ export class Registry {
     return this.#isSwept;
   }
 
-  // A connection that has begun just before a reload comes to its last backend so much later at most.
+  // A connection that began just before a reload reaches its last backend at most this much later.
   #lateMs(): number {
     let handshakeMs = 0;
     let dialMs = 0;
@@ -259,7 +259,7 @@ export class Registry {
     const drafted = new Map<string, BackendRecord>();
     for (const config of pool.backends) {
       for (const { name, address } of expand(config, addresses)) {
-        // Not the name shown: that gets the address behind it when a name's second address appears.
+        // Not the displayed name: that gets the address appended when a name has a second address.
         const key = `${config.name} ${address}`;
         if (drafted.has(key)) continue;
         const same = known.get(key);
@@ -289,12 +289,12 @@ function isChecked({ health: { type, agent_port } }: PoolConfig): boolean {
   return type !== "off" || agent_port > 0;
 }
 
-/** The state of a backend that was never checked. */
+/** The state of a backend that has never been checked. */
 function isUpAtFirst({ health: { type, initial, role } }: PoolConfig): boolean {
   return type === "off" || (initial === "up" && role === "");
 }
 
-// A pool that serves has one that joins ramp, as one that comes back.
+// A backend that joins a serving pool ramps, like one that returns.
 function firstState(pool: PoolConfig, joins: boolean): BackendState {
   const isRamping = joins && pool.slow_start > 0;
   return {
@@ -315,7 +315,8 @@ function limitsClients(config: ListenerConfig): boolean {
   return limitsBandwidth(config) && config.bandwidth.per === "client";
 }
 
-// It is the same across reloads while as many connections share it; those that are open keep what they began with.
+// It stays the same across reloads while the number of connections that share it stays the same; open connections keep the limit that they
+// began with.
 function sharedBandwidth(
   config: ListenerConfig,
   clients: SharedArrayBuffer | null,
@@ -328,13 +329,13 @@ function sharedBandwidth(
   return old?.byteLength === memory.byteLength ? old : memory;
 }
 
-// A client with open connections keeps its place, so there are twice as many places as there can be such clients.
+// A client with open connections keeps its entry, so the table has twice as many entries as there can be such clients.
 function clientEntries(config: ListenerConfig, connectionsMax: number): number {
   const holders = Math.min(connectionsMax, config.max_connections || connectionsMax);
   return Math.min(CLIENT_ENTRIES_MAX, Math.max(CLIENT_ENTRIES_MIN, 2 * holders));
 }
 
-// A name with several addresses is that many backends, each with its address behind the name.
+// A name with several addresses is one backend per address, with the address appended to the name.
 function expand(config: BackendConfig, addresses: Addresses): { name: string; address: string }[] {
   const { endpoint, name } = config;
   if (endpoint.kind !== "name") return [{ name, address: formatEndpoint(endpoint) }];

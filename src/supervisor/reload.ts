@@ -17,7 +17,7 @@ import { OPEN_MS, watchFiles, type Watch } from "./watch.ts";
 
 const NOT_RUNNING = "the process is not running yet, or is stopping";
 const FILE_CHANGED = "file changed";
-/** How often the files are checked for an open writer. */
+/** Interval of checks for a process that still writes the files. */
 const WRITER_POLL_MS = 50;
 
 /** Changes with each write. */
@@ -26,7 +26,7 @@ function stampOf(path: string): string {
   return stat === undefined ? "" : `${stat.ino} ${stat.size} ${stat.mtimeNs}`;
 }
 
-/** What of the admin endpoint's settings may change while it listens. */
+/** The settings of the admin endpoint that may change while it listens. */
 export function adminAccess({ admin }: Config) {
   return { tokens: { full: admin.token, read: admin.read_token }, tls: admin.tls };
 }
@@ -39,7 +39,7 @@ export interface ReloadOptions {
   fleet: Pick<Fleet, "applyAll" | "growTo" | "shrinkTo"> & { readonly slots: { readonly length: number } };
   access: Pick<AccessSink, "configure">;
   log: Pick<Log, "configure" | "info" | "error">;
-  /** False while the process starts or stops: there is no reload then. */
+  /** False while the process starts or stops; there are no reloads then. */
   isRunning: () => boolean;
   startAdmin: (config: Config) => Promise<Admin | { error: string }>;
   /** Called when every worker has the new config. */
@@ -48,7 +48,7 @@ export interface ReloadOptions {
 
 export interface Reloaded {
   ok: boolean;
-  /** For people: the new generation, or why the old one stays. */
+  /** Text for people: the new generation, or why the old one stays. */
   message: string;
 }
 
@@ -56,15 +56,15 @@ export class Reloads {
   readonly #options: ReloadOptions;
   success = 0;
   failure = 0;
-  /** Of the last reload; null if it succeeded. */
+  /** The error of the last reload; null if it succeeded. */
   lastError: string | null = null;
   readonly #begun = Promise.withResolvers<void>();
   #last: Promise<unknown> = this.#begun.promise;
-  /** The reload that has not begun; all requests until then share it. */
+  /** The next reload, not started yet; all requests until its start share it. */
   #next: Promise<Reloaded> | null = null;
-  /** The config and the files that it names, which are watched. */
+  /** The config and the files that it names; they are watched. */
   #files: readonly string[];
-  /** The contents of these files as they were last read. */
+  /** The contents of these files at the last read. */
   #contents: FileContents;
   #watch: Watch | null = null;
 
@@ -75,7 +75,7 @@ export class Reloads {
     this.#options = options;
   }
 
-  /** Loads the file again and applies it, or changes nothing. One reload at a time, and none before `begin`. */
+  /** Loads the file again and applies it, or changes nothing. One reload runs at a time, and none before `begin`. */
   reload(cause: string): Promise<Reloaded> {
     this.#next ??= this.#last.then(() => {
       this.#next = null;
@@ -85,7 +85,7 @@ export class Reloads {
     return this.#next;
   }
 
-  /** Call it when the process runs: reloads that were requested during the start begin, and changes since then are found. */
+  /** Call it when the process runs: starts reloads that were requested during the start, and detects changes since then. */
   begin(): void {
     this.#begun.resolve();
     this.#updateWatch();
@@ -130,12 +130,12 @@ export class Reloads {
 
   async #tryReload(cause: string): Promise<string | null> {
     const { file, active } = this.#options;
-    // The watch has waited already.
+    // The watch has already waited.
     const unfinished = cause === FILE_CHANGED ? null : await this.#awaitWriters();
     if (unfinished !== null) return unfinished;
     const loaded = loadConfig(file, process.env);
     this.#contents = loaded.contents;
-    // The files that a bad config names are watched too: the correction may be in any of them.
+    // The files that an invalid config names are watched too, because the correction may be in any of them.
     this.#files = [...new Set([...loaded.files, ...(loaded.ok ? [] : this.#files)])];
     if (!loaded.ok) {
       const lines = loaded.problems.map(formatProblem);
@@ -152,8 +152,8 @@ export class Reloads {
   }
 
   /**
-   * Puts a change of an operator in force: `change` makes it and returns what undoes it, or null where there is nothing to change. The
-   * file is not read. One at a time with reloads. Resolves with the reason why it failed and was undone, or null.
+   * Applies a change of an operator: `change` makes it and returns the function that undoes it, or null if there is nothing to change. The
+   * file is not read. It never runs at the same time as a reload. Resolves with the reason why it failed and was undone, or null.
    */
   change(change: () => (() => void) | null): Promise<string | null> {
     const changed = this.#last.then(() => {
@@ -165,7 +165,7 @@ export class Reloads {
     return changed;
   }
 
-  /** Puts in force what the file says, with the changes of operators. `revert` undoes the last of these if that fails. */
+  /** Applies the file's config together with the changes of operators. `revert` undoes the last of these changes if that fails. */
   async #apply(file: Config, revert?: () => void): Promise<string | null> {
     const { active, log } = this.#options;
     const config = active.changes.appliedTo(file);
@@ -202,8 +202,8 @@ export class Reloads {
     return null;
   }
 
-  // A half-written file can be valid. A file that is open for writing but does not change any more is used. Returns the reason not
-  // to reload, or null.
+  // A half-written file can be valid. A file that is open for writing but no longer changes is used. Returns the reason not to reload, or
+  // null.
   async #awaitWriters(): Promise<string | null> {
     const { isRunning, log } = this.#options;
     const untilMs = performance.now() + OPEN_MS;
@@ -223,8 +223,8 @@ export class Reloads {
     }
   }
 
-  // Every worker gets the new generation, or all get the old one again. Removed sockets and surplus workers go last, so that every
-  // socket is served until then.
+  // Every worker gets the new generation, or all get the old one again. Removed sockets and surplus workers go last, so that every socket
+  // is served until then.
   async #activate(file: Config, config: Config, revert?: () => void): Promise<string | null> {
     const { active, sockets, fleet, access, onReloaded } = this.#options;
     const old = active.config;
@@ -257,7 +257,7 @@ export class Reloads {
     const same = JSON.stringify(old.admin) === JSON.stringify(config.admin);
     if (same) return active.admin;
     if (!config.admin.enabled) return null;
-    // The same address with other tokens or another certificate: they change when the reload is decided.
+    // The same address with other tokens or another certificate: these change when the reload is decided.
     const isThere = JSON.stringify(old.admin.bind) === JSON.stringify(config.admin.bind);
     if (active.admin !== null && isThere) return active.admin;
     return startAdmin(config);

@@ -1,5 +1,5 @@
-// Names of backends to addresses: looked up before a pool is used and again at its interval. A look-up that fails, or that is
-// not answered yet, keeps the last good answer. An answer counts whenever it comes.
+// Resolves names of backends to addresses: before a pool is used and again at its interval. If a lookup fails or is not answered yet, the
+// last good answer stays valid. A late answer is used whenever it arrives.
 import type { Address } from "../core/address.ts";
 import type { PoolConfig } from "../config/schema.ts";
 import type { Logger } from "./log.ts";
@@ -9,7 +9,7 @@ import { lookUp as systemLookup } from "./lookup.ts";
 export const LEARN_MS = 5000;
 /** Lookup interval of a name that has never had an address, if its pool's interval is longer. */
 export const RETRY_MS = 2000;
-/** Answers that are kept for names that the active config does not have. */
+/** Number of answers that are kept for names that the active config does not use. */
 export const KEPT_MAX = 1024;
 
 /** The addresses of a name in a stable order. Fails with the reason as text. */
@@ -19,7 +19,7 @@ export class Resolver {
   /** The last good answer for a name; the latest answer is last. */
   readonly #known = new Map<string, readonly Address[]>();
   readonly #failing = new Set<string>();
-  /** Look-ups under way, at most one per name. */
+  /** Lookups in flight, at most one per name. */
   readonly #pending = new Map<string, Promise<void>>();
   /** The names of the active config, with the pools that use them. */
   #followed = new Map<string, string[]>();
@@ -36,10 +36,10 @@ export class Resolver {
   /** The last good answer for a name, empty if there never was one. */
   readonly addresses = (host: string): readonly Address[] => this.#known.get(host) ?? [];
 
-  /** The names of a pool that have had no address yet. */
+  /** The names of a pool that have never resolved. */
   readonly missing = (pool: PoolConfig): string[] => namesOf(pool).filter((host) => !this.#known.has(host));
 
-  /** Looks up the names of these pools that are not followed, or have no address yet. Waits for them, but not for ever. */
+  /** Looks up the names of these pools that are not followed, or that have no address yet. Waits for the answers for a limited time. */
   async learn(pools: readonly PoolConfig[]): Promise<void> {
     const hosts = new Set(pools.flatMap(namesOf).filter((host) => !this.#known.has(host) || !this.#followed.has(host)));
     const late = Promise.withResolvers<void>();
@@ -50,8 +50,8 @@ export class Resolver {
   }
 
   /**
-   * From now on looks up the names of these pools at their intervals. Tells of each pool with names now, since an answer may
-   * have come after its addresses were asked for, and whenever one of its names has answered.
+   * From now on looks up the names of these pools at their intervals. Reports each pool with names now, because an answer may have arrived
+   * after its addresses were read, and later whenever one of its names is answered.
    */
   follow(pools: readonly PoolConfig[], onAnswer: (pool: string) => void): void {
     this.stop();
@@ -107,7 +107,7 @@ export class Resolver {
     this.#log.warn("name does not resolve", { host, error, addresses_kept: this.addresses(host).length });
   }
 
-  // Some answers are kept: a former config may come back at a time when its names do not resolve.
+  // Some answers are kept: a former config may return at a time when its names do not resolve.
   #forget(): void {
     const spare = [...this.#known.keys()].filter((host) => !this.#followed.has(host));
     for (const host of spare.slice(0, Math.max(0, spare.length - KEPT_MAX))) this.#known.delete(host);

@@ -1,8 +1,8 @@
-// Which rows of the workers' ledgers somebody asks for. Workers write there at any time, so every answer is about a moment ago.
+// Selects rows of the workers' ledgers. Workers write to them at any time, so each result describes a moment that has passed.
 import { cidrHasAt, type CidrTable } from "../core/cidr-set.ts";
 import { ROW, ROW_WORDS, type Ledger } from "../shared/ledger.ts";
 
-/** Conditions, all of which must hold; null = none. Sets hold ids of the registry. */
+/** Conditions, all of which must hold; null = no condition. Sets hold ids of the registry. */
 export interface RowMatch {
   readonly listeners: ReadonlySet<number> | null;
   readonly pools: ReadonlySet<number> | null;
@@ -12,7 +12,7 @@ export interface RowMatch {
 
 export const EVERY_ROW: RowMatch = { listeners: null, pools: null, backends: null, clients: null };
 
-/** Calls `take` with each row that matches and the id of its connection. What it reads of the row needs an `isStill` behind it. */
+/** Calls `take` with each matching row and the id of its connection. After `take` has read the row, it must check `isStill`. */
 export function eachMatch(ledger: Ledger, match: RowMatch, take: (row: number, id: number) => void): void {
   for (const row of ledger.rowsInUse()) {
     const stamp = ledger.stamp(row);

@@ -1,17 +1,17 @@
-// What operators have changed while lb runs, on top of the file: states and weights of backends, backends added and removed, drained
-// listeners. It outlives reloads unless the file's own value changes, and workers, which get its effect with every plan. It knows
-// nothing of records and workers; what it says is told to them by others.
+// The operators' changes at run time, on top of the file: states and weights of backends, added and removed backends, drained listeners. A
+// change survives reloads unless the file's own value changes, and it survives workers, which get its effect with every plan. This file
+// knows neither records nor workers; the caller applies the changes to them.
 import type { BackendConfig, Config, PoolConfig } from "../config/schema.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { formatEndpoint } from "../core/address.ts";
 
-/** ready: as the file says. drain: no new connections. maintenance: nor health checks. */
+/** ready: as the file says. drain: no new connections. maintenance: no new connections and no health checks. */
 export type OperatorState = "ready" | "drain" | "maintenance";
 
-/** What an operator has said of a backend. */
+/** An operator's order for a backend. */
 export interface OperatorOrder {
   readonly state: OperatorState;
-  /** In place of the file's; null = the file's. */
+  /** Replaces the file's weight; null = the file's. */
   readonly weight: number | null;
   /** When its connections are ended, on performance.now(); null = never. */
   readonly endAtMs: number | null;
@@ -19,28 +19,28 @@ export interface OperatorOrder {
 
 const NO_ORDER: OperatorOrder = { state: "ready", weight: null, endAtMs: null };
 
-/** A backend by its name in the config, or one of the addresses that this resolves to. */
+/** A backend by its name in the config, or one of the addresses to which this name resolves. */
 export interface BackendTarget {
   readonly name: string;
   /** null = all. */
   readonly address: string | null;
 }
 
-/** A change of state or weight, for one target. What is null is not changed: then the name's own counts for one of its addresses. */
+/** A change of state or weight, for one target. null = no change: for one of a name's addresses, the name's own order applies then. */
 interface Order {
   state: OperatorState | null;
-  /** With the file's weight at that time; another one in the file ends the change. */
+  /** With the file's weight at that time; a different weight in the file ends the order. */
   weight: { value: number; file: number } | null;
   endAtMs: number | null;
 }
 
-/** As JSON, so that it can be passed on to another process on this machine: times are on monotonicMs(). */
+/** As JSON, for another process on this machine: times are on monotonicMs(). */
 export interface RuntimeChangesJson {
   listeners: { name: string; state: "drain" }[];
   pools: {
     name: string;
     added: BackendConfig[];
-    /** `entry` is what the file says of it. */
+    /** `entry` is the file's entry for it. */
     removed: { name: string; entry: BackendConfig }[];
     orders: ({ name: string; address: string | null } & Order)[];
   }[];
@@ -66,13 +66,13 @@ export class RuntimeChanges {
     return () => set(before);
   }
 
-  /** The config that is in force where the file says `config`. */
+  /** The config that is in force if the file says `config`. */
   appliedTo(config: Config): Config {
     const pools = config.pools.map((pool) => this.#pools.get(pool.name)?.appliedTo(pool) ?? pool);
     return pools.every((pool, i) => pool === config.pools[i]) ? config : { ...config, pools };
   }
 
-  /** Drops what the file's new config has ended, and answers with a sentence on each. */
+  /** Drops the changes that the file's new config ends, and returns a sentence for each. */
   follow(config: Config): string[] {
     const dropped: string[] = [];
     for (const [name, changes] of this.#pools) {
@@ -98,7 +98,7 @@ export class RuntimeChanges {
     };
   }
 
-  /** Takes over what `toJSON` gave in another process. Call it before the first config is in force. */
+  /** Takes over the `toJSON` of another process. Call it before the first config is in force. */
   restore({ listeners, pools }: RuntimeChangesJson): void {
     for (const { name } of listeners) this.#drained.add(name);
     for (const pool of pools) this.ofPool(pool.name).restore(pool);
@@ -107,9 +107,9 @@ export class RuntimeChanges {
 
 export class PoolChanges {
   #added: BackendConfig[] = [];
-  /** What the file says of them. */
+  /** What the file says about the targets. */
   readonly #removed = new Map<string, BackendConfig>();
-  /** By the text of the target. */
+  /** By the target as text. */
   readonly #orders = new Map<string, { readonly target: BackendTarget } & Order>();
 
   get isEmpty(): boolean {
@@ -118,7 +118,7 @@ export class PoolChanges {
 
   // ---------------------------------------------------------------- states and weights
 
-  /** What holds for a backend. */
+  /** The order that applies to a backend. */
   order({ name, weight: file }: BackendConfig, address: string): OperatorOrder {
     if (this.#orders.size === 0) return NO_ORDER;
     const one = this.#orders.get(keyOf({ name, address }));
@@ -133,11 +133,11 @@ export class PoolChanges {
     };
   }
 
-  /** An order for a name takes the place of those for its addresses. `endAtMs` goes with the state. */
+  /** An order for a name replaces those for its addresses. `endAtMs` belongs to the state. */
   setState(target: BackendTarget, state: OperatorState, endAtMs: number | null): void {
     for (const order of this.#ordersBelow(target)) order.state = order.endAtMs = null;
     const all = this.#orders.get(keyOf({ name: target.name, address: null }));
-    // Only where the name's own order says something else must a single address be said to be ready.
+    // A single address needs an order "ready" only if the order of its name says something else.
     const isDefault = state === "ready" && (target.address === null || (all?.state ?? null) === null);
     const order = this.#orderFor(target);
     order.state = isDefault ? null : state;
@@ -145,7 +145,7 @@ export class PoolChanges {
     this.#tidy();
   }
 
-  /** null = the file's weight, which is `file`. */
+  /** null = the file's weight, which is in `file`. */
   setWeight(target: BackendTarget, weight: number | null, file: number): void {
     for (const order of this.#ordersBelow(target)) order.weight = null;
     const all = this.#orders.get(keyOf({ name: target.name, address: null }));
@@ -155,14 +155,14 @@ export class PoolChanges {
     this.#tidy();
   }
 
-  /** The targets whose connections are to be ended by now, once. */
+  /** The targets whose connections are due to be ended; each is returned once. */
   takeDue(nowMs: number): BackendTarget[] {
     const due = [...this.#orders.values()].filter(({ endAtMs }) => endAtMs !== null && endAtMs <= nowMs);
     for (const order of due) order.endAtMs = null;
     return due.map(({ target }) => target);
   }
 
-  /** When the next target is due; Infinity = none is. */
+  /** When the next target is due; Infinity = never. */
   get nextDueMs(): number {
     let nextMs = Infinity;
     for (const { endAtMs } of this.#orders.values()) nextMs = Math.min(nextMs, endAtMs ?? Infinity);
@@ -176,7 +176,7 @@ export class PoolChanges {
     return order;
   }
 
-  /** The orders for single addresses of a target that means them all. */
+  /** The orders for single addresses of a target that means all addresses of the name. */
   #ordersBelow({ name, address }: BackendTarget): Order[] {
     if (address !== null) return [];
     return [...this.#orders.values()].filter(({ target }) => target.name === name && target.address !== null);
@@ -189,12 +189,12 @@ export class PoolChanges {
 
   // ---------------------------------------------------------------- members
 
-  /** Whether the backend is one that was added here and is not in the file. */
+  /** Whether the backend was added here and is not in the file. */
   isAdded(name: string): boolean {
     return this.#added.some((backend) => backend.name === name);
   }
 
-  /** The names of the file's backends that are removed. */
+  /** The removed backends of the file, by name. */
   get removed(): string[] {
     return [...this.#removed.keys()];
   }
@@ -205,7 +205,7 @@ export class PoolChanges {
     return () => void (this.#added = this.#added.filter((one) => one !== backend));
   }
 
-  /** Removes a backend, as it is in force. The returned function undoes it. */
+  /** Removes a backend by its name in force. The returned function undoes it. */
   remove(backend: BackendConfig): () => void {
     const before = this.#added;
     this.#added = before.filter(({ name }) => name !== backend.name);
@@ -282,7 +282,7 @@ export class PoolChanges {
   }
 }
 
-/** A sentence on each part of an order, for the status. `file` is null for a backend that is not in the file. */
+/** A sentence for each part of an order, for the status. `file` is null for a backend that is not in the file. */
 export function describeOrder({ state, weight, endAtMs }: OperatorOrder, file: number | null): string[] {
   const changes: string[] = [];
   const endAt = endAtMs === null ? null : new Date(Date.now() + endAtMs - performance.now());

@@ -1,5 +1,5 @@
-// The operations that change backends and listeners while lb runs. It finds what a name means, has runtime-changes.ts note the change,
-// and sees to it that it takes effect: states and weights as new tiers, at once; what comes and goes like a reload of the same file.
+// The operations that change backends and listeners at run time. They look up the target, record the change in runtime-changes.ts, and
+// apply it: states and weights as new tiers, at once; added and removed backends and listeners like a reload of the same file.
 import { dirname } from "node:path";
 import { absoluteEndpoint } from "../config/paths.ts";
 import type { BackendConfig, FileBackend } from "../config/schema.ts";
@@ -13,23 +13,23 @@ import type { Reloads } from "./reload.ts";
 import type { BackendTarget, OperatorState } from "./runtime-changes.ts";
 
 export interface RuntimeOperationsOptions {
-  /** The config file: paths of sockets are relative to its folder. */
+  /** The config file: relative socket paths start at its folder. */
   file: string;
   registry: Registry;
   states: Pick<BackendStates, "ordered">;
   reloads: Pick<Reloads, "change">;
-  /** States have changed: whom to check is decided anew. */
+  /** Call it when states have changed: which backends are checked is decided again. */
   followHealth: () => void;
 }
 
 type Failed = ReturnType<typeof failure>;
 
-/** Backends that a name means. */
+/** The backends that a name means. */
 interface Meant {
   readonly pool: PoolRecord;
   readonly config: BackendConfig;
   readonly target: BackendTarget;
-  /** None while the name has no address. */
+  /** Empty while the name has no address. */
   readonly records: readonly BackendRecord[];
 }
 
@@ -75,7 +75,7 @@ export class RuntimeOperations implements Pick<
       name: name ?? formatEndpoint(address),
       ...rest,
     };
-    // Looked at when it is its turn: another change or a reload may come before.
+    // Evaluated when its turn comes: another change or a reload may run before.
     let exists: string | null = null;
     const error = await this.#options.reloads.change(() => {
       const current = this.#options.registry.pools.find((one) => one.name === poolName)?.config.backends ?? [];
@@ -138,7 +138,7 @@ export class RuntimeOperations implements Pick<
     );
   }
 
-  // "name" means all the addresses that it resolves to, "name@address" one of them; so does the name that the status shows of one.
+  // "name" means all the addresses that it resolves to, "name@address" one of them; the name that the status shows of one means that one.
   #meant(poolName: string, text: string): Meant | Failed {
     const pool = this.#pool(poolName);
     if ("ok" in pool) return pool;
@@ -157,14 +157,14 @@ export class RuntimeOperations implements Pick<
 const CHANGE_CURE = "nothing was changed";
 
 function meantBy(pool: PoolRecord, config: BackendConfig, address: string | null): Meant {
-  // What is not a name of hosts has one address.
+  // An endpoint that is not a host name has one address.
   const target = { name: config.name, address: config.endpoint.kind === "name" ? address : null };
   const isMeant = (record: BackendRecord): boolean =>
     record.config.name === config.name && (target.address === null || record.address === target.address);
   return { pool, config, target, records: pool.backends.filter(isMeant) };
 }
 
-/** For the audit line: state and weight of what is meant, each by its name where that is more than one backend. */
+/** For the audit line: state and weight of the targets, with names if there is more than one backend. */
 function shown(pool: PoolRecord, { config, records }: Meant): unknown {
   const each = records.map((record) => {
     const { state, weight } = orderOf(pool, record);

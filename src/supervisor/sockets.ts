@@ -1,13 +1,11 @@
 // The listening sockets. The supervisor owns them and each worker serves duplicates, so an accept queue outlives a worker.
-//
-// A group of sockets is made or inherited. A TCP address that lb binds itself is a group that shares the port (SO_REUSEPORT), with
-// one socket for each worker. The group only grows while its address is listened on, because closing one of its sockets would reset
-// the connections in its queue; with fewer workers than sockets, the kernel leaves the others out and the workers share the
-// serving of their queues. A group from a service manager is the one socket that was passed, and all workers accept on it.
-//
-// A made group is retired when it is not wanted any more: it drops new connections, its queues are emptied, and a unix socket's
-// file is removed. An inherited group is handed over: lb only stops accepting, so that whoever serves the socket next, or the
-// service manager until then, finds it as it is.
+// A group of sockets is made or inherited. A TCP address that lb binds itself is a group that shares the port (SO_REUSEPORT), with one
+// socket for each worker. The group only grows while its address is listened on, because closing one of its sockets would reset the
+// connections in its queue. With fewer workers than sockets, the kernel ignores the other sockets for new connections, and the workers
+// share the serving of their queues. A group from a service manager is the one socket that was passed, and all workers accept on it.
+// A made group is retired when it is no longer wanted: it drops new connections, its queues are emptied, and a unix socket's file is
+// removed. An inherited group is handed over: lb only stops accepting, and the next process that serves the socket, or the service manager
+// until then, gets it unchanged.
 import { fstatSync, statSync, unlinkSync } from "node:fs";
 import { formatAddress, formatEndpoint, type Address, type Endpoint } from "../core/address.ts";
 import type { Config, ListenerConfig } from "../config/schema.ts";
@@ -32,9 +30,9 @@ const RETIRED_POLL_MS = 25;
 interface Group {
   readonly endpoint: Endpoint;
   readonly origin: "made" | "inherited";
-  /** In the order of their listen(2), which is how the kernel numbers them. */
+  /** In the order of their listen(2) calls, which is the kernel's numbering. */
   readonly fds: number[];
-  /** 0 = not known. */
+  /** 0 = unknown. */
   backlog: number;
 }
 
@@ -44,7 +42,7 @@ interface Wanted {
   readonly listener: ListenerConfig;
 }
 
-/** New sockets of a reload that is not decided yet. */
+/** New sockets of an undecided reload. */
 export interface Bound {
   readonly made: { key: string; fd: number }[];
   /** Keys of inherited groups that are served from now on. */
@@ -55,13 +53,13 @@ export class ListeningSockets {
   #groups = new Map<string, Group>();
   /** Sockets passed by a service manager, by the address; they stay open while the process lives. */
   readonly #inherited = new Map<string, number>();
-  /** When a group was retired last (on performance.now()), and the inodes of such sockets. */
+  /** When a group was last retired (on performance.now()), and the inodes of such sockets. */
   #retiredAtMs = -Infinity;
   readonly #retired = new Set<number>();
 
   readonly #isDrained: (listener: string) => boolean;
 
-  /** `isDrained` says which listeners have no sockets although the config has them. */
+  /** `isDrained` says which listeners have no sockets although they are in the config. */
   constructor(inherited: readonly InheritedSocket[] = [], isDrained: (listener: string) => boolean = () => false) {
     this.#isDrained = isDrained;
     for (const { fd, endpoint } of inherited) if (endpoint !== null) this.#inherited.set(formatEndpoint(endpoint), fd);
@@ -73,8 +71,8 @@ export class ListeningSockets {
   }
 
   /**
-   * Makes or adopts the sockets that the config needs and that are missing. Existing ones are not touched. An error names the
-   * address, and then nothing has changed.
+   * Makes or adopts the sockets that the config needs and that are missing. Existing ones are not touched. An error names the address;
+   * nothing has changed then.
    */
   async bind(config: Config, workers: number): Promise<Bound | { error: string }> {
     const bound: Bound = { made: [], adopted: [] };
@@ -95,7 +93,7 @@ export class ListeningSockets {
           this.undo(bound);
           return { error: `listeners.${listener.name}: cannot listen on ${key}: ${explain(fd)}` };
         }
-        // For the sockets that it accepts: a client must not take a killed process for the end of an answer.
+        // For accepted sockets: a client must not mistake the end of a killed process for the end of an answer.
         if (!isUnix(endpoint)) resetOnClose(fd);
         this.#add(key, endpoint, fd, listener.backlog);
         bound.made.push({ key, fd });
@@ -117,7 +115,7 @@ export class ListeningSockets {
     }
   }
 
-  /** The sockets that one of `workers` workers is to serve. */
+  /** The sockets that one of `workers` workers serves. */
   planFor(config: Config, worker: number, workers: number, listenerIds: ReadonlyMap<string, number>): SocketPlan[] {
     const plans: SocketPlan[] = [];
     for (const [key, { endpoint, listener }] of this.#wantedBy(config)) {
@@ -133,8 +131,8 @@ export class ListeningSockets {
   }
 
   /**
-   * Lets no new connection into the queues of groups that the config does not want. Call it before any worker stops serving them: it
-   * empties a queue for ACCEPT_DRAIN_MS only, and others may take longer to come to that point. The returned function undoes it.
+   * Keeps new connections out of the queues of groups that the config does not want. Call it before any worker stops serving them: a worker
+   * empties a queue for ACCEPT_DRAIN_MS only, and others may take longer to reach that point. The returned function undoes it.
    */
   holdBack(config: Config): () => void {
     const wanted = this.#wantedBy(config);
@@ -147,8 +145,8 @@ export class ListeningSockets {
   }
 
   /**
-   * Call it when a reload is decided and every worker serves the new plan: changes socket options and stops the groups that are
-   * not wanted any more. Workers still accept the connections in their queues, on their duplicates.
+   * Call it when a reload is decided and every worker serves the new plan: changes socket options and stops the groups that are no longer
+   * wanted. Workers still accept the connections in their queues, on their duplicates.
    */
   settle(config: Config, workers: number): void {
     const wanted = this.#wantedBy(config);
@@ -180,9 +178,9 @@ export class ListeningSockets {
     return true;
   }
 
-  // Before the first socket of an address: with SO_REUSEPORT alone a second process of the same user would get half of the
-  // first one's connections, so check whether the address is free. A unix socket's file on which nobody listens is removed. An
-  // address that was given up a moment ago is free only when the workers have emptied its queues.
+  // Call it before the first socket of an address. With SO_REUSEPORT alone, a second process of the same user would get half of the first
+  // one's connections, so the address must be free. A unix socket's file without a listening process is removed. An address that was given
+  // up a moment ago is free only when the workers have emptied its queues.
   async #makeWay(endpoint: Endpoint): Promise<string | null> {
     for (;;) {
       const trouble = this.#tryAddress(endpoint);
@@ -194,7 +192,7 @@ export class ListeningSockets {
   #tryAddress(endpoint: Endpoint): string | null {
     if (endpoint.kind === "abstract") return null;
     if (endpoint.kind === "unix") return troubleWithFile(endpoint.path);
-    // It does not listen: a client that came in now would be reset when it is closed.
+    // It does not listen: otherwise a client that came in now would be reset when it is closed.
     const probe = listenOn(endpoint, null, false);
     if (typeof probe === "number") {
       closeDescriptor(probe);
@@ -203,8 +201,8 @@ export class ListeningSockets {
     return probe.code === "EADDRINUSE" ? this.#troubleWith(endpoint, listeningWith(endpoint)) : explain(probe);
   }
 
-  // A wildcard and a single address of its port can be used together if all of their sockets are ours: the kernel gives a
-  // connection to the socket with the closest address.
+  // A wildcard and a single address of its port can be used together if all of their sockets are lb's: the kernel gives a connection to the
+  // most specific socket.
   #troubleWith(endpoint: Endpoint, listening: readonly Listening[]): string | null {
     const fds = [...this.#groups.values()].flatMap((group) => group.fds);
     const ours = new Set([...fds, ...this.#inherited.values()].map(inodeOf));
@@ -271,7 +269,7 @@ function inodeOf(fd: number): number {
   return fstatSync(fd).ino;
 }
 
-/** Whether an address that is listened on is the endpoint's own, and not only one that overlaps with it. */
+/** Whether a listening address is the endpoint's own, not only an overlapping one. */
 function isAt(endpoint: Endpoint, listening: Address): boolean {
   if (endpoint.kind === "any") return isSame(listening, [0, 0, 0, 0]) || isSame(listening, [0, 0, 0xffff, 0]);
   return endpoint.kind === "ip" && isSame(endpoint.address, listening);
@@ -294,7 +292,7 @@ function removeFile(endpoint: Endpoint): void {
   try {
     unlinkSync(endpoint.path);
   } catch {
-    // It was removed already.
+    // It was already removed.
   }
 }
 

@@ -1,4 +1,4 @@
-// Takes the snapshot: sums of the workers' rows of counters, and the state that the supervisor knows.
+// Takes the snapshot: sums of the workers' rows of counters, and the supervisor's own state.
 import { formatEndpoint } from "../core/address.ts";
 import type { ListenerTlsConfig } from "../config/schema.ts";
 import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
@@ -40,7 +40,7 @@ import { describeOrder } from "./runtime-changes.ts";
 import { drainedReason } from "../admin/operations.ts";
 import type { BackendRecord, ListenerRecord, PoolRecord, Registry } from "./registry.ts";
 
-/** What the status shows of a worker. */
+/** What the status shows of one worker. */
 export type WorkerFacts = Pick<WorkerSlot, "index" | "state" | "restarts" | "counters" | "downMs">;
 
 export interface StatusSources {
@@ -57,7 +57,7 @@ export interface StatusSources {
   registry: Registry;
   fleet: { slots: readonly WorkerFacts[]; retiring: readonly WorkerFacts[] };
   health: Pick<HealthChecks, "facts" | "agent">;
-  /** The names of a pool that have had no address yet. */
+  /** The names of a pool that have never resolved. */
   unresolved: Unresolved;
 }
 
@@ -161,7 +161,7 @@ function tlsStatus(tls: ListenerTlsConfig, sum: (cell: number) => number): TlsSt
   };
 }
 
-/** Days until a moment, with fractions; negative when it has passed. */
+/** Days until a moment, with fractions; negative if it has passed. */
 export function daysLeft(epochMs: number): number {
   return (epochMs - Date.now()) / 86_400_000;
 }

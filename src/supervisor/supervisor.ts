@@ -1,5 +1,5 @@
 // The control plane of one process: loads the config, starts everything, handles signals, passes on changes of backends, and stops
-// everything. Each part has its own file; this one decides the order of calls.
+// everything. Each part has its own file; this one decides the order.
 import { effectiveConfig } from "../config/effective.ts";
 import { loadConfig, type LoadResult } from "../config/load.ts";
 import { countedProblems, formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
@@ -43,14 +43,14 @@ const SPREAD_PART = 1 / 5;
 /** At the timeout of a drain, what still lives is ended over this long. */
 const DRAIN_SPREAD_MS = 1000;
 const HOUSEKEEPING_MS = 1000;
-/** Time limit for writing the last log lines at the end. */
+/** Time limit for writing the last log lines before exit. */
 const LAST_LINES_MS = 2000;
-/** The same after a second signal. */
+/** The same time limit after a second signal. */
 const AT_ONCE_MS = 500;
 const DAY_MS = 86_400_000;
-/** A certificate with fewer days left is logged every day. */
+/** A certificate with fewer days left is logged daily. */
 const EXPIRY_WARNING_DAYS = 14;
-/** Below this part of max_connections the process counts as recovered. */
+/** Below this fraction of max_connections the process counts as recovered. */
 const RECOVERED_BELOW = 0.9;
 
 const STOPPING = ["lb is stopping", "start it again: it loads the file then"] as const;
@@ -62,14 +62,14 @@ export interface RunOptions {
   version: string;
   /** Starts a worker thread; only main.ts can name its module. */
   spawn: () => Worker;
-  /** null = not built. */
+  /** null = it was not built. */
   dashboard: Dashboard | null;
 }
 
-/** Runs until the process is told to stop. The exit code: 0 fine, 1 failed, 2 bad config. */
+/** Runs until the process is told to stop. Resolves with the exit code: 0 success, 1 failure, 2 invalid config. */
 export async function run(options: RunOptions): Promise<number> {
-  // Before the file is read: a SIGHUP after that must cause a reload, and a SIGHUP without a handler ends the process. The handler
-  // runs in a later turn of the event loop, when there is a supervisor.
+  // Before the file is read: a SIGHUP after that must cause a reload, and without a handler a SIGHUP ends the process. The handler runs in
+  // a later turn of the event loop, when the supervisor exists.
   let supervisor: Supervisor | null = null;
   process.on("SIGHUP", () => supervisor?.hangUp());
   const loaded = loadConfig(options.file, process.env, { once: true });
@@ -117,7 +117,7 @@ export class Supervisor {
   readonly #startedAtMs = Date.now();
   #overBudget = false;
   #exiting = false;
-  /** Days since the load of the config on which expiring certificates were logged. */
+  /** Days since the load of the config for which expiring certificates were logged. */
   #daysLogged = 0;
   #phase: Phase = "starting";
 
@@ -268,7 +268,7 @@ export class Supervisor {
     config: () => effectiveConfig(this.#active.text, process.env),
     readiness: (listener) => readinessOf(this.snapshot(), listener),
     reload: async () => {
-      // A request during the start is served after it.
+      // A request during the start is handled after it.
       if (this.#phase !== "starting" && this.#phase !== "running") return failure("stopping", ...STOPPING);
       const before = this.#active.generation;
       const { ok, message } = await this.#reloads.reload("admin");
@@ -362,13 +362,13 @@ export class Supervisor {
     this.#log.info("below max_connections again", { open: claimed(this.#open) });
   }
 
-  // Machine code of what a reload runs is most of what many reloads leave behind; it is made again when it is needed.
+  // The machine code of a reload is most of what many reloads leave in memory; it is compiled again when it is needed.
   #giveBackMemory(): void {
     Bun.shrink();
     this.#fleet.sendSettled();
   }
 
-  // The load of the config has logged it for the first day.
+  // The load of the config has already logged the first day.
   #logExpiring(): void {
     if (Date.now() < this.#active.loadedAtMs + this.#daysLogged * DAY_MS + DAY_MS) return;
     this.#daysLogged++;
@@ -400,8 +400,8 @@ export class Supervisor {
   }
 
   /**
-   * Accepts connections for shutdown_delay more, while /ready fails; then stops accepting and lets open connections go on for
-   * shutdown_timeout; then `finished` resolves.
+   * Accepts connections for `shutdown_delay` while /ready fails; then stops accepting and leaves connections open for `shutdown_timeout`;
+   * then `finished` resolves.
    */
   async stop(cause: string): Promise<void> {
     this.#phase = "leaving";
@@ -424,8 +424,7 @@ export class Supervisor {
     this.#finish(0);
   }
 
-  // After a second signal: open connections are reset and logged before the process exits. The fleet limits the time of a worker
-  // that hangs.
+  // After a second signal: open connections are reset and logged before the process exits. The fleet limits the time for a hanging worker.
   async #stopAtOnce(): Promise<void> {
     if (this.#exiting) return;
     this.#exiting = true;

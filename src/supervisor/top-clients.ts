@@ -1,5 +1,5 @@
-// Who the top clients are: open connections from the workers' ledgers, and what has ended in the last minute from their tables of the
-// busiest clients (shared/client-activity.ts). Added up when somebody asks; nothing is kept here.
+// The top clients: open connections from the workers' ledgers, and connections ended in the last minute from their tables of the most
+// active clients (shared/client-activity.ts). Computed on request; no state is kept here.
 import { formatAddress, formatCidr, isIPv4, type Address } from "../core/address.ts";
 import { cidrHasAt } from "../core/cidr-set.ts";
 import { ClientPrefix, type PrefixLengths } from "../core/client-prefix.ts";
@@ -18,7 +18,7 @@ import type { ByteRates } from "./byte-rates.ts";
 import type { Registry } from "./registry.ts";
 import { eachMatch, type RowMatch } from "./row-match.ts";
 
-/** What this needs of a worker's slot. */
+/** The part of a worker slot that is needed here. */
 export interface ActiveWorker {
   readonly ledger: Ledger;
   readonly activity: ClientActivity;
@@ -26,10 +26,10 @@ export interface ActiveWorker {
 
 export interface TopClientsOptions {
   registry: Registry;
-  /** Those that have connections now. */
+  /** The workers that have connections now. */
   workers: () => readonly ActiveWorker[];
   rates: ByteRates;
-  /** The ids behind the names of a filter. */
+  /** Resolves the names of a filter to ids. */
   match: (filter: ConnectionFilter) => Result<RowMatch>;
 }
 
@@ -120,7 +120,7 @@ export class TopClients {
 /** The counts of one client. */
 interface Tally {
   readonly address: Address;
-  /** On the mapped form, as in Cidr. */
+  /** Of the IPv4-mapped form, as in Cidr. */
   readonly prefix: number;
   open: number;
   connections: number;
@@ -145,7 +145,7 @@ const NOTHING = {
   refusalsError: 0,
 };
 
-/** The counts by client, the same one over listeners with the same prefix. */
+/** Counts by client, where listeners with the same prefix share a client. */
 class Tallies {
   readonly #byKey = new Map<number | string, Tally>();
   readonly #registry: Registry;
@@ -155,13 +155,13 @@ class Tallies {
     this.#registry = registry;
   }
 
-  /** The counts of the client whose address is in the cells from `at`; null for a listener that is forgotten. */
+  /** The counts of the client whose address is in the cells from `at`; null for a listener that no longer exists. */
   of(listener: number, words: Int32Array, at: number): Tally | null {
     const prefix = this.#prefixOf(listener);
     if (prefix === null) return null;
     const { w0, w1, w2, w3 } = prefix.of.of(words, at);
     const bits = isIPv4(w0, w1, w2) ? 96 + prefix.lengths.ipv4 : prefix.lengths.ipv6;
-    // Numbers are the faster keys, and most clients have one.
+    // Numbers are faster keys than strings, and for most clients one is enough.
     const key = isIPv4(w0, w1, w2) ? (w3 >>> 0) + bits * 2 ** 32 : `${w0} ${w1} ${w2} ${w3} ${bits}`;
     const known = this.#byKey.get(key);
     if (known !== undefined) return known;
@@ -198,7 +198,7 @@ class Tallies {
   }
 }
 
-/** An address, a CIDR where the prefix is shorter, or "unix". */
+/** An address, a CIDR if the prefix is shorter, or "unix". */
 function clientName({ address, prefix }: Tally): string {
   if (address.every((word) => word === 0)) return "unix";
   return prefix === 128 ? formatAddress(...address) : formatCidr({ address, prefix });

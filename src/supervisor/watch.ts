@@ -1,5 +1,5 @@
-// Detects changes of a set of files, however they are made: written in place, renamed over by an editor, deleted and created
-// again, or swapped by a symlink as Kubernetes does with a ConfigMap. Content counts, not time.
+// Detects changes of a set of files, however they are made: written in place, replaced by an editor's rename, deleted and created again, or
+// swapped by a symlink as Kubernetes does with a ConfigMap. A change is a change of content, not of time.
 import { createHash } from "node:crypto";
 import type { Content } from "../config/files.ts";
 import { isOpenForWriting } from "../platform/lease.ts";
@@ -17,8 +17,8 @@ import { dirname } from "node:path";
 
 export interface WatchOptions {
   /**
-   * The content of a file that is in use, read when the watch begins and at each refresh: a different content is a change.
-   * Undefined: the content that the file has now, or that was known before.
+   * The content of a file that is in use, read when the watch begins and at each refresh: a different content is a change. undefined = the
+   * current content of the file, or the content that is known already.
    */
   loadedContent?: (path: string) => Content | undefined;
   /** A change is reported when the content has been stable this long. */
@@ -37,19 +37,19 @@ export interface Watch {
   refresh(): void;
 }
 
-/** Longer than the pauses of programs that write a file piece by piece, and short enough for a person who waits. */
+/** Longer than the pauses of programs that write a file in pieces, and short enough for a person who waits. */
 export const SETTLE_MS = 2000;
-/** A process that has had a file open this long without a change is not waited for. */
+/** A process that has had a file open for this long without a change is no longer waited for. */
 export const OPEN_MS = 10_000;
 
-/** Bytes of a file that are compared, in addition to its size. */
+/** Number of bytes of a file that are compared, in addition to its size. */
 const FILE_BYTES_MAX = 16 * 1024 * 1024;
-/** A file changed this short a time ago may change again without its times showing it: they are coarse (stat(2)). */
+/** A file that changed less than this time ago may change again without a new mtime, because file times are coarse (stat(2)). */
 const COARSE_TIME_MS = 2000;
 
 /**
- * Calls `onChange` when the content of the files that `files` names has changed and is stable. A file that is missing is not
- * a change, for it may be about to be made again; nor is an empty one, for it may be about to be written.
+ * Calls `onChange` when the content of the files that `files` names has changed and is stable. A missing file is not a change, because it
+ * may be created again soon; nor is an empty one, because it may be written soon.
  */
 export function watchFiles(files: () => readonly string[], onChange: () => void, options: WatchOptions = {}): Watch {
   const { debounceMs = 150, pollMs = 1000, settleMs = SETTLE_MS, openMs = OPEN_MS, loadedContent } = options;
@@ -57,7 +57,7 @@ export function watchFiles(files: () => readonly string[], onChange: () => void,
   /** The content in use, or the content at the last call of onChange. */
   const known = new Map<string, Known>();
   const folders = new Map<string, FSWatcher>();
-  /** A change that is not stable yet: all contents in one text. */
+  /** A change that is not stable yet: all contents in one string. */
   let candidate: string | null = null;
   let candidateSinceMs = 0;
   let timer: ReturnType<typeof setTimeout> | null = null;
@@ -93,14 +93,14 @@ export function watchFiles(files: () => readonly string[], onChange: () => void,
       return;
     }
     candidate = null;
-    // A missing file is a change when it comes back, because the reload reads the set without it now.
+    // A missing file is a change when it returns, because the reload reads the set without it now.
     for (const [path, { content, inode }] of readers) known.set(path, { content, inode });
     watchFolders();
     onChange();
   };
 
-  // A file that is renamed into its place is complete. One that is written where it is may have lost its end for the moment,
-  // and who writes it may have closed it in between; that its writer has it open is the only certain sign.
+  // A file that is renamed into place is complete. A file that is written in place may be incomplete at this moment, and its writer may
+  // close and reopen it. The only reliable sign of that is that a process has the file open for writing.
   const neededMs = (path: string): number => {
     const reader = readers.get(path);
     const before = known.get(path);
@@ -149,7 +149,7 @@ export function watchFiles(files: () => readonly string[], onChange: () => void,
       else if (isNew) known.set(path, { content: reader.read(), inode: reader.inode });
     }
     watchFolders();
-    // What has changed since it was loaded has raised its event already.
+    // A change since the load has already raised its event.
     lookSoon();
   };
 
@@ -171,7 +171,7 @@ export function watchFiles(files: () => readonly string[], onChange: () => void,
   };
 }
 
-/** A content in use and the inode of its file; "" = not known. */
+/** A content in use and the inode of its file; "" = unknown. */
 interface Known {
   readonly content: Content;
   readonly inode: string;
@@ -182,12 +182,12 @@ function sizeOf(content: Content): number {
   return content === null ? 0 : Number(content.slice(0, content.indexOf(" ")));
 }
 
-/** Reads one file again only where stat(2) says that it may be another. */
+/** Reads a file again only if stat(2) says that it may have changed. */
 class FileReader {
   readonly #path: string;
   #stat = "";
   content: Content = null;
-  /** Which file is at the path: device and inode. */
+  /** Identifies the file at the path: device and inode. */
   inode = "";
 
   constructor(path: string) {
@@ -197,7 +197,7 @@ class FileReader {
   read(): Content {
     try {
       const { dev, ino, size, mtimeNs, ctimeNs, isPlain } = statOf(this.#path);
-      // To open anything but a plain file could wait for ever, or change what it is about.
+      // Opening anything but a regular file could block for ever or have side effects.
       this.inode = `${dev} ${ino}`;
       if (!isPlain || size === 0n) return this.#take("", null);
       const stat = [dev, ino, size, mtimeNs, ctimeNs].join(" ");
@@ -240,8 +240,8 @@ function hashOf(path: string): string {
 }
 
 /**
- * The folders to watch for a path: its own, and that of its link target. Keyed by folder and inode, because a watch reports
- * nothing more when its folder is created again.
+ * The folders to watch for a path: its own, and that of its link target. Keyed by folder and inode, because a watch reports nothing more
+ * after its folder is created again.
  */
 function foldersOf(paths: Iterable<string>): Map<string, string> {
   const folders = new Map<string, string>();

@@ -22,7 +22,7 @@ import type { Registry } from "./registry.ts";
 
 /** A worker that has not answered a plan after this time counts as hung and is restarted. */
 const ANSWER_MS = 10_000;
-/** Whoever has ordered the end of connections waits so long for a worker that does not answer. */
+/** Maximum wait for a worker's answer to a request to end connections. */
 const END_ANSWER_MS = 3000;
 /** A worker that was told to exit and has not after this time is terminated. */
 const EXIT_MS = 250;
@@ -64,7 +64,7 @@ export interface SlotOptions {
   /** Called for each connection that died with its worker. */
   onLost: (line: AccessLine) => void;
   onOverBudget: () => void;
-  /** Failures of backends, for passive health. */
+  /** Reports of failed backends, for passive health. */
   onFailures: (failures: BackendFailures[]) => void;
 }
 
@@ -162,7 +162,7 @@ export class WorkerSlot {
     this.#post(state);
   }
 
-  /** Tells the worker who follows the access log. One that is being restarted learns it from its plan. */
+  /** Tells the worker who follows the access log. One that is being restarted gets this with its plan. */
   sendFollowers(followers: Follower[]): void {
     this.#post({ kind: "follow", followers });
   }
@@ -177,8 +177,8 @@ export class WorkerSlot {
   }
 
   /**
-   * Ends the connections in these rows of the ledger that still have these ids. Resolves with how many that were: 0 if the worker
-   * dies before it answers, null if it does not answer in time; then it ends them when it runs again.
+   * Ends the connections in these rows of the ledger that still have these ids. Resolves with their number: 0 if the worker dies before it
+   * answers, null if it does not answer in time. In that case it ends them when it runs again.
    */
   endConnections(end: OrderedEnd, rows: Uint32Array, ids: Float64Array): Promise<number | null> {
     if (this.#worker === null) return Promise.resolve(0);
@@ -259,10 +259,10 @@ export class WorkerSlot {
     }, EXIT_MS);
   }
 
-  // Interrupts the thread at any point. Its connections are reset. One that was just ending may be counted twice in the metrics,
+  // Interrupts the thread at any point. Its connections are reset. A connection that was just ending may be counted twice in the metrics,
   // and its claim on a cap may never be released.
   #terminate(worker: Thread): void {
-    // Bun's loop accepts connections until the thread is gone, and nobody would serve them.
+    // Bun's loop accepts connections until the thread is gone, and they would not be served.
     for (const fd of this.#listening) {
       if (fd > 0) replaceListeningFd(fd);
     }
