@@ -1,5 +1,5 @@
-// Who may use the admin endpoint: bearer tokens, and what keeps web pages out where there is none.
-// https://www.rfc-editor.org/rfc/rfc6750
+// Access to the admin endpoint: bearer tokens (https://www.rfc-editor.org/rfc/rfc6750), and without a token the protection against web
+// pages.
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { BindEndpoint } from "../config/kinds.ts";
 import { parseAddress } from "../core/address.ts";
@@ -7,15 +7,15 @@ import type { HttpRequest } from "./http-server.ts";
 import type { Refusal } from "./input.ts";
 import type { Access } from "./route.ts";
 
-/** The bearer tokens; null = there is none, and then everyone who can connect has access. */
+/** The bearer tokens; null = none, so everyone who can connect has access. */
 export interface Tokens {
-  /** For everything. */
+  /** The token for all requests. */
   full: string | null;
-  /** For GET and HEAD alone. */
+  /** The token for GET and HEAD only. */
   read: string | null;
 }
 
-/** With what a request has access, for the audit line. */
+/** What gave a request access, for the audit line. */
 export type Credential = "token" | "read_token" | "none";
 
 export interface Policy {
@@ -23,7 +23,7 @@ export interface Policy {
   bind: BindEndpoint;
 }
 
-/** What is wrong with a request without access, or what it has access with. */
+/** What is wrong with a request without access, or what gave it access. */
 export function admit(request: HttpRequest, access: Access, { tokens, bind }: Policy): Refusal | Credential {
   if (access === "open") return "none";
   if (isCrossSite(request)) {
@@ -48,7 +48,7 @@ export function admit(request: HttpRequest, access: Access, { tokens, bind }: Po
 
 function admitToken(request: HttpRequest, access: Access, { full, read }: Tokens): Refusal | Credential {
   const given = /^bearer +(\S+) *$/i.exec(request.headers.get("authorization") ?? "")?.[1];
-  // Both are compared each time, so the time does not tell which one is near.
+  // Both are always compared, so the time does not show which one is similar.
   const isFull = isSame(given, full);
   const isRead = isSame(given, read);
   if (isFull) return "token";
@@ -60,7 +60,7 @@ function admitToken(request: HttpRequest, access: Access, { full, read }: Tokens
       headers: { "WWW-Authenticate": 'Bearer realm="lb"' },
     };
   }
-  // Not for a POST that changes nothing either.
+  // A POST needs the other token even if it changes nothing.
   if (access === "read" && (request.method === "GET" || request.method === "HEAD")) return "read_token";
   return {
     status: 403,
@@ -81,8 +81,8 @@ function digest(text: string): Uint8Array {
 }
 
 /**
- * Whether a page of another origin has made a browser send this (https://www.w3.org/TR/fetch-metadata/). Older browsers send only
- * Origin, and that with changes alone. Other programs send neither.
+ * Whether a page of another origin made a browser send this (https://www.w3.org/TR/fetch-metadata/). Older browsers send only Origin, and
+ * only with changes. Other programs send neither.
  */
 function isCrossSite({ headers }: HttpRequest): boolean {
   const site = headers.get("sec-fetch-site");

@@ -23,16 +23,16 @@ export interface AdminOptions {
   /** null = plain HTTP. */
   tls: AdminTls | null;
   operations: Operations;
-  /** Connections at once. */
+  /** Maximum number of connections. */
   connectionsMax: number;
-  /** Called with what a handler threw: a fault of this program. */
+  /** Called with an error that a handler threw, which is a bug. */
   failed?: (error: unknown) => void;
-  /** Called with each change that was asked for with access, made or not. */
+  /** Called for each authorized change request, whether the change was made or not. */
   audit?: (entry: AuditEntry) => void;
 }
 
 export interface AuditEntry {
-  /** The address of the other side; "unix" on a unix socket. */
+  /** The peer's address; "unix" on a unix socket. */
   client: string;
   credential: Credential;
   /** Method, path and query. */
@@ -47,16 +47,16 @@ export interface Admin {
   readonly address: string;
   /** Requests need these tokens, and new connections use this certificate, from now on. */
   configure(options: Pick<AdminOptions, "tokens" | "tls">): void;
-  /** Stops accepting. Responses under way are finished, streams end; the file of a unix socket is removed. */
+  /** Stops accepting. Responses in flight are completed, streams end; the file of a unix socket is removed. */
   stop(): void;
 }
 
-/** Idle connections live longer than usual scrape intervals, so that scrapers can reuse theirs. */
+/** Idle connections live longer than usual scrape intervals, so that scrapers can reuse them. */
 const TIMES = { requestMs: 10_000, idleMs: 75_000, stalledMs: 20_000 };
-/** Streams get no more than this part of the connections, so that there are always some for requests. */
+/** Maximum fraction of the connections that streams may use, so that some are always left for requests. */
 const STREAMS_PART = 1 / 2;
 
-/** Starts listening. `error` is one line with the reason and the cure. */
+/** Starts listening. `error` is one line with the reason and what to do about it. */
 export async function startAdmin(options: AdminOptions): Promise<Admin | { error: string }> {
   const { bind, connectionsMax } = options;
   const state: State = { ...options, streams: () => 0, streamsMax: Math.floor(connectionsMax * STREAMS_PART) };
@@ -107,7 +107,7 @@ const HEADERS = {
 
 async function answer(request: HttpRequest, state: State): Promise<HttpResponse> {
   const found = findRoute(ROUTES, request.method, request.path);
-  // Who has no access does not learn which paths there are.
+  // Clients without access do not learn which paths exist.
   const access = "route" in found ? found.route.access : (found.access ?? accessOf(request));
   const credential = admit(request, access, state);
   if (typeof credential !== "string") return refused(credential);
@@ -134,7 +134,7 @@ const TOO_MANY_STREAMS: Refusal = {
   headers: { "Retry-After": "10" },
 };
 
-/** An audit entry as the fields of a line of the log. Values that are no text stand there as JSON. */
+/** An audit entry as log fields. Values that are not text are JSON. */
 export function auditFields({ client, credential, request, outcome, change }: AuditEntry): Record<string, string> {
   const fields = { client, credential, request, outcome };
   return change === null ? fields : { ...fields, before: textOf(change.before), after: textOf(change.after) };
@@ -158,7 +158,7 @@ function entryOf(
   };
 }
 
-/** Of a request without a route: nothing but GET and HEAD is a read. */
+/** For a request without a route: everything except GET and HEAD is a change. */
 function accessOf({ method }: HttpRequest): Access {
   return method === "GET" || method === "HEAD" ? "read" : "change";
 }

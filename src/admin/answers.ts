@@ -3,7 +3,7 @@ import type { OperationError, OperationErrorName } from "./operations.ts";
 import type { HttpResponse } from "./http-server.ts";
 import type { Refusal } from "./input.ts";
 
-/** The status of each error of an operation. */
+/** The HTTP status of each error of an operation. */
 export const STATUSES: Record<OperationErrorName, number> = {
   no_condition: 400,
   no_dashboard: 404,
@@ -39,12 +39,12 @@ export function refused({ status, detail, cure, headers, errors }: Refusal): Htt
   return problem(status, detail, headers, { ...(cure !== undefined && { cure }), ...(errors && { errors }) });
 }
 
-/** An error of an operation. */
+/** The response for an error of an operation. */
 export function failed({ name, detail, cure }: OperationError): HttpResponse {
   return problem(STATUSES[name], detail, {}, { error: name, cure, ok: false, message: detail });
 }
 
-/** `title` is that of the status, `detail` says what is wrong with this request. `more` are extension members (section 3.2). */
+/** `title` is that of the status, `detail` says what is wrong with this request. `more` holds extension members (section 3.2). */
 export function problem(
   status: number,
   detail: string,

@@ -1,4 +1,4 @@
-// The routes that change backends and listeners while lb runs.
+// The routes that change backends and listeners at run time.
 import * as v from "valibot";
 import { choice, duration, text, whole } from "../config/kinds.ts";
 import { absent, orNull, required } from "../config/rows.ts";

@@ -1,5 +1,5 @@
-// The dashboard's files, which the build puts into the executable, and their routes. They hold no data, so they need no token: the page
-// asks for one and sends it along with its requests.
+// The dashboard's files, which the build embeds into the executable, and their routes. They contain no data, so they need no token: the
+// page asks the user for one and sends it with its requests.
 import { route, text, type Route } from "./route.ts";
 import { failure, type Result } from "./operations.ts";
 
@@ -9,7 +9,7 @@ const FILES = [
   { path: "/dashboard.css", file: "style", contentType: "text/css; charset=utf-8" },
 ] as const;
 
-/** https://www.w3.org/TR/CSP3/: everything from here, nothing inline. The icon is an empty data: URL. */
+/** https://www.w3.org/TR/CSP3/: only resources of this origin, no inline code. The icon is an empty data: URL. */
 const HEADERS = {
   "Content-Security-Policy": [
     "default-src 'none'",

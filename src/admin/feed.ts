@@ -1,4 +1,4 @@
-// What a subscriber of a stream has not taken yet: bounded, so that a slow reader costs a known amount of memory.
+// The unread part of a subscriber's stream, which is bounded so that a slow reader costs a limited amount of memory.
 
 export class Feed {
   readonly stream: ReadableStream<Uint8Array>;
@@ -6,9 +6,7 @@ export class Feed {
   readonly #closed: () => void;
   #isOpen = true;
 
-  /**
-   * What waits is at most `bytesMax` and the part behind it. `closed` is called once, when the reader is gone or the feed has ended.
-   */
+  /** At most `bytesMax` and the part after it are queued. `closed` is called once, when the reader is gone or the feed has ended. */
   constructor(bytesMax: number, closed: () => void) {
     this.#closed = closed;
     this.stream = new ReadableStream<Uint8Array>(
@@ -20,14 +18,14 @@ export class Feed {
     );
   }
 
-  /** False = as much as may wait does already. */
+  /** False = the maximum is queued already. */
   push(bytes: Uint8Array): boolean {
     if (!this.#isOpen || (this.#controller.desiredSize ?? 0) <= 0) return false;
     this.#controller.enqueue(bytes);
     return true;
   }
 
-  /** The reader sees a response that is cut short. */
+  /** The reader sees a truncated response. */
   fail(reason: string): void {
     if (!this.#isOpen) return;
     this.#controller.error(new Error(reason));

@@ -1,12 +1,12 @@
-// The HTTP server under the admin endpoint: bounded requests, responses that are whole or a stream, and no more connections than
-// their share of the descriptors. By node:http, because Bun.serve has no limit on connections.
+// The HTTP server of the admin endpoint: bounded requests, responses that are complete or streamed, and a limit on connections, which is
+// their share of the descriptors. It uses node:http, because Bun.serve has no limit on connections.
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { createServer as createNetServer, type ListenOptions, type Socket } from "node:net";
 import type { ReadableStreamDefaultReader } from "node:stream/web";
 import { TLSSocket, type SecureContext } from "node:tls";
 
 export interface HttpOptions {
-  /** Connections at once. Beyond that a new one takes the place of the one that has been without a request for longest. */
+  /** Maximum number of connections. Beyond it, a new connection replaces the one that has been idle longest. */
   connectionsMax: number;
   bodyBytesMax: number;
   times: Times;
@@ -18,46 +18,46 @@ export interface HttpOptions {
 export interface Times {
   /** From accept to the end of the first request's head, and from there to the end of its body. */
   requestMs: number;
-  /** Of a connection without a request, after a response. */
+  /** Time limit of an idle connection after a response. */
   idleMs: number;
-  /** A client that takes nothing of its response for so long is dropped. */
+  /** A client that reads nothing of its response for this long is dropped. */
   stalledMs: number;
 }
 
 export interface HttpRequest {
   method: string;
-  /** As it was sent: percent-encoded, without the query. */
+  /** As sent: percent-encoded, without the query. */
   path: string;
   /** Without the question mark. */
   query: string;
   headers: Headers;
   /** null = larger than the maximum. */
   body: Uint8Array | null;
-  /** The address of the other side; "" on a unix socket. */
+  /** The peer's address; "" on a unix socket. */
   peer: string;
 }
 
 export interface HttpResponse {
   status: number;
   headers: Record<string, string>;
-  /** A stream is cancelled when the client is gone, and at `stop`. */
+  /** A stream is cancelled when the client disconnects and at `stop`. */
   content: string | ReadableStream<Uint8Array>;
 }
 
 export interface HttpServer {
-  /** 0 at a unix socket. */
+  /** 0 for a unix socket. */
   readonly port: number;
-  /** Responses that are streams, at this moment. */
+  /** Number of streams that are open now. */
   streams(): number;
-  /** Of connections from now on; null = plain HTTP. */
+  /** The certificate for connections from now on; null = plain HTTP. */
   setTls(context: SecureContext | null): void;
-  /** Accepts no more. Responses under way are finished, and streams end. */
+  /** Stops accepting. Responses in flight are completed, streams end. */
   stop(): void;
 }
 
-/** The server once it listens, or the code of the error, such as EADDRINUSE. */
+/** The server, once it listens, or the code of the error, such as EADDRINUSE. */
 export function serveHttp(where: ListenOptions, options: HttpOptions): Promise<HttpServer | string> {
-  // It never listens: it is given connections, so that TLS can be turned on, and certificates exchanged, under one socket.
+  // It never listens: connections are handed to it, so that TLS can be turned on and certificates replaced under the same socket.
   const http = createHttpServer();
   const connections = new Connections(options);
   const streams = new Set<Stream>();
@@ -66,7 +66,7 @@ export function serveHttp(where: ListenOptions, options: HttpOptions): Promise<H
     void exchange(incoming, outgoing, { options, streams, connections });
   });
   http.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => refuseBadHead(socket, error.code));
-  // A client may send its FIN with the request and still reads the response.
+  // A client may send its FIN with the request and still read the response.
   const server = createNetServer({ allowHalfOpen: true }, (socket) => {
     if (!connections.admit(socket)) return;
     if (tls === null) http.emit("connection", socket);
@@ -93,10 +93,10 @@ export function serveHttp(where: ListenOptions, options: HttpOptions): Promise<H
   return promise;
 }
 
-/** The socket that was accepted, by the TLS socket on it. */
+/** The accepted socket by the TLS socket on it. */
 const ACCEPTED = new WeakMap<Socket, Socket>();
 
-/** Makes an accepted socket the server's side of a TLS connection. */
+/** Makes an accepted socket the server side of a TLS connection. */
 function adoptTls(socket: Socket, secureContext: SecureContext, then: (secure: TLSSocket) => void): void {
   const secure = new TLSSocket(socket, { isServer: true, secureContext });
   ACCEPTED.set(secure, socket);
@@ -104,17 +104,17 @@ function adoptTls(socket: Socket, secureContext: SecureContext, then: (secure: T
   secure.once("secure", () => then(secure));
 }
 
-/** Answers what is no HTTP, or has too large a head. */
+/** Answers requests that are not HTTP or whose head is too large. */
 function refuseBadHead(socket: Socket, code = ""): void {
   const status = code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : "400 Bad Request";
   if (socket.writable) socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
   setTimeout(() => socket.destroy(), LINGER_MS);
 }
 
-/** For a client that still sends when it is refused: closed at once, it would get a reset instead of the response. */
+/** For a client that still sends when it is refused: an immediate close would reset the connection before the client reads the response. */
 const LINGER_MS = 1000;
 
-/** The open connections. Those without a request have a deadline, and the one that has waited longest is the first to go. */
+/** The open connections. Idle ones have a deadline, and the one that has been idle longest is evicted first. */
 class Connections {
   readonly #options: HttpOptions;
   readonly #idle = new Map<Socket, ReturnType<typeof setTimeout>>();
@@ -125,7 +125,7 @@ class Connections {
     this.#options = options;
   }
 
-  /** False where there is no place. */
+  /** False = the limit is reached. */
   admit(socket: Socket): boolean {
     socket.on("error", () => undefined);
     if (this.#idle.size + this.#busy.size >= this.#options.connectionsMax) {
@@ -139,7 +139,7 @@ class Connections {
     return true;
   }
 
-  /** The request is there; `outgoing` is its response. */
+  /** The request is complete; `outgoing` is its response. */
   asks(incoming: Socket, outgoing: ServerResponse): void {
     const socket = ACCEPTED.get(incoming) ?? incoming;
     if (!this.#idle.has(socket)) return;
@@ -181,7 +181,7 @@ async function exchange(incoming: IncomingMessage, outgoing: ServerResponse, con
   try {
     await answer(incoming, outgoing, context);
   } catch {
-    // The client is gone, or did not send its body in time.
+    // The client has disconnected, or did not send its body in time.
     incoming.socket.destroy();
   }
 }
@@ -190,10 +190,10 @@ async function answer(incoming: IncomingMessage, outgoing: ServerResponse, conte
   const { options, streams, connections } = context;
   const deadline = setTimeout(() => incoming.socket.destroy(), options.times.requestMs);
   const body = await bodyOf(incoming, options.bodyBytesMax).finally(() => clearTimeout(deadline));
-  // Not before: a connection whose body does not come must not hold its place.
+  // Not earlier: a connection whose body does not arrive must not keep its place.
   connections.asks(incoming.socket, outgoing);
   const { status, headers, content } = await options.answer(requestOf(incoming, body));
-  // What was not read of the body would be taken for the next request.
+  // The unread rest of the body would be parsed as the next request.
   const isLast = body === null || connections.stopping;
   const head = { ...headers, ...(isLast && { Connection: "close" }) };
   if (typeof content === "string") {
@@ -215,13 +215,13 @@ async function answer(incoming: IncomingMessage, outgoing: ServerResponse, conte
   streams.delete(stream);
 }
 
-/** Drops the client unless it has taken the whole response in time. */
+/** Drops the client unless it reads the whole response in time. */
 function dropIfStalled(outgoing: ServerResponse, stalledMs: number): void {
   const timer = setTimeout(() => outgoing.destroy(), stalledMs);
   outgoing.once("close", () => clearTimeout(timer));
 }
 
-/** A response that is a stream. The next part is asked for when the client has taken the one before. */
+/** A streamed response. The next part is requested when the client has read the one before. */
 class Stream {
   readonly #outgoing: ServerResponse;
   readonly #stalledMs: number;
@@ -245,18 +245,18 @@ class Stream {
       }
       outgoing.end();
     } catch {
-      // The source failed: a response that is cut short must not look whole.
+      // The source failed: a truncated response must not look complete.
       outgoing.destroy();
     }
   }
 
-  /** Ends the source; what it has given before is still sent. */
+  /** Ends the source; what it has already produced is still sent. */
   end(): void {
     this.#reader.cancel().catch(() => undefined);
   }
 }
 
-/** Until the client has taken what was written, or is gone. */
+/** Resolves when the client has read what was written, or has disconnected. */
 function taken(outgoing: ServerResponse, stalledMs: number): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const timer = setTimeout(() => outgoing.destroy(), stalledMs);
@@ -269,7 +269,7 @@ function taken(outgoing: ServerResponse, stalledMs: number): Promise<void> {
   return promise;
 }
 
-/** null = it is longer than that; the rest is read and dropped, because a client that still sends reads no response. */
+/** null = it is longer; the rest is read and dropped, because a client that is still sending does not read the response. */
 function bodyOf(incoming: IncomingMessage, bytesMax: number): Promise<Uint8Array | null> {
   const { promise, resolve, reject } = Promise.withResolvers<Uint8Array | null>();
   const chunks: Uint8Array[] = [];
@@ -290,7 +290,7 @@ function requestOf(incoming: IncomingMessage, body: Uint8Array | null): HttpRequ
   const headers = new Headers();
   const { rawHeaders, method = "GET" } = incoming;
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) headers.append(rawHeaders[i]!, rawHeaders[i + 1]!);
-  // RFC 9112 section 3.2: the target may be a whole URL, or no path at all.
+  // RFC 9112 section 3.2: the target may be an absolute URL, or not a path at all.
   const target = (incoming.url ?? "").replace(/^[a-z]+:\/\/[^/?#]*/i, "").replace(/#.*$/s, "");
   const mark = target.indexOf("?");
   const path = mark < 0 ? target : target.slice(0, mark);

@@ -1,4 +1,4 @@
-// A request → the route that it means and the input of its operation, or what is wrong with it. Pure.
+// Maps a request to its route and the input of the operation, or to the error. Pure.
 import { safeParse } from "valibot";
 import { formatPath } from "../config/problem.ts";
 import type { Rows } from "../config/rows.ts";
@@ -12,9 +12,9 @@ export interface Refusal {
   detail: string;
   cure?: string;
   headers?: Record<string, string>;
-  /** Access that is needed to learn this; left out = that of the method. */
+  /** Access that is needed to see this error; the default is that of the method. */
   access?: Access;
-  /** Each place and what is wrong there. */
+  /** Each invalid place with the reason. */
   errors?: { at: string; message: string; hint?: string }[];
 }
 
@@ -24,7 +24,7 @@ export interface Match {
   values: Record<string, string>;
 }
 
-/** The route for a method and a path. HEAD is GET without the content (RFC 9110 section 9.3.2), which the server leaves out. */
+/** The route for a method and a path. HEAD is GET without content (RFC 9110 section 9.3.2), which the server omits. */
 export function findRoute(routes: readonly Route[], method: string, path: string): Match | Refusal {
   const matches = routes.flatMap((route) => {
     const values = matchPath(route.path, path);
@@ -71,7 +71,7 @@ function matchPath(template: string, path: string): Record<string, string> | nul
   return values;
 }
 
-/** A name in a path. One with a malformed escape stays as it is: nothing has that name. */
+/** A name in a path. A malformed escape stays as it is, and no name matches it. */
 function decoded(text: string): string {
   try {
     return decodeURIComponent(text);
@@ -92,7 +92,7 @@ export interface Content {
 /** The input of a route's operation. */
 export function inputOf({ route, values }: Match, content: Content): { is: "input"; input: Input } | Refusal {
   const path = parsed(route.parameters, withNumbers(route.parameters.rows, values), "path");
-  // A name that cannot be is the name of nothing.
+  // An invalid name does not exist.
   if ("status" in path) return { ...path, status: 404 };
   const query = queryOf(route, content.query);
   if ("status" in query) return query;
@@ -135,10 +135,10 @@ function bodyOf(fields: Fields, { contentType, body }: Content): { value: unknow
   return badRequest([{ at: "body", message: "expected an object" }]);
 }
 
-/** Of a request. */
+/** The body of a request. */
 export const BODY_BYTES_MAX = 64 * 1024;
 
-/** Numbers and booleans stand as text in a URL. */
+/** Numbers and booleans are text in a URL. */
 function withNumbers(rows: Rows, given: Record<string, string | string[]>): Record<string, unknown> {
   const entries = Object.entries(given).map(([key, value]) => {
     if (typeof value !== "string" || !Object.hasOwn(rows, key)) return [key, value] as const;

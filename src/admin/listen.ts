@@ -1,4 +1,4 @@
-// Where the admin endpoint listens: the socket of an address, or a file that only this user may connect to.
+// Where the admin endpoint listens: on the socket of an address, or on a file to which only this user may connect.
 import { chmodSync, lstatSync, unlinkSync } from "node:fs";
 import type { ListenOptions } from "node:net";
 import type { BindEndpoint } from "../config/kinds.ts";
@@ -40,11 +40,11 @@ async function listenAtPath(path: string, options: HttpOptions): Promise<HttpSer
   return `unix:${path}: ${exists ? "a file that is no socket is in its place: remove it" : reason(started)}`;
 }
 
-/** Makes a socket file that only this user may connect to, from its first moment. */
+/** Makes a socket file to which only this user may connect from the start. */
 async function privately(path: string, where: ListenOptions, options: HttpOptions): Promise<HttpServer | string> {
-  // A thread other than the main one has no umask of its own to set; there, the mode comes a moment later.
+  // Only the main thread can set a umask; in other threads the mode is set a moment later.
   const before = attempt(() => process.umask(0o177));
-  // The file is made before this returns.
+  // The file exists when this returns.
   const started = serveHttp(where, options);
   if (typeof before === "number") process.umask(before);
   const server = await started;
@@ -52,7 +52,7 @@ async function privately(path: string, where: ListenOptions, options: HttpOption
   return server;
 }
 
-/** Whether a socket file belongs to no one any more. */
+/** Whether no process listens on a socket file any more. */
 function isLeftover(path: string): boolean {
   return isSocket(path) && ownSockets() && stateOfSocketFile(path) === "abandoned";
 }
@@ -74,7 +74,7 @@ function reason(code: string): string {
   return REASONS[code] ?? `it failed with ${code}`;
 }
 
-/** What `work` gives, or the code of the error that it throws. */
+/** The result of `work`, or the code of the error that it throws. */
 function attempt<T>(work: () => T): T | string {
   try {
     return work();

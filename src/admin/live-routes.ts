@@ -1,4 +1,4 @@
-// The routes for what is connected right now.
+// The routes for live connections.
 import * as v from "valibot";
 import { choice, cidr, ipAddress, protocolName, serverName, text, whole } from "../config/kinds.ts";
 import { absent, oneOrMore, required, row } from "../config/rows.ts";

@@ -1,4 +1,4 @@
-// The OpenAPI 3.1 document of the admin endpoint, made from its routes. https://spec.openapis.org/oas/v3.1.1.html
+// Generates the OpenAPI 3.1 document of the admin endpoint from its routes. https://spec.openapis.org/oas/v3.1.1.html
 import { toJsonSchema } from "@valibot/to-json-schema";
 import * as v from "valibot";
 import { overridden } from "../config/json-schema.ts";
@@ -63,7 +63,7 @@ function operation({ name, summary, access, parameters, query, body, reply, erro
   return {
     operationId: name,
     summary,
-    // An empty requirement: without a token in the config, none is needed.
+    // An empty requirement: if the config has no token, none is needed.
     security: access === "open" ? [] : [{ token: [] }, access === "read" ? {} : { header: [] }],
     ...(all.length > 0 && { parameters: all }),
     ...(Object.keys(body.rows).length > 0 && { requestBody: requestBody(body) }),
@@ -125,7 +125,7 @@ function schemaOf(schema: v.GenericSchema): Json {
   return made as Json;
 }
 
-/** Of what comes in: rows have docs, and other keys are refused. */
+/** For input: rows have docs, and unknown keys are refused. */
 function inputSchemaOf(schema: v.GenericSchema): Json {
   const { $schema: _, ...made } = toJsonSchema(schema, {
     target: "draft-2020-12",

@@ -1,5 +1,5 @@
-// What a running lb can be asked and told to do. The admin endpoint is the caller: it adds HTTP and access control, and does not
-// know how an operation works. A new operation (drain, weights, connections) is a method here and a row of its routes.
+// The operations of a running lb. The admin endpoint calls them: it adds HTTP and access control and does not know how an operation works.
+// A new operation is a method here and a row of the routes.
 import type {
   ClientList,
   ClientQuery,
@@ -15,47 +15,47 @@ import type { FileBackend } from "../config/schema.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 
 export interface Operations {
-  /** null = this lb has none. */
+  /** null = there is none. */
   dashboard(): Dashboard | null;
   /** The last ten minutes. */
   history(): { points: Point[] };
   status(): Snapshot;
   /** The active config in the form of the file, with all defaults, without secrets. */
   config(): Record<string, unknown>;
-  /** Whether clients should be sent here; with a listener's name, whether to that listener. */
+  /** Whether this process should get new clients; with a listener's name, whether that listener should. */
   readiness(listener: string | null): Result<Readiness>;
   /** Loads the config file again. The value is a sentence about the new generation. */
   reload(): Promise<Result<string>>;
   /** Ends a worker and starts it again; its connections are reset. */
   restartWorker(index: number): Result<string>;
-  /** Server-sent events from now on: each message of the log, and with `snapshots` one each second. */
+  /** Server-sent events from now on: each message of the log, and a snapshot each second if `snapshots` is true. */
   events(options: { snapshots: boolean }): ReadableStream<Uint8Array>;
   /** Lines of the access log from now on. */
   accessLines(query: AccessQuery): Result<ReadableStream<Uint8Array>>;
-  /** What is connected right now. */
+  /** The live connections. */
   connections(query: ConnectionQuery): Result<ConnectionList>;
-  /** Ends connections as `killed`. The value is how many there were. */
+  /** Ends connections as `killed`. The value is their number. */
   endConnections(filter: ConnectionFilter): Promise<Result<number>>;
   endConnection(id: number): Promise<Result<number>>;
   /** The top clients. */
   clients(query: ClientQuery): Result<ClientList>;
-  /** What would become of a client's connection. */
+  /** Predicts what would happen to a client's connection. */
   explain(query: ExplainQuery): Result<Explanation>;
-  /** Changes a backend at run time. `backend` is a name, which means all its addresses, or "name@address". */
+  /** Changes a backend at run time. `backend` is a name, for all its addresses, or "name@address". */
   setBackend(pool: string, backend: string, change: BackendChange): Result<string>;
   addBackend(pool: string, backend: FileBackend): Promise<Result<string>>;
-  /** One that is in the file stays away until its entry there changes. */
+  /** Removes a backend. One of the file stays removed until its entry in the file changes. */
   removeBackend(pool: string, backend: string): Promise<Result<string>>;
-  /** drain: accepts no new connections; those that are open go on. */
+  /** drain: accepts no new connections; open ones continue. */
   setListener(listener: string, state: "ready" | "drain"): Promise<Result<string>>;
 }
 
 export interface BackendChange {
-  /** drain: no new connections. maintenance: nor health checks. Left out = not changed. */
+  /** drain: no new connections. maintenance: no new connections and no health checks. Default: no change. */
   state?: "ready" | "drain" | "maintenance" | undefined;
-  /** 0..256; null = the file's. Left out = not changed. */
+  /** 0..256; null = the file's weight. Default: no change. */
   weight?: number | null | undefined;
-  /** With drain and maintenance: what is still connected then ends as `drain`. Left out = never. */
+  /** For drain and maintenance: connections that are open after this time end as `drain`. Default: never. */
   timeoutMs?: number | undefined;
 }
 
@@ -66,7 +66,7 @@ export interface Dashboard {
   style: string;
 }
 
-/** Conditions on the lines of the access log, all of which must hold. */
+/** Conditions on access log lines, all of which must hold. */
 export interface AccessQuery extends ConnectionFilter {
   end?: End | undefined;
   /** Milliseconds. */
@@ -76,11 +76,11 @@ export interface AccessQuery extends ConnectionFilter {
 
 export interface Readiness {
   ready: boolean;
-  /** One sentence each. There may be some even when ready. */
+  /** One sentence each. May not be empty even when ready. */
   reasons: string[];
 }
 
-/** What became of an operation. It never throws where the caller or the network is at fault. */
+/** The result of an operation. It never throws for an error of the caller or the network. */
 export type Result<T> = { ok: true; value: T; change?: Change } | { ok: false; error: OperationError };
 
 /** What an operation has changed, for the audit line in the log: plain values, such as "drain" or { weight: 3 }. */
@@ -107,7 +107,7 @@ export type OperationErrorName =
 export interface OperationError {
   /** For programs. */
   name: OperationErrorName;
-  /** What is wrong, and how to put it right: one sentence each, for people. */
+  /** What is wrong, and what to do about it: one sentence each, for people. */
   detail: string;
   cure: string;
 }
@@ -116,7 +116,7 @@ export function failure(name: OperationErrorName, detail: string, cure: string):
   return { ok: false, error: { name, detail, cure } };
 }
 
-/** The answer to `readiness` from a snapshot. The process speaks for all its listeners: one that stops is ready on none. */
+/** The answer to `readiness` from a snapshot. The process state applies to all its listeners: if the process stops, none is ready. */
 export function readinessOf(snapshot: Snapshot, name: string | null): Result<Readiness> {
   if (name === null) return { ok: true, value: { ready: snapshot.ready, reasons: snapshot.not_ready } };
   const listener = snapshot.listeners.find((one) => one.name === name);
@@ -124,7 +124,7 @@ export function readinessOf(snapshot: Snapshot, name: string | null): Result<Rea
     const names = snapshot.listeners.map((one) => one.name).join(", ");
     return failure("no_such_listener", `there is no listener ${JSON.stringify(name)}`, `the listeners are ${names}`);
   }
-  // That another listener is drained says nothing of this one.
+  // A drained listener has no effect on the readiness of others.
   const drained = new Set(snapshot.listeners.map((one) => drainedReason(one.name)));
   const ofProcess = snapshot.not_ready.filter((reason) => !drained.has(reason));
   const reasons = [...ofProcess, ...listener.not_ready];

@@ -1,5 +1,5 @@
-// What a route of the admin endpoint is: the schemas of what comes in and goes out, who may use it, and the operation behind it.
-// Requests are validated by these schemas (input.ts), and the OpenAPI document is made from them (openapi.ts).
+// Describes a route of the admin endpoint: the schemas of input and output, the required access, and the operation. Requests are validated
+// by these schemas (input.ts), and the OpenAPI document is generated from them (openapi.ts).
 import type { GenericSchema, InferOutput } from "valibot";
 import { section, type Rows } from "../config/rows.ts";
 import type { Kind } from "../config/wording.ts";
@@ -7,10 +7,10 @@ import type { OperationErrorName, Operations, Result } from "./operations.ts";
 
 export type Method = "GET" | "POST" | "PATCH" | "DELETE";
 
-/** open: everyone, for probes, which have no token. read and change: with a token where one is set. */
+/** open: everyone, for probes, which have no token. read and change: with a token if one is configured. */
 export type Access = "open" | "read" | "change";
 
-/** The rows of an object, and a schema that refuses other keys. */
+/** The rows of an object, and a schema that refuses unknown keys. */
 export interface Fields {
   rows: Rows;
   schema: Kind<unknown, unknown>;
@@ -28,7 +28,7 @@ export interface Route {
   /** null = a query is ignored. */
   query: Fields | null;
   body: Fields;
-  /** Errors that the operation can give. */
+  /** Errors that the operation can return. */
   errors: readonly OperationErrorName[];
   reply: Reply;
   handle: (operations: Operations, input: Input) => Promise<Result<unknown>>;
@@ -44,15 +44,15 @@ export interface Input {
 export interface Reply {
   description: string;
   contentType: string;
-  /** Of the value, where the content is JSON. */
+  /** The schema of the value, if the content is JSON. */
   schema: GenericSchema | null;
   /** The name of the schema in the OpenAPI document. */
   schemaName: string | null;
-  /** Beside Content-Type and those of every response, which they replace. */
+  /** In addition to Content-Type and the headers of every response, which they replace. */
   headers: Readonly<Record<string, string>>;
-  /** Whether the content is a stream: there are only so many at once. */
+  /** Whether the content is a stream; the number of streams is limited. */
   streams: boolean;
-  /** Statuses other than 200 that `render` gives, with what they mean. */
+  /** Statuses other than 200 that `render` returns, with their meaning. */
   statuses: Readonly<Record<number, string>>;
   render: (value: unknown) => Rendered;
 }
@@ -62,10 +62,10 @@ export interface Rendered {
   content: string | ReadableStream<Uint8Array>;
 }
 
-/** A reply whose value has the type T. The type is only for the compiler. */
+/** A reply whose value has the type T. The type exists only for the compiler. */
 export type ReplyOf<T> = Reply & { readonly value?: T };
 
-/** A route as it is written: rows instead of schemas, and a handler that gets what they make of the request. */
+/** A route in its written form: rows instead of schemas, and a handler that gets the values that they produce from the request. */
 export interface RouteSource<P extends Rows, Q extends Rows, B extends Rows, T> {
   name: string;
   method: Method;
@@ -99,7 +99,7 @@ export function route<
     query: query === "any" ? null : fields(query),
     body: fields(body),
     errors,
-    // The input is what the schemas of the same rows gave.
+    // The input was produced by the schemas of the same rows.
     handle: async (operations, input) => handle(operations, input as Parameters<typeof handle>[1]),
   };
 }
@@ -129,7 +129,7 @@ export function json<S extends GenericSchema>(
   };
 }
 
-/** A text that `render` makes from the value. */
+/** Text that `render` makes from the value. */
 export function text<T>(
   reply: {
     description: string;
@@ -152,7 +152,7 @@ export function text<T>(
   };
 }
 
-/** A stream that the operation gives. */
+/** A stream that the operation returns. */
 export function stream(description: string, contentType: string): ReplyOf<ReadableStream<Uint8Array>> {
   const render = (content: unknown): Rendered => ({ status: 200, content: content as ReadableStream<Uint8Array> });
   const statuses = { 503: "As many streams as there may be are open." };

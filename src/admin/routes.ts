@@ -1,4 +1,4 @@
-// The routes of the admin endpoint. A row says all of one: the schemas, the access that it needs, and the operation behind it.
+// The routes of the admin endpoint. A row describes a route completely: the schemas, the required access, and the operation.
 import * as v from "valibot";
 import { whole, text as textKind } from "../config/kinds.ts";
 import { required } from "../config/rows.ts";

@@ -1,4 +1,4 @@
-// The routes whose answers are streams: events, and lines of the access log.
+// The routes that answer with streams: events, and lines of the access log.
 import { choice, duration, flag } from "../config/kinds.ts";
 import { absent, row } from "../config/rows.ts";
 import { END_NAMES } from "../core/ends.ts";

@@ -1,14 +1,14 @@
-// Requests to the admin endpoint of a running lb. By node:http, because fetch would go through the proxy that the environment
-// names and cannot reach abstract Unix sockets.
+// Requests to the admin endpoint of a running lb. They use node:http, because fetch would use the proxy of the environment and cannot reach
+// abstract unix sockets.
 import { request, type IncomingMessage } from "node:http";
 import { request as requestSecurely, type RequestOptions } from "node:https";
 import { formatAddress, type Endpoint } from "../core/address.ts";
 import { endpointName, type AdminEndpoint, type AdminTrust } from "./admin-endpoint.ts";
 
-/** A request without an answer after this time has failed. */
+/** Timeout of a request without an answer. */
 export const TIMEOUT_MS = 10_000;
 
-/** Why a request failed, in one line, and what to do about it ("" = nothing is known). */
+/** Why a request failed, in one line, and what to do about it ("" = unknown). */
 export class AdminError extends Error {
   readonly cure: string;
 
@@ -21,7 +21,7 @@ export class AdminError extends Error {
 export interface AdminRequest {
   method: "GET" | "POST" | "PATCH" | "DELETE";
   path: string;
-  /** What is undefined is left out. */
+  /** Undefined values are omitted. */
   query?: Record<string, string | number | undefined>;
   /** Sent as JSON. */
   body?: unknown;
@@ -39,13 +39,13 @@ export class AdminClient {
     return endpointName(this.#endpoint);
   }
 
-  /** The answer, whatever its status. Throws AdminError where there is none. */
+  /** The answer, whatever its status. Throws AdminError if there is none. */
   async ask(asked: AdminRequest): Promise<{ status: number; text: string }> {
     const answer = await this.#send(asked);
     return { status: answer.statusCode ?? 0, text: await textOf(answer) };
   }
 
-  /** The JSON of a good answer. Throws AdminError. */
+  /** The JSON of a successful answer. Throws AdminError. */
   async json<T>(asked: AdminRequest): Promise<T> {
     const { status, text } = await this.ask(asked);
     if (status >= 300) throw this.#refusal(status, text);
@@ -56,7 +56,7 @@ export class AdminClient {
     }
   }
 
-  /** The lines of an answer that goes on until lb or the caller ends it. Throws AdminError. */
+  /** The lines of a streamed answer, until lb or the caller ends it. Throws AdminError. */
   async *lines(asked: AdminRequest, signal?: AbortSignal): AsyncGenerator<string> {
     const answer = await this.#send(asked);
     const status = answer.statusCode ?? 0;
@@ -93,7 +93,7 @@ export class AdminClient {
     return send({ ...options, agent: false }, content, { name: this.name, timeoutMs, isSecure: tls !== null });
   }
 
-  // A problem of RFC 9457, or whatever else was answered.
+  // The error of an answer: a problem of RFC 9457, or any other content.
   #refusal(status: number, text: string): AdminError {
     if (status === 401) return new AdminError(`${this.name} needs a token`, TOKEN_CURE);
     try {
@@ -154,8 +154,8 @@ async function textOf(answer: IncomingMessage): Promise<string> {
 }
 
 /**
- * The endpoint's own certificate is enough, without that of its issuer, and for any name. In other cases the name is that of the
- * endpoint: without `servername`, node:http takes it from Host.
+ * The endpoint's own certificate is sufficient, without its issuer's and for any name. Otherwise the certificate must match the endpoint's
+ * name: without `servername`, node:http takes the name from Host.
  */
 function trust({ ca, isOwn }: AdminTrust, endpoint: Endpoint): RequestOptions {
   const servername = endpoint.kind === "name" ? endpoint.host : "";

@@ -1,8 +1,8 @@
-// What the commands share that ask a running lb: the endpoint by the options, failures as one line and an exit code.
+// Shared by the commands that ask a running lb: the endpoint from the options, and failures as one line and an exit code.
 import { AdminClient, AdminError } from "./admin-client.ts";
 import { adminEndpoint, type AdminOptions } from "./admin-endpoint.ts";
 
-/** Runs `work` with a client for the endpoint that the options name. The exit code: 0, 1 a failure, 2 wrong options. */
+/** Runs `work` with a client for the endpoint that the options name. The exit code: 0 success, 1 failure, 2 invalid options. */
 export async function askLb(
   options: AdminOptions,
   work: (client: AdminClient) => Promise<number | void>,

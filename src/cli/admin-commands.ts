@@ -1,4 +1,5 @@
-// The commands that ask a running lb over its admin endpoint, their arguments and options. Each loads its code when it runs.
+// The commands that ask a running lb over its admin endpoint, with their arguments and options. The code of a command is loaded when it
+// runs.
 import { InvalidArgumentError, Option, type Command } from "commander";
 import type { AdminOptions } from "./admin-endpoint.ts";
 import type { BackendChange } from "./backend.ts";
@@ -6,7 +7,7 @@ import type { ConnectionsOptions } from "./connections.ts";
 import type { ExplainOptions } from "./explain.ts";
 import type { LogsOptions } from "./logs.ts";
 
-/** Adds them to `lb`. `command` makes one as the others are, `end` takes the exit code. */
+/** Adds them to `lb`. `command` makes a command like the others, `end` takes the exit code. */
 export function describeAdminCommands(
   lb: Command,
   command: (usage: string, does: string) => Command,

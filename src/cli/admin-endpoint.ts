@@ -1,5 +1,5 @@
-// Where the admin endpoint of a running lb is, and the token for it: by --admin, by a config file, or by the default. Reads only
-// [admin] of a config file, so that a fault elsewhere in the file keeps nobody from asking the running lb.
+// Finds the admin endpoint of a running lb and its token: from --admin, from a config file, or the default. It reads only [admin] of a
+// config file, so that a running lb can be asked although another part of the file is invalid.
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { parse } from "smol-toml";
@@ -7,7 +7,7 @@ import { expand, type Environment } from "../config/env.ts";
 import { absoluteEndpoint, absolutePath } from "../config/paths.ts";
 import { formatAddress, formatEndpoint, parseEndpoint, type Endpoint } from "../core/address.ts";
 
-/** Where a config is looked for when none is given, in this order. */
+/** Where a config is searched if none is given, in this order. */
 export const DEFAULT_FILES = ["lb.toml", "/etc/lb/lb.toml"];
 const DEFAULT_BIND = "127.0.0.1:9900";
 
@@ -15,21 +15,21 @@ export interface AdminEndpoint {
   readonly endpoint: Endpoint;
   /** "" or the path of a URL. */
   readonly path: string;
-  /** null = none is known. */
+  /** null = unknown. */
   readonly token: string | null;
   /** null = plain HTTP. */
   readonly tls: AdminTrust | null;
 }
 
-/** Which certificate the endpoint must have. */
+/** Which certificates are accepted. */
 export interface AdminTrust {
   /** Trusted certificates, PEM; null = those of the system. */
   readonly ca: string | null;
-  /** `ca` is the endpoint's own certificate, whatever names are in it. */
+  /** `ca` is the endpoint's own certificate; its names do not matter. */
   readonly isOwn: boolean;
 }
 
-/** What the user says of it; all of it may be left out. */
+/** What the user specifies; all of it is optional. */
 export interface AdminOptions {
   /** An address as in the config, or a URL. */
   admin?: string | undefined;
@@ -39,7 +39,7 @@ export interface AdminOptions {
   ca?: string | undefined;
 }
 
-/** The endpoint to ask, or one line about what is wrong with the options or the file. */
+/** The endpoint to ask, or one line about the invalid options or file. */
 export function adminEndpoint(options: AdminOptions, env: Environment): AdminEndpoint | { error: string } {
   const found = located(options, env);
   if ("error" in found) return found;
@@ -112,7 +112,7 @@ function byFile(file: string, env: Environment): AdminEndpoint | { error: string
     return { error: `${file}: admin.bind: ${problems[0]?.message ?? ("error" in found ? found.error : "")}` };
   }
   const folder = dirname(resolve(file));
-  // Who may not read the token may have another one.
+  // A user who may not read the token may have another one.
   const token = given.token_file === "" ? null : readToken(absolutePath(folder, given.token_file));
   const cert = given.cert === "" ? null : contentOf(absolutePath(folder, given.cert));
   if (cert !== null && typeof cert !== "string") return cert;
@@ -143,7 +143,7 @@ function contentOf(file: string): string | { error: string } {
   }
 }
 
-/** An address that everything is bound to is asked on the loopback interface. */
+/** If the endpoint is bound to all addresses, it is asked on the loopback interface. */
 function reachable(endpoint: Endpoint): Endpoint {
   if (endpoint.kind === "any") return { kind: "ip", address: LOOPBACK, port: endpoint.port };
   if (endpoint.kind !== "ip") return endpoint;

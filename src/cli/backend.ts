@@ -1,17 +1,17 @@
-// `lb drain`, `lb ready`, `lb maintenance`, `lb weight`: changes one backend of a running lb.
+// `lb drain`, `lb ready`, `lb maintenance`, `lb weight`: change one backend of a running lb.
 import { askLb } from "./admin-command.ts";
 import type { AdminOptions } from "./admin-endpoint.ts";
 
-/** What PATCH of a backend takes. */
+/** The body of PATCH of a backend. */
 export interface BackendChange {
   state?: "ready" | "drain" | "maintenance";
-  /** null = the file's. */
+  /** null = the file's weight. */
   weight?: number | null;
-  /** What still lives ends after this time, such as "30s". */
+  /** Connections that are still open end after this time, such as "30s". */
   timeout?: string;
 }
 
-/** `name` is POOL/BACKEND: the pool is what stands before the first slash. Prints what changed; the exit code. */
+/** `name` is POOL/BACKEND: the pool is the part before the first slash. Prints what changed. Returns the exit code. */
 export function changeBackend(name: string, change: BackendChange, options: AdminOptions): Promise<number> {
   const slash = name.indexOf("/");
   const [pool, backend] = [name.slice(0, slash), name.slice(slash + 1)];

@@ -1,5 +1,5 @@
-// `lb check --deep FILE`: what only this machine and the network can say of a config that is fine: whether its addresses can be bound,
-// its access log can be written, its names resolve, and its backends answer a health check.
+// `lb check --deep FILE`: checks of a valid config that need this machine and the network: whether its addresses can be bound, its access
+// log can be written, its names resolve, and its backends answer a health check.
 import type { Config, ListenerConfig } from "../config/schema.ts";
 import { formatEndpoint, type Address } from "../core/address.ts";
 import { TlsClient } from "../platform/tls-client.ts";
@@ -13,7 +13,7 @@ import { ListeningSockets } from "../supervisor/sockets.ts";
 import { AdminClient, AdminError } from "./admin-client.ts";
 import { adminEndpoint } from "./admin-endpoint.ts";
 
-/** Backends that are asked at once. */
+/** Maximum number of backends that are checked at once. */
 const PROBES_AT_ONCE = 64;
 const NAME_MS = 5000;
 
@@ -24,7 +24,7 @@ export interface Finding {
   text: string;
 }
 
-/** Gives each finding to `told` as it is made. Returns how many failed. */
+/** Passes each finding to `told` at once. Returns the number of failures. */
 export async function checkDeep(config: Config, file: string, told: (finding: Finding) => void): Promise<number> {
   let failed = 0;
   const tell = (finding: Finding): void => {
@@ -41,7 +41,7 @@ export async function checkDeep(config: Config, file: string, told: (finding: Fi
   return failed;
 }
 
-/** Whether an lb runs with this file: then its addresses are in use by it. */
+/** Whether an lb runs with this file: in that case its addresses are in use by that lb. */
 async function answers(file: string): Promise<boolean> {
   const endpoint = adminEndpoint({ config: file }, process.env);
   if ("error" in endpoint) return false;
@@ -109,7 +109,7 @@ async function askAll(pool: PoolRecord, tell: (finding: Finding) => void): Promi
 
 function outcomeOf(backend: BackendRecord, { config }: PoolRecord, tls: TlsClient | null): Promise<Outcome> {
   const spec = healthSpec(backend, config, tls);
-  // A pool without health checks is asked whether it accepts connections.
+  // For a pool without health checks, the check is a TCP connect.
   const asked = config.health.type === "off" ? { ...spec, exchange: connectOnly } : spec;
   return new Promise((resolve) => void new Probe(asked, { probed: resolve, probeClosed: () => undefined }));
 }

@@ -1,12 +1,12 @@
-// `lb check FILE`: the problems of a config, or one line that it is fine.
+// `lb check FILE`: the problems of a config, or one line that says that it is valid.
 import type { Environment } from "../config/env.ts";
 import { loadConfig } from "../config/load.ts";
 import { countedProblems, formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
 
 /**
- * Prints problems and warnings to stderr, success to stdout. With `deep`, also what this machine and the network say of a good config.
- * Returns the exit code: 0, 2 for a bad config, 1 where the deep check has failed.
+ * Prints problems and warnings to stderr, success to stdout. With `deep`, also checks what needs this machine and the network. Returns the
+ * exit code: 0, 2 for an invalid config, 1 if the deep check fails.
  */
 export async function check(file: string, deep = false): Promise<number> {
   const { errors, lines, code, config } = checked(file, process.env);
@@ -24,7 +24,7 @@ interface Checked {
   errors: string[];
   lines: string[];
   code: number;
-  /** null = it is bad. */
+  /** null = it is invalid. */
   config: Config | null;
 }
 

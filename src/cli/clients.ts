@@ -1,11 +1,11 @@
-// `lb clients`: the clients of a running lb that matter most.
+// `lb clients`: the top clients of a running lb.
 import { formatBytes, formatCount } from "../core/format.ts";
 import type { ClientList, ClientStatus } from "../observe/live.ts";
 import { askLb } from "./admin-command.ts";
 import type { AdminOptions } from "./admin-endpoint.ts";
 import { table, type Column } from "./table.ts";
 
-/** Prints them. The exit code. */
+/** Prints them. Returns the exit code. */
 export function clients(options: AdminOptions & { sort?: string; limit?: number; json?: boolean }): Promise<number> {
   const { sort, limit } = options;
   return askLb(options, async (client) => {

@@ -1,5 +1,5 @@
-// The command line, described once: commands, their arguments and options. Help, errors and suggestions come from this description; shell
-// completion and a man page can be generated from it. A command's own code is loaded when it runs.
+// The command line, described once: commands, their arguments and options. Help, errors, suggestions, shell completion and the manual page
+// are generated from this description. The code of a command is loaded when it runs.
 import { existsSync } from "node:fs";
 import { Argument, Command, CommanderError } from "commander";
 import { closest } from "../config/suggest.ts";
@@ -14,7 +14,7 @@ export interface Program {
   run: (file: string) => Promise<number>;
 }
 
-/** Commands that are planned; a file of that name can be given with a path ("./status"). */
+/** Names reserved for planned commands; a file of that name can be given with a path ("./status"). */
 const planned = ["upgrade", "import"];
 
 const badUsage = 2;
@@ -33,7 +33,7 @@ export async function commandLine(args: readonly string[], program: Program): Pr
   }
 }
 
-/** All commands. Their actions put the exit code into `result`. */
+/** All commands. Their actions store the exit code in `result`. */
 export function describe(program: Program, result: { code: number }): Command {
   const end = (code: number): void => void (result.code = code);
   const lb = new Command("lb")
@@ -122,7 +122,7 @@ function termOf(command: Command): string {
   return [command.name(), ...args].join(" ");
 }
 
-/** An argument that is no command is a config file, unless it looks like a misspelt command. */
+/** An argument that is not a command is a config file, unless it looks like a misspelled command. */
 function refuseUnknown(lb: Command, file: string | undefined): void {
   if (file === undefined) return lb.error("lb: which config file?");
   const extra = lb.args[1];

@@ -1,24 +1,24 @@
-// Completion for shells, made from the description of the command line, so that it knows what --help knows. Names of backends come from
-// the running lb, by `lb completion backends`.
+// Shell completion, generated from the description of the command line, so that it matches --help. Names of backends come from the running
+// lb, by `lb completion backends`.
 import type { Command, Option } from "commander";
 import type { Snapshot } from "../observe/snapshot.ts";
 import { AdminClient, AdminError } from "./admin-client.ts";
 import { adminEndpoint } from "./admin-endpoint.ts";
 import { SHELLS, type Shell } from "./shells.ts";
 
-/** A user waits at the Tab key. */
+/** Timeout of that request, because a user waits at the Tab key. */
 const NAMES_MS = 500;
 
-/** What a command takes, as far as completion cares. */
+/** What completion needs to know of a command. */
 interface Described {
   name: string;
   does: string;
   options: readonly { flags: string[]; does: string; values: Values }[];
-  /** Of the first argument. */
+  /** What the first argument is. */
   values: Values;
 }
 
-/** none: a flag. some: something that cannot be completed. */
+/** none: a flag. some: a value that cannot be completed. */
 type Values = "none" | "some" | "files" | "backends" | "shells";
 
 /** The script for a shell. */
@@ -28,7 +28,7 @@ export function completion(lb: Command, shell: Shell): string {
   return SCRIPTS[shell](top, commands);
 }
 
-/** Names for `lb drain`, one a line; nothing where lb cannot be asked. Always 0. */
+/** Names for `lb drain`, one per line; nothing if lb cannot be asked. The exit code is always 0. */
 export async function completeBackends(): Promise<number> {
   const endpoint = adminEndpoint({}, process.env);
   if ("error" in endpoint) return 0;
@@ -60,7 +60,7 @@ function flagsOf({ short, long }: Option): string[] {
   return [short, long].filter((flag) => flag !== undefined);
 }
 
-// By the name in the brackets of an option or of an argument.
+// By the name in the brackets of an option or argument.
 function valuesOf(text: string): Values {
   const name = /[<[](.*)[>\]]/.exec(text)?.[1];
   if (name === undefined) return "none";
@@ -163,7 +163,7 @@ compdef _lb lb
 `;
 }
 
-// Brackets and colons mean something to zsh.
+// Brackets and colons are special characters for zsh.
 function quoted(text: string): string {
   return text.replaceAll("'", "'\\''").replace(/[[\]:]/g, (char) => `\\${char}`);
 }

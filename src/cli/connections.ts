@@ -1,4 +1,4 @@
-// `lb connections`: the live connections of a running lb, or the end of some of them.
+// `lb connections`: lists the live connections of a running lb, or ends some of them.
 import { createInterface } from "node:readline/promises";
 import { formatByteRate, formatBytes, formatDuration } from "../core/format.ts";
 import type { ConnectionList, ConnectionStatus } from "../observe/live.ts";
@@ -21,7 +21,7 @@ export interface ConnectionsOptions extends AdminOptions {
 
 const PATH = "/api/connections";
 
-/** Prints the connections that the filters leave, or ends them. The exit code. */
+/** Prints the connections that match the filters, or ends them. Returns the exit code. */
 export function connections(options: ConnectionsOptions): Promise<number> {
   return askLb(options, async (client) => {
     if (options.kill === true) return kill(client, options);
@@ -69,7 +69,7 @@ async function confirmed(question: string): Promise<boolean> {
   return /^y(es)?$/i.test(answer.trim());
 }
 
-/** Where a connection goes: "web/10.0.0.1:80", "web" while no backend is picked, "-" before that. */
+/** The destination of a connection: "web/10.0.0.1:80", "web" until a backend is picked, "-" before that. */
 export function wayOf({ pool, backend }: ConnectionStatus): string {
   return backend === null ? (pool ?? "-") : `${pool}/${backend}`;
 }

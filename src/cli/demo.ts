@@ -95,7 +95,7 @@ class Backend {
       try {
         this.#server = this.#serve(this.port);
       } catch {
-        // Another program has taken the port meanwhile.
+        // Another program has taken the port since then.
         this.#timer = setTimeout(resume, 1000);
       }
     };
@@ -141,7 +141,7 @@ interval = "1s"
 `;
 }
 
-/** Whether lb answers soon; the lines are printed in any case. */
+/** Waits until lb answers, for a limited time; the lines are printed in any case. */
 async function answers(adminPort: number): Promise<boolean> {
   const deadline = performance.now() + READY_WITHIN_MS;
   while (performance.now() < deadline) {

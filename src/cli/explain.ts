@@ -12,7 +12,7 @@ export interface ExplainOptions extends AdminOptions {
   json?: boolean;
 }
 
-/** Prints it. The exit code. */
+/** Prints it. Returns the exit code. */
 export function explain({ listener, client, sni, alpn, json, ...options }: ExplainOptions): Promise<number> {
   return askLb(options, async (lb) => {
     const body = { listener, client, ...(sni !== undefined && { sni }), ...(alpn !== undefined && { alpn }) };
@@ -22,7 +22,7 @@ export function explain({ listener, client, sni, alpn, json, ...options }: Expla
   });
 }
 
-/** The answer as text: what would become of the connection first, and then why. */
+/** The answer as text: the outcome first, then the reasons. */
 export function explanationText({ outcome, limits, route, pool, backend, candidates }: Explanation): string[] {
   return [
     `The connection ${outcome}.`,

@@ -1,4 +1,4 @@
-// `lb logs`: the access lines of a running lb as connections end.
+// `lb logs`: the access lines of a running lb, as connections end.
 import { askLb } from "./admin-command.ts";
 import type { AdminOptions } from "./admin-endpoint.ts";
 
@@ -12,7 +12,7 @@ export interface LogsOptions extends AdminOptions {
   json?: boolean;
 }
 
-/** Prints lines until lb stops or the user interrupts. The exit code. */
+/** Prints lines until lb stops or the user interrupts. Returns the exit code. */
 export function logs({
   client,
   listener,

@@ -1,7 +1,7 @@
-// The manual page lb(1), made from the description of the command line. man(7) describes the format.
+// The manual page lb(1), generated from the description of the command line. man(7) describes the format.
 import type { Command } from "commander";
 
-/** The page; `after` stands below the commands, as in the help. */
+/** The page; `after` follows the commands, as in the help. */
 export function manPage(lb: Command, version: string, after: string): string {
   const help = lb.createHelp();
   const lines = [
@@ -49,7 +49,7 @@ function sentence(words: string): string {
   return text(`${words.charAt(0).toUpperCase()}${words.slice(1)}.`);
 }
 
-/** Text that troff takes as it is. */
+/** Text with troff's special characters escaped. */
 function text(words: string): string {
   return words
     .replaceAll("\\", "\\e")

@@ -2,10 +2,10 @@
 import { askLb } from "./admin-command.ts";
 import type { AdminOptions } from "./admin-endpoint.ts";
 
-/** Workers that are busy take their time to apply a config. */
+/** Timeout: busy workers need time to apply a config. */
 const RELOAD_MS = 60_000;
 
-/** Prints what came of it. The exit code: 1 where the config was not loaded. */
+/** Prints the result. Returns the exit code: 1 if the config was not loaded. */
 export function reload(options: AdminOptions): Promise<number> {
   return askLb(options, async (client) => {
     const path = "/api/reload";

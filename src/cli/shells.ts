@@ -1,3 +1,3 @@
-/** The shells that lb has completion for. */
+/** The shells with completion for lb. */
 export const SHELLS = ["bash", "zsh", "fish"] as const;
 export type Shell = (typeof SHELLS)[number];

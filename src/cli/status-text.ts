@@ -1,10 +1,10 @@
-// The status of a running lb as text: a head, then a table of listeners, of pools with their backends, of workers. Pure.
+// The status of a running lb as text: a head, then tables of listeners, of pools with their backends, and of workers. Pure.
 import { formatBytes, formatCount, formatDuration } from "../core/format.ts";
 import { backendState, failedConnects, listenerState, refusals } from "../observe/figures.ts";
 import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot, WorkerStatus } from "../observe/snapshot.ts";
 import { table, type Column } from "./table.ts";
 
-/** The lines. `nowMs` is Date.now(): snapshots carry times of day. */
+/** The lines. `nowMs` is Date.now(), because snapshots contain wall-clock times. */
 export function statusText(snapshot: Snapshot, nowMs: number): string[] {
   const backends = snapshot.pools.flatMap((pool) =>
     pool.backends.map((backend, i) => ({ pool, backend, first: i === 0 })),
@@ -51,7 +51,7 @@ const LISTENERS: readonly Column<ListenerStatus>[] = [
 interface BackendRow {
   pool: PoolStatus;
   backend: BackendStatus;
-  /** Of its pool. */
+  /** Share of the pool's open connections. */
   first: boolean;
 }
 
@@ -73,7 +73,7 @@ function backendColumns(nowMs: number): readonly Column<BackendRow>[] {
   ];
 }
 
-/** What a new connection would find, and whether it is a backup. */
+/** The state as new connections see it, and whether it is a backup. */
 export function stateText(backend: BackendStatus): string {
   return `${backendState(backend).word}${backend.backup ? " backup" : ""}`;
 }

@@ -1,4 +1,4 @@
-// `lb status`: what a running lb is doing, once or again each second.
+// `lb status`: the state of a running lb, once or repeated each second.
 import { runtimeChanges } from "../observe/figures.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 import type { AdminClient } from "./admin-client.ts";
@@ -11,11 +11,11 @@ const INTERVAL_MS = 1000;
 export interface StatusOptions extends AdminOptions {
   json?: boolean;
   watch?: boolean;
-  /** Only what operators have changed at run time. */
+  /** Prints only the operators' changes at run time. */
   diff?: boolean;
 }
 
-/** Prints the status; with `watch` until interrupted. Returns the exit code. */
+/** Prints the status; with `watch` until the user interrupts. Returns the exit code. */
 export function status(options: StatusOptions): Promise<number> {
   return askLb(options, async (client) => {
     do {

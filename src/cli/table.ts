@@ -1,4 +1,4 @@
-// Tables of text for the terminal: columns as wide as their widest cell, numbers to the right.
+// Text tables for the terminal: columns are as wide as their widest cell, numbers are aligned to the right.
 
 export interface Column<T> {
   title: string;
@@ -7,8 +7,8 @@ export interface Column<T> {
 }
 
 /**
- * One line for the titles and one for each row, without trailing spaces. Columns in which every cell is "" are left out. Control
- * characters in cells become "?", because names come from config files and from clients.
+ * One line for the titles and one per row, without trailing spaces. Columns with only empty cells are omitted. Control characters in cells
+ * become "?", because names come from config files and from clients.
  */
 export function table<T>(columns: readonly Column<T>[], rows: readonly T[]): string[] {
   const cells = columns.map(({ cell }) => rows.map((row) => printable(cell(row))));
@@ -27,17 +27,17 @@ export function table<T>(columns: readonly Column<T>[], rows: readonly T[]): str
   ];
 }
 
-/** Text without control characters, which a terminal would obey. */
+/** Text without control characters, which could control the terminal. */
 export function printable(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "?");
 }
 
-/** Columns that a terminal uses for it. */
+/** The number of terminal columns that the text takes. */
 export function width(text: string): number {
   return Bun.stringWidth(text);
 }
 
-/** The text filled up with spaces to so many columns. */
+/** The text padded with spaces to this many columns. */
 export function padded(text: string, columns: number, align: "left" | "right"): string {
   const spaces = " ".repeat(Math.max(0, columns - width(text)));
   return align === "left" ? text + spaces : spaces + text;

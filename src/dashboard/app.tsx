@@ -1,4 +1,4 @@
-// The page as a whole.
+// The whole page.
 import { formatByteRate, formatCount, formatRate } from "../core/format.ts";
 import { Chart, type Series } from "./chart.tsx";
 import { DialogOf } from "./dialogs.tsx";

@@ -1,2 +1,2 @@
-// What the bundler takes into the page's style sheet.
+// Files that the bundler includes in the page's style sheet.
 declare module "*.css";

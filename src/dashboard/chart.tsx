@@ -1,4 +1,4 @@
-// A line chart of the last ten minutes, by uPlot. Draws again when the points, the width or the colours change.
+// A line chart of the last ten minutes, with uPlot. It is drawn again when the points, the width or the colours change.
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import { HISTORY_SECONDS } from "../observe/figures.ts";
@@ -36,7 +36,7 @@ export function Chart({ title, points, series, format }: ChartProps) {
     make();
     const sizes = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: HEIGHT }));
     sizes.observe(element);
-    // Canvas does not follow the style sheet by itself.
+    // A canvas does not follow the style sheet by itself.
     const scheme = matchMedia("(prefers-color-scheme: dark)");
     scheme.addEventListener("change", make);
     addEventListener("themechange", make);
@@ -91,7 +91,7 @@ function optionsOf(series: readonly Series[], format: (value: number) => string,
     cursor: { y: false, points: { size: 6 } },
     scales: {
       x: { time: true, range: (_, __, max) => [(max || now()) - HISTORY_SECONDS, max || now()] },
-      // Four at least, so that the marks of the axis are whole numbers.
+      // At least four, so that the labels of the axis are whole numbers.
       y: { range: (_, __, max) => [0, Math.max(4, max * 1.1)] },
     },
     axes: [

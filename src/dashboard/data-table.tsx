@@ -1,15 +1,15 @@
-// Tables that stay fast with thousands of rows: only the rows in sight are in the page. Sorted by a click on a title.
+// Tables that stay fast with thousands of rows: only the visible rows are in the page. A click on a column title sorts.
 import type { ComponentChildren } from "preact";
 import { useRef, useState } from "preact/hooks";
 
 export interface DataColumn<T> {
   title: string;
-  /** Figures stand to the right. */
+  /** Numbers are aligned to the right. */
   isFigure?: boolean;
-  /** What rows are sorted by; left out = not sortable. */
+  /** The sort key; left out = not sortable. */
   value?: (row: T) => number | string;
   cell: (row: T) => ComponentChildren;
-  /** Wider than others: takes what is left. */
+  /** Takes the width that the other columns leave. */
   wide?: boolean;
 }
 
@@ -18,15 +18,15 @@ export interface DataTableProps<T> {
   columns: readonly DataColumn<T>[];
   rows: readonly T[];
   keyOf: (row: T) => string;
-  /** Said instead of rows. */
+  /** Shown if there are no rows. */
   empty: string;
-  /** Rows in sight at most; more are scrolled to. */
+  /** Maximum number of visible rows; more are scrolled. */
   rowsInSight?: number;
 }
 
-/** Pixels: also in the style sheet. */
+/** Pixels; the style sheet has the same value. */
 const ROW_HEIGHT = 30;
-/** Rows drawn above and below those in sight. */
+/** Number of rows drawn above and below the visible ones. */
 const MARGIN_ROWS = 10;
 
 export function DataTable<T>({ caption, columns, rows, keyOf, empty, rowsInSight = 20 }: DataTableProps<T>) {
@@ -54,7 +54,7 @@ export function DataTable<T>({ caption, columns, rows, keyOf, empty, rowsInSight
       aria-label={caption}
       onScroll={(event) => {
         const { scrollTop } = event.currentTarget;
-        // A step of rows is drawn again, not each pixel.
+        // Scrolling draws again per step of rows, not per pixel.
         if (Math.abs(scrollTop - top) >= ROW_HEIGHT * 4 || scrollTop === 0) setTop(scrollTop);
       }}
     >

@@ -8,7 +8,7 @@ export function DialogOf({ dialog }: { dialog: Dialog }) {
   return dialog.is === "backend" ? <BackendDialog {...dialog} /> : <KillDialog {...dialog} />;
 }
 
-/** A modal dialog; Esc and Cancel close it. `send` throws what went wrong. */
+/** A modal dialog; Esc and Cancel close it. `send` throws the error. */
 function Modal(props: {
   title: string;
   confirm: string;

@@ -1,8 +1,8 @@
-// Server-sent events from their text, wherever it is cut. https://html.spec.whatwg.org/multipage/server-sent-events.html,
-// sections 9.2.5 and 9.2.6. Pure.
+// Parses server-sent events from text that is cut anywhere. https://html.spec.whatwg.org/multipage/server-sent-events.html, sections 9.2.5
+// and 9.2.6. Pure.
 
 export interface StreamEvent {
-  /** "message" where the server names none. */
+  /** "message" if the server gives no name. */
   name: string;
   data: string;
 }

@@ -1,4 +1,4 @@
-// The head of the page: which lb, how it is, its config, and whether the page is live.
+// The head of the page: the lb, its state, its config, and whether the page is live.
 import { formatDuration } from "../core/format.ts";
 import type { PageState } from "./store.ts";
 
@@ -81,7 +81,7 @@ function cpuPercent({ pair }: PageState): string {
 
 const THEMES = ["auto", "light", "dark"];
 
-/** From the system's to light to dark. */
+/** Cycles from the system's theme to light to dark. */
 function switchTheme(): void {
   const next = THEMES[(THEMES.indexOf(localStorage.getItem("lb-theme") ?? "auto") + 1) % THEMES.length] ?? "auto";
   localStorage.setItem("lb-theme", next);

@@ -1,4 +1,4 @@
-// Requests to the lb that this page came from. The token is kept in the tab's session alone and never in a URL.
+// Requests to the lb that served this page. The token is kept only in the tab's session and never in a URL.
 import { EventStreamParser, type StreamEvent } from "./event-stream.ts";
 
 const TOKEN_KEY = "lb-token";
@@ -24,13 +24,13 @@ export function hasToken(): boolean {
   return sessionStorage.getItem(TOKEN_KEY) !== null;
 }
 
-/** The JSON of a good answer. Throws RequestError; status 0 = there was no answer. */
+/** The JSON of a successful answer. Throws RequestError; status 0 = no answer. */
 export async function ask<T>(method: string, path: string, body?: unknown): Promise<T> {
   const response = await send(method, path, body);
   return (await response.json()) as T;
 }
 
-/** Gives each event to `onEvent` until the stream ends or `signal` aborts it. Throws RequestError. */
+/** Calls `onEvent` for each event until the stream ends or `signal` aborts it. Throws RequestError. */
 export async function follow(path: string, signal: AbortSignal, onEvent: (event: StreamEvent) => void): Promise<void> {
   const { body } = await send("GET", path, undefined, signal);
   if (body === null) return;

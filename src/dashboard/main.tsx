@@ -1,5 +1,5 @@
-// The dashboard's entry point: follows the events of the lb that it came from and draws the page. It asks for nothing while it is
-// hidden or paused.
+// The dashboard's entry point: follows the events of the lb that served it and draws the page. It makes no requests while it is hidden or
+// paused.
 import { render } from "preact";
 import "uplot/dist/uPlot.min.css";
 import type { Point } from "../observe/history.ts";
@@ -14,16 +14,16 @@ import { current, onUpdate, update, type ChangeNote } from "./store.ts";
 import "./style.css";
 
 const RETRY_MS = 2000;
-/** Lists are asked for less often than the events come. */
+/** Lists are requested less often than events arrive. */
 const LISTS_MS = 2000;
-/** Connections shown; a search is among these. */
+/** Number of connections shown; the search covers only these. */
 const CONNECTIONS_SHOWN = 500;
 const CLIENTS_SHOWN = 50;
 const CHANGES_MAX = 100;
-/** Without an event for so long, the link is lost. */
+/** Without an event for this long, the page counts as disconnected. */
 const SILENCE_MS = 5000;
 
-/** Ends what is followed now. */
+/** Stops following events. */
 let stop: AbortController | null = null;
 let isPaused = false;
 let hasHistory = false;
@@ -44,7 +44,7 @@ const actions: Actions = {
   },
 };
 
-// Follows where the page is seen and not paused, and else does not.
+// Follows events while the page is visible and not paused.
 function attend(): void {
   stop?.abort();
   stop = null;
@@ -128,7 +128,7 @@ async function followLists(signal: AbortSignal): Promise<void> {
       ]);
       if (!signal.aborted) update({ connections, clients });
     } catch (error) {
-      // The events tell what is wrong.
+      // The events report the error.
       if (!(error instanceof RequestError)) throw error;
     }
     await pause(LISTS_MS, signal);

@@ -1,12 +1,12 @@
-// Rates and shares from snapshots: what the page shows that lb does not say itself. Pure.
+// Rates and shares computed from snapshots: figures of the page that lb does not report itself. Pure.
 import { HISTORY_SECONDS, failedConnects, meanConnectMs, refusals, sum } from "../observe/figures.ts";
 import type { Point } from "../observe/history.ts";
 import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot } from "../observe/snapshot.ts";
 
-/** Two snapshots of one process and the seconds between them. */
+/** Two snapshots of the same process and the seconds between them. */
 export interface Pair {
   now: Snapshot;
-  /** null where there is none, or where it is of another process. */
+  /** null if there is none, or if it is from another process. */
   before: Snapshot | null;
   seconds: number;
 }
@@ -17,7 +17,7 @@ export function pairOf(now: Snapshot, before: Snapshot | null): Pair {
   return { now, before: same && seconds > 0 ? before : null, seconds };
 }
 
-/** Growth per second of a counter; 0 where nothing was there before. */
+/** Growth of a counter per second; 0 if there was no value before. */
 export function rateOf(pair: Pair, now: number, before: number | undefined): number {
   return pair.before === null || before === undefined || now < before ? 0 : (now - before) / pair.seconds;
 }
@@ -36,12 +36,12 @@ export function pointOf(pair: Pair, at: number): Point {
   };
 }
 
-/** The points of the last HISTORY_SECONDS with one more. */
+/** The points of the last HISTORY_SECONDS, with a new one added. */
 export function withPoint(points: readonly Point[], point: Point): Point[] {
   return [...points.filter(({ at }) => at > point.at - HISTORY_SECONDS && at < point.at), point];
 }
 
-/** A backend with what the page shows of it. */
+/** A backend with the figures that the page shows for it. */
 export interface BackendFigures {
   pool: PoolStatus;
   backend: BackendStatus;
@@ -51,9 +51,9 @@ export interface BackendFigures {
   failures: number;
   bytesIn: number;
   bytesOut: number;
-  /** Mean of the last second with connects, NaN where there were none. */
+  /** Mean of the last second with connects; NaN if there were none. */
   connectMs: number;
-  /** Of the pool's open connections, 0..1. */
+  /** Share of the pool's open connections, 0..1. */
   share: number;
 }
 
@@ -90,7 +90,7 @@ function keyOf(pool: PoolStatus, backend: BackendStatus): string {
   return `${pool.name} ${backend.name} ${backend.address}`;
 }
 
-/** How often connections ended in a way, over all listeners, the most frequent first. */
+/** The number of connections per end, over all listeners, the most frequent first. */
 export function endsOf({ now, before }: Pair): { end: string; by: string; count: number; recent: number }[] {
   const counts = new Map<string, { end: string; by: string; count: number; recent: number }>();
   for (const [snapshot, sign] of [
@@ -110,7 +110,7 @@ export function endsOf({ now, before }: Pair): { end: string; by: string; count:
   return [...counts.values()].sort((a, b) => b.count - a.count);
 }
 
-/** The upper bound of the bucket in which a part of the values lies, such as 0.99; Infinity = above the last bound. */
+/** The upper bound of the bucket that contains a quantile, such as 0.99; Infinity = above the last bound. */
 export function quantile(buckets: readonly number[], bounds: readonly number[], part: number): number {
   const total = sum(buckets, (count) => count);
   if (total === 0) return 0;

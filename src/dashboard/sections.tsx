@@ -377,7 +377,7 @@ export function Certificates({ pair }: { pair: Pair }) {
   );
 }
 
-/** Days before expiry from which on a certificate is shown as a warning, and as a fault. */
+/** Days before expiry at which a certificate is shown as a warning, and as an error. */
 const SOON_DAYS = 30;
 const NOW_DAYS = 7;
 

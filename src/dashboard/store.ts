@@ -1,4 +1,4 @@
-// What the page knows and shows. One object, replaced as a whole; whoever changes it calls `update`, and the page is drawn again.
+// The state of the page. One object, replaced as a whole by `update`, which draws the page again.
 import type { Point } from "../observe/history.ts";
 import type { ClientStatus, ConnectionList } from "../observe/live.ts";
 import type { Pair } from "./rates.ts";
@@ -12,7 +12,7 @@ export interface ChangeNote {
 
 export interface PageState {
   link: { is: "connecting" } | { is: "live" } | { is: "paused" } | { is: "lost"; why: string };
-  /** Whether lb wants a token that this tab does not have. */
+  /** Whether lb requires a token that this tab does not have. */
   needsToken: boolean;
   tokenError: string;
   pair: Pair | null;
@@ -23,7 +23,7 @@ export interface PageState {
   dialog: Dialog | null;
 }
 
-/** A change to confirm. */
+/** A change that waits for confirmation. */
 export type Dialog =
   | { is: "backend"; pool: string; backend: string; state: string; weight: number }
   | { is: "kill"; path: string; what: string };

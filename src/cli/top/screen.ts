@@ -1,4 +1,4 @@
-// What `lb top` draws: exactly as many lines as the terminal has, none wider than it. Pure.
+// The screen of `lb top`: exactly as many lines as the terminal has, and none wider. Pure.
 import { formatByteRate, formatDuration, formatRate } from "../../core/format.ts";
 import { padded, printable, width } from "../table.ts";
 import { selectedIndex, shownRows, type TopState } from "./state.ts";
@@ -18,17 +18,17 @@ export interface Screen {
   columns: number;
   rows: number;
   colour: boolean;
-  /** Of the endpoint, for messages. */
+  /** The endpoint's name, for messages. */
   endpoint: string;
   nowMs: number;
 }
 
-/** Lines above and below the rows of a view. */
+/** Number of lines above and below the rows of a view. */
 const HEAD_LINES = 5;
 const FOOT_LINES = 2;
 const GAP = 2;
 
-/** The rows of a view that fit. */
+/** The number of rows of a view that fit. */
 export function pageOf(rows: number): number {
   return Math.max(1, rows - HEAD_LINES - FOOT_LINES);
 }
@@ -108,7 +108,7 @@ function drawView(state: TopState, data: TopData, screen: Screen): string[] {
   const titles = at.map((i, n) => {
     const { title, align } = view.columns[i] ?? NO_COLUMN;
     const sign = i === column ? (descending ? "-" : "+") : "";
-    // The sign stands in the gap, so that nothing moves when the order changes.
+    // The sort mark is in the gap between columns, so that nothing moves when the order changes.
     const [room, before] = [widths[n] ?? 0, align === "right" ? padded(title, widths[n] ?? 0, align) : title];
     return padded(before + sign, room + GAP, "left");
   });
@@ -151,7 +151,7 @@ function drawRow(what: {
   return cells.join(" ".repeat(GAP));
 }
 
-/** Wider names are cut: an IPv6 address with its port fits. */
+/** Longer names are cut: an IPv6 address with its port fits. */
 const CELL_COLUMNS_MAX = 48;
 
 function widthOf(view: View, rows: readonly Row[], i: number): number {
@@ -161,7 +161,7 @@ function widthOf(view: View, rows: readonly Row[], i: number): number {
 }
 
 function columnsThatFit(view: View, rows: readonly Row[], columns: number): number[] {
-  // A column without a word in it says nothing.
+  // A column without any content is omitted.
   let at = view.columns
     .map((_, i) => i)
     .filter((i) => rows.length === 0 || rows.some(({ cells }) => cells[i]?.text !== ""));
@@ -217,7 +217,7 @@ const HELP = [
 
 // ---------------------------------------------------------------------- styles
 
-// ECMA-48, select graphic rendition. Bold, dim and inverse are no colours, so they stay with NO_COLOR (https://no-color.org).
+// ECMA-48, select graphic rendition. Bold, dim and inverse are not colours, so they are kept under NO_COLOR (https://no-color.org).
 const RESET = "\x1b[0m";
 const COLOURS: Record<Tone, string> = {
   plain: "",
@@ -244,7 +244,7 @@ function inverse(text: string): string {
   return `\x1b[7m${text}${RESET}`;
 }
 
-/** The text cut to so many columns; escape sequences take none, and what they set is reset at the cut. */
+/** The text cut to this many columns; escape sequences take no columns, and the cut ends with a reset. */
 export function clipped(text: string, columns: number): string {
   if (width(text) <= columns) return text;
   let used = 0;

@@ -1,9 +1,8 @@
-// The state of `lb top`: which view, what is selected, what is being typed or asked. `press` answers the next state, and what is
-// to be done. Pure.
+// The state of `lb top`: the view, the selection, the input and the open question. `press` returns the next state and what to do. Pure.
 import type { AdminRequest } from "../admin-client.ts";
 import { VIEW_NAMES, viewOf, type Row, type Target, type TopData, type View, type ViewName } from "./views.ts";
 
-/** Something that changes the running lb, and its question. */
+/** An action that changes the running lb, and the question to confirm it. */
 export interface Action {
   question: string;
   request: AdminRequest;
@@ -21,12 +20,12 @@ export interface TopState {
   mode: Mode;
   /** Words that a row must all contain. */
   filter: string;
-  /** Of each view: the column that the rows are sorted by, and -1 = the order of the answer. */
+  /** By view: the column that the rows are sorted by; -1 = the order of the answer. */
   sort: Record<ViewName, { column: number; descending: boolean }>;
   /** Key of the selected row; "" = the first. */
   selected: string;
   paused: boolean;
-  /** What an action answered, or why it failed. */
+  /** The answer to an action, or why it failed. */
   message: string;
 }
 
@@ -55,12 +54,12 @@ export type Key =
 
 export interface Outcome {
   state: TopState;
-  /** To be sent now. */
+  /** To send now. */
   request?: AdminRequest;
   quit?: true;
 }
 
-/** The rows that the filter leaves, in order. */
+/** The rows that match the filter, in order. */
 export function shownRows(state: TopState, view: View): Row[] {
   const words = state.filter.toLowerCase().split(/\s+/).filter(Boolean);
   const rows = view.rows.filter(({ cells }) => {
@@ -75,7 +74,7 @@ export function shownRows(state: TopState, view: View): Row[] {
 
 function compare(a: number | string | undefined, b: number | string | undefined): number {
   if (typeof a === "number" && typeof b === "number") {
-    // NaN = no figure: last in rising order.
+    // NaN = no number: last in ascending order.
     if (Number.isNaN(a) || Number.isNaN(b)) return Number(Number.isNaN(a)) - Number(Number.isNaN(b));
     return a - b;
   }
@@ -162,7 +161,7 @@ function show(state: TopState, view: ViewName): TopState {
   return view === state.view ? state : { ...state, view, selected: "", filter: "" };
 }
 
-/** Where the selected row is; the first if it is gone. */
+/** The position of the selected row; 0 if the row is gone. */
 export function selectedIndex({ selected }: TopState, rows: readonly Row[]): number {
   return Math.max(
     0,
@@ -170,7 +169,7 @@ export function selectedIndex({ selected }: TopState, rows: readonly Row[]): num
   );
 }
 
-// Numbers are of interest from the largest on, names from A.
+// Numbers are sorted from the largest, names from A.
 function sortNext(state: TopState, view: View, step: number): TopState {
   const count = view.columns.length;
   const { column } = state.sort[state.view];

@@ -1,9 +1,9 @@
-// The terminal that `lb top` draws on: raw mode, the alternate screen, keys, its size. Whatever ends the process, the terminal is as
-// it was before. Escape sequences: ECMA-48 and xterm's "XTerm Control Sequences".
+// The terminal of `lb top`: raw mode, the alternate screen, keys, size. The terminal is restored however the process ends. Escape
+// sequences: ECMA-48 and xterm's "XTerm Control Sequences".
 import type { ReadStream, WriteStream } from "node:tty";
 import type { Key } from "./state.ts";
 
-/** The alternate screen, without a cursor and without line wrap. */
+/** The alternate screen, with the cursor hidden and line wrap off. */
 const ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
 const LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
 const HOME = "\x1b[H";
@@ -12,7 +12,7 @@ const ERASE_LINE = "\x1b[K";
 export interface TerminalEvents {
   key: (key: Key) => void;
   resized: () => void;
-  /** A signal that asks to end, or the end of the input. */
+  /** Called on a signal that asks to exit, or at the end of the input. */
   ended: () => void;
 }
 
@@ -21,7 +21,7 @@ export class Terminal {
   readonly #output: WriteStream;
   readonly #events: TerminalEvents;
   #isOpen = false;
-  /** The lines on the screen, so that only those that changed are written. */
+  /** The lines on the screen, so that only changed lines are written. */
   #lines: string[] = [];
 
   constructor(input: ReadStream, output: WriteStream, events: TerminalEvents) {
@@ -38,7 +38,7 @@ export class Terminal {
     return this.#output.rows || 24;
   }
 
-  /** Takes the screen. */
+  /** Switches the terminal to the screen of `lb top`. */
   open(): void {
     const { key, resized, ended } = this.#events;
     this.#resume();
@@ -60,15 +60,15 @@ export class Terminal {
       this.#resume();
       resized();
     });
-    // The last chance, whatever throws or exits.
+    // The last chance to restore, also after an exception or an exit.
     process.on("exit", () => this.close());
   }
 
-  /** Gives the screen back. */
+  /** Restores the terminal. */
   close(): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
-    // A terminal that is gone cannot be restored.
+    // A terminal that has closed cannot be restored.
     try {
       this.#input.setRawMode(false);
       this.#output.write(LEAVE);
@@ -78,7 +78,7 @@ export class Terminal {
     this.#input.pause();
   }
 
-  /** Shows these lines, of which none is wider than the screen. */
+  /** Shows these lines, none of which is wider than the screen. */
   show(lines: readonly string[]): void {
     if (!this.#isOpen) return;
     let text = "";
@@ -89,7 +89,7 @@ export class Terminal {
     this.#lines = [...lines];
   }
 
-  // Until the shell continues it. Raw mode makes no signal of Ctrl-Z.
+  // Suspends until the shell continues the process. In raw mode Ctrl-Z causes no signal.
   #suspend(): void {
     this.close();
     process.kill(process.pid, "SIGSTOP");
@@ -138,7 +138,7 @@ const SEQUENCES: Record<string, KeyName> = {
   "\x1a": "suspend",
 };
 
-/** The keys in what a terminal sends. Unknown sequences mean nothing. */
+/** The keys in the terminal's input. Unknown sequences are ignored. */
 export function keysOf(data: string): Key[] {
   const keys: Key[] = [];
   // oxlint-disable-next-line no-control-regex -- what a terminal sends begins with ESC

@@ -1,4 +1,5 @@
-// `lb top`: the running lb on the whole terminal, again each second. Asks, draws, and sends what the user confirmed.
+// `lb top`: a live view of a running lb on the whole terminal, refreshed each second. It requests, draws, and sends what the user has
+// confirmed.
 import { isatty } from "node:tty";
 import type { ClientStatus, ConnectionList } from "../../observe/live.ts";
 import type { Snapshot } from "../../observe/snapshot.ts";
@@ -11,12 +12,12 @@ import { Terminal } from "./terminal.ts";
 import { NO_DATA, type TopData, type ViewName } from "./views.ts";
 
 const INTERVAL_MS = 1000;
-/** An lb that is silent for longer is shown as lost. */
+/** An lb that does not answer for this long is shown as disconnected. */
 const ANSWER_MS = 3000;
-/** Rows asked for in the views that can be longer than any screen. */
+/** Maximum number of rows that are requested in the views that can be longer than any screen. */
 const ROWS_MAX = 500;
 
-/** Runs until the user quits. The exit code. */
+/** Runs until the user quits. Returns the exit code. */
 export function top(options: AdminOptions): Promise<number> {
   if (!isatty(0) || !isatty(1)) {
     console.error("lb: top needs a terminal; lb status prints the same figures once");
@@ -44,7 +45,7 @@ class Top {
   }
 
   async run(): Promise<number> {
-    // What keeps lb from being asked at all, such as a wrong token, is better read in the shell.
+    // An error that prevents all requests, such as a wrong token, is printed in the shell.
     this.#remember(await this.#snapshot());
     this.#terminal.open();
     this.#draw();
@@ -77,7 +78,7 @@ class Top {
     this.#draw();
   }
 
-  // Only what is shown is asked for.
+  // Only what is shown is requested.
   async #askForView(view: ViewName): Promise<void> {
     const query = { limit: ROWS_MAX };
     if (view === "connections") {
@@ -95,7 +96,7 @@ class Top {
   #remember(snapshot: Snapshot): void {
     const nowMs = Date.now();
     const { snapshot: before, answeredAtMs } = this.#data;
-    // Counters of another process say nothing about rates.
+    // Counters of another process give no rates.
     const same = before !== null && before.pid === snapshot.pid && before.started_at === snapshot.started_at;
     const elapsedMs = nowMs - answeredAtMs;
     this.#data = { ...this.#data, snapshot, before: same ? before : null, elapsedMs, answeredAtMs: nowMs, error: null };
@@ -136,7 +137,7 @@ function answerText({ message, ended }: { message?: string; ended?: number }): s
   return message ?? (ended === undefined ? "done" : `${ended} connections were ended`);
 }
 
-/** What the admin endpoint or the way to it has refused, or null. */
+/** The error of a request to the admin endpoint, or null. */
 async function failureOf(work: () => Promise<void>): Promise<AdminError | null> {
   try {
     await work();

@@ -1,4 +1,4 @@
-// The views of `lb top`: what each shows of the latest answers of a running lb, as columns and rows. Pure.
+// The views of `lb top`: the columns and rows that each shows from the latest answers of a running lb. Pure.
 import {
   formatByteRate,
   formatBytes,
@@ -13,17 +13,17 @@ import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot } from "../../
 import { wayOf } from "../connections.ts";
 import { stateText } from "../status-text.ts";
 
-/** What is known of the running lb. Rates come from two snapshots. */
+/** What is known of the running lb. Rates are computed from two snapshots. */
 export interface TopData {
   snapshot: Snapshot | null;
   before: Snapshot | null;
-  /** Between the two. */
+  /** The time between the two. */
   elapsedMs: number;
   connections: ConnectionList | null;
   clients: readonly ClientStatus[] | null;
   /** Date.now() of the latest answer. */
   answeredAtMs: number;
-  /** Why the latest request has failed, or null. */
+  /** Why the latest request failed, or null. */
   error: string | null;
 }
 
@@ -40,28 +40,28 @@ export const NO_DATA: TopData = {
 export const VIEW_NAMES = ["listeners", "pools", "backends", "clients", "connections", "workers"] as const;
 export type ViewName = (typeof VIEW_NAMES)[number];
 
-/** How a cell is shown; always with words too, for terminals without colour. */
+/** How a cell is shown; text always says the same, for terminals without colours. */
 export type Tone = "plain" | "good" | "bad" | "warn" | "dim";
 
 export interface ViewColumn {
   title: string;
   align: "left" | "right";
-  /** Columns with the highest number go first where the terminal is narrow; 0 = stays. */
+  /** On narrow terminals, columns with the highest number are dropped first; 0 = never. */
   drop: number;
 }
 
 export interface Cell {
   text: string;
-  /** What the rows are sorted by. */
+  /** The sort key of the row. */
   value: number | string;
   tone: Tone;
 }
 
 export interface Row {
-  /** Stays the same while the thing lives, so that the selection stays on it. */
+  /** Stays the same while the object exists, so that the selection stays on it. */
   key: string;
   cells: Cell[];
-  /** What can be done to it. */
+  /** The actions on it. */
   target: Target | null;
 }
 
@@ -73,7 +73,7 @@ export type Target =
 export interface View {
   columns: readonly ViewColumn[];
   rows: Row[];
-  /** Said below the rows where not everything is shown. */
+  /** Shown below the rows if some are missing. */
   note: string;
 }
 
@@ -321,12 +321,12 @@ function number(value: number, format: (value: number) => string, isBad = false)
   return { text: format(value), value, tone: isBad ? "bad" : "plain" };
 }
 
-/** A growth per second; a counter that went back belongs to another life of the process. */
+/** Growth per second; a counter that has decreased is from another run of the process. */
 function rater({ elapsedMs }: TopData): (now: number, was: number | undefined) => number {
   return (now, was) => (was === undefined || elapsedMs <= 0 || now < was ? 0 : ((now - was) * 1000) / elapsedMs);
 }
 
-/** New connections, bytes in and bytes out per second, of all listeners. */
+/** New connections, bytes in and bytes out per second, over all listeners. */
 export function totalRates(data: TopData): { accepted: number; bytesIn: number; bytesOut: number } {
   const { snapshot, before } = data;
   const rate = rater(data);
