@@ -51,6 +51,8 @@ export interface Admin {
   stop(): void;
 }
 
+/** Of the CPU: a dashboard and a few scrapers take a hundredth of a core. */
+const BUDGET = { share: 0.1, burstMs: 5000 };
 /** Idle connections live longer than usual scrape intervals, so that scrapers can reuse them. */
 const TIMES = { requestMs: 10_000, idleMs: 75_000, stalledMs: 20_000 };
 /** Maximum fraction of the connections that streams may use, so that some are always left for requests. */
@@ -64,6 +66,7 @@ export async function startAdmin(options: AdminOptions): Promise<Admin | { error
     connectionsMax,
     bodyBytesMax: BODY_BYTES_MAX,
     times: TIMES,
+    budget: BUDGET,
     tls: contextOf(options.tls),
     answer: async (request) => {
       const response = await answer(request, state).catch((error: unknown) => {

@@ -4,12 +4,15 @@ import { createServer as createHttpServer, type IncomingMessage, type ServerResp
 import { createServer as createNetServer, type ListenOptions, type Socket } from "node:net";
 import type { ReadableStreamDefaultReader } from "node:stream/web";
 import { TLSSocket, type SecureContext } from "node:tls";
+import { RequestBudget, type BudgetOptions } from "./request-budget.ts";
 
 export interface HttpOptions {
   /** Maximum number of connections. Beyond it, a new connection replaces the one that has been idle longest. */
   connectionsMax: number;
   bodyBytesMax: number;
   times: Times;
+  /** What requests may take of the CPU. */
+  budget: BudgetOptions;
   /** null = plain HTTP. */
   tls: SecureContext | null;
   answer: (request: HttpRequest) => Promise<HttpResponse>;
@@ -61,9 +64,10 @@ export function serveHttp(where: ListenOptions, options: HttpOptions): Promise<H
   const http = createHttpServer();
   const connections = new Connections(options);
   const streams = new Set<Stream>();
+  const budget = new RequestBudget(options.budget);
   let tls = options.tls;
   http.on("request", (incoming: IncomingMessage, outgoing: ServerResponse) => {
-    void exchange(incoming, outgoing, { options, streams, connections });
+    void exchange(incoming, outgoing, { options, streams, connections, budget });
   });
   http.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => refuseBadHead(socket, error.code));
   // A client may send its FIN with the request and still read the response.
@@ -171,10 +175,14 @@ class Connections {
   }
 }
 
+/** Rendering and sending of a response: as fast as JSON is made of the status. */
+const BYTES_PER_MS = 200_000;
+
 interface Context {
   options: HttpOptions;
   streams: Set<Stream>;
   connections: Connections;
+  budget: RequestBudget;
 }
 
 async function exchange(incoming: IncomingMessage, outgoing: ServerResponse, context: Context): Promise<void> {
@@ -187,12 +195,20 @@ async function exchange(incoming: IncomingMessage, outgoing: ServerResponse, con
 }
 
 async function answer(incoming: IncomingMessage, outgoing: ServerResponse, context: Context): Promise<void> {
-  const { options, streams, connections } = context;
+  const { options, streams, connections, budget } = context;
   const deadline = setTimeout(() => incoming.socket.destroy(), options.times.requestMs);
   const body = await bodyOf(incoming, options.bodyBytesMax).finally(() => clearTimeout(deadline));
   // Not earlier: a connection whose body does not arrive must not keep its place.
   connections.asks(incoming.socket, outgoing);
-  const { status, headers, content } = await options.answer(requestOf(incoming, body));
+  const waitMs = budget.waitMs(performance.now());
+  if (waitMs > 0) await Bun.sleep(waitMs);
+  const begunMs = performance.now();
+  const answering = options.answer(requestOf(incoming, body));
+  // What the handler does at once; that a reload takes its time costs nobody else anything.
+  const workMs = performance.now() - begunMs;
+  const { status, headers, content } = await answering;
+  const bytesOut = typeof content === "string" ? content.length : 0;
+  budget.spend(workMs + bytesOut / BYTES_PER_MS, performance.now());
   // The unread rest of the body would be parsed as the next request.
   const isLast = body === null || connections.stopping;
   const head = { ...headers, ...(isLast && { Connection: "close" }) };

@@ -25,6 +25,7 @@ async function serve(options: Partial<HttpOptions> = {}): Promise<HttpServer> {
       connectionsMax: 8,
       bodyBytesMax: 1000,
       times: TIMES,
+      budget: { share: 1, burstMs: 60_000 },
       tls: null,
       answer: () => Promise.resolve(OK),
       ...options,
@@ -79,6 +80,18 @@ function source() {
 }
 
 describe("requests", () => {
+  test("beyond the budget wait for those before them, and none is lost", async () => {
+    // 0.2 ms of 0.004 of a core: 50 ms each, after the first.
+    const server = await serve({ budget: { share: 0.004, burstMs: 0 } });
+    const client = dial(server);
+    const begunMs = performance.now();
+    for (let i = 1; i <= 5; i++) {
+      client.socket.write(GET);
+      await eventually(`response ${i}`, () => responses(client) === i);
+    }
+    expect(performance.now() - begunMs).toBeGreaterThan(190);
+  });
+
   test("one after the other, and several at once, on one connection are all answered", async () => {
     const client = dial(await serve());
     client.socket.write(GET);
