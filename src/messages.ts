@@ -69,7 +69,7 @@ export interface PoolPlan {
   passive: PassivePlan | null;
   queue: QueuePlan;
   backends: BackendPlan[];
-  /** Where the backends' cells are (shared/cells.ts). */
+  /** The memory of the backends' cells (shared/cells.ts). */
   memory: SharedArrayBuffer[];
   /** The preferred one first. */
   tiers: PoolTier[];
@@ -87,11 +87,11 @@ export interface QueuePlan {
   /** Over all workers; 0 = none. */
   size: number;
   timeoutMs: number;
-  /** As in shared/queue.ts; null = there never was a queue. */
+  /** In the form of shared/queue.ts; null = there was never a queue. */
   memory: SharedArrayBuffer | null;
 }
 
-/** Backends that new connections may go to together: up, not drained, of a weight above 0. */
+/** Backends among which new connections are balanced: up, not drained, with a weight greater than 0. */
 export interface PoolTier {
   entries: readonly TierEntry[];
   /** For source_hash: over all backends of the tier, usable or not. */
@@ -126,7 +126,7 @@ export interface ListenerPlan {
   buffer: number;
   /** null = unlimited. */
   bandwidth: BandwidthPlan | null;
-  /** Limits that are evaluated and not enforced. */
+  /** Limits that are evaluated but not enforced. */
   dryRun: readonly DryRunLimit[];
   timeoutsMs: { handshake: number; idle: number; halfClose: number; lifetime: number };
   /** One Int32 cell: connections open over all workers. */
@@ -172,23 +172,23 @@ export interface Plan {
   /** Descriptors of refused clients that this worker may keep until they have read its FIN. */
   lingeringMax: number;
   accessLog: "text" | "json" | "off";
-  /** Who follows the access log at this moment; there may be lines for them although the log is off. */
+  /** The current followers of the access log; lines can go to them even if the log is off. */
   followers: Follower[];
   debug: boolean;
 }
 
-/** Somebody who reads the access log as it comes. The worker filters and formats, so the supervisor only passes text on. */
+/** A reader of the access log as it is written. The worker filters and formats, so the supervisor only passes text on. */
 export interface Follower {
   id: number;
   format: "text" | "json";
   filter: AccessFilter;
 }
 
-/** Conditions on a line of the access log, all of which must hold; null = none. */
+/** Conditions on access log lines, all of which must hold; null = no condition. */
 export interface AccessFilter {
   listener: string | null;
   pool: string | null;
-  /** Names of backends, of which any may be that of the line. A name with several addresses means all of them. */
+  /** Names of backends; the line's backend must be one of them. A name with several addresses means all of them. */
   backends: readonly string[] | null;
   clients: CidrTable | null;
   end: End | null;
@@ -225,7 +225,7 @@ export type ToWorker =
   | PoolState
   | EndConnections
   /** Exit at once: connections are reset, and the supervisor releases their claims. */
-  /** Changes of the config lie behind: what they needed can be given back. */
+  /** Config changes are complete: memory that they needed can be released. */
   | { kind: "settled" }
   | { kind: "exit" }
   /**
@@ -246,7 +246,7 @@ export type FromWorker =
   | { kind: "applied"; generation: number }
   | { kind: "refused"; generation: number; reason: string }
   | { kind: "access"; text: string; lines: number }
-  /** Whole lines for a follower, and how many there were beyond the maximum. */
+  /** Whole lines for a follower, and the number of lines that were dropped beyond the maximum. */
   | { kind: "followed"; follower: number; text: string; lost: number }
   | { kind: "over_budget" }
   /** Failures since the last such message, by the backend's id. */
@@ -275,7 +275,7 @@ export interface PoolState {
   memory: SharedArrayBuffer[];
 }
 
-/** Ends of connections that somebody outside the worker asks for. They are resets, whatever the listener says. */
+/** Ends of connections on request from outside the worker. They are resets, whatever the listener's setting. */
 export type OrderedEnd = "killed" | "drain";
 
 /** Ends the connections in these rows of the worker's ledger, each only if it still has the id beside it: rows are reused. */

@@ -1,4 +1,4 @@
-// The names of the balancing algorithms and of what they can hash, as in the config, the plans and the status.
+// The names of the balancing algorithms and of the hash keys, as in the config, the plans and the status.
 
 /** In the order of the documentation. */
 export const BALANCES = [

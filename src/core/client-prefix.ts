@@ -1,4 +1,4 @@
-// What counts as one client: the bits of an address that `client_prefix` keeps. And what source_hash makes of a client.
+// Which addresses count as one client: the bits that `client_prefix` keeps, and the hash of a client for source_hash.
 import { isIPv4, maskWord, type Address } from "./address.ts";
 import type { HashKeyName } from "./balance.ts";
 import { hashText, hashWords } from "./hash.ts";
@@ -26,7 +26,7 @@ export class ClientPrefix {
     this.#masksIPv6 = masksOf(ipv6);
   }
 
-  /** The address in the cells from `at`, of which only the bits of the prefix are left. Good until the next call. Hot path. */
+  /** The address in the cells from `at`, masked to the bits of the prefix. Valid until the next call. Hot path. */
   of(words: Int32Array, at: number): ClientWords {
     const masks = isIPv4(words[at]!, words[at + 1]!, words[at + 2]!) ? this.#masksIPv4 : this.#masksIPv6;
     masked.w0 = words[at]! & masks[0];
@@ -37,8 +37,8 @@ export class ClientPrefix {
   }
 
   /**
-   * Hash of what source_hash goes by, an unsigned 32-bit number that is the same on every machine: the client whose address is in the
-   * cells from `at`, with its port, which follows, for "client_port", or the name of the ClientHello, where there is one.
+   * The hash for source_hash, an unsigned 32-bit number that is the same on every machine: of the client whose address is in the cells from
+   * `at`, with its port, which follows, for "client_port", or of the server name of the ClientHello, if there is one.
    */
   hashOf(words: Int32Array, at: number, by: HashKeyName, sni: string): number {
     if (by === "sni" && sni !== "") return hashText(sni.toLowerCase(), 0);
@@ -49,11 +49,11 @@ export class ClientPrefix {
   }
 }
 
-/** A client gains nothing by choosing its hash: it chooses its backend only. */
+/** A client that chooses its hash gains nothing: it only chooses its backend. */
 const UNKEYED = new Int32Array(2);
 const hashed = new Int32Array(2);
 
-/** For one call at a time. */
+/** Valid for one call. */
 const masked: ClientWords = { w0: 0, w1: 0, w2: 0, w3: 0 };
 
 /** The four words of the mask of a prefix. */

@@ -1,5 +1,5 @@
-// The closed list of the ways in which a connection ends: the value in the access log and the label in the metrics.
-// A new end is one row here; the README's table is tested against it.
+// The closed list of the ways in which a connection ends: the value in the access log and the label in the metrics. A new end is one row
+// here; the README's table is tested against it.
 
 /** Who ended it. */
 export const ENDED_BY = ["client", "backend", "lb"] as const;
@@ -49,7 +49,7 @@ export const REFUSALS: ReadonlySet<End> = new Set<End>([
   "client_full",
 ]);
 
-/** Ends of connections that never came to a backend, because of a limit or because none could take them. */
+/** Ends of connections that never reached a backend, because of a limit or because no backend could take them. */
 export const UNSERVED: ReadonlySet<End> = new Set<End>([
   ...REFUSALS,
   "no_route",

@@ -1,5 +1,5 @@
-// Objects that are made from a plan and kept while the plan stays equal, such as TLS contexts with their sessions: a reload that
-// does not change the plan does not touch them.
+// Objects that are made from a plan and kept while the plan stays equal, such as TLS contexts with their sessions: a reload that does not
+// change the plan does not replace them.
 
 export class PlanCache<P, T> {
   readonly #make: new (plan: P) => T;

@@ -1,10 +1,10 @@
-// Which lines of the access log somebody wants to follow.
+// Selects the lines of the access log for a follower.
 import { parseAddress } from "../core/address.ts";
 import { cidrHas } from "../core/cidr-set.ts";
 import type { AccessFilter } from "../messages.ts";
 import type { AccessLine } from "./access-line.ts";
 
-/** Whether all conditions hold for a line. */
+/** Whether a line matches all conditions. */
 export function accepts(filter: AccessFilter, line: AccessLine): boolean {
   const { listener, pool, end, minDurationMs, backends, clients } = filter;
   return (
@@ -17,7 +17,7 @@ export function accepts(filter: AccessFilter, line: AccessLine): boolean {
   );
 }
 
-/** `client` is as in the log: "10.0.0.7:4711", "[2001:db8::1]:4711", "unix". */
+/** `client` has the form of the log: "10.0.0.7:4711", "[2001:db8::1]:4711", "unix". */
 function isClient(clients: NonNullable<AccessFilter["clients"]>, client: string): boolean {
   const host = client.slice(0, client.lastIndexOf(":"));
   const address = parseAddress(host.replace(/^\[|\]$/g, ""));

@@ -23,7 +23,7 @@ export interface AccessLine {
   tls: string;
   /** The subject's common name in the client's certificate. */
   clientCert: string;
-  /** How long it waited in the queue of the pool; 0 = it did not. */
+  /** Time in the queue of the pool; 0 = the connection did not wait. */
   queueMs: number;
   connectMs: number;
   durationMs: number;

@@ -1,8 +1,8 @@
-// Figures that views of the snapshot show and that it does not say itself. Pure; the browser uses them too.
+// Figures that views compute from the snapshot. Pure; the browser uses them too.
 import { UNSERVED } from "../core/ends.ts";
 import type { BackendStatus, ListenerStatus, Snapshot } from "./snapshot.ts";
 
-/** How far back the history of the whole process goes. */
+/** Duration of the process-wide history. */
 export const HISTORY_SECONDS = 600;
 
 /** Connections that a listener refused. */
@@ -14,7 +14,7 @@ export function failedConnects({ connects }: BackendStatus): number {
   return connects.refused + connects.timed_out + connects.failed + connects.tls_failed;
 }
 
-/** The mean of the connects since an earlier snapshot, or of all where there were none; NaN = there was never one. */
+/** The mean of the connects since an earlier snapshot, or of all connects if there were none since; NaN = there was never one. */
 export function meanConnectMs(now: BackendStatus, was: BackendStatus | undefined): number {
   const made = now.connects.succeeded - (was?.connects.succeeded ?? 0);
   if (made > 0) return (now.connect_ms.sum - (was?.connect_ms.sum ?? 0)) / made;
@@ -23,7 +23,7 @@ export function meanConnectMs(now: BackendStatus, was: BackendStatus | undefined
 
 export type Tone = "good" | "warn" | "bad";
 
-/** What a new connection would find, as a word, and how it is shown. */
+/** The state of a backend for new connections, as a word, and how it is shown. */
 export function backendState({ state, up, ejected_until }: BackendStatus): { word: string; tone: Tone } {
   if (state !== "ready") return { word: state, tone: "warn" };
   if (!up) return { word: "down", tone: "bad" };
@@ -35,7 +35,7 @@ export function listenerState({ state, ready }: ListenerStatus): { word: string;
   return ready ? { word: "ready", tone: "good" } : { word: "no backend", tone: "bad" };
 }
 
-/** Everything that operators have changed at run time, one line each: "pools.app.backends.b: weight 3 by API, file says 1". */
+/** All run-time changes of operators, one line each: "pools.app.backends.b: weight 3 by API, file says 1". */
 export function runtimeChanges({ listeners, pools }: Snapshot): string[] {
   return [
     ...listeners.flatMap(({ name, changes }) => changes.map((what) => `listeners.${name}: ${what}`)),

@@ -1,4 +1,4 @@
-// The last ten minutes of the whole process, a point a second, as plain data: the answer of /api/history, so its keys are a public
+// The last ten minutes of the whole process, one point per second, as plain data: the answer of /api/history, so its keys are a public
 // interface.
 import * as v from "valibot";
 

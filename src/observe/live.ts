@@ -1,5 +1,5 @@
-// What is connected right now, as plain data: the answers of /api/connections, /api/clients and /api/explain, so their keys are a public interface,
-// and what they can be asked for. The types and the OpenAPI document come from the schemas below.
+// Live connections and clients as plain data: the answers of /api/connections, /api/clients and /api/explain, so their keys are a public
+// interface, and the queries. The types and the OpenAPI document come from the schemas below.
 import * as v from "valibot";
 import type { Address, Cidr } from "../core/address.ts";
 import { END_NAMES } from "../core/ends.ts";
@@ -37,13 +37,13 @@ export const connectionList = v.object({
 });
 export type ConnectionList = v.InferOutput<typeof connectionList>;
 
-/** What connections can be sorted by: the largest first, or with a "-" before it the smallest. */
+/** Sort keys of connections: the largest first, or with a leading "-" the smallest first. */
 const SORTS = ["age_ms", "bytes_in", "bytes_out", "rate_in", "rate_out", "id"] as const;
 export type ConnectionSort = (typeof SORTS)[number];
 export type SignedSort = ConnectionSort | `-${ConnectionSort}`;
 export const CONNECTION_SORTS: readonly SignedSort[] = SORTS.flatMap((sort) => [sort, `-${sort}` as const]);
 
-/** Connections in one answer, if the request does not say, and at most. */
+/** Number of connections in one answer, by default and at most. */
 export const CONNECTIONS_DEFAULT = 10_000;
 export const CONNECTIONS_MAX = 100_000;
 
@@ -85,11 +85,11 @@ export const clientList = v.object({
 });
 export type ClientList = v.InferOutput<typeof clientList>;
 
-/** `bytes` is both ways. */
+/** `bytes` counts both directions. */
 export const CLIENT_SORTS = ["open", "new_connections", "bytes", "bytes_in", "bytes_out", "refusals"] as const;
 export type ClientSort = (typeof CLIENT_SORTS)[number];
 
-/** Clients in one answer, if the request does not say, and at most. */
+/** Number of clients in one answer, by default and at most. */
 export const CLIENTS_DEFAULT = 20;
 export const CLIENTS_MAX = 1000;
 
@@ -132,8 +132,8 @@ export type Explanation = v.InferOutput<typeof explanation>;
 export interface ExplainQuery {
   listener: string;
   client: Address;
-  /** In lower case; null = none. */
+  /** In lower case; null = no server name. */
   sni: string | null;
-  /** What the client offers. */
+  /** The protocols that the client offers. */
   alpn: readonly string[];
 }

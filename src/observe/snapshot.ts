@@ -12,7 +12,7 @@ function said<Schema extends v.GenericSchema>(schema: Schema, description: strin
   return v.pipe(schema, v.description(description));
 }
 
-/** `bounds` says where the upper bounds stand. */
+/** `bounds` says where the upper bounds are. */
 function times(what: string, bounds: string) {
   return said(
     v.object({ sum: v.number(), buckets: v.array(count()) }),

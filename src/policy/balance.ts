@@ -1,4 +1,4 @@
-// Which backend gets a connection: the registry of the algorithms. Pure: no sockets, no clock, no shared memory.
+// Picks the backend of a connection: the registry of the algorithms. Pure: no sockets, no clock, no shared memory.
 import type { Balance } from "../core/balance.ts";
 import type { Balancer, BalancerMaker, Candidate, HashTable, Sources } from "./candidate.ts";
 import { createFirst } from "./first.ts";
@@ -23,13 +23,13 @@ export interface Setting {
   /** For the first balancer of a worker: how many picks to skip, by the worker's index. */
   startAt: number;
   sources: Sources;
-  /** For source_hash: the table over these candidates and those that are not usable now. */
+  /** For source_hash: the table over these candidates and those that are unusable now. */
   table: HashTable | null;
 }
 
 /**
- * Makes the balancer for a set of candidates. `previous` is the one that it replaces, of any algorithm, or null: its
- * memory is taken over by the candidates' ids.
+ * Makes the balancer for a set of candidates. `previous` is the balancer that it replaces, of any algorithm, or null: its state is taken
+ * over by the candidates' ids.
  */
 export function createBalancer<C extends Candidate>(
   candidates: readonly C[],

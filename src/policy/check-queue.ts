@@ -1,11 +1,11 @@
-// Which health check runs next when more are due than may run at once. Pools take turns, and two rules keep free places for
-// checks that are answered at once:
-// - a pool gets another place only while it holds at most twice as many as are free (the dynamic threshold of Choudhury and Hahne,
-//   "Dynamic queue length thresholds for shared-memory packet switches", 1998), so no pool takes all;
-// - backends that did not answer the last time hold at most half of the places together. Their checks take the whole timeout,
-//   and those of the others a round trip.
+// Decides which health check runs next when more are due than may run at once. Pools take turns, and two rules keep places free for checks
+// that are answered at once:
+// - a pool gets another place only while it holds at most twice as many as are free (the dynamic threshold of Choudhury and Hahne, "Dynamic
+// queue length thresholds for shared-memory packet switches", 1998), so no pool takes all;
+// - backends that did not answer the last time hold at most half of the places together. Their checks take the whole timeout, and those of
+// the others a round trip.
 
-/** A check as far as its turn goes. */
+/** A check, as far as the queue needs it. */
 export interface Queued {
   /** Id of the pool. */
   readonly pool: number;
@@ -16,7 +16,7 @@ export interface Queued {
 const POOL_FACTOR = 2;
 const SILENT_PART = 1 / 2;
 
-/** Due checks by pool, both in the order in which their turn comes. */
+/** Due checks by pool, both in the order of their turns. */
 interface Lane<T> {
   readonly waiting: Map<number, Set<T>>;
   readonly runningMax: number;
@@ -31,7 +31,7 @@ export class CheckQueue<T extends Queued> {
   readonly #runningByPool = new Map<number, number>();
   #turn: Lane<T>;
 
-  /** `places` is how many checks may run at once, at least 1. */
+  /** `places` is the maximum number of running checks, at least 1. */
   constructor(places: number) {
     this.#places = places;
     this.#answering = lane(places);
@@ -55,7 +55,7 @@ export class CheckQueue<T extends Queued> {
     return check;
   }
 
-  /** The check waits no more, or gives its place back. */
+  /** The check no longer waits, or it releases its place. */
   remove(check: T): void {
     for (const { waiting } of [this.#answering, this.#silent]) {
       const ofPool = waiting.get(check.pool);
@@ -79,7 +79,7 @@ export class CheckQueue<T extends Queued> {
       const [check] = checks;
       if (check === undefined) throw new Error("a pool without a due check is in the queue");
       checks.delete(check);
-      // To the end of the line.
+      // Moves the pool to the end of the order.
       from.waiting.delete(pool);
       if (checks.size > 0) from.waiting.set(pool, checks);
       from.running++;

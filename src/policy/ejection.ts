@@ -1,5 +1,5 @@
-// Passive health: when a backend is ejected for its failures with real traffic, for how long, and how many of a pool may be. Pure:
-// who counts failures, and what ejection means for connections, is decided elsewhere.
+// Passive health: when a backend is ejected for its failures with real traffic, for how long, and how many of a pool may be. Pure: the
+// caller counts failures and decides what ejection means for connections.
 
 export interface EjectionRules {
   /** Failures within the window that eject a backend. */
@@ -15,26 +15,26 @@ export interface Failures {
   readonly earlyReset: number;
 }
 
-/** What is remembered of one backend. Times are on a clock that never goes back. */
+/** The state that is kept for one backend. Times are on a monotonic clock. */
 export interface Ejection {
-  /** Within the window, the oldest first. */
+  /** Failures within the window, the oldest first. */
   recent: (Failures & { readonly atMs: number })[];
   /** Until when the backend is ejected; null = it is not. */
   untilMs: number | null;
-  /** Why it is ejected, or was the last time; null = it never was. */
+  /** Why it is ejected, or was ejected the last time; null = it never was. */
   reason: keyof Failures | null;
-  /** The failures that have ejected it the last time. */
+  /** The failures that caused the last ejection. */
   causes: Failures;
-  /** Ejections in a row, the one of now included. */
+  /** Ejections in a row, including the current one. */
   inARow: number;
-  /** How long the last one was to last, and when it ended. */
+  /** The duration of the last ejection, and when it ended. */
   lastMs: number;
   endedMs: number;
   /** Ejections so far, by reason. */
   readonly count: Record<keyof Failures, number>;
 }
 
-/** No ejection becomes longer by doubling. */
+/** Maximum duration of an ejection by doubling. */
 export const EJECT_MS_MAX = 300_000;
 
 export function neverEjected(): Ejection {
@@ -62,15 +62,15 @@ export function noteFailures(
   const { length } = recent;
   let first = length;
   let count = 0;
-  // What lies behind enough failures does not matter, so no more is kept than that.
+  // Failures beyond the threshold make no difference, so no more are kept.
   while (first > 0 && count < failures && recent[first - 1]!.atMs > nowMs - windowMs) count += sumOf(recent[--first]!);
   if (first > 0) recent.splice(0, first);
   return count >= failures;
 }
 
 /**
- * Ejects the backend for the failures noted. Each ejection in a row lasts twice as long as the one before. It is in a row
- * if it begins before the backend has been back for as long as it was ejected the last time, plus the window.
+ * Ejects the backend for the recorded failures. Each ejection in a row lasts twice as long as the one before. An ejection is in a row if it
+ * begins before the backend has been back for the duration of its last ejection plus the window.
  */
 export function eject(ejection: Ejection, { windowMs, ejectForMs }: EjectionRules, nowMs: number): void {
   const isInARow = nowMs < ejection.endedMs + ejection.lastMs + windowMs;
@@ -84,7 +84,7 @@ export function eject(ejection: Ejection, { windowMs, ejectForMs }: EjectionRule
   ejection.recent = [];
 }
 
-/** The ejection is over, because its time is or for another reason. */
+/** Ends the ejection, because its time is over or for another reason. */
 export function endEjection(ejection: Ejection, nowMs: number): void {
   ejection.untilMs = null;
   ejection.endedMs = nowMs;

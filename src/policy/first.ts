@@ -2,7 +2,7 @@
 import { NO_WAITS, type Balancer, type Beginning, type Candidate } from "./candidate.ts";
 import { Ranking } from "./ranking.ts";
 
-/** See BalancerMaker. Weights do not count, except that 0 is never picked. */
+/** See BalancerMaker. Weights are ignored, except that 0 is never picked. */
 export function createFirst<C extends Candidate>(candidates: readonly C[], beginning: Beginning): Balancer<C> {
   return new First(candidates, beginning, false);
 }

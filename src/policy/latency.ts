@@ -1,9 +1,9 @@
-// The latency of one backend: a moving average of its connect times that fades with time, so that a backend that was slow
-// once is tried again.
+// The latency of one backend: a moving average of its connect times that decays with time, so that a backend that was slow once is tried
+// again.
 
-/** After this long without a sample the average has fallen to 1/e. A sample this old weighs that much less, too. */
+/** After this time without a sample the average has fallen to 1/e. The weight of old samples decays in the same way. */
 export const LATENCY_DECAY_MS = 10_000;
-/** What a sample counts at least, however short the time since the last one is. */
+/** Minimum weight of a sample, however short the time since the last one is. */
 const SAMPLE_SHARE_MIN = 0.05;
 
 export class Latency {
@@ -11,7 +11,7 @@ export class Latency {
   #sampledMs = 0;
   #isKnown = false;
 
-  /** A connect took `ms`; a failed one counts as long as its deadline, since a refusal is fast and not good. */
+  /** A connect took `ms`. A failed one counts as its deadline, because a refusal is fast but not good. */
   add(ms: number, nowMs: number): void {
     if (!this.#isKnown) {
       this.#averageMs = ms;
@@ -23,7 +23,7 @@ export class Latency {
     this.#sampledMs = nowMs;
   }
 
-  /** The average in milliseconds, faded by the time since the last sample; 0 before the first one. */
+  /** The average in milliseconds, decayed by the time since the last sample; 0 before the first one. */
   at(nowMs: number): number {
     return this.#isKnown ? this.#averageMs * Math.exp((this.#sampledMs - nowMs) / LATENCY_DECAY_MS) : 0;
   }

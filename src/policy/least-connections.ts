@@ -1,4 +1,4 @@
-// least_connections: the backend with the fewest connections for its weight; among equals, as in an idle pool, in turn.
+// least_connections: the backend with the fewest connections per weight; equal ones, as in an idle pool, take turns.
 import type { Balancer, Beginning, Candidate } from "./candidate.ts";
 import { Ranking } from "./ranking.ts";
 

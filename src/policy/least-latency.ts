@@ -1,9 +1,9 @@
-// least_latency: of two backends drawn at random, the one that connects faster, where each open connection counts as so much
-// more latency. Two are compared, and not all, so that a backend that was fast once is not flooded by every worker.
+// least_latency: of two backends drawn at random, the one that connects faster, where each open connection adds to the latency. It compares
+// two backends and not all, so that the workers do not flood a backend that was fast once.
 import type { Balancer, Beginning, Candidate, Sources } from "./candidate.ts";
 import { TwoChoices } from "./two-choices.ts";
 
-/** Stands for a latency that is not known or has decayed: such a backend is tried soon, but not flooded. */
+/** Replaces a latency that is unknown or has decayed: such a backend is tried soon, but not flooded. */
 const LATENCY_MIN_MS = 0.01;
 
 /** See BalancerMaker. */
@@ -19,7 +19,7 @@ class LeastLatency<C extends Candidate> extends TwoChoices<C> {
     this.#meanWeight = candidates.reduce((sum, { weight }) => sum + weight, 0) / candidates.length;
   }
 
-  // The draw is by weight already, so only the connections are put in relation to it.
+  // The draw is weighted already, so only the number of connections is divided by the weight.
   protected prefers(b: C, a: C, nowMs: number): boolean {
     return this.#costOf(b, nowMs) < this.#costOf(a, nowMs);
   }

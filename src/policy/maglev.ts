@@ -1,20 +1,20 @@
-// Maglev hashing: a table in which each backend has slots by its weight, and which hardly changes when a backend comes or
-// goes. Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, section 3.4. The same names and
-// weights give the same table on every machine, whatever their order.
+// Maglev hashing: a table in which each backend has slots according to its weight, and which hardly changes when a backend comes or goes.
+// Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, section 3.4. The same names and weights give
+// the same table on every machine, in any order.
 import { crc32c } from "../core/crc32c.ts";
 import { hashText } from "../core/hash.ts";
 
-/** Slots of a table: a prime, the smaller one of the paper. */
+/** Number of slots of a table: a prime, the smaller one of the paper. */
 export const MAGLEV_SLOTS = 65_537;
 
 export interface MaglevEntry {
   /** Unique in the table. */
   readonly name: string;
-  /** Above 0. */
+  /** Greater than 0. */
   readonly weight: number;
 }
 
-/** The number of an entry in each slot. Without entries the table is empty. Takes some milliseconds: not for a hot path. */
+/** The number of an entry in each slot. Without entries the table is empty. Takes some milliseconds, so it is not for a hot path. */
 export function maglevTable(entries: readonly MaglevEntry[], slots = MAGLEV_SLOTS): Uint32Array<ArrayBuffer> {
   if (entries.length === 0) return new Uint32Array(0);
   const order = entries.map((_, number) => number).toSorted((a, b) => compare(entries[a]!.name, entries[b]!.name));
@@ -27,7 +27,7 @@ export function maglevTable(entries: readonly MaglevEntry[], slots = MAGLEV_SLOT
   }
   const weights = Float64Array.from(order, (number) => entries[number]!.weight);
   const heaviest = weights.reduce((most, weight) => Math.max(most, weight), 0);
-  // In each round the heaviest takes a slot, and every other one when its weights have added up to the heaviest's.
+  // In each round the heaviest entry takes a slot, and every other one when its accumulated weight reaches the heaviest's.
   const credits = new Float64Array(order.length);
   const table = new Uint32Array(slots).fill(EMPTY);
   for (let filled = 0; ;) {
@@ -44,7 +44,7 @@ export function maglevTable(entries: readonly MaglevEntry[], slots = MAGLEV_SLOT
   }
 }
 
-/** A number by which to compare the tables of several machines: equal tables of equal names have the same one. */
+/** A number to compare the tables of several machines: equal tables with equal names have the same number. */
 export function maglevFingerprint(entries: readonly MaglevEntry[], table: Uint32Array): number {
   const names = Uint32Array.from(entries, ({ name }) => hashText(name, 2));
   return crc32c(new Uint8Array(Uint32Array.from(table, (number) => names[number]!).buffer));
@@ -57,7 +57,7 @@ function after(slot: number, skip: number, slots: number): number {
   return next < slots ? next : next - slots;
 }
 
-// By code units: the same on every machine, whatever its locale is.
+// By code units: the same order on every machine, whatever its locale.
 function compare(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }

@@ -1,4 +1,4 @@
-// random_two: of two backends drawn at random, the one with fewer connections for its weight.
+// random_two: of two backends drawn at random, the one with fewer connections per weight.
 import type { Balancer, Beginning, Candidate } from "./candidate.ts";
 import { TwoChoices } from "./two-choices.ts";
 
@@ -9,7 +9,7 @@ export function createRandomTwo<C extends Candidate>(candidates: readonly C[], {
 
 class RandomTwo<C extends Candidate> extends TwoChoices<C> {
   protected prefers(b: C, a: C): boolean {
-    // open / weight is smaller, without the rounding of a division.
+    // Compares open / weight without the rounding of a division.
     return b.openCount() * a.weight < a.openCount() * b.weight;
   }
 }

@@ -1,12 +1,12 @@
-// A standing order of the candidates, so that a pick does not look at each: a winner tree (Knuth, The Art of Computer Programming,
-// volume 3, section 5.4.1), in which a change of one candidate costs one comparison a level. What an algorithm prefers is its
-// `beats`. Other workers change counts without a word, so every pick reads a few candidates again, in rotation, and the winner.
+// Keeps the candidates in order, so that a pick does not look at each: a winner tree (Knuth, The Art of Computer Programming, volume 3,
+// section 5.4.1), in which a change of one candidate costs one comparison per level. `beats` is the order of the algorithm. Other workers
+// change counts without notice, so every pick reads the winner and a few other candidates again, in rotation.
 import type { Balancer, Beginning, Candidate, PickContext } from "./candidate.ts";
 import { Turns } from "./turns.ts";
 
-/** With no more candidates than these, a pick reads all of them again, and so sees them as they are. */
+/** With at most this many candidates, a pick reads all of them again, so it uses their current state. */
 export const REREAD_ALL_MAX = 64;
-/** How many candidates a pick reads again where there are more. */
+/** Number of candidates that a pick reads again if there are more. */
 export const REREAD = 8;
 
 /** Why a candidate cannot win now; bits. */
@@ -16,7 +16,7 @@ const TRIED = 2;
 export abstract class Ranking<C extends Candidate> implements Balancer<C> {
   protected readonly candidates: readonly C[];
   protected readonly turns: Turns;
-  /** Connections as last read for each unit of weight, where the order depends on them. Equal quotients are equal numbers. */
+  /** Connections per unit of weight at the last read, if the order depends on them. Equal quotients are equal numbers. */
   protected readonly load: Float64Array;
 
   readonly #counts: boolean;
@@ -29,9 +29,9 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
   readonly #rereads: number;
   /** Where the next pick begins to read again. */
   #cursor = 0;
-  /** The last answer, whose count is an expectation; -1 = none. */
+  /** The last answer, whose count is an estimate; -1 = none. */
   #picked = -1;
-  /** Made when a connection has tried somebody, or a place is given back while it counts. */
+  /** Allocated when a connection has tried a candidate, or a place is released while it counts. */
   #indices: Map<number, number> | null = null;
 
   /** `counts`: the order depends on the numbers of open connections. */
@@ -69,7 +69,7 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
   released(candidate: C): void {
     if (!(this.#counts && this.#rereads < this.candidates.length) && this.#fullCount === 0) return;
     const index = this.#indexOf(candidate.id);
-    // The backend may have been given another plan since it was picked.
+    // The backend may have got another plan since it was picked.
     if (index >= 0 && this.candidates[index] === candidate) this.#reread(index);
   }
 
@@ -83,7 +83,7 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
       if (index < 0) {
         if (!this.#findFree()) return null;
       } else if (!this.#reread(index)) {
-        // It is about to get one more; whether it did, the next pick sees.
+        // It is about to get one more connection; the next pick sees whether it did.
         if (this.#counts) this.#note(index, (this.#open[index] as number) + 1);
         this.#picked = this.#counts ? index : -1;
         this.#take(index);
@@ -105,12 +105,12 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
       const index = this.#cursor;
       this.#cursor = index + 1 === size ? 0 : index + 1;
       const isFull = (this.#out[index] as number) & FULL;
-      // One that is not full at the same count as before has not become full.
+      // A candidate that was not full and has the same count as before is not full.
       if (isFull || (this.#counts && this.#candidateAt(index).openCount() !== this.#open[index])) this.#reread(index);
     }
   }
 
-  // Every candidate is out: whether one of those that were full is not.
+  // Every candidate is unusable: checks whether one of those that were full no longer is.
   #findFree(): boolean {
     let found = false;
     for (let index = 0; index < this.candidates.length; index++) {
@@ -119,7 +119,7 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
     return found;
   }
 
-  // Whether something is different from what the order was made of.
+  // Whether something differs from the state that the order was made from.
   #reread(index: number): boolean {
     const candidate = this.#candidateAt(index);
     const out = this.#out[index] as number;
@@ -157,7 +157,7 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
       const before = winners[node];
       const winner = this.#winnerBelow(node);
       winners[node] = winner;
-      // Somebody else wins here, as before: nothing changes above.
+      // Another candidate wins here, as before: nothing changes above.
       if (winner === before && winner !== index) return;
     }
   }

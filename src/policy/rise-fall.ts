@@ -1,26 +1,26 @@
-// When health checks make a backend up or down: the first result by itself, later a number of results of one kind in a row. Who
-// checks, and how, is decided elsewhere.
+// When health checks change a backend's state: the first result alone, later a number of equal results in a row. The caller runs the
+// checks.
 
-/** What a check says of a backend. "unknown": this machine could not check, so nothing was learned. */
+/** The result of a check. "unknown": this machine could not check, so it says nothing about the backend. */
 export type CheckResult = "success" | "failure" | "unknown";
 
-/** One backend's state. `streak` counts the results in a row that contradict `up`. */
+/** The state of one backend. `streak` counts the results in a row that contradict `up`. */
 export interface RiseFall {
-  /** Successes in a row to come up, failures in a row to go down; whole numbers from 1. */
+  /** Successes in a row to go up, failures in a row to go down; whole numbers from 1. */
   readonly rise: number;
   readonly fall: number;
   up: boolean;
   streak: number;
-  /** There was no result yet: the first one decides alone. */
+  /** No result yet: the first one decides alone. */
   fresh: boolean;
 }
 
-/** `up` holds until the first result. */
+/** `up` is valid until the first result. */
 export function startRiseFall(rise: number, fall: number, up: boolean): RiseFall {
   return { rise, fall, up, streak: 0, fresh: true };
 }
 
-/** Notes a check's result. "up" or "down" if the backend has become so by it, else null. */
+/** Records a check's result. Returns "up" or "down" if the state changes, else null. */
 export function record(state: RiseFall, result: CheckResult): "up" | "down" | null {
   if (result === "unknown") return null;
   const ok = result === "success";

@@ -1,4 +1,4 @@
-// round_robin: each backend in turn, by weight. A backend that is full loses its turns and owes none.
+// round_robin: each backend in turn, by weight. A full backend loses its turns and does not make up for them.
 import type { Balancer, Beginning, Candidate } from "./candidate.ts";
 import { Ranking } from "./ranking.ts";
 

@@ -1,20 +1,20 @@
-// Which pool a connection goes to by what is known of it: its server name, its ALPN protocols, its client. Pure: what a
-// ClientHello said comes in as facts.
+// Routes a connection to a pool by its facts: its server name, its ALPN protocols, its client. Pure: the content of a ClientHello is passed
+// in as facts.
 import type { CidrTable } from "../core/cidr-set.ts";
 import { cidrHas } from "../core/cidr-set.ts";
 
-/** Conditions, all of which must hold, and where the connection goes then. Plain data, for structured clone. */
+/** Conditions, all of which must hold, and the pool for connections that match. Plain data, for structured clone. */
 export interface Route {
-  /** Names in the form of `canonicalName`, one of which is the client's; `*.` covers one label. Empty: any name, or none. */
+  /** Names in the form of `canonicalName`, one of which must be the client's; `*.` covers one label. Empty: any name, or none. */
   sni: readonly string[];
-  /** Protocols, one of which the client offers. Empty: any, or none. */
+  /** Protocols, one of which the client must offer. Empty: any, or none. */
   alpn: readonly string[];
-  /** Where the client's address is. Null: anywhere. */
+  /** Prefixes, one of which must contain the client's address. null: any address. */
   clients: CidrTable | null;
   pool: number;
 }
 
-/** What is known of a connection. The words are the client's address in the form of `Address`. */
+/** The facts of a connection. The words are the client's address in the form of `Address`. */
 export interface RouteFacts {
   /** In lower case, without a dot at the end. */
   sni: string | null;
@@ -25,7 +25,7 @@ export interface RouteFacts {
   w3: number;
 }
 
-/** The pool of the first route whose conditions all hold, or -1. */
+/** The pool of the first route that matches, or -1. */
 export function chooseRoute(routes: readonly Route[], facts: RouteFacts): number {
   const { sni } = facts;
   const wildcard = sni === null ? null : wildcardOf(sni);
@@ -38,14 +38,14 @@ export function chooseRoute(routes: readonly Route[], facts: RouteFacts): number
   return -1;
 }
 
-/** Whether the name is the pattern, or the pattern is `*.` and what follows the name's first label. Case does not count. */
+/** Whether the name is the pattern, or the pattern is `*.` and the part of the name after its first label. Case is ignored. */
 export function nameMatches(pattern: string, name: string): boolean {
   const wanted = canonicalName(pattern);
   const given = canonicalName(name);
   return given !== "" && (wanted === given || wanted === wildcardOf(given));
 }
 
-/** A name or a pattern in the form that routes hold: in lower case, without a dot at its end. */
+/** A name or a pattern in the form of routes: in lower case, without a dot at the end. */
 export function canonicalName(name: string): string {
   return (name.endsWith(".") ? name.slice(0, -1) : name).toLowerCase();
 }

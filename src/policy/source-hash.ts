@@ -1,11 +1,11 @@
-// source_hash: a client stays with its backend, by a Maglev table (maglev.ts). Where that backend cannot be picked, the
-// client has an order of its own in which it goes through the others, so no other client's backend changes.
+// source_hash: a client stays with its backend, by a Maglev table (maglev.ts). If that backend cannot be picked, the client uses its own
+// order of the others, so no other client's backend changes.
 import { isFree, NO_WAITS, type Balancer, type Beginning, type Candidate, type PickContext } from "./candidate.ts";
 
-/** Slots that are tried before every candidate is looked at: with half of the backends down, one in 2^64 goes so far. */
+/** Number of slots that are tried before every candidate is looked at: with half of the backends down, one client in 2^64 gets that far. */
 const PROBES_MAX = 64;
 
-/** See BalancerMaker. Weights are in the table already. */
+/** See BalancerMaker. The table already contains the weights. */
 export function createSourceHash<C extends Candidate>(candidates: readonly C[], { table }: Beginning): Balancer<C> {
   const usable = candidates.filter(({ weight }) => weight > 0);
   if (table === null) throw new Error("source_hash needs a table");
@@ -36,7 +36,7 @@ class SourceHash<C extends Candidate> implements Balancer<C> {
     const hash = context.hashKey();
     if (size === 0 || this.#usable.length === 0) return null;
     let slot = hash % size;
-    // The number of slots is a prime, so every step leads through all of them.
+    // The number of slots is a prime, so every step size reaches all of them.
     const step = 1 + ((Math.imul(hash ^ (hash >>> 15), 0x9e3779b1) >>> 0) % (size - 1));
     for (let probe = 0; probe < PROBES_MAX; probe++) {
       const candidate = this.#byNumber[slots[slot] as number] as C | null;

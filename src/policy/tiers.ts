@@ -1,34 +1,34 @@
-// Which backends of a pool may be picked, and in which order: the tiers that the supervisor computes and every worker
-// chooses within. Pure.
+// Decides which backends of a pool may be picked, and in which order: the tiers that the supervisor computes and within which every worker
+// picks. Pure.
 
-/** Effective weights are in thousandths of the config's, so that a weight of 1 can be ramped. */
+/** Effective weights are in thousandths of the config's, so that a weight of 1 can ramp. */
 export const WEIGHT_UNIT = 1000;
 
-/** What is known of a backend that decides its place. */
+/** The facts of a backend that decide its place. */
 export interface TierInput {
   readonly id: number;
-  /** What its health checks say. */
+  /** The state by its health checks. */
   readonly healthUp: boolean;
   /** Ejected for its failures with real traffic. */
   readonly ejected: boolean;
-  /** Its operator or its agent has said: no new connections. */
+  /** Its operator or its agent allows no new connections. */
   readonly drained: boolean;
-  /** 0..256, times what its agent makes of it; 0 = no new connections. */
+  /** 0..256, times the agent's percentage; 0 = no new connections. */
   readonly weight: number;
-  /** 0 = the primaries, 1 = the backups; the lowest one with a usable backend is used. */
+  /** 0 = the primaries, 1 = the backups; the lowest tier with a usable backend is used. */
   readonly priority: number;
-  /** The part of its weight that a backend has which came up a short time ago; above 0, at most 1. */
+  /** The fraction of its weight that a backend has shortly after it came up; greater than 0, at most 1. */
   readonly ramp: number;
 }
 
 /** A backend that may be picked. */
 export interface TierEntry {
   readonly id: number;
-  /** In units of 1 / WEIGHT_UNIT; above 0. */
+  /** In units of 1 / WEIGHT_UNIT; greater than 0. */
   readonly effectiveWeight: number;
 }
 
-/** Backends that may be picked together. */
+/** Backends among which connections are balanced. */
 export interface Tier {
   readonly priority: number;
   readonly entries: readonly TierEntry[];
@@ -42,12 +42,11 @@ export function isUsable(backend: TierInput): boolean {
 }
 
 /**
- * The tiers of a pool, the preferred one first. A tier without a usable backend is left out, so a worker that uses the first tier
- * falls back to the next only when that one is empty. Keeps the order of the config within a tier.
- *
- * Where less than `panicThreshold` percent of a tier are usable, all of it are, whatever their health and ejection: the few that
- * are left would be overloaded. Those of weight 0 and the drained neither count nor are used. A tier without any usable backend
- * panics only if no other tier has one: connections are better off at a healthy backup.
+ * The tiers of a pool, the preferred one first. A tier without a usable backend is omitted: a worker uses the first tier, so it falls back
+ * to the next one only when that tier is empty. Keeps the order of the config within a tier.
+ * If less than `panicThreshold` percent of a tier are usable, all of it is used regardless of health and ejection, because the few usable
+ * ones would be overloaded. Backends of weight 0 and drained ones neither count nor are used. A tier without any usable backend panics only
+ * if no other tier has one: a healthy backup is better for the connections.
  */
 export function tiersOf(backends: readonly TierInput[], panicThreshold: number): Tier[] {
   const offered = backends.filter(isOffered);
@@ -62,7 +61,7 @@ export function tiersOf(backends: readonly TierInput[], panicThreshold: number):
   });
 }
 
-// Not even in a panic does a backend take connections that somebody has taken out.
+// Drained backends and those of weight 0 take no connections even in panic mode.
 function isOffered({ weight, drained }: TierInput): boolean {
   return weight > 0 && !drained;
 }

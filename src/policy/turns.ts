@@ -1,15 +1,15 @@
-// Turns in proportion to weight, evenly spread: the memory of round_robin, and what breaks ties in least_connections. Stride
-// scheduling (Waldspurger and Weihl, MIT/LCS/TM-528, 1995): a candidate has a turn each 1 / weight of virtual time, and the one
-// with the earliest turn is next, so a turn costs the same however many candidates there are.
+// Turns in proportion to weight, evenly spread: the state of round_robin, and the tie-breaker of least_connections. Stride scheduling
+// (Waldspurger and Weihl, MIT/LCS/TM-528, 1995): a candidate has a turn each 1 / weight of virtual time, and the one with the earliest turn
+// is next, so the cost of a turn does not depend on the number of candidates.
 import type { Candidate } from "./candidate.ts";
 
-/** Multiples of this, without their whole part, are evenly spread however many there are. */
+/** The fractional parts of its multiples are evenly spread, however many there are. */
 const GOLDEN = (Math.sqrt(5) - 1) / 2;
 
 export class Turns {
-  /** When each candidate's next turn is, in virtual time. */
+  /** The virtual time of each candidate's next turn. */
   readonly at: Float64Array;
-  /** As they were at the beginning: the candidates' own may change before a successor asks for `waits`. */
+  /** The initial weights: those of the candidates may change before a successor asks for `waits`. */
   readonly weights: Float64Array;
 
   readonly #candidates: readonly Candidate[];
@@ -19,7 +19,7 @@ export class Turns {
   /** The latest turn that was taken. */
   #now = -Infinity;
 
-  /** All weights are above 0. `waits` are the predecessor's, or null at the beginning. */
+  /** All weights are greater than 0. `waits` are the predecessor's, or null at the start. */
   constructor(candidates: readonly Candidate[], waits: ReadonlyMap<number, number> | null) {
     this.#candidates = candidates;
     this.#offsets = waits === null ? phasesOf(candidates, GOLDEN) : joined(candidates, waits);
@@ -35,7 +35,7 @@ export class Turns {
     this.#goTo(index, Math.max((this.#counts[index] as number) + 1, this.#countAt(index)));
   }
 
-  /** The candidate could not be picked for a while. The turns that it missed are no claim. */
+  /** The candidate could not be picked for a while. It does not get back the turns that it missed. */
   skipMissed(index: number): void {
     if ((this.at[index] as number) < this.#now) this.#goTo(index, this.#countAt(index));
   }
@@ -62,7 +62,7 @@ export class Turns {
   }
 }
 
-/** Candidates that the predecessor had go on as they were; others begin in the middle, so they neither wait nor are flooded. */
+/** Candidates of the predecessor continue as they were; others begin in the middle, so they neither wait nor are flooded. */
 function joined(candidates: readonly Candidate[], waits: ReadonlyMap<number, number>): Float64Array {
   const phases = phasesOf(
     candidates.filter(({ id }) => !waits.has(id)),
@@ -73,9 +73,9 @@ function joined(candidates: readonly Candidate[], waits: ReadonlyMap<number, num
 }
 
 /**
- * For each candidate the part of the time between two of its turns that it waits for the first one, 0 to 1. Candidates of similar
- * weight must not all have their turns at the same time, or a heavy one would have many in a row in between. Equal ones begin
- * in their order.
+ * For each candidate the fraction of the time between two of its turns that it waits for the first one, 0 to 1. Candidates of similar
+ * weight must not all have their turns at the same time, or a heavy one would have many in a row in between. Equal ones begin in their
+ * order.
  */
 function phasesOf(candidates: readonly Candidate[], first: number): Float64Array {
   const phases = new Float64Array(candidates.length);

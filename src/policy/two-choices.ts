@@ -1,15 +1,15 @@
-// The power of two choices (Mitzenmacher, IEEE TPDS 12(10), 2001): two backends are drawn at random, by weight, and the
-// better one is picked. It needs no memory and no scan, and several workers that see the same state do not all run to one backend.
+// The power of two choices (Mitzenmacher, IEEE TPDS 12(10), 2001): two backends are drawn at random, by weight, and the better one is
+// picked. It needs no state and no scan, and workers that see the same state do not all pick the same backend.
 import { isFree, NO_WAITS, type Balancer, type Candidate, type PickContext, type Sources } from "./candidate.ts";
 
 /** Draws for each of the two. If all fail, the first one is searched for, and there is no second one. */
 const DRAWS_MAX = 8;
 
-/** What algorithms that compare two candidates share; `prefers` is what they differ in. */
+/** The part that algorithms which compare two candidates share; `prefers` is the difference. */
 export abstract class TwoChoices<C extends Candidate> implements Balancer<C> {
   readonly #candidates: readonly C[];
   readonly #sources: Sources;
-  /** Sums of the weights up to and with each candidate. */
+  /** Sums of the weights up to and including each candidate. */
   readonly #sums: Float64Array;
   readonly #step: number;
 
@@ -40,7 +40,7 @@ export abstract class TwoChoices<C extends Candidate> implements Balancer<C> {
     return NO_WAITS;
   }
 
-  // The index of a free candidate, drawn by weight among those other than index `not`; -1 where chance finds none.
+  // The index of a free candidate, drawn by weight among those other than index `not`; -1 if no draw finds one.
   #draw(tried: readonly number[] | null, not: number): number {
     const sums = this.#sums;
     const excludedFrom = not < 0 ? Infinity : not === 0 ? 0 : (sums[not - 1] as number);
@@ -55,8 +55,8 @@ export abstract class TwoChoices<C extends Candidate> implements Balancer<C> {
     return -1;
   }
 
-  // The index of a free candidate, found in steps that lead to each; -1 = there is none. Steps of one would favour whoever stands
-  // behind a row of full ones.
+  // The index of a free candidate, searched in steps that reach each; -1 = there is none. Steps of one would favour a candidate behind a
+  // row of full ones.
   #next(tried: readonly number[] | null): number {
     const size = this.#candidates.length;
     let index = Math.floor(this.#sources.random() * size);
@@ -68,7 +68,7 @@ export abstract class TwoChoices<C extends Candidate> implements Balancer<C> {
   }
 }
 
-/** A number without a common divisor with `size`, near the golden section of it. */
+/** A number without a common divisor with `size`, near its golden section. */
 function stepThrough(size: number): number {
   const divisor = (a: number, b: number): number => (b === 0 ? a : divisor(b, a % b));
   let step = Math.max(1, Math.round(size * 0.618));
@@ -76,7 +76,7 @@ function stepThrough(size: number): number {
   return step;
 }
 
-// The first index whose sum is above `value`, by halving.
+// The first index whose sum is above `value`, by binary search.
 function indexOf(sums: Float64Array, value: number): number {
   let low = 0;
   let high = sums.length - 1;

@@ -1,5 +1,5 @@
-// A limit on bandwidth that connections of all workers share, in shared memory. Two words hold it, as for a limit of one sender
-// (policy/bandwidth.ts): when what is reserved ends, at the limit and at its peak, in nanoseconds on the clock of all threads. A
+// A bandwidth limit that connections of all workers share, in shared memory. It is two words, like a limit of a single sender
+// (policy/bandwidth.ts): the end of the reservations at the limit and at its peak, in nanoseconds on the clock of all threads. A
 // reservation is one compare-and-exchange on each, for at least a few milliseconds' worth of bytes, so it may allocate BigInts.
 import { monotonicMs } from "../platform/clock.ts";
 import {
@@ -13,22 +13,22 @@ import {
 } from "../policy/bandwidth.ts";
 
 const NS_PER_MS = 1_000_000;
-/** Words of one limit: both directions. */
+/** Words of one limit, for both directions. */
 const WORDS = 4;
 
 export type Direction = "upload" | "download";
 
-/** Memory for the limits of so many clients, or of one listener. */
+/** Memory for the limits of this many clients, or of one listener. */
 export function bandwidthMemory(entries: number): SharedArrayBuffer {
   return new SharedArrayBuffer(entries * WORDS * 8);
 }
 
-/** What this thread's performance.now() is behind the clock of all threads. */
+/** The offset of this thread's performance.now() from the clock of all threads. */
 function threadOriginMs(): number {
   return monotonicMs() - performance.now();
 }
 
-/** Nobody holds anything of it: a worker that dies costs the others its last reservations. */
+/** A limit has no holders: a worker that dies costs the others only its last reservations. */
 export class SharedBandwidth implements Bandwidth {
   readonly rate: BandwidthRate;
   readonly #words: BigInt64Array;
@@ -80,7 +80,7 @@ export class SharedBandwidth implements Bandwidth {
     return Number(Atomics.load(this.#words, at)) / NS_PER_MS - this.#originMs;
   }
 
-  /** The end of a further reservation; the word becomes that, or `mostMs`. */
+  /** The end of a further reservation; the word is set to that, or to `mostMs`. */
   #extend(at: number, fromMs: number, ms: number, mostMs = Infinity): number {
     for (;;) {
       const seen = Atomics.load(this.#words, at);

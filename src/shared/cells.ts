@@ -38,7 +38,7 @@ export class Arena {
     return address;
   }
 
-  /** Frees cells. Call it only when no connection counts there any more and nobody holds a view of them. */
+  /** Frees cells. Call it only when no connection counts there and no view of them exists any more. */
   free(cells: Int32Array<SharedArrayBuffer> | Float64Array<SharedArrayBuffer>): void {
     // Zeroing bytes that nobody has written would make the kernel allocate memory for them.
     if (cells.some((cell) => cell !== 0)) cells.fill(0);
@@ -49,7 +49,7 @@ export class Arena {
   }
 }
 
-/** The cells at an address of an arena with this memory, which may belong to another thread. */
+/** The cells at an address of an arena with this memory, which may be another thread's arena. */
 export function int32At(
   memory: readonly SharedArrayBuffer[],
   address: number,
@@ -167,12 +167,12 @@ export function giveBack(cell: Int32Array): void {
   throw new Error("a place was given back twice");
 }
 
-/** Number of places that are claimed now. */
+/** Number of claimed places. */
 export function claimed(cell: Int32Array): number {
   return Atomics.load(cell, 0);
 }
 
-/** Adds to a cell that is a sum and not a cap; `by` may be negative. */
+/** Adds to a cell that is a sum, not a cap; `by` may be negative. */
 export function add(cell: Int32Array, by: number): void {
   Atomics.add(cell, 0, by);
 }

@@ -1,27 +1,27 @@
-// Who the busiest clients of the last minute are: for each worker a table in shared memory of connections, bytes each way and refusals by client,
-// written by that worker alone when a session ends. Of fixed size, however many clients there are. Each of these counts has a
-// table of its own, and a new one every ten seconds: Space-Saving (Metwally, Agrawal and El Abbadi, "Efficient computation of
-// frequent and top-k elements in data streams", ICDT 2005), set-associative. A client without a place takes that of the smallest
-// count in its set and goes on from there, and the count that it took over is kept as its possible error. So a count is never too
-// low while a client keeps its place, and too high by at most its error. With E events of others in a client's set, which is a
-// sixteenth of all on average, a client with more than E / 15 of its own keeps its place.
+// The most active clients of the last minute: for each worker a table in shared memory of connections, bytes each way and refusals by
+// client, which only that worker writes, when a session ends. Its size is fixed, however many clients there are. Each of these counts has
+// its own table, and a new one every ten seconds: Space-Saving (Metwally, Agrawal and El Abbadi, "Efficient computation of frequent and
+// top-k elements in data streams", ICDT 2005), set-associative. A client without an entry replaces the one with the smallest count in its
+// set and continues from that count, which is kept as its possible error. So a count is never too low while a client keeps its entry, and
+// too high by at most its error. With E events of others in a client's set, which is a sixteenth of all on average, a client with more than
+// E / 15 of its own keeps its entry.
 
-/** What is counted of a client. */
+/** The counts of a client. */
 export const ACTIVITY = { connections: 0, bytesIn: 1, bytesOut: 2, refusals: 3 } as const;
 export type Activity = (typeof ACTIVITY)[keyof typeof ACTIVITY];
 
 export const WINDOW_MS = 10_000;
-/** Windows of which an answer is made: the present one and those before it, 50 to 60 s together. */
+/** Number of windows in an answer: the current one and those before it, 50 to 60 s together. */
 export const WINDOWS = 6;
-/** One more than that, so that the one that is begun anew is not being read. */
+/** One more than that, so that a reader does not read the window that is being cleared. */
 const RING = WINDOWS + 1;
 
 export const SETS = 16;
 export const WAYS = 16;
 const ENTRIES = SETS * WAYS;
-/** Of an entry: the id of the listener, 0 = nobody's or just changing hands, and the client's address by `client_prefix`. */
+/** Of an entry: the id of the listener, 0 = free or being replaced, and the client's address masked by `client_prefix`. */
 const KEY_WORDS = 5;
-/** Tables of a window, one for each activity. */
+/** Tables per window, one for each activity. */
 const TABLES = 4;
 const HEADER_WORDS = 16;
 
@@ -31,19 +31,19 @@ const NUMBERS = RING * TABLES * ENTRIES;
 /** Memory for the tables of one worker: 258 KB. */
 export function activityMemory(): SharedArrayBuffer {
   const memory = new SharedArrayBuffer((HEADER_WORDS + KEYS) * 4 + 2 * NUMBERS * 8);
-  // A private key, so that nobody can choose addresses that drive a certain client out.
+  // A private key, so that nobody can choose addresses that evict a certain client.
   new Uint32Array(memory, 0, 1).set(crypto.getRandomValues(new Uint32Array(1)));
   return memory;
 }
 
 /**
- * Called with each count of a table: the listener's id, the four words of the address, good until the next call, the count, and how
- * much of it may be another's.
+ * Called with each count of a table: the listener's id, the four words of the address, valid until the next call, the count, and its
+ * possible error.
  */
 export type EachCount = (listener: number, address: Int32Array, count: number, error: number) => void;
 
 export class ClientActivity {
-  /** The hash key, and from cell 1 on the number of the window that each slot of the ring has. */
+  /** The hash key, and from cell 1 on the number of the window in each slot of the ring. */
   readonly #header: Int32Array;
   readonly #keys: Int32Array;
   readonly #counts: Float64Array;
@@ -59,8 +59,8 @@ export class ClientActivity {
   }
 
   /**
-   * Adds to a count of a client (its address by `client_prefix`) at a listener, in the window of the moment `atMs`, which may lie
-   * up to a minute back. Hot path.
+   * Adds to a count of a client (its address masked by `client_prefix`) at a listener, in the window of `atMs`, which may be up to a minute
+   * ago. Hot path.
    */
   add(
     activity: Activity,
@@ -79,7 +79,7 @@ export class ClientActivity {
     let leastCount = counts[first]!;
     for (let entry = first; entry < first + WAYS; entry++) {
       const key = entry * KEY_WORDS;
-      // In most cases the last word differs.
+      // The last word is compared first, because it usually differs.
       const isClient =
         keys[key + 4] === w3 &&
         keys[key] === listener &&
@@ -122,7 +122,7 @@ export class ClientActivity {
   #read(entry: number, take: EachCount): void {
     const keys = this.#keys;
     const key = entry * KEY_WORDS;
-    // Atomic, or the compiler takes what it has read here for what is there after the rest.
+    // Atomic, because otherwise the compiler may use an earlier read.
     const listener = Atomics.load(keys, key);
     if (listener === 0) return;
     const address = this.#address;
@@ -133,7 +133,7 @@ export class ClientActivity {
     if (isStill && count > 0) take(listener, address, count, Math.min(error, count));
   }
 
-  // The slot of a window, emptied where it begins; -1 = it lies too far back.
+  // The slot of a window, cleared when the window begins; -1 = too old.
   #slotOf(window: number): number {
     const slot = window % RING;
     const has = this.#header[1 + slot]!;
@@ -150,12 +150,12 @@ export class ClientActivity {
   }
 }
 
-/** When the windows of an answer at `nowMs` begin. */
+/** The start of the windows of an answer at `nowMs`. */
 export function windowsBeginMs(nowMs: number): number {
   return (Math.floor(nowMs / WINDOW_MS) - WINDOWS + 1) * WINDOW_MS;
 }
 
-// Spreads clients over the sets. It need not withstand more than that: who is driven out of a set is missing in a list.
+// Spreads clients over the sets. It need not resist attacks further than that: an evicted client is only missing in a list.
 function hash(key: number, listener: number, w0: number, w1: number, w2: number, w3: number): number {
   let h = mix(key ^ listener, w0);
   h = mix(h, w1);

@@ -1,50 +1,50 @@
-// The table of clients of one listener: who holds how many connections, and who may open another one now; exact over all
-// workers. It is of fixed size and set-associative; when a set is full the entry that has been idle longest goes, so a flood
-// of addresses cannot make it grow, nor make a client with open connections be forgotten.
+// The table of clients of one listener: how many connections each has, and whether it may open another one; exact over all workers. Its
+// size is fixed, and it is set-associative: when a set is full, the entry that has been idle longest is replaced. So a flood of addresses
+// cannot make it grow, and a client with open connections keeps its entry.
 import { dryRunBit } from "../core/dry-run.ts";
 import { hashWords, type HashKey } from "../core/hash.ts";
 import { NO_TOKEN, takeToken } from "../policy/token-bucket.ts";
 
-// An entry is two 64-bit words and a time. The first word is the client's tag and its open connections together, so that to
-// count one more, and to give the entry to another client only while nothing is open, is one compare-and-exchange each.
-// The second is the theoretical arrival time of the token bucket (GCRA), in nanoseconds: one word holds the whole bucket.
+// An entry is two 64-bit words and a time. The first word holds the client's tag and its open connections, so one compare-and-exchange
+// counts a connection, and one gives the entry to another client only if nothing is open. The second word is the theoretical arrival time
+// of the token bucket (GCRA), in nanoseconds, which is the whole state of the bucket.
 const OPEN_BITS = 24n;
 const OPEN_MASK = (1n << OPEN_BITS) - 1n;
 const TAG_BITS = 40n;
 
-/** Entries of a set: all the places that one client may have. */
+/** Entries of a set: all the entries that one client may use. */
 export const WAYS = 16;
 const ENTRY_BYTES = 24;
 const SET_BYTES = WAYS * ENTRY_BYTES + 4;
 const HEADER_BYTES = 64;
 
-/** An entry that is changing hands: no client's tag, and open, so that nobody takes it. */
+/** An entry that is being replaced: no client's tag, and open, so that no worker takes it. */
 const NOBODY = 1n;
-/** A worker that makes an entry takes a microsecond; one that has not done so by then has died at it. */
+/** A worker makes an entry in a microsecond; one that has not finished after this time has died. */
 const MAKING_MS = 100;
 
-/** Answers of `claim` other than an entry's number. */
+/** Results of `claim` other than an entry's number. */
 export const CLIENT_OVER_RATE = -1;
 export const CLIENT_OVER_CAP = -2;
-/** Every place that the client may have belongs to a client with open connections. */
+/** Every entry that the client may use belongs to a client with open connections. */
 export const CLIENT_TABLE_FULL = -3;
 
 /** What a listener allows one client; 0 = no limit. */
 export interface ClientLimits {
-  /** Open connections at once. */
+  /** Maximum number of open connections. */
   maxOpen: number;
   /** Nanoseconds between two new connections at the steady rate; 0n = no rate limit. */
   intervalNs: bigint;
-  /** New connections at once after a pause. */
+  /** Number of new connections at once after a pause. */
   burst: number;
-  /** A place is claimed without a cap too, since connections share what belongs to the client's entry. */
+  /** A place is claimed even without a cap, because connections share the bandwidth limit of the client's entry. */
   holds: boolean;
-  /** The cap, or the rate, is evaluated and not enforced. */
+  /** The cap, or the rate, is evaluated but not enforced. */
   dryRunOpen: boolean;
   dryRunRate: boolean;
 }
 
-/** Memory for a table of at least `entries` clients (rounded up to a power of two), with a hash key of its own. */
+/** Memory for a table of at least `entries` clients (rounded up to a power of two), with its own hash key. */
 export function clientMemory(entries: number): SharedArrayBuffer {
   const sets = 2 ** Math.ceil(Math.log2(Math.max(1, entries / WAYS)));
   const memory = new SharedArrayBuffer(HEADER_BYTES + sets * SET_BYTES);
@@ -53,7 +53,7 @@ export function clientMemory(entries: number): SharedArrayBuffer {
   return memory;
 }
 
-/** How many clients have a place in the table. */
+/** Number of entries of the table. */
 export function entriesOf(memory: SharedArrayBuffer): number {
   return ((memory.byteLength - HEADER_BYTES) / SET_BYTES) * WAYS;
 }
@@ -61,18 +61,18 @@ export function entriesOf(memory: SharedArrayBuffer): number {
 export class ClientTable {
   /** Whether the last claim took a place, which `release` gives back. */
   claimed = false;
-  /** The limits that would have refused the last claim and are not enforced (core/dry-run.ts). */
+  /** The limits that would have refused the last claim but are not enforced (core/dry-run.ts). */
   dryRun = 0;
   readonly #words: BigInt64Array;
-  /** The same words, each as its lower and its upper half: to compare a tag by numbers costs a fraction of what BigInts do. */
+  /** The same words, each as its lower and its upper half: comparing a tag by numbers is many times cheaper than by BigInts. */
   readonly #halves: Int32Array;
   readonly #seen: Int32Array;
-  /** One cell a set: 1 while a worker makes an entry there. */
+  /** One cell per set: 1 while a worker makes an entry there. */
   readonly #making: Int32Array;
   readonly #sets: number;
   readonly #key: HashKey;
   readonly #hash = new Int32Array(2);
-  // The tag of the client that is looked for: its upper 32 bits and the other 8.
+  // The tag of the client in the current call: its upper 32 bits and the other 8.
   #tagHigh = 0;
   #tagLow = 0;
 
@@ -88,9 +88,9 @@ export class ClientTable {
   }
 
   /**
-   * One more connection of a client (its address masked to the listener's client prefix) at `nowNs` on a clock that all
-   * threads share: the number of its entry, to be given back by `release` when the connection ends if `claimed` says so, or
-   * one of the negative answers above.
+   * Adds a connection of a client (its address masked to the listener's client prefix) at `nowNs` on a clock that all threads share.
+   * Returns the number of its entry, which `release` must give back when the connection ends if `claimed` says so, or one of the negative
+   * results above.
    */
   claim(w0: number, w1: number, w2: number, w3: number, limits: ClientLimits, nowNs: bigint): number {
     const set = this.#lookFor(w0, w1, w2, w3);
@@ -107,7 +107,7 @@ export class ClientTable {
     }
   }
 
-  /** Ends one connection of an entry's client. A second time for the same connection throws, as `giveBack` does. */
+  /** Ends one connection of an entry's client. A second call for the same connection throws, as in `giveBack`. */
   release(entry: number): void {
     if ((Atomics.sub(this.#words, 2 * entry, 1n) & OPEN_MASK) !== 0n) return;
     Atomics.add(this.#words, 2 * entry, 1n);
@@ -115,7 +115,7 @@ export class ClientTable {
   }
 
   /**
-   * What a client has now, and nothing is taken: its open connections, and when its token bucket is full again (0n = it is), as
+   * The current state of a client, without a claim: its open connections, and when its token bucket is full again (0n = it is full), as
    * takeToken counts.
    */
   peek(w0: number, w1: number, w2: number, w3: number): { open: number; fullAtNs: bigint } {
@@ -132,13 +132,13 @@ export class ClientTable {
     return Number(Atomics.load(this.#words, 2 * entry) & OPEN_MASK);
   }
 
-  // Sets the tag to that of a client, and answers with the first entry of its set.
+  // Sets the tag to that of a client, and returns the first entry of its set.
   #lookFor(w0: number, w1: number, w2: number, w3: number): number {
     hashWords(this.#key, 0, w0, w1, w2, w3, this.#hash);
     const low = this.#hash[0]!;
     this.#tagHigh = this.#hash[1]!;
     this.#tagLow = low >>> 24;
-    // The tag is never 0, which marks an entry that nobody has had.
+    // The tag is never 0, which marks an unused entry.
     if (this.#tagHigh === 0 && this.#tagLow === 0) this.#tagLow = 1;
     return (low & (this.#sets - 1)) * WAYS;
   }
@@ -147,7 +147,7 @@ export class ClientTable {
     return (BigInt(this.#tagHigh >>> 0) << 8n) | BigInt(this.#tagLow);
   }
 
-  // Whether the entry is that of the tag. The halves are two reads: what another worker does between them it could do after them.
+  // Whether the entry has the tag. The halves are two reads: a change between them is equivalent to a change after them.
   #isFound(entry: number): boolean {
     const halves = this.#halves;
     return (
@@ -155,11 +155,11 @@ export class ClientTable {
     );
   }
 
-  // The client's entry, made if need be in the place that has been idle longest; -1 = no place is idle.
+  // The client's entry, which may replace the one that has been idle longest; -1 = no entry is idle.
   #find(set: number, seconds: number): number {
     for (let entry = set; entry < set + WAYS; entry++) if (this.#isFound(entry)) return entry;
-    // Two workers that see a client for the first time at once must not make two entries of it: one makes, the other
-    // finds. This is the one place where a worker may wait for another: for a microsecond, at a client's first sight.
+    // Two workers that see a new client at the same time must not make two entries for it: one makes the entry, the other finds it. This is
+    // the only place where a worker may wait for another: for a microsecond, at a client's first connection.
     const lock = set / WAYS;
     while (Atomics.compareExchange(this.#making, lock, 0, 1) !== 0) {
       if (Atomics.wait(this.#making, lock, 1, MAKING_MS) === "timed-out") break;
@@ -186,7 +186,7 @@ export class ClientTable {
         oldestAge = age;
       }
       if (oldest < 0) return -1;
-      // Nobody's while the bucket of the former client is emptied, so that neither client meets the other's.
+      // The entry belongs to no client while the bucket of the former client is cleared, so that neither client uses the other's bucket.
       if (Atomics.compareExchange(this.#words, 2 * oldest, oldestWord, NOBODY) !== oldestWord) continue;
       Atomics.store(this.#words, 2 * oldest + 1, 0n);
       this.#seen[oldest] = seconds;
@@ -222,7 +222,7 @@ export class ClientTable {
     // The cap would have refused the connection before it took a token.
     if (dryRunRate && this.dryRun !== 0) return entry;
     for (;;) {
-      // Without a place nothing keeps the entry from being given to another client.
+      // Without a claimed place, the entry may be given to another client.
       if (!this.claimed && !this.#isFound(entry)) return LOST;
       const tat = Atomics.load(this.#words, 2 * entry + 1);
       const next = takeToken(tat, nowNs, intervalNs, burst);
@@ -243,7 +243,7 @@ export class ClientTable {
 const OVER_CAP = dryRunBit("max_connections_per_client");
 const OVER_RATE = dryRunBit("rate_limit");
 
-/** The entry was given to another client between finding and counting: look again. */
+/** The entry was given to another client after it was found: search again. */
 const LOST = -4;
 
 function tagOf(word: bigint): bigint {

@@ -1,11 +1,11 @@
-// Connection ids: unique over all workers while the process lives, those that died included. A worker takes a block of ids at a time, so
+// Connection ids: unique over all workers while the process lives, including workers that died. A worker takes a block of ids at a time, so
 // that a connection costs no atomic operation.
 
 /** 2^32 blocks of this size last for decades at any connection rate, and all ids are exact in a double. */
 export const ID_BLOCK = 65_536;
 
 export class ConnectionIds {
-  /** One cell: number of blocks that were taken. */
+  /** One cell: the number of blocks that were taken. */
   readonly #taken: Int32Array;
   #next = 0;
   #last = -1;

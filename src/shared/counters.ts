@@ -1,5 +1,5 @@
-// The layout of the rows of counters. A row belongs to one worker, which alone writes it, with plain stores; readers add the rows up.
-// Rows are Float64 in shared memory, so that the counts of a dead worker are not lost.
+// The layout of the rows of counters. Only one worker writes a row, with plain stores; readers add up the rows. Rows are Float64 in shared
+// memory, so that the counts of a dead worker are not lost.
 import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import { END_CODES, END_NAMES, ENDED_BY, ENDED_BY_CODES, type End, type EndedBy } from "../core/ends.ts";
 
@@ -28,12 +28,12 @@ export const TLS_FAILURES = [
 ] as const;
 export type TlsFailure = (typeof TLS_FAILURES)[number];
 
-/** Upper bounds, in milliseconds, of the buckets of the histogram of the lives of connections; one more counts what is above. */
+/** Upper bounds, in milliseconds, of the buckets of the histogram of connection lifetimes; one more bucket counts larger values. */
 export const LIFE_BUCKETS_MS = [
   10, 50, 100, 500, 1000, 5000, 10_000, 60_000, 300_000, 1_800_000, 3_600_000, 21_600_000, 86_400_000,
 ] as const;
 
-/** The same for the time until the first byte for the client. */
+/** The same for the time to the first byte for the client. */
 export const FIRST_BYTE_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000] as const;
 
 const TLS = 3 + ENDS_CELLS;
@@ -100,7 +100,7 @@ export const BACKEND = {
 /** Upper bounds, in milliseconds, of the buckets of the event-loop delay histogram; one more bucket counts larger values. */
 export const LOOP_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500] as const;
 
-/** Upper bounds, in milliseconds, of the buckets of the histogram of time in a pool's queue; one more counts what is above. */
+/** Upper bounds, in milliseconds, of the buckets of the histogram of time in a pool's queue; one more bucket counts larger values. */
 export const QUEUE_BUCKETS_MS = [1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000] as const;
 
 /** Cells of a pool's row. `waitBuckets` is a block of QUEUE_BUCKETS_MS.length + 1 cells. */
@@ -113,7 +113,7 @@ export const WORKER = {
   bytesIn: 2,
   bytesOut: 3,
   logLinesLost: 4,
-  /** Not counts: the generation that the worker has applied, and the sum of the versions of its pools. */
+  /** Not counters: the generation that the worker has applied, and the sum of the versions of its pools. */
   generation: 5,
   poolVersions: 6,
   /** When the clock ticks next, in milliseconds since 1970; 0 = it is stopped. */
@@ -130,7 +130,7 @@ export interface Histogram {
   readonly boundsMs: readonly number[];
 }
 
-/** In a backend's row, a listener's, a worker's and a pool's. */
+/** In the rows of a backend, a listener, a worker and a pool. */
 export const CONNECT_TIMES: Histogram = {
   sumMs: BACKEND.connectSumMs,
   buckets: BACKEND.connectBuckets,
@@ -141,13 +141,13 @@ export const HANDSHAKE_TIMES: Histogram = {
   buckets: LISTENER.handshakeBuckets,
   boundsMs: HANDSHAKE_BUCKETS_MS,
 };
-/** From accept to the end, of connections that came to a backend. */
+/** From accept to the end, of connections that reached a backend. */
 export const LIFE_TIMES: Histogram = {
   sumMs: LISTENER.lifeSumMs,
   buckets: LISTENER.lifeBuckets,
   boundsMs: LIFE_BUCKETS_MS,
 };
-/** From accept to the first byte of the backend for the client. */
+/** From accept to the backend's first byte for the client. */
 export const FIRST_BYTE_TIMES: Histogram = {
   sumMs: LISTENER.firstByteSumMs,
   buckets: LISTENER.firstByteBuckets,

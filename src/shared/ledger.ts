@@ -1,10 +1,10 @@
 // The ledger: one row for each connection of one worker, in shared memory, written by that worker alone. A row has the claims of the
-// connection and the data of its line in the access log, so that the supervisor can release the claims and write the lines when the
-// worker dies. The worker itself keeps these facts only here: nothing is stored twice.
+// connection and the data of its access log line, so that the supervisor can release the claims and write the lines when the worker dies.
+// The worker itself keeps these facts only here.
 
 /**
- * Words (Int32) of a row. `address` is the client's: four words followed by `port`, in the order of platform's peerAddress. `peer` has
- * the same form and is valid if `proxied` is PROXIED.yes: then the client's address is the one in the PROXY header and not the peer's.
+ * Words (Int32) of a row. `address` is the client's: four words followed by `port`, in the order of platform's peerAddress. `peer` has the
+ * same form and is valid if `proxied` is PROXIED.yes: in that case the client's address comes from the PROXY header and is not the peer's.
  * `firstEnd` says whose FIN came first.
  */
 export const ROW = {
@@ -23,7 +23,7 @@ export const ROW = {
   phase: 19,
   sniLength: 20,
   firstEnd: 21,
-  /** Behind the floats. Time in the queue of the pool, in milliseconds, rounded up; 0 = it has not waited, or still waits. */
+  /** After the floats. Time in the queue of the pool, in milliseconds, rounded up; 0 = it has not waited, or still waits. */
   queueMs: 30,
   /** Limits that would have acted on the connection (core/dry-run.ts). */
   dryRun: 31,
@@ -121,8 +121,8 @@ export class Ledger {
   }
 
   /**
-   * The client of a row is who a PROXY header says; the peer is kept beside it. Atomic stores keep the order for readers in other
-   * threads.
+   * Sets the client of a row to the address in a PROXY header and keeps the peer beside it. Atomic stores keep the order for readers in
+   * other threads.
    */
   replaceAddress(row: number, address: readonly [number, number, number, number], port: number): void {
     const { words } = this;
@@ -134,7 +134,7 @@ export class Ledger {
     Atomics.store(words, at + ROW.proxied, PROXIED.yes);
   }
 
-  /** Stores the server name that the client asks for: ASCII, truncated to SNI_BYTES_MAX. */
+  /** Stores the server name that the client sent: ASCII, truncated to SNI_BYTES_MAX. */
   noteSni(row: number, name: string): void {
     const length = Math.min(name.length, SNI_BYTES_MAX);
     const at = row * SNI_BYTES;
@@ -153,12 +153,11 @@ export class Ledger {
   }
 
   /**
-   * To be called by a reader in another thread before it reads a row: the id of its connection, below 0 where the client is who a
-   * PROXY header says; 0 if there is none, or its address is being written. After reading, `isStill` says whether what was read
-   * belongs together.
-   *
-   * A worker sets the id to 0 before it gives a row to another connection, and writes the new id after the address. While it replaces
-   * the address, `proxied` is PROXIED.changing, and then PROXIED.yes. So `proxied` is read between the two looks at the id: both are of
+   * A reader in another thread calls this before it reads a row. Returns the id of the row's connection, negative if the client's address
+   * comes from a PROXY header; 0 if there is no connection, or its address is being written. After the read, `isStill` says whether the
+   * values belong together.
+   * A worker sets the id to 0 before it gives a row to another connection, and writes the new id after the address. While it replaces the
+   * address, `proxied` is PROXIED.changing, and then PROXIED.yes. So `proxied` is read between two reads of the id, which both belong to
    * one connection then. Byte counts and the backend may change at any time.
    */
   stamp(row: number): number {
@@ -172,7 +171,7 @@ export class Ledger {
     return stampOf(this.floats[row * ROW_FLOATS + ROW_FLOAT.id]!, proxied) === stamp;
   }
 
-  // Atomic, or the compiler takes what it has read of the cells before for what they hold now.
+  // Atomic, because otherwise the compiler may use earlier reads of the cells.
   #proxied(row: number): number {
     return Atomics.load(this.words, row * ROW_WORDS + ROW.proxied);
   }

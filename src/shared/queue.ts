@@ -1,16 +1,19 @@
-// The queue of one pool over all workers, in shared memory: how many connections wait, and for each worker the ticket of the one
-// that has waited longest there. Tickets rise in the order of arrival, so the lowest of them is the one whose turn it is. A place
-// that is free is in nobody's hands until a worker claims it for its waiter, so a worker that dies takes none with it.
+// The queue of one pool over all workers, in shared memory: how many connections wait, and for each worker the ticket of its oldest waiter.
+// Tickets rise in the order of arrival, so the lowest one has the turn. A free place belongs to no worker until one claims it for its
+// waiter, so a worker that dies takes no place with it.
 import { claim, claimed, giveBack } from "./cells.ts";
 import { QUEUE } from "./counters.ts";
 
-/** Workers whose connections can wait. Indices are reused: there are more only while as many retired ones still have connections. */
+/**
+ * Maximum number of workers whose connections can wait. Indices are reused: there are more only while as many retired workers still have
+ * connections.
+ */
 export const QUEUE_WORKERS_MAX = 1024;
 
-/** What has no oldest: nobody waits. */
+/** The result if nobody waits. */
 export const NOBODY = -1;
 
-// Int32 words: those that all workers write have a cache line each.
+// Int32 words; words that all workers write have a cache line each.
 const WAITING = 0;
 const TICKETS = 16;
 const WORKERS = 32;
@@ -18,7 +21,7 @@ const HEADS = 48;
 const WAKES = HEADS + QUEUE_WORKERS_MAX;
 const ROWS_BYTES = 4 * (WAKES + QUEUE_WORKERS_MAX);
 
-/** Memory for the queue of one pool. What is not touched costs nothing. */
+/** Memory for the queue of one pool. Pages that are not used cost nothing. */
 export function queueMemory(): SharedArrayBuffer {
   return new SharedArrayBuffer(ROWS_BYTES + 8 * QUEUE_WORKERS_MAX * QUEUE.size);
 }
@@ -34,22 +37,22 @@ export class SharedQueue {
     this.#rows = new Float64Array(memory, ROWS_BYTES);
   }
 
-  /** How many wait, over all workers. Hot path. */
+  /** Number of waiters over all workers. Hot path. */
   get waiting(): number {
     return claimed(this.#waiting);
   }
 
-  /** One more waits in a worker; false = `size` wait already. */
+  /** Adds a waiter of a worker; false = `size` wait already. */
   enter(worker: number, size: number): boolean {
     return size > 0 && worker < QUEUE_WORKERS_MAX && claim(this.#waiting, size);
   }
 
-  /** One that waited does so no more. */
+  /** Removes a waiter. */
   leave(): void {
     giveBack(this.#waiting);
   }
 
-  /** The place in the order of arrival of who comes now; never 0. */
+  /** The ticket of a new waiter; never 0. */
   takeTicket(): number {
     for (;;) {
       const ticket = (Atomics.add(this.#words, TICKETS, 1) + 1) | 0;
@@ -57,7 +60,7 @@ export class SharedQueue {
     }
   }
 
-  /** The oldest ticket in a worker; 0 = nobody waits there. */
+  /** The oldest ticket of a worker; 0 = it has no waiter. */
   setHead(worker: number, ticket: number): void {
     const words = this.#words;
     for (let workers = Atomics.load(words, WORKERS); workers <= worker; workers = Atomics.load(words, WORKERS))
@@ -88,12 +91,15 @@ export class SharedQueue {
 
   // ---------------------------------------------------------------- waking a worker
 
-  /** Lets `awaitWake` of a worker call, now or when it is next asked for. */
+  /** Makes `awaitWake` of a worker call, now or at its next call. */
   wake(worker: number): void {
     if (Atomics.exchange(this.#words, WAKES + worker, 1) === 0) Atomics.notify(this.#words, WAKES + worker);
   }
 
-  /** Calls `woken` once in this thread when another thread wakes the worker; at once (in a microtask) if one has done so since the last call. */
+  /**
+   * Calls `woken` once in this thread when another thread wakes the worker; at once (in a microtask) if that has happened since the last
+   * call.
+   */
   awaitWake(worker: number, woken: () => void): void {
     const at = WAKES + worker;
     const wait = Atomics.waitAsync(this.#words, at, 0);
@@ -105,7 +111,7 @@ export class SharedQueue {
     else queueMicrotask(take);
   }
 
-  /** A worker is dead: nobody waits there. */
+  /** Removes the waiters of a dead worker. */
   forget(worker: number): void {
     if (worker >= QUEUE_WORKERS_MAX) return;
     Atomics.store(this.#words, HEADS + worker, 0);
@@ -113,7 +119,7 @@ export class SharedQueue {
     this.wakeOldest();
   }
 
-  /** Wakes the worker whose turn it is. */
+  /** Wakes the worker that has the turn. */
   wakeOldest(): void {
     const oldest = this.oldest();
     if (oldest !== NOBODY) this.wake(oldest);
