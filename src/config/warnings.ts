@@ -50,7 +50,7 @@ function warnOfHealth({ isSound }: Subject, { name, health }: FilePool, report: 
   );
 }
 
-/** Limits that are to be tried and are not set. */
+/** Limits in `dry_run` that are not configured. */
 function warnOfDryRun({ isSound }: Subject, listener: FileListener, report: Report): void {
   const path = ["listeners", listener.name];
   if (!isSound([...path, "dry_run"])) return;
@@ -68,17 +68,17 @@ function hasLimit(listener: FileListener, limit: DryRunLimit): boolean {
 }
 
 /** Options that the pool's algorithm ignores. */
-function warnOfBalance({ isSound, isWhole }: Subject, pool: FilePool, report: Report): void {
+function warnOfBalance({ isSound }: Subject, pool: FilePool, report: Report): void {
   const path = ["pools", pool.name];
   if (!isSound([...path, "balance"])) return;
   if (pool.hash_key !== "client" && pool.balance !== "source_hash" && isSound([...path, "hash_key"])) {
     report([...path, "hash_key"], `has no effect: balance is "${pool.balance}"`);
   }
   const ignoresRamp = pool.balance === "first" || pool.balance === "source_hash";
-  if (pool.slow_start > 0 && ignoresRamp && isSound([...path, "slow_start"])) {
+  if (ignoresRamp && isSound([...path, "slow_start"]) && pool.slow_start > 0) {
     report([...path, "slow_start"], `has no effect: balance is "${pool.balance}"`);
   }
-  if (pool.balance !== "first" || !isWhole([...path, "backends"])) return;
+  if (pool.balance !== "first" || !isSound([...path, "backends"])) return;
   const { backends } = pool;
   for (const [index, { weight }] of backends.entries()) {
     // 0 = no new connections, with every algorithm.
@@ -89,10 +89,10 @@ function warnOfBalance({ isSound, isWhole }: Subject, pool: FilePool, report: Re
   }
 }
 
-/** A queue in which nobody waits, because no backend is ever full. */
-function warnOfQueue({ isSound, isWhole }: Subject, { name, queue, backends }: FilePool, report: Report): void {
+/** A queue that is never used, because no backend is ever full. */
+function warnOfQueue({ isSound }: Subject, { name, queue, backends }: FilePool, report: Report): void {
   const path = ["pools", name];
-  if (!isSound([...path, "queue"]) || queue.size === 0 || !isWhole([...path, "backends"])) return;
+  if (!isSound([...path, "queue"]) || queue.size === 0 || !isSound([...path, "backends"])) return;
   if (backends.some(({ max_connections }) => max_connections > 0)) return;
   report([...path, "queue"], "has no effect: no backend has max_connections");
 }

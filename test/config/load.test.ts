@@ -451,3 +451,16 @@ describe("a pool that is no table", () => {
     expect(messages(result)).toEqual([expect.stringMatching(/^pools\.other: expected a table, .* found an array$/)]);
   });
 });
+
+describe("a table where a number is expected", () => {
+  const file = (pool: string): string => `[listeners.a]\nbind = ":1"\npool = "p"\n[pools.p]\n${pool}\n`;
+
+  it.each([
+    ["slow_start", 'backends = ["127.0.0.1:1"]\nbalance = "first"\nslow_start = {}'],
+    ["weight", 'backends = [{ address = "127.0.0.1:1", weight = {} }]\nbalance = "first"'],
+    ["max_connections", 'backends = [{ address = "127.0.0.1:1", max_connections = {} }]\nqueue = { size = 1 }'],
+  ])("is the only problem, also for warnings that compare %s", (_, pool) => {
+    const result = parseConfig(file(pool), { file: "lb.toml", env: {} });
+    expect(result).toMatchObject({ ok: false, problems: [{ message: expect.stringMatching(/^expected .* table$/) }] });
+  });
+});
