@@ -4,7 +4,7 @@ _lb() {
   local flags values=none
   COMPREPLY=()
   case $before in
-    --config|--ca|--token-file) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    --config|--token-file|--ca) COMPREPLY=($(compgen -f -- "$word")); return ;;
     --ready|--admin|--timeout|--client|--listener|--pool|--backend|--sort|--limit|--sni|--alpn|--end|--min-duration) return ;;
   esac
   if ((COMP_CWORD == 1)); then
@@ -16,7 +16,7 @@ _lb() {
     check) flags="--deep -h --help" values=files ;;
     demo) flags="-h --help" values=none ;;
     schema) flags="-h --help" values=none ;;
-    health) flags="--ready --admin --config --ca -h --help" values=files ;;
+    health) flags="--ready --admin --config --token-file --ca -h --help" values=files ;;
     version) flags="-h --help" values=none ;;
     completion) flags="-h --help" values=shells ;;
     man) flags="-h --help" values=none ;;

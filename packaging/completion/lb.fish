@@ -14,6 +14,7 @@ complete -c lb -n __fish_use_subcommand -a health -d 'ask a running lb whether i
 complete -c lb -n '__fish_seen_subcommand_from health' -l ready -x -d 'ask whether it accepts connections, or whether LISTENER has a backend that is up'
 complete -c lb -n '__fish_seen_subcommand_from health' -l admin -x -d 'the admin endpoint, instead of FILE or URL'
 complete -c lb -n '__fish_seen_subcommand_from health' -l config -r -F -d 'the config that names it, instead of FILE or URL'
+complete -c lb -n '__fish_seen_subcommand_from health' -l token-file -r -F -d 'file with the bearer token, for a URL with another path than /live and /ready'
 complete -c lb -n '__fish_seen_subcommand_from health' -l ca -r -F -d 'certificates to trust for HTTPS; default: the config\'s own certificate, or the system\'s'
 complete -c lb -n '__fish_seen_subcommand_from health' -s h -l help -d 'print help'
 complete -c lb -n __fish_use_subcommand -a version -d 'print the version'

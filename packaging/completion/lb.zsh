@@ -42,7 +42,7 @@ _lb() {
     check) _arguments '--deep[also whether addresses can be bound, logs written, names resolve, and backends answer]' '-h[print help]' '--help[print help]' '1:file:_files' ;;
     demo) _arguments '-h[print help]' '--help[print help]' ;;
     schema) _arguments '-h[print help]' '--help[print help]' ;;
-    health) _arguments '--ready[ask whether it accepts connections, or whether LISTENER has a backend that is up]:value:' '--admin[the admin endpoint, instead of FILE or URL]:value:' '--config[the config that names it, instead of FILE or URL]:file:_files' '--ca[certificates to trust for HTTPS; default\: the config'\''s own certificate, or the system'\''s]:file:_files' '-h[print help]' '--help[print help]' '1:file:_files' ;;
+    health) _arguments '--ready[ask whether it accepts connections, or whether LISTENER has a backend that is up]:value:' '--admin[the admin endpoint, instead of FILE or URL]:value:' '--config[the config that names it, instead of FILE or URL]:file:_files' '--token-file[file with the bearer token, for a URL with another path than /live and /ready]:file:_files' '--ca[certificates to trust for HTTPS; default\: the config'\''s own certificate, or the system'\''s]:file:_files' '-h[print help]' '--help[print help]' '1:file:_files' ;;
     version) _arguments '-h[print help]' '--help[print help]' ;;
     completion) _arguments '-h[print help]' '--help[print help]' '1:shell:(bash zsh fish)' ;;
     man) _arguments '-h[print help]' '--help[print help]' ;;

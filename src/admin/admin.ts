@@ -116,11 +116,7 @@ async function answer(request: HttpRequest, state: State): Promise<HttpResponse>
   if (typeof credential !== "string") return refused(credential);
   if (!("route" in found)) return refused(found);
   const { handle, reply } = found.route;
-  const given = inputOf(found, {
-    query: request.query,
-    contentType: request.headers.get("content-type"),
-    body: request.body,
-  });
+  const given = inputOf(found, request);
   if (!("is" in given)) return refused(given);
   if (reply.streams && state.streams() >= state.streamsMax) return refused(TOO_MANY_STREAMS);
   const result = await handle(state.operations, given.input);

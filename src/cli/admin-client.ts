@@ -96,13 +96,18 @@ export class AdminClient {
   // The error of an answer: a problem of RFC 9457, or any other content.
   #refusal(status: number, text: string): AdminError {
     if (status === 401) return new AdminError(`${this.name} needs a token`, TOKEN_CURE);
-    try {
-      const { detail, cure } = JSON.parse(text) as { detail?: unknown; cure?: unknown };
-      if (typeof detail === "string") return new AdminError(detail, typeof cure === "string" ? cure : "");
-    } catch {
-      // Not JSON.
-    }
-    return new AdminError(`${this.name} answered with status ${status}`);
+    const { detail, cure } = problemOf(text) ?? { detail: `${this.name} answered with status ${status}`, cure: "" };
+    return new AdminError(detail, cure);
+  }
+}
+
+/** What a problem of RFC 9457 says; null = the text is none. */
+export function problemOf(text: string): { detail: string; cure: string } | null {
+  try {
+    const { detail, cure } = JSON.parse(text) as { detail?: unknown; cure?: unknown };
+    return typeof detail === "string" ? { detail, cure: typeof cure === "string" ? cure : "" } : null;
+  } catch {
+    return null;
   }
 }
 
@@ -127,18 +132,18 @@ function send(
   }, timeoutMs);
   outgoing.on("error", (error) => {
     clearTimeout(timer);
-    fail(...reasonOf(codeOf(error)));
+    fail(...reasonOf(codeOf(error), isSecure));
   });
   outgoing.end(content ?? undefined);
   return promise;
 }
 
-function reasonOf(code: string): [why: string, cure: string] {
+function reasonOf(code: string, isSecure: boolean): [why: string, cure: string] {
   if (code.startsWith("HPE_")) return ["does not speak HTTP", ""];
   if (/VERIFY|CERT|ALTNAME|SIGNED|ISSUER/.test(code))
     return [`has a certificate that is not trusted (${code})`, TRUST_CURE];
   if (/SSL|TLS|EPROTO/.test(code)) return [`does not speak TLS (${code})`, "is it http://?"];
-  if (code === "ECONNRESET") return ["closed the connection without an answer", ""];
+  if (code === "ECONNRESET") return ["closed the connection without an answer", isSecure ? "" : "is it https://?"];
   return [`cannot be reached (${code})`, REACH_CURE];
 }
 

@@ -1,7 +1,7 @@
 // The command line, described once: commands, their arguments and options. Help, errors, suggestions, shell completion and the manual page
 // are generated from this description. The code of a command is loaded when it runs.
 import { existsSync } from "node:fs";
-import { Argument, Command, CommanderError } from "commander";
+import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { closest } from "../config/suggest.ts";
 import { describeAdminCommands } from "./admin-commands.ts";
 import type { AdminOptions } from "./admin-endpoint.ts";
@@ -16,6 +16,9 @@ export interface Program {
 
 /** Names reserved for planned commands; a file of that name can be given with a path ("./status"). */
 const planned = ["upgrade", "import"];
+
+/** How commander begins its message on an argument or option that is refused, before the reason. */
+const INVALID_ARGUMENT = /^error: (?:command-argument value|option '[^']*' argument) ('.*') is invalid(?: for argument '[^']*')?\./;
 
 const badUsage = 2;
 const helpWidth = 100;
@@ -48,7 +51,7 @@ export function describe(program: Program, result: { code: number }): Command {
     .configureHelp({ subcommandTerm: termOf })
     .configureOutput({
       getOutHelpWidth: () => helpWidth,
-      outputError: (text, write) => write(text.replace(/^error: /, "lb: ")),
+      outputError: (text, write) => write(text.replace(INVALID_ARGUMENT, "lb: $1 is invalid.").replace(/^error: /, "lb: ")),
     })
     .showHelpAfterError('Try "lb --help".')
     .addHelpText("after", afterHelp)
@@ -79,6 +82,7 @@ export function describe(program: Program, result: { code: number }): Command {
     .option("--ready [LISTENER]", "ask whether it accepts connections, or whether LISTENER has a backend that is up")
     .option("--admin <ADDRESS>", "the admin endpoint, instead of FILE or URL")
     .option("--config <FILE>", "the config that names it, instead of FILE or URL")
+    .option("--token-file <FILE>", "file with the bearer token, for a URL with another path than /live and /ready")
     .option("--ca <FILE>", "certificates to trust for HTTPS; default: the config's own certificate, or the system's")
     .action(async (where: string | undefined, options: AdminOptions & { ready?: string | true }) => {
       const { ready } = options;
@@ -88,7 +92,7 @@ export function describe(program: Program, result: { code: number }): Command {
     });
   command("version", "print the version").action(() => console.log(`lb ${program.version}`));
   command("completion", "print a completion script for a shell")
-    .addArgument(new Argument("<SHELL>", "bash, zsh or fish").choices([...SHELLS, "backends"]))
+    .argument("<SHELL>", "bash, zsh or fish", shellName)
     .action(async (shell: Shell | "backends") => {
       const { completion, completeBackends } = await import("./completion.ts");
       if (shell === "backends") return end(await completeBackends());
@@ -114,6 +118,13 @@ export function describe(program: Program, result: { code: number }): Command {
       .action(() => lb.error(`lb: the command ${name} is not supported yet`));
   }
   return lb;
+}
+
+/** Completion scripts also ask for the backends. */
+function shellName(text: string): Shell | "backends" {
+  const found = [...SHELLS, "backends" as const].find((one) => one === text);
+  if (found === undefined) throw new InvalidArgumentError("It takes bash, zsh or fish.");
+  return found;
 }
 
 /** "weight <POOL/BACKEND> <WEIGHT>": every command has options. */

@@ -1,5 +1,5 @@
 // `lb health [FILE|URL] [--ready [LISTENER]]`: asks a running lb whether it is alive or ready, for containers without curl.
-import { AdminClient, AdminError } from "./admin-client.ts";
+import { AdminClient, AdminError, problemOf } from "./admin-client.ts";
 import { adminEndpoint, endpointOrFile, type AdminOptions } from "./admin-endpoint.ts";
 
 const TIMEOUT_MS = 2000;
@@ -35,7 +35,9 @@ function pathOf(ready: string | true | undefined, path: string): string {
 }
 
 function reasons(ready: string | true | undefined, text: string): string {
-  const lines = ready === undefined ? "" : text.split("\n").filter(Boolean).join("; ");
+  const problem = problemOf(text);
+  const words = problem === null ? text.split("\n") : [problem.detail, problem.cure];
+  const lines = ready === undefined ? "" : words.filter(Boolean).join(problem === null ? "; " : ", ");
   return lines === "" ? "" : `: ${lines.slice(0, REASONS_CHARACTERS_MAX)}`;
 }
 

@@ -319,6 +319,17 @@ describe("the admin endpoint", () => {
     expect(restarted).toEqual([1]);
   });
 
+  test.each([null, "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-8"])(
+    "takes a body of JSON with the Content-Type %s",
+    async (type) => {
+      const admin = await started();
+      const body = '{"state": "drain"}';
+      const headers = { "X-Lb-Admin": "1", "Content-Length": String(body.length), ...(type && { "Content-Type": type }) };
+      const { status } = await ask(admin, "PATCH /api/listeners/web", { headers, body });
+      expect({ status, changes }).toMatchObject({ status: 200, changes: [{ listener: "web", state: "drain" }] });
+    },
+  );
+
   test("changes the backend and the listener that are named, with what the body says", async () => {
     const admin = await started();
     const order = (given?: unknown) => {

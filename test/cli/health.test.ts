@@ -124,6 +124,14 @@ test.each([
   expect(err).toEqual([`lb health: 127.0.0.1:${port} ${why}`]);
 });
 
+test("names the listeners when there is none of the name that was asked for", async () => {
+  const body = '{"status": 404, "detail": "there is no listener \\"nope\\"", "cure": "the listeners are web, b"}';
+  const port = await serve(`HTTP/1.1 404 Not Found\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+  expect(await health(`127.0.0.1:${port}`, "nope")).toBe(1);
+  const why = 'answered with status 404: there is no listener "nope", the listeners are web, b';
+  expect(err).toEqual([`lb health: 127.0.0.1:${port} ${why}`]);
+});
+
 test("fails when nobody listens", async () => {
   const port = await serve(OK);
   servers.pop()!.close();
