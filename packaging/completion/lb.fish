@@ -46,7 +46,7 @@ complete -c lb -n '__fish_seen_subcommand_from top' -l token-file -r -F -d 'file
 complete -c lb -n '__fish_seen_subcommand_from top' -l ca -r -F -d 'certificates to trust for HTTPS; default: the config\'s own certificate, or the system\'s'
 complete -c lb -n '__fish_seen_subcommand_from top' -s h -l help -d 'print help'
 complete -c lb -n '__fish_seen_subcommand_from top' -f
-complete -c lb -n __fish_use_subcommand -a reload -d 'load the config file again, and say what was wrong with it'
+complete -c lb -n __fish_use_subcommand -a reload -d 'load the config file again, and say what changed or what is wrong with it'
 complete -c lb -n '__fish_seen_subcommand_from reload' -l admin -x -d 'the admin endpoint, such as 127.0.0.1:9900, https://lb.example:9900 or unix:/run/lb/admin.sock'
 complete -c lb -n '__fish_seen_subcommand_from reload' -l config -r -F -d 'the config that names it; default: ./lb.toml, then /etc/lb/lb.toml'
 complete -c lb -n '__fish_seen_subcommand_from reload' -l token-file -r -F -d 'file with the bearer token; default: $LB_ADMIN_TOKEN, then the config\'s'

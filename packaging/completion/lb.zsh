@@ -18,7 +18,7 @@ _lb() {
     'help:print help'
     'status:show listeners, pools, backends and workers'
     'top:the same live on the whole terminal\: sort, filter, drain, kill'
-    'reload:load the config file again, and say what was wrong with it'
+    'reload:load the config file again, and say what changed or what is wrong with it'
     'drain:send no new connections to a backend'
     'ready:use a backend again that was drained or in maintenance'
     'maintenance:drain a backend and stop its health checks'

@@ -31,8 +31,8 @@ export function describeAdminCommands(
   asking("top", "the same live on the whole terminal: sort, filter, drain, kill").action(
     async (options: AdminOptions) => end(await (await import("./top/top.ts")).top(options)),
   );
-  asking("reload", "load the config file again, and say what was wrong with it").action(async (options: AdminOptions) =>
-    end(await (await import("./reload.ts")).reload(options)),
+  asking("reload", "load the config file again, and say what changed or what is wrong with it").action(
+    async (options: AdminOptions) => end(await (await import("./reload.ts")).reload(options)),
   );
 
   const change = async (name: string, what: BackendChange, options: AdminOptions): Promise<void> =>

@@ -18,7 +18,8 @@ export interface Program {
 const planned = ["upgrade", "import"];
 
 /** How commander begins its message on an argument or option that is refused, before the reason. */
-const INVALID_ARGUMENT = /^error: (?:command-argument value|option '[^']*' argument) ('.*') is invalid(?: for argument '[^']*')?\./;
+const INVALID_ARGUMENT =
+  /^error: (?:command-argument value|option '[^']*' argument) ('.*') is invalid(?: for argument '[^']*')?\./;
 
 const badUsage = 2;
 const helpWidth = 100;
@@ -51,7 +52,8 @@ export function describe(program: Program, result: { code: number }): Command {
     .configureHelp({ subcommandTerm: termOf })
     .configureOutput({
       getOutHelpWidth: () => helpWidth,
-      outputError: (text, write) => write(text.replace(INVALID_ARGUMENT, "lb: $1 is invalid.").replace(/^error: /, "lb: ")),
+      outputError: (text, write) =>
+        write(text.replace(INVALID_ARGUMENT, "lb: $1 is invalid.").replace(/^error: /, "lb: ")),
     })
     .showHelpAfterError('Try "lb --help".')
     .addHelpText("after", afterHelp)

@@ -1,6 +1,8 @@
 // The effective config: what the file says, with every option that it leaves out, in the form in which it would stand in a file. Secrets from the
-// environment stand as `${NAME}`, and the contents of files (tokens, keys) are not in it.
+// environment stand as `${NAME}`, and the contents of files (tokens, keys) are not in it. Names of files are absolute, so that it means the same
+// in any folder.
 import { expand, type Environment, type Expansion } from "./env.ts";
+import { absolutePath } from "./paths.ts";
 import type { KeyPath } from "./problem.ts";
 import type { RowInfo, Rows } from "./rows.ts";
 import { file } from "./schema.ts";
@@ -10,14 +12,17 @@ import { isTable, type Kind } from "./wording.ts";
 
 type AnyKind = Kind<unknown, unknown>;
 
-/** Of a text that was loaded without problems in the same environment. */
-export function effectiveConfig(text: string, env: Environment): Record<string, unknown> {
+/** Of a text that was loaded without problems in the same environment. `folder` is that of its file. */
+export function effectiveConfig(
+  text: string,
+  { folder, env }: { folder: string; env: Environment },
+): Record<string, unknown> {
   const document = readToml(text);
   if (document.is === "bad") throw new Error(document.message);
   const { tree } = document;
   const given = structuredClone(tree);
   const { expansions } = expand(tree, env);
-  const effective = sectionOf(rowsOf(file)!, tree, { path: [], expansions });
+  const effective = sectionOf(rowsOf(file)!, tree, { path: [], expansions, folder });
   for (const [name, pool] of Object.entries(effective["pools"] as Record<string, Record<string, unknown>>))
     limitHealthTimeout(pool, tableAt(given, ["pools", name, "health"]));
   return effective;
@@ -26,6 +31,7 @@ export function effectiveConfig(text: string, env: Environment): Record<string, 
 interface Place {
   path: KeyPath;
   expansions: readonly Expansion[];
+  folder: string;
 }
 
 function sectionOf(rows: Rows, table: Record<string, unknown>, place: Place): Record<string, unknown> {
@@ -56,16 +62,28 @@ function kindOf(kind: AnyKind, value: unknown, place: Place): unknown {
     return Object.fromEntries(
       Object.entries(value).map(([name, one]) => [name, kindOf(item, one, { ...place, path: [...path, name] })]),
     );
-  return typeof value === "string" ? escaped(value) : value;
+  return typeof value === "string" ? escaped(located(kind, value, place)) : value;
 }
 
 /** What the file says where a secret came from the environment; else the value, which means the same in a file. */
-function textOf({ kind, secret }: RowInfo, value: string, { path, expansions }: Place): unknown {
+function textOf({ kind, secret }: RowInfo, value: string, place: Place): unknown {
+  const { path, expansions } = place;
   const key = JSON.stringify(path);
   const expansion = secret === true ? expansions.find((one) => JSON.stringify(one.path) === key) : undefined;
-  const text = expansion?.source ?? escaped(value);
+  const text = expansion?.source ?? escaped(located(kind, value, place));
   return isOneOrMore(kind) ? [text] : text;
 }
+
+/** With the absolute name of a file or of a socket to listen on. The address of a backend is its name too, so it stays. */
+function located({ words }: AnyKind, value: string, { path, folder }: Place): string {
+  if (words === "file" && value !== "") return absolutePath(folder, value);
+  if (path.join(".") === "log.access" && !LOG_WORDS.includes(value)) return absolutePath(folder, value);
+  const isSocket = path.includes("bind") && value.startsWith("unix:") && !value.startsWith("unix:@");
+  return isSocket ? `unix:${absolutePath(folder, value.slice("unix:".length))}` : value;
+}
+
+/** Values of log.access that name no file. */
+const LOG_WORDS = ["stdout", "stderr", "off", "syslog"];
 
 /** In a file, `${` begins the name of a variable. */
 function escaped(value: string): string {

@@ -17,6 +17,8 @@ import { OPEN_MS, watchFiles, type Watch } from "./watch.ts";
 
 const NOT_RUNNING = "the process is not running yet, or is stopping";
 const FILE_CHANGED = "file changed";
+/** Number of changes that the answer to a reload lists at most. */
+const SHOWN_MAX = 50;
 /** Interval of checks for a process that still writes the files. */
 const WRITER_POLL_MS = 50;
 
@@ -48,7 +50,7 @@ export interface ReloadOptions {
 
 export interface Reloaded {
   ok: boolean;
-  /** Text for people: the new generation, or why the old one stays. */
+  /** Text for people: the new generation and a line for each change, or why the old one stays. */
   message: string;
 }
 
@@ -112,27 +114,27 @@ export class Reloads {
   }
 
   async #reload(cause: string): Promise<Reloaded> {
-    const { isRunning, active, log } = this.#options;
+    const { isRunning, log } = this.#options;
     if (!isRunning()) return { ok: false, message: NOT_RUNNING };
-    const error = await this.#tryReload(cause);
+    const reloaded = await this.#tryReload(cause);
+    const { ok, message } = reloaded;
     this.#watch?.refresh();
     // The file's text, tree and plans are garbage now: a hundred megabytes for ten thousand backends.
     Bun.gc(true);
-    this.lastError = error;
-    if (error === null) {
-      this.success++;
-      return { ok: true, message: `generation ${active.generation} is in force` };
+    this.lastError = ok ? null : message;
+    if (ok) this.success++;
+    else {
+      this.failure++;
+      log.error("reload failed, the running config stays active", { cause, reason: message });
     }
-    this.failure++;
-    log.error("reload failed, the running config stays active", { cause, reason: error });
-    return { ok: false, message: error };
+    return reloaded;
   }
 
-  async #tryReload(cause: string): Promise<string | null> {
+  async #tryReload(cause: string): Promise<Reloaded> {
     const { file, active } = this.#options;
     // The watch has already waited.
     const unfinished = cause === FILE_CHANGED ? null : await this.#awaitWriters();
-    if (unfinished !== null) return unfinished;
+    if (unfinished !== null) return { ok: false, message: unfinished };
     const loaded = loadConfig(file, process.env);
     this.#contents = loaded.contents;
     // The files that an invalid config names are watched too, because the correction may be in any of them.
@@ -140,15 +142,18 @@ export class Reloads {
     if (!loaded.ok) {
       const lines = loaded.problems.map(formatProblem);
       if (loaded.omitted > 0) lines.push(countedProblems(loaded.problems.length, loaded.omitted));
-      return lines.join("\n");
+      return { ok: false, message: lines.join("\n") };
     }
-    const old = active.config;
-    const error = await this.#apply(loaded.config);
-    if (error !== null) return error;
+    const { config: old, generation: before, loadedAtMs } = active;
+    const applied = await this.#apply(loaded.config);
+    if (applied.error !== null) return { ok: false, message: applied.error };
     active.loadedAtMs = Date.now();
     active.text = loaded.text;
-    this.#logReloaded(cause, old, active.config);
-    return null;
+    const changes = summarize(old, active.config);
+    this.#logReloaded(cause, changes);
+    const since = `generation ${before}, which was loaded at ${new Date(loadedAtMs).toISOString()}`;
+    const dropped = applied.dropped.map((what) => `run-time change dropped: ${what}`);
+    return { ok: true, message: messageOf(active.generation, [...changes, ...dropped], since) };
   }
 
   /**
@@ -156,23 +161,30 @@ export class Reloads {
    * file is not read. It never runs at the same time as a reload. Resolves with the reason why it failed and was undone, or null.
    */
   change(change: () => (() => void) | null): Promise<string | null> {
-    const changed = this.#last.then(() => {
+    const changed = this.#last.then(async () => {
       if (!this.#options.isRunning()) return NOT_RUNNING;
       const revert = change();
-      return revert === null ? null : this.#apply(this.#options.active.file, revert);
+      return revert === null ? null : (await this.#apply(this.#options.active.file, revert)).error;
     });
     this.#last = changed;
     return changed;
   }
 
-  /** Applies the file's config together with the changes of operators. `revert` undoes the last of these changes if that fails. */
-  async #apply(file: Config, revert?: () => void): Promise<string | null> {
+  /**
+   * Applies the file's config together with the changes of operators. `revert` undoes the last of these changes if that fails. `dropped`
+   * are the changes of operators that the file has ended.
+   */
+  async #apply(file: Config, revert?: () => void): Promise<{ error: string } | { error: null; dropped: string[] }> {
     const { active, log } = this.#options;
     const config = active.changes.appliedTo(file);
     const error = await this.#tryApply(file, config, revert);
-    if (error !== null) revert?.();
-    else for (const what of active.changes.follow(file)) log.info("run-time change dropped", { what });
-    return error;
+    if (error !== null) {
+      revert?.();
+      return { error };
+    }
+    const dropped = active.changes.follow(file);
+    for (const what of dropped) log.info("run-time change dropped", { what });
+    return { error, dropped };
   }
 
   async #tryApply(file: Config, config: Config, revert?: () => void): Promise<string | null> {
@@ -263,10 +275,17 @@ export class Reloads {
     return startAdmin(config);
   }
 
-  #logReloaded(cause: string, old: Config, config: Config): void {
+  #logReloaded(cause: string, changes: readonly string[]): void {
     const { active, log } = this.#options;
-    const changes = summarize(old, config);
     log.info("reloaded", { cause, generation: active.generation, changes: changes.length });
     for (const change of changes) log.info("config changed", { what: change });
   }
+}
+
+/** What has come of a reload. `since` says what the changes are counted from. */
+function messageOf(generation: number, changes: readonly string[], since: string): string {
+  const lines = changes.slice(0, SHOWN_MAX);
+  if (changes.length > lines.length) lines.push(`${changes.length - lines.length} more, see the log`);
+  if (changes.length === 0) lines.push(`nothing has changed since ${since}`);
+  return [`generation ${generation} is in force`, ...lines].join("\n");
 }

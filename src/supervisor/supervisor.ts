@@ -1,5 +1,6 @@
 // The control plane of one process: loads the config, starts everything, handles signals, passes on changes of backends, and stops
 // everything. Each part has its own file; this one decides the order.
+import { dirname } from "node:path";
 import { effectiveConfig } from "../config/effective.ts";
 import { loadConfig, type LoadResult } from "../config/load.ts";
 import { countedProblems, formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
@@ -265,7 +266,7 @@ export class Supervisor {
     dashboard: () => this.#options.dashboard,
     history: () => ({ points: [...this.#history.points] }),
     status: () => this.snapshot(),
-    config: () => effectiveConfig(this.#active.text, process.env),
+    config: () => effectiveConfig(this.#active.text, { folder: dirname(this.#options.file), env: process.env }),
     readiness: (listener) => readinessOf(this.snapshot(), listener),
     reload: async () => {
       // A request during the start is handled after it.

@@ -324,7 +324,11 @@ describe("the admin endpoint", () => {
     async (type) => {
       const admin = await started();
       const body = '{"state": "drain"}';
-      const headers = { "X-Lb-Admin": "1", "Content-Length": String(body.length), ...(type && { "Content-Type": type }) };
+      const headers = {
+        "X-Lb-Admin": "1",
+        "Content-Length": String(body.length),
+        ...(type && { "Content-Type": type }),
+      };
       const { status } = await ask(admin, "PATCH /api/listeners/web", { headers, body });
       expect({ status, changes }).toMatchObject({ status: 200, changes: [{ listener: "web", state: "drain" }] });
     },

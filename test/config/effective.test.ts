@@ -1,4 +1,5 @@
 import { readFileSync, readdirSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { effectiveConfig } from "../../src/config/effective.ts";
@@ -15,7 +16,7 @@ backends = ["127.0.0.1:3000", { address = "127.0.0.1:3001", name = "b", weight =
 type Pool = Record<string, unknown> & { health: Record<string, unknown> };
 
 function effective(text: string, env: Record<string, string> = {}) {
-  return effectiveConfig(text, env) as Record<string, unknown> & {
+  return effectiveConfig(text, { folder: "/etc/lb", env }) as Record<string, unknown> & {
     listeners: Record<string, Record<string, unknown>>;
     pools: Record<string, Pool>;
   };
@@ -67,6 +68,31 @@ steps = [{ send = "AUTH \${SECRET}\\r\\n", expect = "$\${x}" }, { expect_regex =
     expect(JSON.stringify(config)).not.toContain("hunter2");
   });
 
+  it("names files and the sockets to listen on so that they mean the same in any folder", () => {
+    const config = effective(`
+[admin]
+bind = "unix:admin.sock"
+token_file = "admin.token"
+[log]
+access = "log/access.log"
+[listeners.web]
+bind = ["unix:web.sock", "unix:@web", ":8080"]
+pool = "app"
+tls = { certificates = [{ cert = "../site.pem", key = "/keys/site.key" }] }
+[pools.app]
+backends = ["unix:app.sock"]
+`);
+    expect(config).toMatchObject({
+      admin: { bind: "unix:/etc/lb/admin.sock", token_file: "/etc/lb/admin.token", read_token_file: "" },
+      log: { access: "/etc/lb/log/access.log" },
+      listeners: { web: { bind: ["unix:/etc/lb/web.sock", "unix:@web", ":8080"] } },
+    });
+    expect(config.listeners["web"]!["tls"]).toMatchObject({
+      certificates: [{ cert: "/etc/site.pem", key: "/keys/site.key" }],
+    });
+    expect(config.pools["app"]!["backends"]).toMatchObject([{ address: "unix:app.sock" }]);
+  });
+
   // Nothing is lost or invented: as a file it means the same.
   const folder = fileURLToPath(new URL("./golden", import.meta.url));
   const files = readdirSync(folder).filter((name) => name.endsWith(".toml"));
@@ -74,14 +100,17 @@ steps = [{ send = "AUTH \${SECRET}\\r\\n", expect = "$\${x}" }, { expect_regex =
   const good = files.filter((name) => loadConfig(`${folder}/${name}`, env).ok);
   it.each(good)("of %s means the same as the file", (name) => {
     const text = readFileSync(`${folder}/${name}`, "utf8");
-    const again = tomlOf(effectiveConfig(text, env));
+    const again = tomlOf(effectiveConfig(text, { folder, env }));
     expect(configOf(again, `${folder}/${name}`)).toEqual(configOf(text, `${folder}/${name}`));
   });
 
   function configOf(text: string, file: string): Config {
     const loaded = parseConfig(text, { file, env });
     if (!loaded.ok) throw new Error(`${JSON.stringify(loaded.problems)}\n${text}`);
-    return loaded.config;
+    const { admin } = loaded.config;
+    const absolute = (name: string): string => (name === "" ? "" : resolve(dirname(file), name));
+    const named = { token_file: absolute(admin.token_file), read_token_file: absolute(admin.read_token_file) };
+    return { ...loaded.config, admin: { ...admin, ...named } };
   }
 });
 

@@ -1,8 +1,8 @@
 // The commands that ask a running lb, as a user types them: what they print where, and their exit codes.
 import { existsSync } from "node:fs";
-import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { echo } from "../support/backends.ts";
 import { freePort, runLb, startLb, type Lb } from "../support/lb.ts";
@@ -15,7 +15,7 @@ const secret = "a-secret-of-some-length";
 function config(more = ""): string {
   return `[admin]
 bind = "unix:admin.sock"
-token_file = "${join(folder, "admin.token")}"
+token_file = "../${basename(folder)}/admin.token"
 [listeners.web]
 bind = "127.0.0.1:${port}"
 pool = "app"
@@ -113,12 +113,13 @@ test("lb top without a terminal names the commands to use instead", async () => 
   expect(await run("top")).toMatchObject({ code: 2, stdout: "", stderr: expect.stringMatching(/lb status prints/) });
 });
 
-test("lb config prints what lb check accepts, and no secret", async () => {
+test("lb config prints what lb check accepts in any folder, and no secret", async () => {
   const { code, stdout } = await run("config");
   expect(code).toBe(0);
   expect(stdout).toContain(`token_file = "${join(folder, "admin.token")}"`);
   expect(stdout).not.toContain(secret);
-  const file = join(lb.dir, "effective.toml");
+  await mkdir(join(folder, "elsewhere"));
+  const file = join(folder, "elsewhere/effective.toml");
   await writeFile(file, stdout);
   expect(await runLb(["check", file])).toMatchObject({ code: 0, stdout: expect.stringMatching(/: fine/) });
   const { stdout: json } = await run("config", "--json");

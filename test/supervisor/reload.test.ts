@@ -120,13 +120,58 @@ describe("a config that every worker takes", () => {
     const { active, fleet, reloads, said, write, taken } = await start();
     reloads.begin();
     write(text(other).replace("workers = 2", "workers = 1"));
-    expect(await reloads.reload("test")).toEqual({ ok: true, message: "generation 2 is in force" });
+    expect(await reloads.reload("test")).toEqual({
+      ok: true,
+      message: "generation 2 is in force\nworkers changed\nlisteners.web: bind changed",
+    });
     expect([active.generation, active.config.workers]).toEqual([2, 1]);
     expect(fleet.calls).toEqual(["apply", "grow to 1", "shrink to 1"]);
     expect([taken(), reloads.success, reloads.failure, reloads.lastError]).toEqual([1, 1, 0, null]);
     expect(said).toContainEqual(expect.objectContaining({ event: "reloaded", cause: "test", generation: 2 }));
     expect(await isRefused(port)).toBe(true);
     expect(await isRefused(other)).toBe(false);
+  });
+});
+
+describe("the message of a reload", () => {
+  const pool = (from: number, count: number): string => {
+    const backends = Array.from({ length: count }, (_, i) => `"127.0.0.1:${from + i}"`);
+    return text(port).replace('"127.0.0.1:1"', backends.join(", "));
+  };
+
+  test("says that nothing has changed, and since when", async () => {
+    const { active, reloads } = await start();
+    active.loadedAtMs = Date.UTC(2026, 0, 2, 3, 4, 5);
+    reloads.begin();
+    const since = "generation 1, which was loaded at 2026-01-02T03:04:05.000Z";
+    expect(await reloads.reload("test")).toEqual({
+      ok: true,
+      message: `generation 2 is in force\nnothing has changed since ${since}`,
+    });
+  });
+
+  test("names changes of operators that the file has ended", async () => {
+    const { active, reloads, write } = await start();
+    reloads.begin();
+    active.changes.ofPool("app").setWeight({ name: "127.0.0.1:1", address: null }, 5, 1);
+    write(pool(2, 1));
+    expect((await reloads.reload("test")).message.split("\n").slice(1)).toEqual([
+      "pools.app: backend 127.0.0.1:2 added",
+      "pools.app: backend 127.0.0.1:1 removed",
+      "run-time change dropped: pools.app.backends.127.0.0.1:1: the backend is gone",
+    ]);
+  });
+
+  test("lists 50 changes at most", async () => {
+    const { reloads, write } = await start();
+    reloads.begin();
+    write(pool(1, 61));
+    const lines = (await reloads.reload("test")).message.split("\n");
+    expect([lines.length, lines.at(-2), lines.at(-1)]).toEqual([
+      52,
+      "pools.app: backend 127.0.0.1:51 added",
+      "10 more, see the log",
+    ]);
   });
 });
 
@@ -285,7 +330,7 @@ describe("reloads", () => {
     await Bun.sleep(0);
     expect(fleet.calls).toEqual([]);
     reloads.begin();
-    expect(await first).toEqual({ ok: true, message: "generation 2 is in force" });
+    expect(await first).toEqual({ ok: true, message: expect.stringMatching(/^generation 2 is in force\n/) });
     expect(await second).toEqual(await first);
     expect(reloads.success).toBe(1);
   });
@@ -301,7 +346,7 @@ describe("reloads", () => {
     };
     await reloads.reload("first");
     expect([reloads.success, running]).toEqual([1, 1]);
-    expect(await during).toEqual({ ok: true, message: "generation 3 is in force" });
+    expect(await during).toEqual({ ok: true, message: expect.stringMatching(/^generation 3 is in force\n/) });
     expect(running).toBe(2);
   });
 
