@@ -5,7 +5,7 @@ import { formatEndpoint, type Address } from "../core/address.ts";
 import { TlsClient } from "../platform/tls-client.ts";
 import { connectOnly } from "../wire/exchange.ts";
 import { healthSpec, tlsPlan } from "../supervisor/check-spec.ts";
-import { accessLogTrouble } from "../supervisor/log.ts";
+import { accessLogTrouble } from "../supervisor/access-sink.ts";
 import { lookUp } from "../supervisor/lookup.ts";
 import { Probe, type Outcome } from "../supervisor/probe.ts";
 import { Registry, type BackendRecord, type PoolRecord } from "../supervisor/registry.ts";
@@ -33,7 +33,7 @@ export async function checkDeep(config: Config, file: string, told: (finding: Fi
   };
   const isRunning = config.admin.enabled && (await answers(file));
   for (const listener of config.listeners) await bindAll(config, listener, isRunning, tell);
-  const trouble = accessLogTrouble(config.log.access);
+  const trouble = await accessLogTrouble(config.log.access);
   if (trouble !== null) tell({ verdict: "failed", at: "log.access", text: trouble });
   const addresses = await resolveAll(config, tell);
   const { pools } = new Registry().draft(config, 1, (host) => addresses.get(host) ?? []);

@@ -39,11 +39,15 @@ function checkAdmin({ config, isSound }: Subject, report: Report): void {
   report({ path: ["admin", "bind"], message });
 }
 
-function checkLog({ config, isSound }: Subject, report: Report): void {
+const ACCESS_WORDS = ["stdout", "stderr", "syslog", "off"];
+
+function checkLog({ config, isSound, folder }: Subject, report: Report): void {
+  if (isSound(["log", "syslog"]))
+    checkUnixPath(absoluteEndpoint(folder, config.log.syslog.endpoint), ["log", "syslog"], report);
   if (!isSound(["log", "access"])) return;
   const { access } = config.log;
-  if (["stdout", "stderr", "off"].includes(access) || /[./]/.test(access)) return;
-  const meant = closest(access, ["stdout", "stderr", "off"]);
+  if (ACCESS_WORDS.includes(access) || /[./]/.test(access)) return;
+  const meant = closest(access, ACCESS_WORDS);
   if (meant === null) return;
   const message = `${quote(access)} is used as the name of a file`;
   report({ path: ["log", "access"], message, hint: `did you mean ${quote(meant)}?`, warning: true });

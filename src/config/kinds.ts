@@ -150,6 +150,36 @@ export function dialAddress(): Kind<string, DialEndpoint> {
   return Object.assign(kind, { example: '"10.0.0.11:80"' });
 }
 
+/** Where a syslog receiver listens. */
+export function syslogAddress(): Kind<string, SyslogAddress> {
+  const wanted = 'a syslog receiver such as "unix:/dev/log", "udp://host:514", "tcp://host:601" or "tls://host:6514"';
+  const schema = v.pipe(
+    v.string(expected(wanted)),
+    v.rawTransform(({ dataset, addIssue, NEVER }) => {
+      const given = dataset.value;
+      const [, scheme, rest = ""] = /^(udp|tcp|tls):\/\/(.*)$/.exec(given) ?? [];
+      const endpoint =
+        scheme === undefined && !given.startsWith("unix:") ? null : parseEndpoint(scheme === undefined ? given : rest);
+      const isUnix = endpoint?.kind === "unix" || endpoint?.kind === "abstract";
+      if (endpoint?.kind === "bad") addIssue({ message: `${expectedFound(wanted, given)}: ${endpoint.why}` });
+      else if (endpoint === null || isUnix !== (scheme === undefined))
+        addIssue({ message: expectedFound(wanted, given) });
+      else if (endpoint.kind === "any") addIssue({ message: `${quote(given)} names no host` });
+      else if ("port" in endpoint && endpoint.port === 0)
+        addIssue({ message: `${quote(given)} has port 0; ports are 1 to 65535` });
+      else return { transport: (scheme ?? "unix") as SyslogAddress["transport"], endpoint };
+      return NEVER;
+    }),
+  );
+  return withWords(schema, "syslog receiver", '"udp://10.0.0.9:514"');
+}
+
+export interface SyslogAddress {
+  transport: "unix" | "udp" | "tcp" | "tls";
+  /** A unix socket with "unix", and only there. */
+  endpoint: DialEndpoint;
+}
+
 export type BindEndpoint = Exclude<Endpoint, { kind: "name" }>;
 export type DialEndpoint = Exclude<Endpoint, { kind: "any" }>;
 

@@ -16,6 +16,7 @@ import { excerpt, formatPath, PROBLEMS_MAX, sortProblems } from "./problem.ts";
 import type { KeyPath, Problem } from "./problem.ts";
 import { file as fileSchema } from "./schema.ts";
 import type { Config, FileConfig } from "./schema.ts";
+
 import { readTls } from "./tls.ts";
 import type { TlsMaterial } from "./tls.ts";
 import { readToml } from "./toml.ts";
@@ -245,6 +246,8 @@ function readToken(
   return { value: token, finding: null };
 }
 
+type AccessTarget = Config["log"]["access"];
+
 /** The content of files. */
 interface Contents {
   token: string | null;
@@ -254,8 +257,7 @@ interface Contents {
 
 /** Fills in the values that depend on others: absolute paths, names, the content of files. */
 function finish(config: FileConfig, folder: string, { token, readToken: read_token, tls }: Contents): Config {
-  const { access } = config.log;
-  const isWord = access === "stdout" || access === "stderr" || access === "off";
+  const { level, format } = config.log;
   return {
     ...config,
     admin: {
@@ -265,7 +267,7 @@ function finish(config: FileConfig, folder: string, { token, readToken: read_tok
       read_token,
       tls: tls.admin,
     },
-    log: { ...config.log, access: isWord ? access : { file: absolutePath(folder, access) } },
+    log: { level, format, access: accessTarget(config.log, folder, tls.syslogCa) },
     listeners: config.listeners.map((listener) => ({
       ...listener,
       bind: listener.bind.map((endpoint) => absoluteEndpoint(folder, endpoint)),
@@ -285,6 +287,15 @@ function finish(config: FileConfig, folder: string, { token, readToken: read_tok
       tls: pool.tls && made(tls.pools, pool.name),
     })),
   };
+}
+
+function accessTarget({ access, syslog }: FileConfig["log"], folder: string, ca_pem: string | null): AccessTarget {
+  if (access === "stdout" || access === "stderr" || access === "off") return access;
+  if (access !== "syslog") return { file: absolutePath(folder, access) };
+  const { transport } = syslog;
+  const endpoint = absoluteEndpoint(folder, syslog.endpoint);
+  const address = transport === "unix" ? formatEndpoint(endpoint) : `${transport}://${formatEndpoint(endpoint)}`;
+  return { syslog: { address, transport, endpoint, ca_pem } };
 }
 
 /** Asserts that TLS material exists, as it must in a config without problems: configured TLS is never left off. */

@@ -25,11 +25,12 @@ import {
   size,
   sniPattern,
   statusCodes,
+  syslogAddress,
   text,
   userName,
   whole,
 } from "./kinds.ts";
-import type { DialEndpoint } from "./kinds.ts";
+import type { DialEndpoint, SyslogAddress } from "./kinds.ts";
 import { absent, either, later, list, named, oneOrMore, required, row, secret, section, shorthand } from "./rows.ts";
 
 const connectionsMax = 10_000_000;
@@ -70,16 +71,14 @@ const log = section('{ level = "info" }', {
   level: row(choice(["debug", "info", "warn", "error"]), "info", "Minimum severity of logged messages."),
   format: row(choice(["text", "json"]), "text", "Format of the lines of the log and of the access log."),
   access: row(
-    reserving(["syslog"], text(`"stdout", "stderr", "off" or a file`, 1)),
+    text(`"stdout", "stderr", "syslog", "off" or a file`, 1),
     "stdout",
     "Destination of the access log, which has one line per connection, written when it ends. SIGUSR1 reopens files.",
   ),
-  syslog: later(
-    row(
-      text("address", 1),
-      "unix:/dev/log",
-      `Destination of the access log with access = "syslog", in the format of RFC 5424.`,
-    ),
+  syslog: row(
+    syslogAddress(),
+    "unix:/dev/log",
+    `Receiver of the access log with access = "syslog", in the format of RFC 5424: "unix:/dev/log", "udp://host:514", "tcp://host:601" or "tls://host:6514", whose certificate is verified by the system's CA certificates.`,
   ),
 });
 
@@ -557,10 +556,19 @@ export interface Config extends Omit<FileConfig, "admin" | "log" | "listeners" |
     read_token: string | null;
     tls: CertificateConfig | null;
   };
-  log: Omit<FileConfig["log"], "access"> & { access: "stdout" | "stderr" | "off" | { file: string } };
+  log: Omit<FileConfig["log"], "access" | "syslog"> & {
+    access: "stdout" | "stderr" | "off" | { file: string } | { syslog: SyslogConfig };
+  };
   /** In the order of the file. */
   listeners: ListenerConfig[];
   pools: PoolConfig[];
+}
+
+export interface SyslogConfig extends SyslogAddress {
+  /** Its canonical text. */
+  address: string;
+  /** The CA certificates that verify the receiver; null without TLS. */
+  ca_pem: string | null;
 }
 
 /** One step of a health check: at most one of its two ways to send, and of its three to expect, is used. */

@@ -18,7 +18,7 @@ import type {
   ListenerTlsConfig,
   PoolTlsConfig,
 } from "./schema.ts";
-import { NO_BUNDLE, systemBundle } from "./system-ca.ts";
+import { NO_BUNDLE, NO_BUNDLE_FOR_TLS, systemBundle } from "./system-ca.ts";
 import { quote } from "./wording.ts";
 
 /** A warning comes this long before a certificate expires. */
@@ -43,13 +43,17 @@ export interface TlsMaterial {
   pools: Map<string, PoolTlsConfig>;
   /** null = the admin endpoint has no TLS. */
   admin: CertificateConfig | null;
+  /** The CA certificates that verify a syslog receiver; null = it is reached without TLS. */
+  syslogCa: string | null;
   findings: Finding[];
 }
 
 /** Reads every file that a `tls` section names. */
 export function readTls(subject: TlsSubject): TlsMaterial {
-  const material: TlsMaterial = { listeners: new Map(), pools: new Map(), admin: null, findings: [] };
+  const material: TlsMaterial = { listeners: new Map(), pools: new Map(), admin: null, syslogCa: null, findings: [] };
   const { config, isWhole } = subject;
+  if (isWhole(["log"]) && config.log.access === "syslog" && config.log.syslog.transport === "tls")
+    material.syslogCa = new Section(subject, ["log"], material.findings).systemCa("syslog");
   if (isWhole(["admin", "tls"]) && config.admin.enabled) {
     material.admin = new Section(subject, ["admin", "tls"], material.findings).ownPair(config.admin.tls);
   }
@@ -301,6 +305,14 @@ class Section {
     const last = Math.max(...ends);
     if (last >= this.subject.now) return chain;
     this.refuse([key], `every certificate in ${quote(name)} has expired, the last on ${day(last)}`);
+    return null;
+  }
+
+  /** The CA bundle of the system for a connection that no option names another one for; `key` is where a problem is reported. */
+  systemCa(key: string): string | null {
+    const name = systemBundle(this.subject.env, this.subject.files);
+    if (name !== null) return this.authorities(key, name)?.pem ?? null;
+    this.refuse([key], NO_BUNDLE_FOR_TLS.message, NO_BUNDLE_FOR_TLS.hint);
     return null;
   }
 

@@ -389,7 +389,7 @@ export const METRICS: readonly Metric[] = [
   whole(
     "lb_access_log_lines_lost_total",
     "counter",
-    "Lines of access log that its file or pipe was too slow for.",
+    "Lines of access log that its file, pipe or receiver was too slow for, or did not get.",
     (s) => s.access_log_lines_lost,
   ),
   ofWorker(

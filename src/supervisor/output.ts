@@ -1,12 +1,25 @@
 // Writes text to a descriptor that may be slow, full or closed. It uses the thread pool, one write(2) at a time, so that the event loop
-// never blocks. The logs (log.ts) decide what is written and how much may be queued.
-import { write, writeSync } from "node:fs";
+// never blocks. access-sink.ts and log.ts decide what is written and how much may be queued.
+import { closeSync, write, writeSync } from "node:fs";
 
 /** Lines that are written or lost together. `settled` is called once, when either has happened. */
 export interface Batch {
   bytes: Uint8Array;
   lines: number;
   settled: () => void;
+}
+
+/** Where the lines of the access log go. */
+export interface AccessOutput {
+  /** No line will ever be taken again. */
+  readonly broken: boolean;
+  push(batch: Batch): void;
+  /** Resolves when everything is written or lost. */
+  drained(): Promise<void>;
+  /** Ends it, after it has written what it has. */
+  retire(): void;
+  /** Ends it at once. */
+  close(): void;
 }
 
 /** Approximate maximum of one write(2). */
@@ -20,8 +33,9 @@ const LINE_FEED = 0x0a;
 /** Errors after which a descriptor is never writable again. */
 const FINAL = new Set(["EPIPE", "EBADF", "ENXIO", "ECONNRESET", "EINVAL"]);
 
-export class Output {
-  readonly #fd: number;
+export class Output implements AccessOutput {
+  readonly fd: number;
+  readonly #closesFd: boolean;
   /** Called with the number of lines that could not be written. */
   readonly #lost: (lines: number, code: string) => void;
   #queue: Batch[] = [];
@@ -36,9 +50,11 @@ export class Output {
   /** All later writes fail too. */
   broken = false;
 
-  constructor(fd: number, lost: (lines: number, code: string) => void) {
-    this.#fd = fd;
+  /** `closesFd`: the descriptor belongs to it. */
+  constructor(fd: number, lost: (lines: number, code: string) => void, closesFd = false) {
+    this.fd = fd;
     this.#lost = lost;
+    this.#closesFd = closesFd;
   }
 
   get idle(): boolean {
@@ -61,6 +77,15 @@ export class Output {
     return this.idle ? Promise.resolve() : new Promise((resolve) => this.#waiting.push(resolve));
   }
 
+  retire(): void {
+    void this.drained().then(() => this.close());
+  }
+
+  /** Must be idle. */
+  close(): void {
+    if (this.#closesFd) closeSync(this.fd);
+  }
+
   /**
    * Writes the queue without the thread pool, when the process exits. Does nothing while a write is in flight: that write may block for
    * ever, and then this one would block too.
@@ -69,7 +94,7 @@ export class Output {
     if (this.#current !== null) return;
     for (const { bytes } of this.#queue.splice(0)) {
       try {
-        for (let at = 0; at < bytes.length;) at += writeSync(this.#fd, bytes, at);
+        for (let at = 0; at < bytes.length;) at += writeSync(this.fd, bytes, at);
       } catch {
         return;
       }
@@ -100,7 +125,7 @@ export class Output {
   }
 
   #write(bytes: Uint8Array): void {
-    write(this.#fd, bytes, this.#offset, bytes.length - this.#offset, null, (error, count) => {
+    write(this.fd, bytes, this.#offset, bytes.length - this.#offset, null, (error, count) => {
       this.#offset += count ?? 0;
       if (count > 0) this.#isTorn = bytes[this.#offset - 1] !== LINE_FEED;
       const code = error === null ? "" : (error.code ?? "unknown error");

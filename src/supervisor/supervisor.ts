@@ -12,6 +12,7 @@ import { formatAccess } from "../observe/access-line.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 import { add, claimed } from "../shared/cells.ts";
 import { auditFields, startAdmin, type Admin } from "../admin/admin.ts";
+import { AccessSink } from "./access-sink.ts";
 import { BackendStates } from "./backend-states.ts";
 import { ledgerRows, shares, tooFewFiles } from "./budget.ts";
 import { explain } from "./explain.ts";
@@ -23,7 +24,7 @@ import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
 import { ByteRates } from "./byte-rates.ts";
 import { History } from "./history.ts";
 import { LiveConnections } from "./live-connections.ts";
-import { AccessSink, forStderr, Log, type Fields } from "./log.ts";
+import { forStderr, Log, type Fields } from "./log.ts";
 import { failure, readinessOf, type Dashboard, type Operations } from "../admin/operations.ts";
 import type { Phase } from "./readiness.ts";
 import { readdressedState } from "./plans.ts";
@@ -421,7 +422,7 @@ export class Supervisor {
     if (this.#housekeeping !== null) clearInterval(this.#housekeeping);
     this.#active.admin?.stop();
     this.#log.info("stopped");
-    await Promise.all([this.#access.flush(LAST_LINES_MS), this.#log.flush(LAST_LINES_MS)]);
+    await Promise.all([this.#access.close(LAST_LINES_MS), this.#log.flush(LAST_LINES_MS)]);
     this.#finish(0);
   }
 
@@ -434,7 +435,7 @@ export class Supervisor {
     const nowMs = monotonicMs();
     await this.#fleet.stopAll(nowMs, nowMs);
     this.#active.admin?.stop();
-    await Promise.all([this.#access.flush(AT_ONCE_MS), this.#log.flush(AT_ONCE_MS)]);
+    await Promise.all([this.#access.close(AT_ONCE_MS), this.#log.flush(AT_ONCE_MS)]);
     process.exit(0);
   }
 

@@ -40,7 +40,7 @@ describe("the smallest file", () => {
         token: null,
         read_token: null,
       },
-      log: { level: "info", format: "text", access: "stdout", syslog: "unix:/dev/log" },
+      log: { level: "info", format: "text", access: "stdout" },
       otel: null,
       listeners: [
         {

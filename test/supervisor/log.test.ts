@@ -15,7 +15,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { AccessSink, Log } from "../../src/supervisor/log.ts";
+import { AccessSink } from "../../src/supervisor/access-sink.ts";
+import { Log } from "../../src/supervisor/log.ts";
 import { Output } from "../../src/supervisor/output.ts";
 import { eventually } from "../support/eventually.ts";
 
@@ -331,7 +332,8 @@ describe("the access log", () => {
 
   test("does not block the event loop while stdout is a pipe without a reader", async () => {
     const source = `
-      import { AccessSink, Log } from ${JSON.stringify(join(import.meta.dirname, "../../src/supervisor/log.ts"))};
+      import { AccessSink } from ${JSON.stringify(join(import.meta.dirname, "../../src/supervisor/access-sink.ts"))};
+      import { Log } from ${JSON.stringify(join(import.meta.dirname, "../../src/supervisor/log.ts"))};
       const log = new Log();
       const sink = new AccessSink(log);
       sink.configure("stdout");
