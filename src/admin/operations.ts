@@ -29,7 +29,7 @@ export interface Operations {
   /** Ends a worker and starts it again; its connections are reset. */
   restartWorker(index: number): Result<string>;
   /** Server-sent events from now on: each message of the log, and a snapshot each second if `snapshots` is true. */
-  events(options: { snapshots: boolean }): ReadableStream<Uint8Array>;
+  events(options: { snapshots: boolean; recent: boolean }): ReadableStream<Uint8Array>;
   /** Lines of the access log from now on. */
   accessLines(query: AccessQuery): Result<ReadableStream<Uint8Array>>;
   /** The live connections. */

@@ -13,6 +13,7 @@ export const STREAM_ROUTES: readonly Route[] = [
     access: "read",
     summary: "The state each second, and changes at once, as server-sent events",
     query: {
+      recent: row(flag(), false, "Whether to send the last 100 messages first, after the first snapshot."),
       snapshots: row(flag(), true, "Whether to send a snapshot each second; if not, a comment every 15 s."),
     },
     reply: stream(

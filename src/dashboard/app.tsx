@@ -58,7 +58,7 @@ function Changes({ changes }: { changes: readonly ChangeNote[] }) {
   return (
     <section class="panel">
       <h2>Changes</h2>
-      {changes.length === 0 && <p class="empty">none since this page was opened</p>}
+      {changes.length === 0 && <p class="empty">none since lb was started</p>}
       <ol class="changes" aria-live="polite" tabIndex={0} aria-label="Changes">
         {changes.map(({ at, level, text }) => (
           <li key={`${at} ${text}`} class={level === "warn" || level === "error" ? "is-bad" : ""}>

@@ -21,7 +21,7 @@ const CONNECTIONS_SHOWN = 500;
 const CLIENTS_SHOWN = 50;
 const CHANGES_MAX = 100;
 /** Without an event for this long, the page counts as disconnected. */
-const SILENCE_MS = 5000;
+const SILENCE_MS = 10_000;
 
 /** Stops following events. */
 let stop: AbortController | null = null;
@@ -61,7 +61,7 @@ async function followEvents(signal: AbortSignal): Promise<void> {
     let timer = setTimeout(() => silence.abort(), SILENCE_MS);
     try {
       if (!hasHistory) await loadHistory();
-      await follow("/api/events", AbortSignal.any([signal, silence.signal]), (event) => {
+      await follow("/api/events?recent=true", AbortSignal.any([signal, silence.signal]), (event) => {
         clearTimeout(timer);
         timer = setTimeout(() => silence.abort(), SILENCE_MS);
         take(event);
@@ -102,7 +102,9 @@ function take({ name, data }: StreamEvent): void {
     update({ pair, points, link: { is: "live" } });
   } else if (name === "change") {
     const note = noteOf(JSON.parse(data) as LogMessage);
-    update({ changes: [note, ...current().changes].slice(0, CHANGES_MAX) });
+    // After a reconnect lb sends the recent ones again.
+    const others = current().changes.filter(({ at, text }) => at !== note.at || text !== note.text);
+    update({ changes: [note, ...others].toSorted((a, b) => b.at - a.at).slice(0, CHANGES_MAX) });
   }
 }
 
@@ -111,10 +113,10 @@ interface LogMessage {
   time: string;
   level: string;
   event: string;
-  fields: Record<string, string | number | boolean>;
+  [field: string]: string | number | boolean;
 }
 
-function noteOf({ time, level, event, fields }: LogMessage): ChangeNote {
+function noteOf({ time, level, event, ...fields }: LogMessage): ChangeNote {
   const rest = Object.entries(fields).map(([key, value]) => `${key}=${value}`);
   return { at: Date.parse(time), level, text: [event, ...rest].join(" ") };
 }

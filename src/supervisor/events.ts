@@ -12,6 +12,15 @@ export const SUBSCRIBER_BYTES_MAX = 1024 * 1024;
 const BEGIN = Buffer.from("retry: 2000\n\n");
 const HEARTBEAT = Buffer.from(": alive\n\n");
 
+/** Messages that are kept for those who subscribe later. */
+const RECENT_MAX = 100;
+
+export interface Wanted {
+  snapshots: boolean;
+  /** The recent messages too, the oldest first. */
+  recent: boolean;
+}
+
 interface Subscriber {
   feed: Feed;
   wantsSnapshots: boolean;
@@ -20,6 +29,7 @@ interface Subscriber {
 export class Events {
   readonly #snapshot: () => unknown;
   readonly #subscribers = new Set<Subscriber>();
+  readonly #recent: Uint8Array[] = [];
   #timer: ReturnType<typeof setInterval> | null = null;
   #ticks = 0;
 
@@ -29,21 +39,23 @@ export class Events {
   }
 
   /** The events from now on until the reader closes the stream; the first is a snapshot, if snapshots are wanted. */
-  subscribe({ snapshots }: { snapshots: boolean }): ReadableStream<Uint8Array> {
+  subscribe({ snapshots, recent }: Wanted): ReadableStream<Uint8Array> {
     const feed = new Feed(SUBSCRIBER_BYTES_MAX, () => this.#remove(subscriber));
     const subscriber = { feed, wantsSnapshots: snapshots };
     this.#subscribers.add(subscriber);
     this.#timer ??= setInterval(() => this.#tick(), SNAPSHOT_EVERY_MS);
     feed.push(BEGIN);
     if (snapshots) feed.push(this.#snapshotEvent());
+    if (recent) for (const bytes of this.#recent) feed.push(bytes);
     return feed.stream;
   }
 
   /** Sends a message of the log. */
   message(level: Level, event: string, fields: Fields): void {
-    if (this.#subscribers.size === 0) return;
     const change = { time: new Date().toISOString(), level, event, ...fields };
     const bytes = Buffer.from(`event: change\ndata: ${JSON.stringify(change)}\n\n`);
+    this.#recent.push(bytes);
+    if (this.#recent.length > RECENT_MAX) this.#recent.shift();
     for (const subscriber of this.#subscribers) this.#send(subscriber, bytes);
   }
 

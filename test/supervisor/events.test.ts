@@ -29,7 +29,7 @@ function reading(stream: ReadableStream<Uint8Array>) {
 
 describe("events", () => {
   test("begin with a snapshot, and bring one each second", async () => {
-    const { next } = reading(events.subscribe({ snapshots: true }));
+    const { next } = reading(events.subscribe({ snapshots: true, recent: false }));
     expect(await next()).toBe("retry: 2000\n\n");
     expect(await next()).toBe('event: snapshot\ndata: {"taken":1,"filling":""}\n\n');
     vi.advanceTimersByTime(2000);
@@ -40,7 +40,7 @@ describe("events", () => {
   test("bring each message of the log at once, whatever its level allows, except those for debugging", async () => {
     const log = new Log({ level: "error", fd: -1 });
     log.onMessage = (level, event, fields) => events.message(level, event, fields);
-    const { next } = reading(events.subscribe({ snapshots: false }));
+    const { next } = reading(events.subscribe({ snapshots: false, recent: false }));
     log.debug("detail");
     log.warn("backend down", { pool: "app", backend: "a", reason: "line\nbreak" });
     expect(await next()).toBe("retry: 2000\n\n");
@@ -55,10 +55,19 @@ describe("events", () => {
     });
   });
 
+  test("begin with the last hundred messages for who wants them", async () => {
+    for (let i = 0; i < 105; i++) events.message("info", "change", { i });
+    const { next } = reading(events.subscribe({ snapshots: false, recent: true }));
+    expect(await next()).toBe("retry: 2000\n\n");
+    for (let i = 5; i < 105; i++) expect(await next()).toContain(`"i":${i}}`);
+    events.message("info", "change", { i: "new" });
+    expect(await next()).toContain('"i":"new"');
+  });
+
   test("share one snapshot among all who watch, and take none while nobody does", async () => {
     vi.advanceTimersByTime(5000);
     expect(taken).toBe(0);
-    const readers = [1, 2, 3].map(() => reading(events.subscribe({ snapshots: true })));
+    const readers = [1, 2, 3].map(() => reading(events.subscribe({ snapshots: true, recent: false })));
     expect(taken).toBe(3);
     vi.advanceTimersByTime(1000);
     expect(taken).toBe(4);
@@ -69,7 +78,7 @@ describe("events", () => {
   });
 
   test("without snapshots bring a sign of life from time to time", async () => {
-    const { next } = reading(events.subscribe({ snapshots: false }));
+    const { next } = reading(events.subscribe({ snapshots: false, recent: false }));
     vi.advanceTimersByTime(15_000);
     expect([await next(), await next()]).toEqual(["retry: 2000\n\n", ": alive\n\n"]);
     expect(taken).toBe(0);
@@ -77,8 +86,8 @@ describe("events", () => {
 
   test("end for a subscriber that does not read, and go on for the others", async () => {
     size = SUBSCRIBER_BYTES_MAX / 4;
-    const slow = reading(events.subscribe({ snapshots: true }));
-    const quick = reading(events.subscribe({ snapshots: true }));
+    const slow = reading(events.subscribe({ snapshots: true, recent: false }));
+    const quick = reading(events.subscribe({ snapshots: true, recent: false }));
     await quick.next();
     await quick.next();
     for (let i = 0; i < 10; i++) {
@@ -92,9 +101,9 @@ describe("events", () => {
 
   test("bring a snapshot that is larger than what may wait", async () => {
     size = 2 * SUBSCRIBER_BYTES_MAX;
-    const { next } = reading(events.subscribe({ snapshots: false }));
+    const { next } = reading(events.subscribe({ snapshots: false, recent: false }));
     await next();
-    const large = reading(events.subscribe({ snapshots: true }));
+    const large = reading(events.subscribe({ snapshots: true, recent: false }));
     await large.next();
     expect(await large.next()).toContain("event: snapshot");
     vi.advanceTimersByTime(1000);
