@@ -1,4 +1,4 @@
-// The one backend behind every contender: nginx with one worker, a 16-byte answer from memory and a large file.
+// The backend of all contenders: nginx with one worker, a 16-byte answer from memory and a large file.
 import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { nginxCommand, nginxPreamble } from "./contenders.ts";
@@ -7,15 +7,15 @@ export const smallPath = "/small";
 export const largePath = "/large";
 export const largeBytes = 256 * 2 ** 20;
 
-/** Loopback addresses that it listens on, each of which can be a backend. */
+/** The loopback addresses on which it listens; each can be a backend. */
 export const backendHosts = Array.from({ length: 10 }, (_, i) => `127.0.0.${i + 1}`);
 
 /** A unix socket of the backend, in its folder. */
 export const socketName = "backend.sock";
 
-/** The backend's files and command, as of a contender. */
+/** The backend's files and command, in the form of a contender. */
 export function setUpBackend({ folder, port }: { folder: string; port: number }) {
-  // A hole: it costs no disk, and the page cache serves it like any file.
+  // A sparse file: it takes no disk space, and the page cache serves it like any file.
   writeFileSync(join(folder, "large"), "");
   truncateSync(join(folder, "large"), largeBytes);
   const config = `

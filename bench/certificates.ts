@@ -1,5 +1,5 @@
-// The certificates of a run: self-signed, one for each type of key, made when first needed. Nobody checks them; what they
-// cost is the signature in each full handshake.
+// The certificates of a run: self-signed, one for each type of key, made at first use. No client verifies them; their cost is the signature
+// in each full handshake.
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -12,7 +12,7 @@ const keyOptions: Record<KeyType, string[]> = {
   rsa: ["-newkey", "rsa:2048"],
 };
 
-/** A file in the folder with a certificate and its key, of this type: HAProxy wants both in one, lb and nginx take that. */
+/** A file in the folder with a certificate and its key, of this type. HAProxy requires both in one file; lb and nginx accept that. */
 export function certificateIn(folder: string, type: KeyType): string {
   const file = join(folder, `${type}.pem`);
   if (existsSync(file)) return file;

@@ -1,5 +1,5 @@
-// The proxies that are compared, each as a competent operator would set it up for one thread: TCP mode, the same
-// timeouts, no log, no health checks, no TCP keepalive. One row a contender.
+// The proxies that are compared, each configured by its best practice for one thread: TCP mode, the same timeouts, no log, no health
+// checks, no TCP keepalive. One row per contender.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { KeyType } from "./certificates.ts";
@@ -7,20 +7,20 @@ import type { KeyType } from "./certificates.ts";
 export type Brand = "lb" | "haproxy" | "nginx" | "direct";
 
 export interface Contender {
-  /** Unique; variants of one brand differ here. */
+  /** Unique; variants of one brand have different names. */
   name: string;
   brand: Brand;
-  /** What sets it apart from the others of its brand. */
+  /** The difference from other contenders of the brand. */
   about?: string;
-  /** Where it speaks TLS to its clients: the type of its certificate's key. */
+  /** The type of its certificate's key, if it terminates TLS. */
   tls?: KeyType;
-  /** The files that it needs, by name, and the command that runs it in the foreground; undefined = the bare backend. */
+  /** The files that it needs, by name, and the command that runs it in the foreground; undefined = the backend without a proxy. */
   setUp?: (site: Site) => { files: Record<string, string>; command: string[] };
 }
 
 export interface Site {
   folder: string;
-  /** Port to listen on, and port of the backend. */
+  /** The port to listen on, and the port of the backend. */
   port: number;
   backendPort: number;
   /** The file with certificate and key; "" = no TLS. */
@@ -34,7 +34,7 @@ export const lbPath = join(import.meta.dir, "../dist/lb");
 
 export const lb: Contender = { name: "lb", brand: "lb", setUp: lbOf(lbPath) };
 
-/** A contender of the brand lb, run from another binary. */
+/** A contender of the brand lb with another binary. */
 export function otherBuild(contender: Contender, binary: string): Contender {
   return { ...contender, name: otherBuildName, setUp: lbOf(binary) };
 }
@@ -110,15 +110,15 @@ stream {
   }),
 };
 
-/** No proxy at all: what backend and load reach by themselves. */
+/** No proxy: what backend and load generators reach by themselves. */
 export const direct: Contender = { name: "direct", brand: "direct" };
 
-/** Each of them as one that speaks TLS to its clients; version, cipher and curve are the client's choice. */
+/** The same contenders with TLS towards their clients; the client chooses version, cipher and curve. */
 export function withTls(tls: KeyType): Contender[] {
   return [lb, haproxy, nginx].map((contender) => ({ ...contender, tls }));
 }
 
-/** The lines that every nginx of the bench begins with. */
+/** The first lines of every nginx configuration of the bench. */
 export function nginxPreamble(folder: string): string {
   const module = ["/usr/lib/nginx/modules", "/usr/lib64/nginx/modules"]
     .map((modules) => join(modules, "ngx_stream_module.so"))
@@ -142,7 +142,7 @@ function lbTls(certificate: string): string {
 certificates = [{ cert = "${certificate}", key = "${certificate}" }]`;
 }
 
-/** TLS 1.3 is not on by itself before nginx 1.23.4. */
+/** TLS 1.3 is not enabled by default before nginx 1.23.4. */
 function nginxTls(certificate: string): string {
   return `ssl_protocols TLSv1.2 TLSv1.3;
     ssl_certificate ${certificate};

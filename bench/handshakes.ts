@@ -1,4 +1,4 @@
-// What the scenarios of TLS handshakes share: one run of handshakes of one kind, with the proxy's processor time beside it.
+// Shared by the scenarios of TLS handshakes: one run of handshakes of one kind, with the proxy's CPU time.
 import { Load, withLoad } from "./load.ts";
 import type { TlsVersion } from "./load/tls.ts";
 import { versionOf } from "./machine.ts";
@@ -10,23 +10,23 @@ const atOnce = 32;
 
 export interface Handshakes {
   version: TlsVersion;
-  /** Whether each resumes a session. */
+  /** Whether the handshakes resume sessions. */
   resume: boolean;
 }
 
-/** What is settled for every handshake of the bench, in words for the report. */
+/** The settings of every handshake of the bench, in words for the report. */
 export function settled(version: TlsVersion): string {
   return `TLS ${version}, AES-256-GCM with SHA-384, X25519, ${atOnce} at a time`;
 }
 
-/** Whose TLS each proxy has, for the report. */
+/** The TLS library of each proxy, for the report. */
 export function libraries(): string {
   const haproxy = versionOf(["haproxy", "-vv"], /^Running on .* version : (.+)$/m) ?? "not here";
   const nginx = versionOf(["nginx", "-V"], /(?:running|built) with ([^()\n]+)\)?$/m) ?? "not here";
   return `TLS: lb has BoringSSL ${process.versions["boringssl"]?.slice(0, 12) ?? ""}, HAProxy ${haproxy}, nginx ${nginx}`;
 }
 
-/** CPU seconds per million handshakes, handshakes per second, and the share of the proxy's processor that was in use. */
+/** CPU seconds per million handshakes, handshakes per second, and the CPU utilization of the proxy. */
 export async function measureHandshakes(bench: Bench, proxy: Running, kind: Handshakes): Promise<Readings> {
   const { warmSeconds, seconds } = bench.options;
   const load = new Load(bench, "handshakes", { port: proxy.port, atOnce, ...kind, warmSeconds, seconds });

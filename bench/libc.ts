@@ -1,6 +1,6 @@
-// The bench's only door to the C library: blocking sockets and epoll for the load generators, and the CPU clock of
-// another process. Bun's own sockets allocate a buffer for each event, which a generator that shares its processor with
-// the backend cannot afford. Linux with glibc only, x64 and arm64.
+// The bench's only access to the C library: blocking sockets and epoll for the load generators, and the CPU clock of another process. Bun's
+// own sockets allocate a buffer for each event, which costs too much in a generator that shares its CPU with the backend. Linux with glibc
+// only, x64 and arm64.
 import { dlopen, FFIType } from "bun:ffi";
 
 const libc = dlopen("libc.so.6", {
@@ -30,7 +30,7 @@ const EPOLL_CTL_ADD = 1;
 const EPOLLIN = 1;
 const PR_SET_TIMERSLACK = 29;
 
-/** A blocking TCP connection to a port of 127.0.0.1, with TCP_NODELAY; throws when it cannot be made. */
+/** A blocking TCP connection to a port of 127.0.0.1, with TCP_NODELAY; throws if the connect fails. */
 export function connectTo(port: number): number {
   const fd = libc.socket(AF_INET, SOCK_STREAM, 0);
   if (fd < 0) throw new Error("socket() failed; is the limit of open files too low?");
@@ -46,18 +46,18 @@ export function connectTo(port: number): number {
   return fd;
 }
 
-/** From now on the socket says that nothing has come instead of waiting for it. */
+/** Makes the socket non-blocking. */
 export function neverBlock(fd: number): void {
   if (libc.fcntl(fd, F_SETFL, O_NONBLOCK) !== 0) throw new Error("fcntl() failed");
 }
 
-/** Sends all of it; the kernel always has room for what a generator sends. */
+/** Sends all of it; the kernel always has room for a generator's requests. */
 export function sendAll(fd: number, bytes: Uint8Array): void {
   const sent = Number(libc.send(fd, bytes, bytes.length, MSG_NOSIGNAL));
   if (sent !== bytes.length) throw new Error(`send() took ${sent} of ${bytes.length} bytes`);
 }
 
-/** How many bytes came; 0 at the end of the stream; throws when the connection was reset. */
+/** The number of received bytes; 0 at the end of the stream; throws if the connection was reset. */
 export function receive(fd: number, into: Uint8Array): number {
   const count = Number(libc.recv(fd, into, into.length, 0));
   if (count < 0) throw new Error("recv() failed: the connection was reset");
@@ -68,7 +68,7 @@ export function closeSocket(fd: number): void {
   libc.close(fd);
 }
 
-/** Readable sockets, told by the small number that each was added with. */
+/** Waits for readable sockets, which are identified by the small number with which they were added. */
 export class Readiness {
   readonly #epoll = libc.epoll_create1(0);
   // struct epoll_event is packed on x64 and naturally aligned elsewhere.
@@ -91,7 +91,7 @@ export class Readiness {
     if (this.#poll(0) < 0) throw new Error("epoll_pwait2() failed; it needs Linux 5.11");
   }
 
-  /** How many sockets are readable, after at most this many nanoseconds, less than a second. */
+  /** The number of readable sockets after at most this many nanoseconds, less than a second. */
   wait(nanoseconds: number): number {
     return Math.max(0, this.#poll(nanoseconds)); // the runtime's own signals interrupt a wait: nothing is readable then
   }
@@ -107,12 +107,12 @@ export class Readiness {
   }
 }
 
-/** Lets this thread's sleeps end on time: the kernel otherwise adds up to 50 µs. */
+/** Makes this thread's sleeps end on time: otherwise the kernel adds up to 50 µs. */
 export function sleepPrecisely(): void {
   libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
 }
 
-/** Nanoseconds that all threads of a process, ended ones included, have spent on a processor; undefined when it is gone. */
+/** Nanoseconds of CPU time of all threads of a process, including threads that have ended; undefined if the process is gone. */
 export function cpuNanosecondsOf(pid: number): number | undefined {
   const clock = new Int32Array(1);
   if (libc.clock_getcpuclockid(pid, clock) !== 0) return undefined;

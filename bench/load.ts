@@ -1,4 +1,4 @@
-// The load: wrk for throughput, and our own generators in load/, each in a process of its own beside the backend.
+// The load: wrk for throughput, and the bench's own generators in load/, each in its own process beside the backend.
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { smallPath } from "./backend.ts";
@@ -6,7 +6,7 @@ import { Process } from "./processes.ts";
 import type { Bench } from "./scenario.ts";
 import type { Running } from "./site.ts";
 
-/** A generator of load/ that has made its connections and waits for the word. */
+/** A generator of load/ that has made its connections and waits for a command. */
 export class Load {
   readonly #process: Process;
 
@@ -18,12 +18,12 @@ export class Load {
     });
   }
 
-  /** Waits until it has made its connections and warmed the proxy up. */
+  /** Waits until it has made its connections and warmed up the proxy. */
   async ready(): Promise<void> {
     await this.#expect("ready");
   }
 
-  /** Lets it do its next step and returns what came of it. */
+  /** Runs its next step and returns the result. */
   async step<T>(): Promise<T> {
     this.#process.say("go");
     return JSON.parse(await this.#process.line()) as T;
@@ -39,7 +39,7 @@ export class Load {
   }
 }
 
-/** Runs a task with a generator, which ends with it. */
+/** Runs a task with a generator, which ends with the task. */
 export async function withLoad<T>(load: Load, task: (load: Load) => Promise<T>): Promise<T> {
   try {
     await load.ready();
@@ -52,7 +52,7 @@ export async function withLoad<T>(load: Load, task: (load: Load) => Promise<T>):
 export interface WrkTask {
   connections: number;
   seconds: number;
-  /** Whether each request has a connection of its own. */
+  /** Whether each request uses a new connection. */
   close: boolean;
   tls?: boolean;
 }
@@ -62,7 +62,7 @@ export interface WrkResult {
   perSecond: number;
 }
 
-/** One run of wrk through a proxy; fails when any request did. */
+/** One run of wrk through a proxy; fails if any request failed. */
 export async function wrk(bench: Bench, { port }: Running, task: WrkTask): Promise<WrkResult> {
   const header = task.close ? ["-H", "Connection: close"] : [];
   const size = ["-t1", `-c${task.connections}`, `-d${task.seconds}s`];
@@ -77,7 +77,7 @@ export async function wrk(bench: Bench, { port }: Running, task: WrkTask): Promi
   return { requests, perSecond };
 }
 
-/** Lets wrk offer the one version, cipher and curve that our own generators use, by the configuration file of OpenSSL. */
+/** Limits wrk to the same version, cipher and curve as the other generators, by OpenSSL's configuration file. */
 function settlingTls(bench: Bench): string[] {
   const file = join(bench.playground.folder, "openssl.cnf");
   const settings = ["MinProtocol = TLSv1.3", "Ciphersuites = TLS_AES_256_GCM_SHA384", "Groups = X25519"];

@@ -1,9 +1,9 @@
-// Where a run took place, and with what: the head of every report.
+// The machine and the programs of a run: the head of every report.
 import { readFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
 import { allowedCpus } from "./procstat.ts";
 
-/** Which processors serve the proxy, and which the backend and the load; undefined = the kernel decides. */
+/** The CPUs for the proxy, and those for the backend and the load; undefined = the kernel decides. */
 export interface Placement {
   proxy: number[] | undefined;
   load: number[] | undefined;
@@ -31,7 +31,7 @@ function congestionControl(): string {
   }
 }
 
-/** What a program answers when asked for its version, or undefined when it is not installed. */
+/** A program's answer when asked for its version; undefined if it is not installed. */
 export function versionOf(command: string[], pattern: RegExp): string | undefined {
   if (Bun.which(command[0] ?? "") === null) return undefined;
   const { stdout, stderr } = Bun.spawnSync(command);

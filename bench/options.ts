@@ -3,17 +3,17 @@ import { parseArgs } from "node:util";
 
 export interface Options {
   rounds: number;
-  /** Seconds of load that is not measured, before each measurement. */
+  /** Seconds of load before each measurement. */
   warmSeconds: number;
-  /** Seconds of load that is measured. */
+  /** Seconds of measured load. */
   seconds: number;
   /** Names of the scenarios to run; empty = all. */
   only: string[];
-  /** Whether each proxy has a processor of its own, and the load the others. */
+  /** Whether the proxies have a CPU of their own, and the load uses the others. */
   pinned: boolean;
   /** Another lb binary to compare with instead of haproxy and nginx; "" = none. */
   against: string;
-  /** Whether the run is long and whole enough to be kept. */
+  /** Whether the run is long and complete enough to be recorded. */
   kept: boolean;
 }
 
@@ -28,10 +28,10 @@ export const usage = `bun bench/run.ts [--quick] [--only NAME]... [--rounds N] [
 Only a whole run (no --quick, no --only, no --against, no --free, at least 5 rounds) is written to bench/RESULTS.md.`;
 
 const roundsOfWholeRun = 5;
-/** Enough for an interval that tells one per cent apart on a quiet machine. */
+/** Enough rounds for an interval that resolves one per cent on a quiet machine. */
 const roundsAgainst = 9;
 
-/** The options, or a sentence on what is wrong with them. */
+/** The options, or a sentence that says what is wrong with them. */
 export function parseOptions(args: string[], scenarios: string[]): Options | string {
   const { values } = parseArgs({
     args,

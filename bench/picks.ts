@@ -1,5 +1,5 @@
-// What one pick of each balancing algorithm costs, with the release of a connection; and the making of a Maglev table: `bun bench/picks.ts`. In one thread, without
-// connections: the caps and counts are cells in shared memory, as in a worker.
+// The cost of one pick of each balancing algorithm, with the release of the connection, and of making a Maglev table: `bun bench/picks.ts`.
+// It runs in one thread without connections: the caps and counts are cells in shared memory, as in a worker.
 import { BALANCES, type Balance } from "../src/core/balance.ts";
 import { createBalancer } from "../src/policy/balance.ts";
 import type { Candidate, PickContext } from "../src/policy/candidate.ts";
@@ -13,7 +13,7 @@ const CASES = [
   { title: "1000, the first 900 full", size: 1000, full: 900 },
 ];
 const PICKS = 100_000;
-/** The fastest of so many runs counts: others were disturbed by what else the machine does. */
+/** Number of runs, of which the fastest counts: the machine's other work disturbs the others. */
 const RUNS = 5;
 const CAP = 1_000_000;
 
@@ -67,9 +67,9 @@ for (const size of [10, 1000]) {
 interface Case {
   balance: Balance;
   size: number;
-  /** 1 up to this one, in turn. */
+  /** Weights from 1 to this number, in turn. */
   weights: number;
-  /** So many of the first ones are at their cap. */
+  /** Number of candidates, from the first on, that are at their cap. */
   full: number;
 }
 
@@ -84,7 +84,7 @@ function pickNs({ balance, size, weights, full }: Case): number {
     for (let i = 0; i < count; i++) {
       const picked = balancer.pick(context satisfies PickContext);
       if (picked !== null) picked.open[0]!++;
-      // One connection ends somewhere else.
+      // One connection ends at another backend.
       const at = full + ((i * 7919) % (size - full));
       if (memory[at] === 0) continue;
       memory[at]!--;

@@ -1,4 +1,4 @@
-// What must be there before a run: the tools, the proxies, a built lb.
+// Checks what must exist before a run: the tools, the proxies, a built lb.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { lbPath, type Brand } from "./contenders.ts";
@@ -6,7 +6,7 @@ import { versionOf } from "./machine.ts";
 
 const root = join(import.meta.dir, "..");
 
-/** The versions of the brands that can run here; says on the error output why another cannot. */
+/** The versions of the brands that can run here; writes to stderr why another cannot. */
 export function findBrands(): Map<Brand, string> {
   buildIfMissing();
   const found: [Brand, string | undefined][] = [
@@ -21,7 +21,7 @@ export function findBrands(): Map<Brand, string> {
   return new Map(found.flatMap(([brand, version]) => (version === undefined ? [] : [[brand, version] as const])));
 }
 
-/** The tools that no run can do without and that are missing here. */
+/** The tools that every run needs and that are missing here. */
 export function missingTools(): string[] {
   return ["nginx", "wrk", "taskset", "strace", "openssl"].filter((tool) => Bun.which(tool) === null);
 }

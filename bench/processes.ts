@@ -1,13 +1,13 @@
-// Every process that the bench starts: where it may run, what it has used, and its end, whatever happens to the bench.
+// Starts and ends every process of the bench, however the bench ends: on which CPUs they run, and how much CPU time they have used.
 import { cpuNanosecondsOfTree, treeOf } from "./procstat.ts";
 
 export interface Order {
   command: string[];
-  /** Processors that it may run on; undefined = any. */
+  /** The CPUs on which it may run; undefined = any. */
   cpus: number[] | undefined;
 }
 
-/** How long a process may take to end when asked, before it is asked again, or forced. */
+/** How long a process may take to end before it is asked again, or killed. */
 const patienceMs = 250;
 
 const live = new Set<Process>();
@@ -29,7 +29,7 @@ export class Process {
     live.add(this);
     void this.#child.exited.then(() => {
       live.delete(this);
-      // A killed master has not waited for its children, so what they used is missing from its own account.
+      // A killed master has not waited for its children, so their CPU time is missing from its account.
       const account = Number(this.#child.resourceUsage()?.cpuTime.total ?? 0) * 1e3;
       nanosecondsOfEnded += Math.max(account, this.#nanosecondsAtStop);
     });
@@ -43,7 +43,7 @@ export class Process {
     return this.#child.exitCode !== null || this.#child.signalCode !== null;
   }
 
-  /** The next line that it prints; throws what it complained of when it ends instead, or stays silent too long. */
+  /** The next line that it prints; throws its error output if it ends instead, or if the line does not come in time. */
   async line(withinSeconds = 60): Promise<string> {
     const next = await within(withinSeconds, this.#lines.next(), `no answer from ${this.#child.pid}`);
     if (next.done) throw new Error(`a process ended early: ${await this.complaint()}`);
@@ -55,7 +55,7 @@ export class Process {
     void this.#child.stdin.flush();
   }
 
-  /** All that it prints until its end, which must be a success. */
+  /** All that it prints until it ends, which must be a success. */
   async output(withinSeconds = 120): Promise<string> {
     let text = "";
     const all = (async () => {
@@ -67,13 +67,13 @@ export class Process {
     return text;
   }
 
-  /** What it wrote to its error output, once it has ended. */
+  /** Its error output, once it has ended. */
   async complaint(): Promise<string> {
     await this.#complained;
     return this.#complaints.join("\n").trim();
   }
 
-  /** Waits until so many lines of its error output hold a word. */
+  /** Waits until this many lines of its error output contain a word. */
   async hasComplained(word: string, times: number, withinSeconds = 10): Promise<void> {
     const wait = async () => {
       while (this.#complaints.filter((line) => line.includes(word)).length < times) {
@@ -92,7 +92,7 @@ export class Process {
     await within(withinSeconds, this.#child.exited, `process ${this.#child.pid} did not end`);
   }
 
-  /** Ends it and its descendants: by asking, so that a master collects its children, and soon by force. */
+  /** Ends it and its descendants: with a signal first, so that a master waits for its children, and soon by force. */
   async stop(): Promise<void> {
     if (!this.hasEnded) this.#nanosecondsAtStop = cpuNanosecondsOfTree(this.#child.pid);
     for (let asked = 0; asked < 2 && !this.hasEnded; asked++) {
@@ -117,14 +117,14 @@ export class Process {
   }
 }
 
-/** Nanoseconds of processor time that the bench and all that it ever started have used. */
+/** Nanoseconds of CPU time of the bench and all processes that it ever started. */
 export function ownNanoseconds(): number {
   const { user, system } = process.cpuUsage();
   const running = [...live].reduce((sum, child) => sum + cpuNanosecondsOfTree(child.pid), 0);
   return (user + system) * 1e3 + running + nanosecondsOfEnded;
 }
 
-/** Runs a task, and leaves no process behind: not at its end, not at an error, not at Ctrl-C. */
+/** Runs a task and leaves no process behind: not at its end, not after an error, not after Ctrl-C. */
 export async function leavingNothingBehind(deadlineMinutes: number, task: () => Promise<void>, clean: () => void) {
   const giveUp = (why: string, code: number) => {
     for (const child of live) child.killNow();
@@ -163,7 +163,7 @@ function killTree(pid: number, hasEnded: boolean): void {
     try {
       process.kill(member, "SIGKILL");
     } catch {
-      // It ended between the look and the signal.
+      // It ended between the check and the signal.
     }
   }
 }

@@ -1,4 +1,4 @@
-// What /proc tells about processes: who belongs to a proxy, the memory it holds, and how busy the machine is.
+// What /proc reports on processes: the processes of a proxy, their memory, and the machine's utilization.
 import { readFileSync } from "node:fs";
 import { cpuNanosecondsOf } from "./libc.ts";
 
@@ -10,12 +10,12 @@ export function treeOf(pid: number): number[] {
   return [pid, ...children.split(" ").filter(Boolean).map(Number).flatMap(treeOf)];
 }
 
-/** Nanoseconds of processor time, user and kernel, that a process and its descendants have used so far. */
+/** Nanoseconds of CPU time, user and kernel, that a process and its descendants have used so far. */
 export function cpuNanosecondsOfTree(pid: number): number {
   return treeOf(pid).reduce((sum, member) => sum + (cpuNanosecondsOf(member) ?? 0), 0);
 }
 
-/** What a task gives, and what a proxy's processes used meanwhile. */
+/** The result of a task, and the CPU time of a proxy's processes meanwhile. */
 export async function cpuWhile<T>(proxy: { cpuNanoseconds(): number }, task: () => Promise<T>) {
   const before = { cpu: proxy.cpuNanoseconds(), at: Bun.nanoseconds() };
   const result = await task();
@@ -25,9 +25,9 @@ export async function cpuWhile<T>(proxy: { cpuNanoseconds(): number }, task: () 
 
 /** Bytes of user-space memory of a process and its descendants. */
 export interface Memory {
-  /** Proportional set size: all of it, program files included. */
+  /** Proportional set size: all of it, including program files. */
   total: number;
-  /** Anonymous and shared memory: what connections grow, without the pages of program files that come in by and by. */
+  /** Anonymous and shared memory: what grows with connections, without the pages of program files that are loaded later. */
   data: number;
 }
 
@@ -42,7 +42,7 @@ export function memoryOfTree(pid: number): Memory {
   return memory;
 }
 
-/** Nanoseconds that the machine's processors have not been idle, the hypervisor's share included. */
+/** Nanoseconds during which the machine's CPUs were not idle, including time stolen by the hypervisor. */
 export function machineBusyNanoseconds(): number {
   const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = (read("/proc/stat") ?? "")
     .split("\n", 1)[0]!
@@ -52,7 +52,7 @@ export function machineBusyNanoseconds(): number {
   return ((user + nice + system + irq + softirq + steal) / clockTicksPerSecond) * 1e9;
 }
 
-/** The numbers of the processors that this process may use. */
+/** The numbers of the CPUs that this process may use. */
 export function allowedCpus(): number[] {
   const list = /^Cpus_allowed_list:\s+(.+)$/m.exec(read("/proc/self/status") ?? "")?.[1] ?? "0";
   return list.split(",").flatMap((range) => {
@@ -61,7 +61,7 @@ export function allowedCpus(): number[] {
   });
 }
 
-/** How many files a process of ours may have open, when it asks for all. */
+/** The number of files that a process of the bench may open at most. */
 export function openFilesMax(): number {
   const hard = /^Max open files\s+\S+\s+(\S+)/m.exec(read("/proc/self/limits") ?? "")?.[1] ?? "1024";
   return hard === "unlimited" ? Number.MAX_SAFE_INTEGER : Number(hard);

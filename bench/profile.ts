@@ -1,4 +1,4 @@
-// Where a proxy's time goes under one kind of load: `bun bench/profile.ts CONTENDER LOAD [perf|strace]`.
+// Profiles a proxy under one kind of load: `bun bench/profile.ts CONTENDER LOAD [perf|strace]`.
 import { join } from "node:path";
 import { haproxy, haproxySplice, lb, nginx } from "./contenders.ts";
 import { Load, withLoad, wrk } from "./load.ts";
@@ -36,7 +36,7 @@ await leavingNothingBehind(
   () => playground.remove(),
 );
 
-/** Looks at a proxy while the load is on, and the load outlasts the look. */
+/** Profiles a proxy during the load, which lasts longer than the profile. */
 async function underLoad(proxy: Running, look: () => Promise<void>): Promise<void> {
   const load = kind!.replace("tls-", "");
   if (load === "bulk" || load === "bulk50") {
@@ -56,7 +56,7 @@ async function underLoad(proxy: Running, look: () => Promise<void>): Promise<voi
 async function perf(proxy: Running): Promise<void> {
   const file = join(playground.folder, "perf.data");
   const pids = proxy.pids().join(",");
-  // The processor's own counters are missing in most virtual machines; its clock is not.
+  // Hardware counters are missing in most virtual machines; the CPU clock is not.
   const sampling = ["-e", "cpu-clock", "-F", String(samplesPerSecond), "--call-graph", "fp"];
   await told(["perf", "record", "-q", ...sampling, "-p", pids, "-o", file, "--", "sleep", String(seconds)]);
   const report = ["perf", "report", "-q", "--stdio", "-i", file, "-g", "none"];

@@ -1,4 +1,4 @@
-// Turns the readings of a run into tables: how lb compares, what each contender reached, and where and how.
+// Makes tables from the readings of a run: how lb compares, what each contender reached, and on which machine.
 import { otherBuildName, type Brand, type Contender } from "./contenders.ts";
 import { foreignShareMax, type Outcome } from "./rounds.ts";
 import type { Metric } from "./scenario.ts";
@@ -10,7 +10,7 @@ export interface Run {
   outcomes: Outcome[];
 }
 
-/** The whole report, as Markdown that also reads well in a terminal. */
+/** The whole report, as Markdown that is also readable in a terminal. */
 export function reportOf({ circumstances, outcomes }: Run): string {
   const failures = outcomes.flatMap((outcome) => outcome.failures);
   const builds = outcomes.some(({ contenders }) => contenders.some(({ name }) => name === otherBuildName));
@@ -40,7 +40,7 @@ function comparedBrands(outcomes: Outcome[]): string[] {
   ];
 }
 
-/** At most this much worse may a build be and count as no slower. */
+/** Maximum slowdown at which a build counts as no slower. */
 const toleratedLoss = 0.01;
 
 function comparedBuilds(outcomes: Outcome[]): string[] {
@@ -87,7 +87,7 @@ function rowsOf(outcome: Outcome): string[][] {
   });
 }
 
-/** The set-ups of haproxy that do not stand for it. */
+/** The haproxy variants that do not represent it. */
 function rowsOfVariants(outcome: Outcome): string[][] {
   const best = bestOf(outcome, "haproxy");
   const others = outcome.contenders.filter((contender) => contender.brand === "haproxy" && contender !== best);
@@ -131,7 +131,7 @@ function values(outcomes: Outcome[]): string {
   return table([["what", "unit", "contender", "median", "min–max"], ...rows]);
 }
 
-/** Says which of several set-ups of haproxy stands for it. */
+/** Says which of several haproxy variants represents it. */
 function choices(outcomes: Outcome[]): string[] {
   return outcomes.flatMap((outcome) => {
     const variants = outcome.contenders.filter(({ brand }) => brand === "haproxy");
@@ -143,7 +143,7 @@ function choices(outcomes: Outcome[]): string[] {
   });
 }
 
-/** The contender that stands for a brand: of several set-ups the one that did best at the scenario's first metric. */
+/** The contender that represents a brand: of several variants the best one by the scenario's first metric. */
 function bestOf(outcome: Outcome, brand: Brand): Contender | undefined {
   const [metric] = outcome.scenario.metrics;
   const score = (name: string) => {
@@ -194,7 +194,7 @@ export function ratio(spread: Spread | undefined): string {
   return `${middle} (${min}–${max})`;
 }
 
-/** Three digits that count. */
+/** Three significant digits. */
 export function figure(value: number): string {
   if (Math.abs(value) >= 1000) return Number(value.toPrecision(3)).toLocaleString("en-US");
   const decimals = Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2;

@@ -1,4 +1,4 @@
-// Runs a scenario round by round, its contenders in alternation, each in a fresh process.
+// Runs a scenario round by round, its contenders in alternation, each in a new process.
 import { cpus } from "node:os";
 import type { Contender } from "./contenders.ts";
 import { ownNanoseconds } from "./processes.ts";
@@ -9,20 +9,20 @@ import { rotated } from "./statistics.ts";
 export interface Outcome {
   scenario: Scenario;
   contenders: Contender[];
-  /** By contender's name: one entry a round, undefined where the measurement failed. */
+  /** By contender's name: one entry per round, undefined if the measurement failed. */
   readings: Map<string, (Readings | undefined)[]>;
   failures: string[];
-  /** Measurements that other processes disturbed at every attempt. */
+  /** Number of measurements that other processes disturbed at every attempt. */
   disturbed: number;
   measurements: number;
 }
 
-/** With more of the machine than this used by others, a measurement counts as disturbed and is made again. */
+/** If other processes use more of the machine than this, a measurement counts as disturbed and is repeated. */
 export const foreignShareMax = 0.05;
 const attemptsMax = 3;
-/** What a run may spend on measuring again: a machine that is never quiet must not hold it up for ever. */
+/** Time limit for repeated measurements in a run, so that a machine that is never quiet does not block it. */
 let againSecondsLeft = 120;
-/** The machine's idle time is counted in steps of 10 ms: too coarse to judge what is shorter than this. */
+/** The machine's idle time is counted in steps of 10 ms, which is too coarse for shorter measurements. */
 const judgedSecondsMin = 1;
 
 export async function runRounds(scenario: Scenario, contenders: Contender[], bench: Bench): Promise<Outcome> {
@@ -50,7 +50,7 @@ export async function runRounds(scenario: Scenario, contenders: Contender[], ben
   return outcome;
 }
 
-/** Measures again when others disturb it; what a measurement itself reads plays no part in that. */
+/** Repeats a measurement that others disturb; its readings do not influence that. */
 async function measureInPeace(scenario: Scenario, contender: Contender, bench: Bench) {
   let result = await measureOnce(scenario, contender, bench);
   for (let attempt = 1; result.isDisturbed && attempt < attemptsMax && againSecondsLeft > 0; attempt++) {

@@ -8,11 +8,11 @@ export interface Metric {
   key: string;
   title: string;
   unit: string;
-  /** Which way is better; "neither" for what only explains the others. */
+  /** Which direction is better; "neither" for a metric that only explains the others. */
   better: "higher" | "lower" | "neither";
-  /** What lb's ratio to haproxy should reach (higher is better) or stay below (lower is better). */
+  /** The ratio to haproxy that lb should reach (higher is better) or not exceed (lower is better). */
   wanted?: number;
-  /** It is a ratio of lb to itself already, so `wanted` is what the value itself should reach or stay below. */
+  /** The metric is already a ratio of lb to itself, so `wanted` applies to the value. */
   isRatio?: true;
 }
 
@@ -21,16 +21,16 @@ export type Readings = Record<string, number>;
 export interface Scenario {
   /** One word, for --only. */
   name: string;
-  /** How it is measured, in a sentence or two for the report. */
+  /** How it is measured, in one or two sentences for the report. */
   about: string;
   contenders: Contender[];
   metrics: Metric[];
   /** Whether it reads counts and sizes, which other processes on the machine do not change. */
   ignoresOthers?: true;
-  /** Runs once before the rounds, with those contenders that can run here. */
+  /** Runs once before the rounds, with the contenders that can run here. */
   prepare?(bench: Bench, contenders: Contender[]): Promise<void>;
   measure(bench: Bench, proxy: Running, contender: Contender): Promise<Readings>;
-  /** What is worth telling after the rounds, in whole lines. */
+  /** Remarks after the rounds, in whole lines. */
   remarks?(): string[];
 }
 

@@ -1,4 +1,4 @@
-// The bench's playground: one temporary folder, one backend for the whole run, and proxies that come and go.
+// The environment of the bench: one temporary folder, one backend for the whole run, and proxies that are started and stopped.
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,9 +11,9 @@ import { cpuNanosecondsOfTree, memoryOfTree, treeOf, type Memory } from "./procs
 
 export interface Running {
   port: number;
-  /** Milliseconds from spawn to the first answer that came through it; 0 for the bare backend. */
+  /** Milliseconds from spawn to the first answer through it; 0 without a proxy. */
   startMs: number;
-  /** Its processes; empty for the bare backend. */
+  /** Its processes; empty without a proxy. */
   pids(): number[];
   cpuNanoseconds(): number;
   memory(): Memory;
@@ -37,7 +37,7 @@ export class Playground {
     await answered(backend, this.#backendPort);
   }
 
-  /** Starts a contender on a free port and waits until it carries a request. */
+  /** Starts a contender on a free port and waits until it passes on a request. */
   async start(contender: Contender): Promise<Running> {
     if (contender.setUp === undefined) return this.#bareBackend();
     const folder = join(this.folder, contender.name.replaceAll(" ", "-"));
@@ -76,7 +76,7 @@ export class Playground {
 const startMsMax = 10_000;
 const pollMs = 0.25;
 
-/** Asks on the port until an answer comes. */
+/** Sends requests to the port until an answer comes. */
 async function answered(server: Process, port: number, tls = false): Promise<void> {
   const deadline = performance.now() + startMsMax;
   while (performance.now() < deadline) {
@@ -109,7 +109,9 @@ async function answersOnce(port: number, tls: boolean): Promise<boolean> {
   return answers;
 }
 
-/** Where servers listen as a rule: below the ports that the kernel gives to clients, where lb looks for connects to itself. */
+/**
+ * The usual port range of servers: below the ports that the kernel gives to clients, for which lb checks whether a connect reached itself.
+ */
 function* backendPorts(): Generator<number> {
   for (let port = 20_000 + (process.pid % 5000); port < 30_000; port++) yield port;
 }
@@ -122,7 +124,7 @@ async function freePort(candidates: Iterable<number> = [0]): Promise<number> {
       listener.stop(true);
       return port;
     } catch {
-      // Somebody has it.
+      // The port is in use.
     }
   }
   throw new Error("no port is free");

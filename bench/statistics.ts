@@ -1,6 +1,6 @@
-// The arithmetic of the rounds and the report: who goes first, medians, spreads, ratios round by round, quantiles.
+// The arithmetic of the rounds and the report: order, medians, spreads, ratios per round, quantiles.
 
-/** The middle of some numbers and how far they lie apart. */
+/** The median of some numbers and their spread. */
 export interface Spread {
   median: number;
   min: number;
@@ -17,8 +17,8 @@ export function spreadOf(values: readonly number[]): Spread | undefined {
 }
 
 /**
- * Ratios of the rounds in which both were measured. Both were measured within seconds of each other there, so what
- * disturbed the machine in one round weighs on both sides.
+ * Ratios of the rounds in which both were measured. Both were measured within seconds of each other, so a disturbance of the machine
+ * affects both.
  */
 export function pairedRatios(ours: readonly (number | undefined)[], theirs: readonly (number | undefined)[]): number[] {
   return ours.flatMap((value, round) => {
@@ -27,7 +27,7 @@ export function pairedRatios(ours: readonly (number | undefined)[], theirs: read
   });
 }
 
-/** Student's t for a two-sided 95 % interval, by degrees of freedom from 1; beyond the table the normal distribution's. */
+/** Student's t for a two-sided 95 % interval, by degrees of freedom from 1; for more than the table, that of the normal distribution. */
 const T95 = [
   12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131, 2.12, 2.11,
   2.101, 2.093, 2.086, 2.08, 2.074, 2.069, 2.064, 2.06, 2.056, 2.052, 2.048, 2.045, 2.042,
@@ -40,7 +40,7 @@ export interface Interval {
   high: number;
 }
 
-/** The 95 % confidence interval of a ratio's geometric mean (Student's t over logarithms); undefined below two ratios. */
+/** The 95 % confidence interval of a ratio's geometric mean (Student's t over logarithms); undefined for fewer than two ratios. */
 export function interval95(ratios: readonly number[]): Interval | undefined {
   const n = ratios.length;
   if (n < 2) return undefined;
@@ -51,13 +51,13 @@ export function interval95(ratios: readonly number[]): Interval | undefined {
   return { mean: Math.exp(mean), low: Math.exp(mean - half), high: Math.exp(mean + half) };
 }
 
-/** The value below which this share (0 to 1) of the sorted values lies, by nearest rank. */
+/** The quantile of sorted values for a share from 0 to 1, by nearest rank. */
 export function quantile(sorted: ArrayLike<number>, share: number): number {
   if (sorted.length === 0) throw new Error("quantile of nothing");
   return at(sorted, Math.max(0, Math.ceil(share * sorted.length) - 1));
 }
 
-/** The same order, begun one further in each round, so that nobody always follows the same one. */
+/** The same order, rotated by one in each round, so that no contender always follows the same one. */
 export function rotated<T>(items: T[], by: number): T[] {
   const shift = by % Math.max(1, items.length);
   return [...items.slice(shift), ...items.slice(0, shift)];

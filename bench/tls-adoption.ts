@@ -1,5 +1,5 @@
-// What it costs that lb makes TLS of an accepted socket instead of accepting on a TLS listener: both ways in the same small
-// relay, under the loads of the TLS scenarios. `bun bench/tls-adoption.ts [--quick] [--rounds N] [--only NAME]`
+// The cost of turning an accepted socket into TLS instead of accepting on a TLS listener: both ways in the same small relay, under the
+// loads of the TLS scenarios. `bun bench/tls-adoption.ts [--quick] [--rounds N] [--only NAME]`
 import { join } from "node:path";
 import type { Contender } from "./contenders.ts";
 import { placementOn } from "./machine.ts";
@@ -64,7 +64,7 @@ function relay(way: string, about: string): Contender {
   };
 }
 
-/** Medians of the ways, and the ratios within the rounds: median, least and greatest. */
+/** Medians of the ways, and the ratios within the rounds: median, minimum and maximum. */
 function rowsOf({ scenario, readings }: Outcome): string[][] {
   return scenario.metrics.map(({ key, title, unit }) => {
     const of = ({ name }: Contender) => readings.get(name)?.map((round) => round?.[key]) ?? [];

@@ -1,17 +1,17 @@
-// A minimal TLS relay in Bun, for tls-adoption.ts: `bun tls-relay.ts WAY PORT BACKEND_PORT CERTIFICATE`. It has no limits, no
-// timeouts and no log, so that the way in which TLS begins weighs as much as it can.
+// A minimal TLS relay in Bun, for tls-adoption.ts: `bun tls-relay.ts WAY PORT BACKEND_PORT CERTIFICATE`. It has no limits, no timeouts and
+// no log, so that the way in which TLS begins has the largest possible share of the cost.
 import type { Socket, SocketHandler } from "bun";
 import { readFileSync } from "node:fs";
 import { createSecureContext } from "node:tls";
 import { upgradeToServer, type TlsContext } from "../src/platform/bun.ts";
 import { HelloReader } from "../src/wire/client-hello.ts";
 
-/** One end of a connection and what waits for it. */
+/** One end of a connection and the bytes that wait for it. */
 interface Side {
   socket: Socket<Side> | undefined;
   peer: Side;
   waiting: Uint8Array[];
-  /** Nothing comes any more after what waits. */
+  /** No more bytes follow the waiting ones. */
   isEnding: boolean;
 }
 
@@ -37,7 +37,7 @@ const backendEvents: SocketHandler<Side, "uint8array"> = {
 
 const clientEvents: SocketHandler<Side, "uint8array"> = {
   ...relayed,
-  // An accepted socket has no data of its own yet, an adopted one has.
+  // An accepted socket has no data of its own yet; an adopted one has.
   open(socket) {
     socket.data ??= newClient();
     socket.data.socket = socket;
@@ -90,7 +90,7 @@ function newClient(): Side {
   return client as Side;
 }
 
-/** Whether all of it has gone; the rest waits. */
+/** Whether everything was sent; the rest waits. */
 function write(side: Side, chunk: Uint8Array): boolean {
   const written = side.socket === undefined || side.waiting.length > 0 ? 0 : side.socket.write(chunk);
   if (written === chunk.length || written < 0) return true;

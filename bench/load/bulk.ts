@@ -1,5 +1,5 @@
-// Reads a large file over some connections at once, over TLS or without, with no pause between one answer and the next,
-// and throws the bytes away: those of TLS undecrypted.
+// Reads a large file over several connections at once, with or without TLS, without a pause between answers, and discards the bytes; TLS is
+// not decrypted.
 import { largeBytes, largePath, smallPath } from "../backend.ts";
 import { connectTo, Readiness, receive, sendAll } from "../libc.ts";
 import { Records } from "./records.ts";
@@ -36,7 +36,7 @@ ready();
 awaitGo();
 answer(read(seconds));
 
-/** Reads from whichever connection has something, for so long. */
+/** Reads from any connection that is readable, for this long. */
 function read(seconds: number): { bytes: number; seconds: number } {
   const startedAt = Bun.nanoseconds();
   let now = startedAt;
@@ -53,7 +53,7 @@ function readOne(i: number): number {
   if (count === 0) throw new Error("the stream ended");
   const bytes = tls ? records[i]!.payload(sink, count) : count;
   received[i]! += bytes;
-  // Half a file ahead: the backend always finds the next request waiting.
+  // Half a file ahead, so that the backend always has the next request.
   if (received[i]! > asked[i]! - largeBytes / 2) ask(i);
   return bytes;
 }
@@ -64,7 +64,9 @@ function ask(i: number): void {
   asked[i]! += largeBytes;
 }
 
-/** A TLS connection that has carried a small answer, the last that is decrypted: what comes before the first is read then. */
+/**
+ * A TLS connection that has received a small answer, the last one that is decrypted: the bytes before the first answer are read with it.
+ */
 function secure(client: TlsClient, fd: number): TlsStream {
   const stream = client.over(fd);
   stream.handshake();

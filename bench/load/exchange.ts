@@ -1,5 +1,5 @@
-// Makes an exact number of exchanges at each step, a few at once, so that what a proxy did for each can be counted: either a new
-// connection for each, or all on connections that stay.
+// Makes an exact number of exchanges per step, a few at once, so that a proxy's work for each can be counted: either with a new connection
+// for each, or all on persistent connections.
 import { smallPath } from "../backend.ts";
 import { closeSocket, connectTo, receive, sendAll } from "../libc.ts";
 import { answer, awaitGo, ready, requestFor, task } from "./step.ts";
@@ -32,7 +32,7 @@ function onNewConnections(): void {
 function onKeptConnections(sockets: number[]): () => void {
   return () => {
     for (const fd of sockets) sendAll(fd, request);
-    // The answer is small enough to come in one piece.
+    // The answer is small enough to arrive in one piece.
     for (const fd of sockets) if (receive(fd, sink) === 0) throw new Error("the connection ended");
   };
 }

@@ -1,5 +1,5 @@
-// A connection for each request, over TLS and some at once, for a time: either with a full handshake on each, or with each
-// resuming the session that the one before it on its slot was given. Which it was is asked of every one.
+// Makes a TLS connection per request, several at once, for a given time: either with a full handshake each, or each resuming the session of
+// the connection before it on its slot. Every connection is checked for which it was.
 import { smallPath } from "../backend.ts";
 import { closeSocket, connectTo, neverBlock, Readiness } from "../libc.ts";
 import { answer, awaitGo, ready, requestFor, task } from "./step.ts";
@@ -19,7 +19,7 @@ interface Slot {
   fd: number;
   stream: TlsStream | undefined;
   session: Session | undefined;
-  /** Bytes of the answer; -1 before the handshake is done. */
+  /** Bytes of the answer; -1 before the handshake is complete. */
   received: number;
 }
 
@@ -40,7 +40,7 @@ awaitGo();
 answer(run(seconds));
 awaitGo();
 
-/** Opens connections for so long, and waits for the end of each, so that none falls between two runs. */
+/** Opens connections for this long and waits for the end of each, so that none belongs to two runs. */
 function run(seconds: number): { handshakes: number; resumed: number; seconds: number } {
   const startedAt = Bun.nanoseconds();
   const until = startedAt + seconds * 1e9;
@@ -64,11 +64,11 @@ function begin(slot: Slot): void {
   readiness.add(slot.fd, slot.index);
   slot.stream = client.over(slot.fd, slot.session);
   slot.received = -1;
-  // The answer may be there already, and nothing would tell of it later.
+  // The answer may have arrived already, and no later event would report it.
   greet(slot, slot.stream);
 }
 
-/** Goes on with the handshake, and asks once it is done; whether it is. */
+/** Continues the handshake, and sends the request once it is complete; returns whether it is. */
 function greet(slot: Slot, stream: TlsStream): boolean {
   if (!stream.handshake()) return false;
   if (stream.resumed) resumed++;
@@ -77,7 +77,7 @@ function greet(slot: Slot, stream: TlsStream): boolean {
   return true;
 }
 
-/** What a readable socket calls for; false = the slot is empty from now on. */
+/** Handles a readable socket; false = the slot is empty from now on. */
 function goOn(slot: Slot): boolean {
   const stream = slot.stream!;
   if (slot.received < 0 && !greet(slot, stream)) return true;

@@ -1,4 +1,4 @@
-// Opens connections one after the other, over TLS or without, lets each carry one request, and keeps them open.
+// Opens connections one after the other, with or without TLS, sends one request on each, and keeps them open.
 import { smallPath } from "../backend.ts";
 import { connectTo, receive, sendAll } from "../libc.ts";
 import { answer, awaitGo, ready, requestFor, task } from "./step.ts";
@@ -15,7 +15,7 @@ const client = tls ? new TlsClient("1.3") : undefined;
 const request = requestFor(smallPath);
 const sink = new Uint8Array(64 * 1024);
 
-// They stay: what a proxy needs once, such as compiled code, is no cost of those that follow.
+// They stay open: what a proxy allocates once, such as compiled code, is not a cost of those that follow.
 open(warmConnections);
 ready();
 awaitGo();
@@ -40,7 +40,7 @@ function exchange(fd: number): number {
   stream.handshake();
   stream.send(request);
   const count = stream.receive(sink);
-  // The proxy does not see that there is nobody left here who could decrypt.
+  // The proxy does not notice that the TLS state of this side is freed.
   stream.free();
   return count;
 }

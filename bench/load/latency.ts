@@ -1,5 +1,5 @@
-// Sends small requests at a fixed rate, whatever the answers do, and takes each latency from the moment at which the
-// request should have gone out: a stall is then felt by all the requests that it held up (no coordinated omission).
+// Sends small requests at a fixed rate, regardless of the answers, and measures each latency from the time at which the request was due: so
+// a stall counts for all the requests that it delayed (no coordinated omission).
 import { smallPath } from "../backend.ts";
 import { connectTo, Readiness, receive, sendAll, sleepPrecisely } from "../libc.ts";
 import { quantile } from "../statistics.ts";
@@ -17,11 +17,11 @@ const request = requestFor(smallPath);
 const sink = new Uint8Array(64 * 1024);
 const readiness = new Readiness();
 const sockets = new Int32Array(connections);
-/** Bytes of the answer that have come, by connection. */
+/** Received bytes of the answer, by connection. */
 const received = new Int32Array(connections);
-/** When the request that a connection carries should have gone out. */
+/** When the request of a connection was due. */
 const dueAt = new Float64Array(connections);
-/** A stack of the connections that carry none. */
+/** A stack of the idle connections. */
 const free = new Int32Array(connections);
 let freeCount = 0;
 
@@ -46,7 +46,7 @@ answer({
   late,
 });
 
-/** Latencies in nanoseconds of all the requests of so many seconds, and how many found no free connection in time. */
+/** The latencies in nanoseconds of all requests of this many seconds, and the number of requests that found no idle connection in time. */
 function run(seconds: number): { latencies: Float64Array; late: number } {
   const total = Math.round(perSecond * seconds);
   const latencies = new Float64Array(total);
@@ -78,7 +78,7 @@ function run(seconds: number): { latencies: Float64Array; late: number } {
   return { latencies, late };
 }
 
-/** All answers have one length: asks once and waits until the connection falls silent. */
+/** All answers have the same length: sends one request and waits until no more bytes arrive. */
 function measureAnswer(): number {
   sendAll(sockets[0]!, request);
   let bytes = 0;

@@ -1,18 +1,18 @@
-// The records of a TLS 1.3 stream (RFC 8446 section 5.2) seen from outside: how many of the bytes are the application's.
-// Nothing is decrypted, so that a client's work on a bulk stream does not take the processor that the backend needs.
+// Counts the application's bytes in a TLS 1.3 stream (RFC 8446 section 5.2) by its record headers. Nothing is decrypted, so that a client
+// of a bulk stream does not use the CPU that the backend needs.
 
 const headerBytes = 5;
-/** What a record of AES-GCM has beside the application's bytes: the type that it hides, and the tag. */
+/** Overhead of an AES-GCM record: the hidden content type and the tag. */
 const overheadBytes = 1 + 16;
 const applicationData = 23;
 
 export class Records {
   readonly #header = new Uint8Array(headerBytes);
   #headerLength = 0;
-  /** Bytes that are still to come of the record whose header is read. */
+  /** Remaining bytes of the record whose header was read. */
   #left = 0;
 
-  /** The application's bytes in those records whose header ends within these first `length` bytes of a chunk. */
+  /** The application's bytes in the records whose header ends within the first `length` bytes of a chunk. */
   payload(chunk: Uint8Array, length: number): number {
     let bytes = 0;
     for (let at = 0; at < length;) {

@@ -1,7 +1,7 @@
-// How a generator talks with the bench: it says "ready" on its output, and does one step for each line of its input.
+// How a generator communicates with the bench: it prints "ready", and runs one step for each line of its input.
 import { readSync } from "node:fs";
 
-/** The task that the bench gave on the command line. */
+/** The task from the command line. */
 export function task<T>(): T {
   return JSON.parse(process.argv[2] ?? "{}") as T;
 }
@@ -10,7 +10,7 @@ export function ready(): void {
   process.stdout.write("ready\n");
 }
 
-/** Waits for the bench's word; ends the process when the bench is gone. */
+/** Waits for the bench's command; ends the process if the bench is gone. */
 export function awaitGo(): void {
   if (readSync(0, new Uint8Array(16)) === 0) process.exit(0);
 }

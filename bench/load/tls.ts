@@ -1,5 +1,5 @@
-// TLS as the generators speak it: OpenSSL's library over the sockets of libc.ts. The client settles version, cipher and
-// curve, the same for every contender, and each handshake is held to them. Certificates are not checked.
+// TLS for the generators: OpenSSL's library over the sockets of libc.ts. The client fixes version, cipher and curve, the same for every
+// contender, and each handshake is checked for them. Certificates are not verified.
 import { dlopen, FFIType, type Pointer } from "bun:ffi";
 
 const openssl = dlopen("libssl.so.3", {
@@ -32,17 +32,17 @@ const SSL_CTRL_SET_GROUPS_LIST = 92;
 const SSL_CTRL_SET_MIN_PROTO_VERSION = 123;
 const SSL_CTRL_SET_MAX_PROTO_VERSION = 124;
 const SSL_SESS_CACHE_OFF = 0;
-/** An end without close_notify is an end: what the proxies send at the end of a stream is not the question here. */
+/** An end without close_notify is accepted: how proxies end a stream is not measured here. */
 const SSL_OP_IGNORE_UNEXPECTED_EOF = 1 << 7;
 
 export type TlsVersion = "1.2" | "1.3";
 
 const numbers: Record<TlsVersion, number> = { "1.2": 0x0303, "1.3": 0x0304 };
 
-/** A session that can be resumed; whoever holds it must free it. */
+/** A session that can be resumed; its owner must free it. */
 export type Session = Pointer;
 
-/** What all connections of a generator have in common. */
+/** The context of all connections of a generator. */
 export class TlsClient {
   readonly #context: Pointer;
   readonly #version: number;
@@ -53,7 +53,7 @@ export class TlsClient {
     this.#control(SSL_CTRL_SET_MIN_PROTO_VERSION, this.#version);
     this.#control(SSL_CTRL_SET_MAX_PROTO_VERSION, this.#version);
     this.#control(SSL_CTRL_SET_SESS_CACHE_MODE, SSL_SESS_CACHE_OFF);
-    // With TLS 1.2 the list must also have the curve of the certificate's key (RFC 8422 section 5.1).
+    // With TLS 1.2 the list must also contain the curve of the certificate's key (RFC 8422 section 5.1).
     this.#control(SSL_CTRL_SET_GROUPS_LIST, 0, text(version === "1.2" ? "X25519:P-256" : "X25519"));
     need(openssl.SSL_CTX_set_ciphersuites(this.#context, text("TLS_AES_256_GCM_SHA384")), "SSL_CTX_set_ciphersuites");
     const older = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384";
@@ -61,7 +61,7 @@ export class TlsClient {
     openssl.SSL_CTX_set_options(this.#context, SSL_OP_IGNORE_UNEXPECTED_EOF);
   }
 
-  /** A connection over a connected socket, whose handshake has not begun. */
+  /** A TLS connection over a connected socket, before its handshake. */
   over(fd: number, session?: Session): TlsStream {
     return new TlsStream(need(openssl.SSL_new(this.#context), "SSL_new"), fd, this.#version, session);
   }
@@ -84,7 +84,7 @@ export class TlsStream {
     if (session !== undefined) openssl.SSL_set_session(ssl, session);
   }
 
-  /** Goes on with the handshake; whether it is done. If not, call again when the socket is readable. */
+  /** Continues the handshake; returns whether it is complete. If not, call it again when the socket is readable. */
   handshake(): boolean {
     const result = openssl.SSL_connect(this.#ssl);
     if (result !== 1) return this.#wants(result, "the TLS handshake failed");
@@ -98,13 +98,13 @@ export class TlsStream {
     return openssl.SSL_session_reused(this.#ssl) === 1;
   }
 
-  /** Sends all of it; the kernel always has room for what a generator sends. */
+  /** Sends all of it; the kernel always has room for a generator's requests. */
   send(bytes: Uint8Array): void {
     const sent = openssl.SSL_write(this.#ssl, bytes, bytes.length);
     if (sent !== bytes.length) throw new Error(`SSL_write() took ${sent} of ${bytes.length} bytes`);
   }
 
-  /** How many bytes of the application came, of one record at most; 0 at the end, -1 = ask when the socket is readable. */
+  /** The number of received application bytes, at most one record; 0 at the end, -1 = try again when the socket is readable. */
   receive(into: Uint8Array): number {
     const count = openssl.SSL_read(this.#ssl, into, into.length);
     if (count > 0) return count;
@@ -113,14 +113,14 @@ export class TlsStream {
     return -1;
   }
 
-  /** The session that the server gave; with TLS 1.3 it has one only once something was received. */
+  /** The session from the server; with TLS 1.3 there is one only after something was received. */
   session(): Session {
     return need(openssl.SSL_get1_session(this.#ssl), "SSL_get1_session");
   }
 
-  /** Lets go of everything but the socket, and sends nothing. */
+  /** Frees everything except the socket, and sends nothing. */
   free(): void {
-    // Without a shutdown, be it a silent one, OpenSSL takes the session for a broken one and does not resume it.
+    // Without a shutdown, even a silent one, OpenSSL considers the session broken and does not resume it.
     openssl.SSL_shutdown(this.#ssl);
     openssl.SSL_free(this.#ssl);
   }

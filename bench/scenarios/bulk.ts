@@ -1,4 +1,4 @@
-// Bytes in one direction, on one stream or many: what copying costs.
+// Bytes in one direction, on one stream or many: the cost of copying.
 import { direct, haproxy, haproxySplice, haproxySpliceAuto, lb, nginx } from "../contenders.ts";
 import type { Contender } from "../contenders.ts";
 import { Load, withLoad } from "../load.ts";
@@ -13,7 +13,7 @@ export interface Bulk {
   name: string;
   streams: number;
   contenders: Contender[];
-  /** Of the rate. */
+  /** The ratio of the rates that lb should reach. */
   wanted: number;
   tls?: boolean;
 }

@@ -1,4 +1,4 @@
-// A connection for each request: what accept, connect and close cost.
+// A connection per request: the cost of accept, connect and close.
 import { direct, haproxy, lb, nginx } from "../contenders.ts";
 import { throughput } from "./throughput.ts";
 

@@ -1,5 +1,5 @@
-// What features cost a new connection that they do not touch: lb with each beside lb without, all running at once, a few
-// connections through one after the other, again and again. CPU is compared.
+// The cost of features for new connections that do not use them: lb with each feature beside lb without, all running at once, a few
+// connections through each in turn, repeatedly. CPU time is compared.
 import { linkSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { backendHosts, socketName } from "../backend.ts";
@@ -9,21 +9,21 @@ import type { Bench, Readings, Scenario } from "../scenario.ts";
 import type { Running } from "../site.ts";
 import { quantile } from "../statistics.ts";
 
-/** In each one every contender has some connections, so that what disturbs the machine weighs on all of them. */
+/** In each turn every contender gets some connections, so that a disturbance of the machine affects all of them. */
 const turns = 60;
-/** Until the runtime has optimised what a connection runs through. */
+/** Until the runtime has optimized the code of a connection. */
 const warmTurns = 400;
 const connectionsPerTurn = 96;
 const atOnce = 16;
-/** What disturbs a turn makes it dearer, so the cheaper turns tell the cost: this quantile of them. */
+/** A disturbed turn costs more, so the cheaper turns show the true cost: this quantile of them. */
 const undisturbed = 0.2;
-/** At most so much more than without, a ratio. */
+/** Maximum ratio to the cost without the feature. */
 const wanted = 1.03;
 
 interface Variant {
   key: string;
   title: string;
-  /** What it is compared with; "" = nothing. */
+  /** The contender to compare with; "" = none. */
   to: string;
   backends: number;
   /** The backends are names (hard links) of one unix socket. */
@@ -65,7 +65,7 @@ export const features: Scenario = {
     "in alternation. A thousand backends are names (hard links) of one unix socket: a thousand TCP addresses cost the kernel more " +
     "than one, whoever connects to them. A connection to it costs two thirds of one by TCP, so ratios are larger there.",
   contenders: [lb],
-  // Others weigh on both sides of each ratio.
+  // Other processes affect both sides of each ratio.
   ignoresOthers: true,
   metrics: compared.map(({ key, title }) => ({
     key,
@@ -152,7 +152,7 @@ async function compare(entrants: Entrant[]): Promise<Readings> {
   return readings;
 }
 
-/** So that nobody always follows the same one. */
+/** So that no contender always follows the same one. */
 function shuffled<T>(items: readonly T[]): T[] {
   return items
     .map((item) => ({ item, at: Math.random() }))
@@ -169,7 +169,7 @@ function linkTo(folder: string, i: number): string {
   return join(folder, linksFolder, `${i}.sock`);
 }
 
-/** A list that the clients are not on. */
+/** A list that does not contain the clients. */
 function denied(count: number): string {
   return JSON.stringify(Array.from({ length: count }, (_, i) => `11.${i >> 15}.${(i >> 7) & 255}.${2 * (i & 127)}`));
 }

@@ -1,4 +1,4 @@
-// All scenarios, in the order of the report. A new one is a file and a line here.
+// All scenarios, in the order of the report. A new scenario is a file and a line here.
 import type { Scenario } from "../scenario.ts";
 import { bulk, bulk50 } from "./bulk.ts";
 import { connections } from "./connections.ts";

@@ -1,12 +1,12 @@
-// How long a small request takes at a rate that nobody finds hard: what a client feels.
+// The latency of a small request at a rate that every contender handles easily, as a client sees it.
 import { direct, haproxy, lb, nginx } from "../contenders.ts";
 import { Load, withLoad, wrk } from "../load.ts";
 import type { Scenario } from "../scenario.ts";
 
 const connections = 64;
 /**
- * Of what the slowest one reaches under wrk. One that answers as requests come, and not in the batches of a saturated
- * loop, is at about half of its strength by then, and so is the generator.
+ * As a share of the slowest contender's rate under wrk. A contender that answers requests as they come, and not in the batches of a
+ * saturated loop, is at about half of its capacity then, and so is the generator.
  */
 const shareOfMost = 0.25;
 let perSecond = 0;
@@ -38,7 +38,7 @@ export const latency: Scenario = {
   },
   async measure(bench, proxy) {
     const { warmSeconds } = bench.options;
-    const seconds = bench.options.seconds * 2; // for enough of the one in a thousand
+    const seconds = bench.options.seconds * 2; // enough for the 99.9th percentile
     const load = new Load(bench, "latency", { port: proxy.port, connections, perSecond, warmSeconds, seconds });
     return await withLoad(load, async () => {
       const result = await load.step<{ p50: number; p99: number; p999: number; late: number; requests: number }>();

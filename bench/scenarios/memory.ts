@@ -1,13 +1,13 @@
-// What an open connection without traffic holds in user space; the kernel's own share is the same for all.
+// The user-space memory of an open connection without traffic; the kernel's share is the same for all.
 import { haproxy, lb, nginx, type Contender } from "../contenders.ts";
 import { Load, withLoad } from "../load.ts";
 import { openFilesMax } from "../procstat.ts";
 import type { Scenario } from "../scenario.ts";
 
 const idleConnections = 5000;
-/** Opened before the first look, and kept. */
+/** Number of connections that are opened before the first reading, and kept. */
 const warmConnections = 1000;
-/** Time for a proxy to give back what it needed only to open them. */
+/** Time for a proxy to free what it needed only to open them. */
 const settleMs = 2000;
 
 export const memory = memoryOf({ name: "memory", contenders: [lb, haproxy, nginx] });

@@ -1,4 +1,4 @@
-// Small requests on connections that stay: what a relayed chunk costs.
+// Small requests on persistent connections: the cost of a relayed chunk.
 import { direct, haproxy, lb, nginx } from "../contenders.ts";
 import { throughput } from "./throughput.ts";
 

@@ -1,4 +1,4 @@
-// How soon a proxy serves after it was started.
+// The time from start until a proxy serves.
 import { haproxy, lb, nginx } from "../contenders.ts";
 import type { Scenario } from "../scenario.ts";
 

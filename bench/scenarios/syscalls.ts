@@ -1,5 +1,5 @@
-// How often a proxy calls the kernel for a connection and for a request: the most telling figure that a noisy machine
-// cannot blur. Counted by strace over all its threads, for an exact number of exchanges.
+// The number of system calls of a proxy per connection and per request: the most informative figure that does not depend on how busy the
+// machine is. strace counts them over all threads, for an exact number of exchanges.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { haproxy, lb, nginx } from "../contenders.ts";
@@ -13,7 +13,7 @@ const connectionsCounted = 800;
 const requestsCounted = 4000;
 const atOnce = 8;
 
-/** Calls in which a thread waits: how many there are depends on how events happen to fall together. */
+/** Calls in which a thread waits: their number depends on how events coincide. */
 const waits = new Set([
   ...["epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "futex", "restart_syscall", "rt_sigreturn"],
   ...["nanosleep", "clock_nanosleep", "sched_yield"],

@@ -1,4 +1,4 @@
-// What requests and connections share: as much as goes, by wrk, with the proxy's processor time beside it.
+// Shared by requests and connections: the maximum throughput under wrk, with the proxy's CPU time.
 import type { Contender } from "../contenders.ts";
 import { wrk } from "../load.ts";
 import { cpuWhile } from "../procstat.ts";
@@ -11,7 +11,7 @@ export interface Throughput {
   task: { connections: number; close: boolean; tls?: boolean };
   titles: { rate: string; cpu: string };
   unit: string;
-  /** Of the rate. */
+  /** The ratio of the rates that lb should reach. */
   wanted?: number;
 }
 

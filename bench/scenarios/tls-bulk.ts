@@ -1,4 +1,4 @@
-// Bytes in one direction over TLS, on one stream or many: what encrypting costs.
+// Bytes in one direction over TLS, on one stream or many: the cost of encryption.
 import { withTls } from "../contenders.ts";
 import { bulkOf } from "./bulk.ts";
 

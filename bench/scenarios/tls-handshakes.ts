@@ -1,4 +1,4 @@
-// Full TLS handshakes: what a client costs that comes for the first time.
+// Full TLS handshakes: the cost of a new client.
 import { keyTitles, type KeyType } from "../certificates.ts";
 import { withTls } from "../contenders.ts";
 import { libraries, measureHandshakes, settled } from "../handshakes.ts";

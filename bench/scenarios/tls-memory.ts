@@ -1,4 +1,4 @@
-// What an open TLS connection without traffic holds in user space: the state of the handshake comes to what memory.ts tells.
+// The user-space memory of an open TLS connection without traffic: that of memory.ts plus the TLS state.
 import { withTls } from "../contenders.ts";
 import { memoryOf } from "./memory.ts";
 

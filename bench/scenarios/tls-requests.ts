@@ -1,4 +1,4 @@
-// Small requests on TLS connections that stay: what a relayed chunk costs that is decrypted one way and encrypted the other.
+// Small requests on persistent TLS connections: the cost of a relayed chunk that is decrypted in one direction and encrypted in the other.
 import { withTls } from "../contenders.ts";
 import { throughput } from "./throughput.ts";
 

@@ -1,5 +1,4 @@
-// TLS handshakes that resume a session: what a client costs that comes again. TLS 1.3 still agrees on new keys
-// (psk_dhe_ke), TLS 1.2 does not even that.
+// TLS handshakes that resume a session: the cost of a returning client. TLS 1.3 still agrees on new keys (psk_dhe_ke), TLS 1.2 does not.
 import { withTls } from "../contenders.ts";
 import { measureHandshakes, settled } from "../handshakes.ts";
 import type { Metric, Readings, Scenario } from "../scenario.ts";
