@@ -108,7 +108,7 @@ function take({ name, data }: StreamEvent): void {
   }
 }
 
-/** A message of the log of lb. */
+/** A message of the log of lb, as `log.format = "json"` writes it. */
 interface LogMessage {
   time: string;
   level: string;
