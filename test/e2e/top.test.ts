@@ -82,6 +82,54 @@ test("follows the size of the terminal, without colour where that is wanted", as
   await terminal.shows(/shell>\s*$/);
 });
 
+test("drains a backend and kills a connection by keys, each after a confirmation", async () => {
+  await using lb = await running();
+  using terminal = new Tmux(100, 24);
+  start(terminal, lb);
+  await terminal.shows(/app +two +up/);
+  terminal.type("jd");
+  await terminal.shows(/drain: send no new connections to app\/two\?/);
+  terminal.type("n");
+  await terminal.shows(/nothing was changed/);
+  terminal.type("d");
+  await terminal.shows(/drain: send no new connections to app\/two\?/);
+  terminal.type("y");
+  await terminal.shows(/app +two +drain/);
+  expect((await lb.status()).pools[0]!.backends.map(({ state }) => state)).toEqual(["ready", "drain"]);
+
+  using client = await connect(port);
+  expect(await client.echoes()).toBe(true);
+  terminal.type("5");
+  await terminal.shows(new RegExp(`${client.address} .* app/one `));
+  terminal.type("x");
+  await terminal.shows(new RegExp(`end connection \\d+ of ${client.address} with a reset\\?`));
+  terminal.type("y");
+  expect(await client.ended).toBe("reset");
+  await terminal.shows(/1 connections were ended|no connections/);
+  expect(await lb.lineOf(client)).toMatchObject({ end: "killed" });
+  terminal.press("C-c");
+  await terminal.shows(/shell>\s*$/);
+});
+
+test.each(["SIGTERM", "SIGHUP", "SIGTSTP"] as const)("leaves a clean terminal at %s", async (signal) => {
+  await using lb = await running();
+  using terminal = new Tmux(80, 24);
+  start(terminal, lb);
+  await terminal.shows(/app +two +up/);
+  process.kill(terminal.foreground, signal);
+  await terminal.shows(/shell>\s*$/);
+  expect([terminal.isAlternate, terminal.isCursorShown]).toEqual([false, true]);
+  terminal.type("stty -a");
+  terminal.press("Enter");
+  await terminal.shows(/ icanon .* echo /s);
+  if (signal !== "SIGTSTP") return;
+  terminal.type("fg");
+  terminal.press("Enter");
+  await terminal.shows(/app +two +up/);
+  terminal.press("q");
+  await terminal.shows(/shell>\s*$/);
+});
+
 test("shows that the server was killed, and continues when it is back", async () => {
   await using lb = await running();
   using terminal = new Tmux(100, 24);

@@ -1,6 +1,6 @@
 // A terminal for programs under test: a tmux server of its own, with one window of a fixed size.
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { eventually } from "./eventually.ts";
@@ -44,6 +44,12 @@ export class Tmux implements Disposable {
 
   get isCursorShown(): boolean {
     return this.#run("display-message", "-p", "#{cursor_flag}").trim() === "1";
+  }
+
+  /** The process in the foreground, by the eighth field of /proc/PID/stat of the shell. */
+  get foreground(): number {
+    const pid = this.#run("display-message", "-p", "#{pane_pid}").trim();
+    return Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(" ")[7]);
   }
 
   /** Waits until the screen matches. */

@@ -99,8 +99,7 @@ function drawView(state: TopState, data: TopData, screen: Screen): string[] {
   const view = viewOf(state.view, data);
   const rows = shownRows(state, view);
   if (data.snapshot === null) return [];
-  const at = columnsThatFit(view, rows, screen.columns);
-  const widths = at.map((i) => widthOf(view, rows, i));
+  const { at, widths } = columnsThatFit(view, rows, screen.columns);
   const page = pageOf(screen.rows);
   const selected = selectedIndex(state, rows);
   const from = Math.max(0, Math.min(selected - Math.floor(page / 2), rows.length - page));
@@ -144,33 +143,50 @@ function drawRow(what: {
   const { row, view, at, widths, screen, plain } = what;
   const cells = at.map((i, n) => {
     const { text, tone } = row.cells[i] ?? NO_CELL;
-    const shown = clipped(printable(text), widths[n] ?? 0);
+    const shown = shortened(printable(text), widths[n] ?? 0);
     const cell = padded(shown, widths[n] ?? 0, view.columns[i]?.align ?? "left");
     return plain ? cell : styled(cell, tone, screen);
   });
   return cells.join(" ".repeat(GAP));
 }
 
-/** Longer names are cut: an IPv6 address with its port fits. */
+/** Longer texts are cut: an IPv6 address with its port fits. */
 const CELL_COLUMNS_MAX = 48;
+/** On narrow terminals texts are cut to this part of the width before columns are dropped. */
+const CELL_PART_MIN = 1 / 5;
 
-function widthOf(view: View, rows: readonly Row[], i: number): number {
-  let widest = width(view.columns[i]?.title ?? "");
-  for (const { cells } of rows) widest = Math.max(widest, width(cells[i]?.text ?? ""));
-  return Math.min(widest, CELL_COLUMNS_MAX);
-}
-
-function columnsThatFit(view: View, rows: readonly Row[], columns: number): number[] {
+function columnsThatFit(view: View, rows: readonly Row[], columns: number): { at: number[]; widths: number[] } {
+  const full = view.columns.map(({ title }, i) => {
+    let widest = width(title);
+    for (const { cells } of rows) widest = Math.max(widest, width(cells[i]?.text ?? ""));
+    return widest;
+  });
+  const cut = (i: number, max: number): number => {
+    const { title, align } = view.columns[i] ?? NO_COLUMN;
+    return align === "right" ? full[i]! : Math.min(full[i]!, Math.max(max, width(title)));
+  };
+  const total = (at: readonly number[], max: number): number => at.reduce((sum, i) => sum + cut(i, max) + GAP, -GAP);
+  const min = Math.floor(columns * CELL_PART_MIN);
   // A column without any content is omitted.
   let at = view.columns
     .map((_, i) => i)
     .filter((i) => rows.length === 0 || rows.some(({ cells }) => cells[i]?.text !== ""));
   for (;;) {
-    const total = at.reduce((sum, i) => sum + widthOf(view, rows, i) + GAP, -GAP);
     const first = at.reduce((most, i) => Math.max(most, view.columns[i]?.drop ?? 0), 0);
-    if (total <= columns || first === 0) return at;
+    if (first === 0 || total(at, min) <= columns) break;
     at = at.filter((i) => view.columns[i]?.drop !== first);
   }
+  let max = CELL_COLUMNS_MAX;
+  while (max > min && total(at, max) > columns) max--;
+  return { at, widths: at.map((i) => cut(i, max)) };
+}
+
+/** The text cut in the middle, since names often differ at the end alone. */
+function shortened(text: string, columns: number): string {
+  if (width(text) <= columns) return text;
+  const tail = Math.floor((columns - 1) / 2);
+  const end = tail > 0 ? [...text].slice(-tail).join("") : "";
+  return clipped(`${clipped(text, columns - 1 - width(end))}~${end}`, columns);
 }
 
 // ---------------------------------------------------------------------- foot
@@ -178,8 +194,12 @@ function columnsThatFit(view: View, rows: readonly Row[], columns: number): numb
 function drawFoot(state: TopState, { columns }: Screen): string {
   const { mode, message } = state;
   if (mode.is === "filter") return `filter: ${state.filter}_   Enter keeps it, Esc removes it`;
-  if (mode.is === "confirm")
-    return inverse(padded(` ${mode.action.question}  y = yes, any other key = no `, columns, "left"));
+  if (mode.is === "confirm") {
+    const question = ` ${printable(mode.action.question)}  y = yes, any other key = no `;
+    // What the keys do is never cut off.
+    const shown = width(question) <= columns ? question : ` [y/n] ${printable(mode.action.question)}`;
+    return inverse(padded(shown, columns, "left"));
+  }
   if (mode.is === "weight") {
     return `weight of ${mode.target.pool}/${mode.target.backend} (0-256, empty = the config's): ${mode.input}_ ${message}`;
   }

@@ -56,6 +56,7 @@ export class Terminal {
       resized();
     });
     for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, ended);
+    process.on("SIGTSTP", () => this.#suspend());
     process.on("SIGCONT", () => {
       this.#resume();
       resized();

@@ -33,6 +33,7 @@ class Top {
   #state: TopState = FIRST_STATE;
   #data: TopData = NO_DATA;
   readonly #quit = Promise.withResolvers<number>();
+  #isDrawnSoon = false;
   #timer: ReturnType<typeof setTimeout> | null = null;
 
   constructor(client: AdminClient) {
@@ -109,7 +110,7 @@ class Top {
     const { state, request, quit } = press(this.#state, key, this.#data, pageOf(this.#terminal.rows));
     this.#state = state;
     if (quit === true) return this.#quit.resolve(0);
-    this.#draw();
+    this.#drawSoon();
     if (request !== undefined) void this.#send(request);
     else if (state.view !== view) void this.#ask();
   }
@@ -125,6 +126,16 @@ class Top {
   }
 
   // ---------------------------------------------------------------- drawing
+
+  // Once for all keys that have come together, as from a key that is held down.
+  #drawSoon(): void {
+    if (this.#isDrawnSoon) return;
+    this.#isDrawnSoon = true;
+    setImmediate(() => {
+      this.#isDrawnSoon = false;
+      this.#draw();
+    });
+  }
 
   #draw(): void {
     const { columns, rows } = this.#terminal;

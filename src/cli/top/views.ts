@@ -77,12 +77,18 @@ export interface View {
   note: string;
 }
 
-/** The columns and rows of a view, in the order of the config or of the answer. */
+/** The columns and rows of a view, in the order of the config or of the answer. Made once for the same data: a key changes only what is selected. */
 export function viewOf(name: ViewName, data: TopData): View {
   const { snapshot } = data;
   if (snapshot === null) return { columns: [], rows: [], note: "" };
-  return VIEWS[name](data, snapshot);
+  let made = viewsOf.get(data);
+  if (made === undefined) viewsOf.set(data, (made = new Map()));
+  let view = made.get(name);
+  if (view === undefined) made.set(name, (view = VIEWS[name](data, snapshot)));
+  return view;
 }
+
+const viewsOf = new WeakMap<TopData, Map<ViewName, View>>();
 
 const VIEWS: Record<ViewName, (data: TopData, snapshot: Snapshot) => View> = {
   listeners: (data, { listeners }) => ({
@@ -122,7 +128,11 @@ const VIEWS: Record<ViewName, (data: TopData, snapshot: Snapshot) => View> = {
       ">OUT:2",
       "LAST ERROR:1",
     ),
-    rows: pools.flatMap((pool) => pool.backends.map((backend) => backendRow(pool, backend, data))),
+    rows: pools.flatMap((pool) => {
+      const before = data.before?.pools.find(({ name }) => name === pool.name)?.backends;
+      const was = new Map(before?.map((backend) => [backend.name, backend]));
+      return pool.backends.map((backend) => backendRow({ pool, backend, was: was.get(backend.name), data }));
+    }),
     note: "",
   }),
   clients: ({ clients }) => ({
@@ -237,10 +247,13 @@ function poolRow(pool: PoolStatus, data: TopData): Row {
   };
 }
 
-function backendRow(pool: PoolStatus, backend: BackendStatus, data: TopData): Row {
-  const was = data.before?.pools
-    .find(({ name }) => name === pool.name)
-    ?.backends.find(({ name }) => name === backend.name);
+function backendRow(what: {
+  pool: PoolStatus;
+  backend: BackendStatus;
+  was: BackendStatus | undefined;
+  data: TopData;
+}): Row {
+  const { pool, backend, was, data } = what;
   const rate = rater(data);
   const failed = rate(failedConnects(backend), was && failedConnects(was));
   const { name, state, weight } = backend;

@@ -52,6 +52,20 @@ describe("fits the terminal", () => {
     }
   });
 
+  test("long names leave room for the other columns, and are cut where they are alike", () => {
+    const data = dataOf(3, (i) => `backend-with-a-very-long-name-of-the-backend-${i}`);
+    data.snapshot!.pools[0]!.name = "p".repeat(64);
+    const at80 = bare(drawn({}, data));
+    for (const title of ["POOL", "BACKEND", "STATE", "OPEN", "CONN/S"]) expect(at80).toContain(title);
+    for (const i of [0, 1, 2]) expect(at80).toMatch(new RegExp(`pp~pp.* backe\\S+~\\S+-${i} `));
+    expect(bare(drawn({}, data, [200, 24]))).toContain("backend-with-a-very-long-name-of-the-backend-0");
+  });
+
+  test("a question keeps the keys that answer it", () => {
+    const action = { question: `drain: ${"x".repeat(100)}?`, request: { method: "PATCH", path: "/" } as const };
+    expect(bare(drawn({ mode: { is: "confirm", action } }, dataOf(1)))).toMatch(/^ \[y\/n\] drain: xxx/m);
+  });
+
   test("80 columns show what matters of a backend, 200 all of it", () => {
     const at80 = bare(drawn({}, dataOf(3)));
     for (const title of ["POOL", "BACKEND", "STATE", "OPEN", "CONN/S"]) expect(at80).toContain(title);
