@@ -68,10 +68,12 @@ function BackendDialog({ pool, backend, state, weight }: Dialog & { is: "backend
   const [nextWeight, setWeight] = useState(String(weight));
   const [timeout, setTimeout] = useState("");
   const send = async (): Promise<void> => {
+    // A timeout needs the state, also where this stays.
+    const ends = timeout !== "" && nextState !== "ready";
     const body = {
-      ...(nextState !== state && { state: nextState }),
+      ...((nextState !== state || ends) && { state: nextState }),
       ...(nextWeight !== String(weight) && { weight: nextWeight === "" ? null : Number(nextWeight) }),
-      ...(timeout !== "" && nextState !== "ready" && { timeout }),
+      ...(ends && { timeout }),
     };
     if (Object.keys(body).length === 0) return;
     await ask("PATCH", `/api/pools/${encodeURIComponent(pool)}/backends/${encodeURIComponent(backend)}`, body);

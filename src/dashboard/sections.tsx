@@ -65,7 +65,12 @@ const BACKENDS: readonly DataColumn<BackendFigures>[] = [
   {
     title: "State",
     value: ({ backend }) => backendState(backend).word,
-    cell: ({ backend }) => <Badge {...backendState(backend)} />,
+    cell: ({ backend }) => (
+      <>
+        <Badge {...backendState(backend)} />
+        {backend.backup && " backup"}
+      </>
+    ),
   },
   {
     title: "For",
@@ -112,7 +117,11 @@ const BACKENDS: readonly DataColumn<BackendFigures>[] = [
   {
     title: "Reason",
     wide: true,
-    cell: ({ backend }) => <span class="is-bad">{backend.health.last_error ?? ""}</span>,
+    cell: ({ backend: { health, changes } }) => (
+      <>
+        <span class="is-bad">{health.last_error ?? ""}</span> {changes.join("; ")}
+      </>
+    ),
   },
   { title: "Change", cell: (figures) => <ChangeButton {...figures} /> },
 ];

@@ -24,9 +24,11 @@ export function meanConnectMs(now: BackendStatus, was: BackendStatus | undefined
 export type Tone = "good" | "warn" | "bad";
 
 /** The state of a backend for new connections, as a word, and how it is shown. */
-export function backendState({ state, up, ejected_until }: BackendStatus): { word: string; tone: Tone } {
+export function backendState({ state, up, ejected_until, health }: BackendStatus): { word: string; tone: Tone } {
   if (state !== "ready") return { word: state, tone: "warn" };
   if (!up) return { word: "down", tone: "bad" };
+  if (health.agent !== null && health.agent.state !== "ready")
+    return { word: `agent: ${health.agent.state}`, tone: "warn" };
   return ejected_until === null ? { word: "up", tone: "good" } : { word: "ejected", tone: "warn" };
 }
 

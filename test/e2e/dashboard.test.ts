@@ -119,6 +119,34 @@ test("kills a connection after a confirmation", async () => {
   expect(await lb.lineOf(client)).toMatchObject({ end: "killed", end_by: "lb" });
 });
 
+test("drains a backend in the dialog, ends what lives there later, and puts it back", async () => {
+  const port = await freePort();
+  await using lb = await startLb(config(port).replace('name = "two" }', 'name = "two", backup = true }'));
+  const { page } = await open(lb);
+  using client = await connect(port);
+  expect(await client.echoes()).toBe(true);
+  const line = row(page, "Backends", "one");
+  await row(page, "Backends", "two").getByText("backup").waitFor();
+  const change = async (state: string, timeout = ""): Promise<void> => {
+    await line.getByRole("button", { name: "Change app/one" }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByRole("radio", { name: `${state}:` }).check();
+    if (timeout !== "") await dialog.getByLabel("End what still lives after").fill(timeout);
+    await dialog.getByRole("button", { name: "Apply" }).click();
+    await dialog.waitFor({ state: "detached" });
+  };
+
+  await change("Drain");
+  await line.getByText("drain", { exact: true }).waitFor();
+  await line.getByText("drain by API").waitFor();
+  expect(await client.echoes()).toBe(true);
+  await change("Drain", "0s");
+  expect(await client.ended).toBe("reset");
+  expect(await lb.lineOf(client)).toMatchObject({ backend: "one", end: "drain" });
+  await change("Ready");
+  await line.getByText("up", { exact: true }).waitFor();
+});
+
 describe("with a token", () => {
   let folder: string;
   beforeAll(async () => {
