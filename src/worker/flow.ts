@@ -43,8 +43,8 @@ export class Flow {
   pump: PumpState | null = null;
 
   /**
-   * Bytes of the sender, in a buffer that belongs to the flow from now on. False = the receiver is gone, and the bytes with it.
-   * Hot path.
+   * Bytes of the sender, in a buffer that belongs to the flow from now on, and which ends with them. False = the receiver is gone, and the
+   * bytes with it. Hot path.
    */
   forward(chunk: Uint8Array): boolean {
     if (this.queue === null && this.to !== null) {
@@ -82,7 +82,7 @@ export class Flow {
   // few bytes come as a rule, and to pause and resume costs two system calls.
   #keep(chunk: Uint8Array): void {
     this.queue ??= new ByteQueue();
-    this.queue.push(chunk);
+    this.queue.push(chunk, chunk.byteOffset === 0);
     if (this.to !== null || this.queue.bytes >= DIAL_QUEUE_BYTES) this.pause();
   }
 

@@ -12,5 +12,6 @@ export function route(connection: Connection, hello: ClientHello | null, bytes: 
     connection.pool = listener.routeFor(host.words, row, connection.sni, alpn);
   }
   dial(connection);
-  if (bytes !== null && bytes.length > 0) connection.clientData(bytes);
+  // A flow wants a buffer that ends with its bytes.
+  if (bytes !== null && bytes.length > 0) connection.clientData(bytes.slice());
 }

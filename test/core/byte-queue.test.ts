@@ -129,6 +129,27 @@ describe("ByteQueue", () => {
     expect(writer.written).toEqual([0, 1, 2]);
   });
 
+  test("copies a small chunk that comes first only if its buffer is larger", () => {
+    const written: Uint8Array[] = [];
+    const writer = { write: (chunk: Uint8Array) => (written.push(chunk), chunk.byteLength) };
+    const whole = bytes(3);
+    queue.push(whole, true);
+    queue.drainTo(writer);
+    const view = new Uint8Array(65_536).subarray(0, 3);
+    queue.push(view, false);
+    queue.drainTo(writer);
+    expect(written[0]).toBe(whole);
+    expect(written[1]?.buffer).not.toBe(view.buffer);
+  });
+
+  test("writes many small chunks behind the first at once", () => {
+    for (let i = 0; i < 100; i++) queue.push(bytes(3, i), true);
+    const writer = new Writer(Infinity);
+    queue.drainTo(writer);
+    expect(writer.writes).toBe(2);
+    expect(writer.written).toEqual(Array.from({ length: 100 }, (_, i) => [i, i + 1, i + 2]).flat());
+  });
+
   test.each([
     ["small views on large buffers", () => new Uint8Array(65_536).subarray(0, 3000), 2, 0],
     ["node buffers, whose slice would be a view", () => Buffer.alloc(65_536).subarray(0, 3000), 2, 0],

@@ -47,6 +47,20 @@ describe("a flow", () => {
     expect(flow.queue).toBeNull();
   });
 
+  test("keeps a small chunk as it is, but not the small rest of a large one", () => {
+    const writtenOf = (chunk: Uint8Array): Uint8Array[] => {
+      const written: Uint8Array[] = [];
+      flow.forward(chunk);
+      flow.queue?.drainTo({ write: (each) => (written.push(each), each.length) });
+      flow.clear();
+      return written;
+    };
+    flow.to = null;
+    const [small, rest] = [bytes(10), bytes(100_000).subarray(99_990)];
+    expect(writtenOf(small)[0]).toBe(small);
+    expect(writtenOf(rest)[0]?.buffer.byteLength).toBeLessThan(5000);
+  });
+
   test("frees its buffer after the last byte", () => {
     to.room = 0;
     flow.forward(bytes(1000));
