@@ -1,5 +1,6 @@
 // The phase in which both flows run: bytes and FINs both ways, timeouts, keepalive. pump.ts moves what waits.
 import type { Socket } from "bun";
+import { NO_SLOT } from "../core/timer-wheel.ts";
 import { FIN_NEXT, NO_END, RESET_NEXT, setKeepalive } from "../platform/sockets.ts";
 import { BACKEND } from "../shared/counters.ts";
 import { FIRST_END, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
@@ -196,11 +197,13 @@ function startKeepalive(connection: Connection, nowMs: number): void {
   connection.keepaliveMs = 0;
 }
 
+// A timer that comes early looks at the times again, so it is not moved to a later one.
 function schedule(connection: Connection): void {
   const { startedWheelMs, keepaliveMs } = connection;
   let at = nextDueWheelMs(connection, connection.listener.plan.timeoutsMs);
   if (!connection.resetsBackend && connection.toBackend.state !== "done")
     at = Math.min(at, startedWheelMs + RESET_BACKEND_AFTER_MS);
   if (keepaliveMs > 0) at = Math.min(at, startedWheelMs + keepaliveMs / 2);
-  if (at !== Infinity) connection.host.wheel.schedule(connection, at);
+  const isDueBefore = connection.timerSlot !== NO_SLOT && connection.timerAt <= at;
+  if (at !== Infinity && !isDueBefore) connection.host.wheel.schedule(connection, at);
 }
