@@ -1,6 +1,6 @@
-// One proxied TCP connection, from accept to its one line in the access log. It owns the two sockets, the two flows between them
-// and the current phase, to which it hands each event. What an event means in a phase stands in the phase's file: reading.ts,
-// client-tls.ts, dialing.ts (with the wait in queueing.ts), relaying.ts, in the order of life; after the end there is `closed` below.
+// One proxied TCP connection, from accept to its line in the access log. It owns the two sockets, the two flows between them and the
+// current phase, to which it passes each event. The files of the phases say what events mean, in the order of life: reading.ts,
+// client-tls.ts, dialing.ts (with the wait in queueing.ts), relaying.ts. After the end there is `closed` below.
 import type { Socket } from "bun";
 import { dryRunBit } from "../core/dry-run.ts";
 import type { End, EndedBy } from "../core/ends.ts";
@@ -24,7 +24,7 @@ import type { Times } from "./timeouts.ts";
 import type { TlsObserver } from "./tls-observer.ts";
 import type { Sleeper } from "./wakes.ts";
 
-/** Where each phase may lead. A retry dials again, perhaps after another wait. */
+/** The phases that may follow each phase. A retry dials again, possibly after another wait. */
 const NEXT: Readonly<Record<PhaseName, readonly PhaseName[]>> = {
   accepted: ["reading", "handshaking", "queued", "dialing", "closed"],
   reading: ["handshaking", "queued", "dialing", "closed"],
@@ -35,22 +35,22 @@ const NEXT: Readonly<Record<PhaseName, readonly PhaseName[]>> = {
   closed: [],
 };
 
-/** What events mean while a connection is in a phase. One object for each phase, without state: that is the connection's. */
+/** The meaning of events while a connection is in a phase. There is one object per phase; the state belongs to the connection. */
 export interface Phase {
   readonly name: PhaseName;
-  /** Its place in PHASES. */
+  /** Its index in PHASES. */
   readonly code: number;
-  /** Bit n is set where the phase with code n may follow. */
+  /** Bit n is set if the phase with code n may follow. */
   readonly next: number;
   clientData(connection: Connection, chunk: Uint8Array): void;
   clientDrained(connection: Connection): void;
   clientEnded(connection: Connection): void;
-  /** The client's socket is closed, and the connection has it no more. */
+  /** The client's socket has closed, and the connection no longer has it. */
   clientClosed(connection: Connection, error: Error | undefined): void;
   clientHandshake(connection: Connection, socket: Socket<unknown>, done: boolean, error: Error | null): void;
   clientTlsFailed(connection: Connection, error: Error): void;
   backendOpened(connection: Connection, socket: Socket<unknown>): void;
-  /** These come only from the socket that is the connection's. */
+  /** Only the connection's current socket causes these events. */
   backendData(connection: Connection, chunk: Uint8Array): void;
   backendDrained(connection: Connection): void;
   backendEnded(connection: Connection): void;
@@ -60,14 +60,14 @@ export interface Phase {
   timer(connection: Connection, nowMs: number): void;
   /** A place at this backend is claimed for the connection. */
   placed(connection: Connection, backend: Backend): void;
-  /** The time has come that a flow has waited for. */
+  /** The time for which a flow has waited has come. */
   wake(connection: Connection, flow: Flow): void;
   /** `stopAtWheelMs` has changed. */
   stopping(connection: Connection): void;
 }
 
-// What few connections need stands in `facts` or in an observer, and what lasts for a short time in the row of the ledger: 26
-// fields are the most that fit into 224 bytes, and one more costs 32. test/worker/connection.test.ts measures it.
+// Facts that few connections need are in `facts` or in an observer, and short-lived state is in the row of the ledger: 26 fields are the
+// most that fit into 224 bytes, and one more costs 32. test/worker/connection.test.ts measures it.
 export class Connection implements Session, Peers, Times, TimerNode, PickContext, Sleeper, ClientSide, BackendSide {
   timerNext: TimerNode | null = null;
   timerPrev: TimerNode | null = null;
@@ -79,28 +79,28 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
   readonly listener: Listener;
   readonly row: number;
   client: Socket<unknown> | null;
-  /** The socket to the backend: being connected while dialing, connected while relaying. */
+  /** The socket to the backend: connecting in the phase dialing, connected in the phase relaying. */
   backendSocket: Socket<unknown> | null = null;
-  /** Where the connection goes: the listener's pool, or a route's. */
+  /** The pool of the connection: the listener's, or a route's. */
   pool: Pool | null;
   backend: Backend | null = null;
-  /** Ids of backends that failed, not to be tried again. */
+  /** Ids of backends that failed and are not tried again. */
   tried: number[] | null = null;
   readonly toBackend = new Flow();
   readonly toClient = new Flow();
 
   facts: ClientFacts | null = null;
-  /** Follows the TLS records from the backend, where TLS is spoken with it. */
+  /** Follows the TLS records from the backend, if TLS is used with it. */
   backendTlsObserver: TlsObserver | null = null;
 
-  /** When a byte, or a FIN, last came. */
+  /** When a byte, or a FIN, last arrived. */
   activeWheelMs: number;
   readonly startedWheelMs: number;
   stopAtWheelMs = Infinity;
   /** On performance.now(). */
   dialStartedMs = 0;
   connectMs = -1;
-  /** TCP keepalive that the backend's socket is still to get; 0 = none. */
+  /** TCP keepalive that is still to be set on the backend's socket; 0 = none. */
   keepaliveMs = 0;
   resetsBackend = false;
   lingering = 0;
@@ -119,7 +119,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
 
   // ---------------------------------------------------------------- what is known
 
-  /** The descriptors of the two sockets; -1 = none, or none that is ours. */
+  /** The descriptors of the two sockets; -1 = none, or none of lb's own. */
   get clientFd(): number {
     return this.host.words[this.row * ROW_WORDS + ROW.clientFd]!;
   }
@@ -137,8 +137,8 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
   }
 
   /**
-   * Within the last tenth of `lifetime`, so that connections opened together do not all come back together. Multiples of the
-   * golden ratio spread evenly, however many of the numbers are taken.
+   * Within the last tenth of `lifetime`, so that clients whose connections were opened together do not all reconnect at once. Multiples of
+   * the golden ratio are evenly spread, however many there are.
    */
   get lifetimeEndsWheelMs(): number {
     const { lifetime } = this.listener.plan.timeoutsMs;
@@ -165,7 +165,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     return this.listener.prefix.hashOf(this.host.words, this.row * ROW_WORDS + ROW.address, by, this.sni);
   }
 
-  /** The facts of a client of whom something was learned. */
+  /** The facts of the client, created when there is one. */
   ensureFacts(): ClientFacts {
     return (this.facts ??= new ClientFacts());
   }
@@ -233,7 +233,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     if (socket === this.backendSocket) this.phase.backendClosed(this, error);
   }
 
-  /** A socket that never opened is not known yet; one whose attempt was given up does not count. */
+  /** A socket that never opened is not stored yet; one whose attempt was abandoned does not count. */
   backendRefused(socket: Socket<unknown>, error: Error): void {
     if (this.backendSocket === null) this.backendOpened(socket);
     this.backendClosed(socket, error);
@@ -286,12 +286,12 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     this.host.words[this.row * ROW_WORDS + ROW.phase] = code;
   }
 
-  /** A byte has moved, or a FIN has come. */
+  /** A byte or a FIN has arrived. */
   touch(): void {
     this.activeWheelMs = this.host.wheel.now + LATE_MS;
   }
 
-  /** Bytes of the client that are for the backend. False = the connection has ended, because the backend is gone. Hot path. */
+  /** Passes on bytes of the client to the backend. False = the connection has ended, because the backend is gone. Hot path. */
   forwardToBackend(chunk: Uint8Array): boolean {
     this.countIn(chunk.length);
     if (this.toBackend.forward(chunk)) return true;
@@ -322,20 +322,20 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     this.touch();
   }
 
-  /** Notes whether a bandwidth limit that is not enforced would have delayed these bytes. */
+  /** Records whether a bandwidth limit that is not enforced would have delayed these bytes. */
   tryBandwidth({ triedBandwidth }: ClientFacts, direction: Direction, bytes: number): void {
     if (triedBandwidth === null) return;
     const isOver = triedBandwidth[direction]?.exceededBy(bytes, performance.now());
     if (isOver) noteDryRun(this.host, this.listener, this.row, DRY_RUN_BANDWIDTH);
   }
 
-  /** The client's FIN, to be passed on after its last byte. */
+  /** The client's FIN, which is passed on after its last byte. */
   noteClientEnd(): void {
     if (this.toBackend.state !== "open") return;
     this.toBackend.state = "ending";
     this.touch();
     this.noteFirstEnd(FIRST_END.client);
-    // A FIN without a close_notify before it is passed on like any other, counted and logged.
+    // A FIN without a close_notify is passed on like any other, counted and logged.
     if (this.facts?.tlsObserver?.noteEnd()) this.listener.counters[LISTENER.tlsTruncated]!++;
   }
 
@@ -345,7 +345,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     if (words[at] === FIRST_END.none) words[at] = by;
   }
 
-  /** Who has cut TLS short, for the log; "" = nobody. */
+  /** The side that truncated TLS, for the log; "" = none. */
   get truncated(): string {
     const byClient = this.facts?.tlsObserver?.truncated === true;
     const byBackend = this.backendTlsObserver?.truncated === true;
@@ -371,14 +371,14 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     closePeers(this, ended, relayed, withFin);
   }
 
-  // While the row is still this connection's.
+  // While the row still belongs to this connection.
   #noteReset(): void {
     const answered = this.host.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesOut]! > 0;
     if (!answered && this.backend !== null) this.backend.passive?.resetEarly(this.backend.id);
   }
 
   abandon(): void {
-    // Closed already where its own end is what broke.
+    // Already closed if its own end was what failed.
     if (this.phase !== closed) this.enter(closed);
     this.client?.terminate();
     this.backendSocket?.terminate();
@@ -395,15 +395,15 @@ function ignore(): void {
 
 type Events = Omit<Phase, "name" | "code" | "next">;
 
-/** The events of a phase before the end, as far as the phase has no other meaning for them. */
+/** The events of a phase before the end, unless the phase gives them another meaning. */
 const LIVE: Events = {
   clientData: (connection, chunk) => void connection.forwardToBackend(chunk),
   clientDrained: ignore,
   clientEnded: (connection) => connection.noteClientEnd(),
   clientClosed(connection, error) {
-    // The number may be another socket's from now on.
+    // The descriptor may be reused for another socket from now on.
     connection.host.words[connection.row * ROW_WORDS + ROW.clientFd] = -1;
-    // After our own FIN the peer's arrives as a close without error: an end like any other.
+    // After lb's own FIN, the peer's arrives as a close without error: it is an ordinary end.
     if (error === undefined) connection.clientEnded();
     else connection.finish("reset", "client");
   },
@@ -424,16 +424,16 @@ const LIVE: Events = {
   stopping: ignore,
 };
 
-/** A phase in which events mean what is said here. All phases are made here, so that the engine sees one shape of object. */
+/** Defines a phase. All phases are made here, so that the engine sees one shape of object. */
 export function definePhase(name: PhaseName, events: Partial<Events>): Phase {
   const next = NEXT[name].reduce((bits, follower) => bits | (1 << PHASES.indexOf(follower)), 0);
   return { name, code: PHASES.indexOf(name), next, ...LIVE, ...events };
 }
 
-/** Before accept.ts has said what comes first. */
+/** The phase before accept.ts enters the first one. */
 const accepted: Phase = definePhase("accepted", {});
 
-/** After the end: only sockets that linger are of interest. */
+/** After the end: only lingering sockets still have events. */
 const closed: Phase = definePhase("closed", {
   clientData: ignore,
   clientEnded: ignore,

@@ -1,5 +1,6 @@
-// The phase in which a backend is connected: picks one, or waits in the pool's queue for one, begins an attempt, says first what the pool
-// wants said first, names failures, and picks another. The deadline of an attempt is the connection's timer.
+// The phase in which a backend is connected: picks one, or waits in the pool's queue for one, starts an attempt, sends the PROXY header and
+// does the TLS handshake if the pool uses them, names failures, and picks another backend. The connection's timer is the deadline of the
+// attempt.
 import type { Socket } from "bun";
 import type { End } from "../core/ends.ts";
 import { upgradeToClient } from "../platform/bun.ts";
@@ -19,12 +20,12 @@ import { TlsObserver } from "./tls-observer.ts";
 
 const connector = new Connector<BackendSide>(backendEvents);
 
-/** Picks a backend and connects to it, or waits for one; ends the connection where neither can be. Hot path. */
+/** Picks a backend and connects to it, or waits for one; ends the connection if neither is possible. Hot path. */
 export function dial(connection: Connection): void {
   const { pool, host, row } = connection;
   if (pool === null) return connection.finish("no_route", "lb");
   host.words[row * ROW_WORDS + ROW.pool] = pool.id;
-  // A place that is free while others wait is theirs.
+  // While connections wait, a free place belongs to them.
   const backend = pool.queue !== null && pool.queue.isUsed ? null : pool.acquire(connection);
   if (backend !== null) beginAttempt(connection, backend, pool);
   else if (!pool.mayServe(connection)) connection.finish("no_backend", "lb");
@@ -87,20 +88,20 @@ function beginAttempt(connection: Connection, backend: Backend, pool: Pool): voi
   connection.enter(dialing);
   connection.dialStartedMs = performance.now();
   connection.connectMs = -1;
-  // The socket is the connection's when this returns; `drain` or `data` says that it is connected, `close` that it failed.
+  // The socket belongs to the connection when this returns; `drain` or `data` means that it is connected, `close` that it failed.
   const fd = connector.connect(backend, pool.source, connection);
   if (fd < 0) return attemptFailed(connection, errnoName(-fd));
   words[at + ROW.backendFd] = fd === NO_DESCRIPTOR ? -1 : fd;
-  // The wheel's clock is behind by more than a tick while the thread waits for a processor; the deadline must not be.
+  // The wheel's clock lags by more than a tick while the thread waits for a CPU; the deadline must not.
   wheel.schedule(connection, Math.max(wheel.now, connection.dialStartedMs) + pool.plan.connectTimeoutMs);
 }
 
-// While dialing: TCP is connected, and TLS is not yet.
+// In the phase dialing: TCP is connected, TLS is not yet.
 function isConnected({ connectMs }: Connection): boolean {
   return connectMs >= 0;
 }
 
-/** TCP is connected; what the pool wants said first is said, and TLS goes before the client's bytes. */
+/** TCP is connected: sends the PROXY header if there is one, and does the TLS handshake before the client's bytes. */
 function connected(connection: Connection): void {
   const { backend, pool, backendSocket } = connection;
   if (backend === null || pool === null || backendSocket === null || isConnected(connection)) return;
@@ -116,12 +117,12 @@ function selfConnected({ backendFd }: Connection, { endpoint }: Backend, socket:
   return endpoint.kind === "ip" && isSelfConnected(socket, backendFd, endpoint.port);
 }
 
-/** What comes before the client's bytes: the PROXY header, and then TLS. Ends in the next phase or in a failure. */
+/** Does what comes before the client's bytes: the PROXY header, then TLS. Ends in the next phase or in a failure. */
 function greet(connection: Connection, backend: Backend, pool: Pool, socket: Socket<unknown>): void {
   const { sendProxy } = pool.plan;
   if (sendProxy !== "off") {
     const header = proxyHeaderFor(connection, sendProxy);
-    // The buffer of a socket that was just connected is larger than any header.
+    // The send buffer of a new connection is larger than any header.
     if (socket.write(header) !== header.length) return attemptFailed(connection, "EPIPE");
   }
   if (pool.tls === null) return startRelaying(connection, socket);
@@ -143,8 +144,8 @@ function tlsFailed(connection: Connection, reason: string): void {
 }
 
 /**
- * The attempt has failed for this reason (an errno's name, or TLS_FAILED and what was wrong): another backend if there is one, now or
- * behind the queue, else the end. A retry is older than all that wait, so a free place is taken at once.
+ * The attempt has failed for this reason (an errno's name, or TLS_FAILED and the fault): tries another backend, now or after the queue, or
+ * ends the connection. A retry is older than all waiters, so it takes a free place at once.
  */
 export function attemptFailed(connection: Connection, code: string): void {
   const { backend, pool, backendSocket, host, row } = connection;
@@ -154,7 +155,7 @@ export function attemptFailed(connection: Connection, code: string): void {
   connection.backendSocket = null;
   words[at + ROW.backendFd] = -1;
   backendSocket?.terminate();
-  // What this machine has run out of is no failure of the backend.
+  // Exhausted resources of this machine are not a failure of the backend.
   const isLocal = LOCAL_ERRORS.has(code);
   const failure = failureOf(code);
   if (!isLocal) backend.attemptEnded(failure.outcome, performance.now() - connection.dialStartedMs);
@@ -162,7 +163,7 @@ export function attemptFailed(connection: Connection, code: string): void {
   connection.tried = connection.tried === null ? [backend.id] : [...connection.tried, backend.id];
   const mayRetry = retries < pool.plan.retries;
   const next = mayRetry ? pool.acquire(connection) : null;
-  // A backend that dies while all are full is the one with free places: without this all that wait would end at it.
+  // When a backend dies while all are full, it is the one with free places: without this, all waiters would end at it.
   const waits = next === null && mayRetry && !isLocal && pool.mayServe(connection) && enterQueue(connection, pool);
   if (next === null && !waits) return connection.finish(failure.end, isLocal ? "lb" : "backend", code);
   releaseBackend(connection);
@@ -174,7 +175,7 @@ export function attemptFailed(connection: Connection, code: string): void {
   wait(connection, pool, queued);
 }
 
-/** What the reason of a failed TLS handshake begins with; the runtime's name for what was wrong follows. */
+/** Prefix of the reason of a failed TLS handshake; the runtime's name for the fault follows. */
 const TLS_FAILED = "tls ";
 
 const REFUSED = { outcome: BACKEND.refused, end: "connect_refused" } as const satisfies Failure;
@@ -182,7 +183,7 @@ const TIMED_OUT = { outcome: BACKEND.timedOut, end: "connect_timeout" } as const
 const FAILED = { outcome: BACKEND.failed, end: "connect_failed" } as const satisfies Failure;
 const UNSECURED = { outcome: BACKEND.tlsFailed, end: "handshake_failed" } as const satisfies Failure;
 
-/** Where a failed attempt is counted, and the end if it was the last. */
+/** The counter of a failed attempt, and the end of the connection if it was the last attempt. */
 interface Failure {
   outcome: AttemptOutcome;
   end: End;

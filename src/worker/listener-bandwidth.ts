@@ -1,10 +1,10 @@
-// The bandwidth limits of a listener: what limits one of its connections, each way.
+// The bandwidth limits of a listener: the limits of one of its connections, for each direction.
 import type { BandwidthPlan } from "../messages.ts";
 import { BandwidthRate, OwnBandwidth, type Bandwidth } from "../policy/bandwidth.ts";
 import { SharedBandwidth, type Direction } from "../shared/bandwidth.ts";
 
 export class ListenerBandwidth {
-  /** Bytes are counted and not held up. */
+  /** Bytes are counted but not delayed. */
   readonly isDryRun: boolean;
   readonly #per: BandwidthPlan["per"];
   readonly #rates: Record<Direction, BandwidthRate | null>;
@@ -17,7 +17,7 @@ export class ListenerBandwidth {
     this.#words = memory === null ? null : new BigInt64Array(memory);
   }
 
-  /** What limits a connection whose client has this entry in the table of clients (negative = none); null = nothing. */
+  /** The limits of a connection whose client has this entry in the table of clients (negative = none); null = unlimited. */
   limit(direction: Direction, clientEntry: number, nowMs: number): Bandwidth | null {
     const rate = this.#rates[direction];
     if (rate === null) return null;

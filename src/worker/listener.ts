@@ -1,5 +1,5 @@
-// A listener in one generation of the config, as one worker sees it: what it expects of clients, where they go, and the limits
-// that admission.ts enforces.
+// A listener in one generation of the config, as one worker sees it: what it expects of clients, where they are routed, and the limits that
+// admission.ts enforces.
 import { cidrHasAt } from "../core/cidr-set.ts";
 import { addressAt, isUnixPeerAt } from "../core/address.ts";
 import { ClientPrefix } from "../core/client-prefix.ts";
@@ -15,7 +15,7 @@ import { ListenerBandwidth } from "./listener-bandwidth.ts";
 import type { Pool } from "./pool.ts";
 import type { TlsServer } from "./tls-server.ts";
 
-/** Connections keep the one they began with. */
+/** Connections keep the listener with which they began. */
 export class Listener {
   readonly plan: ListenerPlan;
   readonly pool: Pool | null;
@@ -25,23 +25,23 @@ export class Listener {
   readonly routes: readonly RoutePlan[];
   readonly tls: TlsServer | null;
   /**
-   * How the listening socket itself speaks TLS; null = it does not. It does where the client has no say in the handshake: no
-   * PROXY header before it, and one choice of certificates. Not without sockets of our own, which a change of certificates
-   * leaves with their queues.
+   * How the listening socket itself speaks TLS; null = it does not. It does if the client has no influence on the handshake: no PROXY
+   * header before it, and only one choice of certificates. This needs lb's own sockets, because a change of certificates must keep their
+   * accept queues.
    */
   readonly acceptsTls: ServerTls | null;
   readonly #pools: ReadonlyMap<number, Pool>;
   readonly #readsHello: boolean;
-  /** What one client may have; null = what it likes. */
+  /** The limits per client; null = none. */
   readonly limits: ClientLimits | null;
   /** A limit is enforced for which each client needs its entry in the table. */
   readonly needsEntry: boolean;
   /** null = unlimited. */
   readonly bandwidth: ListenerBandwidth | null;
-  /** What counts as one client. */
+  /** The prefix that counts as one client. */
   readonly prefix: ClientPrefix;
 
-  /** Throws where the runtime refuses what the listener's TLS asks for. */
+  /** Throws if the runtime rejects the listener's TLS settings. */
   constructor(plan: ListenerPlan, pools: ReadonlyMap<number, Pool>, tls: TlsServer | null, worker: number) {
     this.plan = plan;
     this.#pools = pools;
@@ -63,23 +63,23 @@ export class Listener {
     this.prefix = new ClientPrefix(plan.clientPrefix);
   }
 
-  /** Whether anything of the client must be read before the route is known. */
+  /** Whether bytes of the client must be read before the route is known. */
   get readsHello(): boolean {
     return this.#readsHello;
   }
 
-  /** What comes first from the peer whose address stands in the row: by the listener's setting and whom it trusts. */
+  /** What the peer whose address is in the row sends first, by the listener's setting and its trusted proxies. */
   expectsProxyHeader(words: Int32Array, row: number): "no" | "optional" | "required" | "untrusted" {
     const { proxyProtocol, trustedProxies } = this.plan;
     if (proxyProtocol === "off") return "no";
     const at = row * ROW_WORDS + ROW.address;
-    // Who may connect to a unix socket is decided by the file's mode: such a peer is trusted.
+    // The file's mode decides who may connect to a unix socket, so such a peer is trusted.
     const trusted = isUnixPeerAt(words, at) || (trustedProxies !== null && cidrHasAt(trustedProxies, words, at));
     if (trusted) return proxyProtocol;
     return proxyProtocol === "required" ? "untrusted" : "no";
   }
 
-  /** The pool of the first route that takes the client whose address stands in the row, else the listener's. */
+  /** The pool of the first route that matches the client whose address is in the row, else the listener's pool. */
   routeFor(words: Int32Array, row: number, sni: string, alpn: readonly string[]): Pool | null {
     const [w0, w1, w2, w3] = addressAt(words, row * ROW_WORDS + ROW.address);
     const chosen = chooseRoute(this.routes, {

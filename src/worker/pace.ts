@@ -1,25 +1,25 @@
-// When the bytes of one flow may go, by a limit that is its own or that it shares with others.
+// When the bytes of one flow may be sent, under a limit of its own or a shared one.
 import { LATE_FACTOR_MAX, type Bandwidth } from "../policy/bandwidth.ts";
 
-/** What lies this close ahead has come: it is below the precision of the clock. */
+/** Times this close in the future count as reached: the difference is below the precision of the clock. */
 const NOW_MS = 0.001;
-/** A sender from which bytes have gone this recently has not paused: what is lost meanwhile is lost to late wake-ups, or to starved peers. */
+/** A sender whose bytes were sent this recently has not paused: time lost since then is due to late wake-ups or to starved peers. */
 const PAUSE_MS = 50;
 
 /** `nowMs` is on performance.now(). */
 export class Pace {
   readonly #limit: Bandwidth;
-  /** Bytes that may go now. */
+  /** Number of bytes that may be sent now. */
   credit = 0;
-  /** Bytes that are reserved, when that was done, and when they may go. */
+  /** Reserved bytes, when they were reserved, and when they may be sent. */
   #reserved = 0;
   #askedMs = 0;
   #readyMs = 0;
-  /** When `allowance` was last called, and when bytes have last gone. */
+  /** When `allowance` was last called, and when bytes were last sent. */
   #nowMs = 0;
   #movedMs = -Infinity;
   #lateFactor = 1;
-  /** Since when the sender was seen to have nothing; Infinity = it has something. */
+  /** Since when the sender has had nothing; Infinity = it has something. */
   #idleSinceMs = Infinity;
 
   constructor(limit: Bandwidth) {
@@ -27,8 +27,8 @@ export class Pace {
   }
 
   /**
-   * Bytes that may go now; the sender has `wanted` bytes at most (Infinity = it is not known). Call it only where bytes are to go: it
-   * reserves some.
+   * Number of bytes that may be sent now; the sender has `wanted` bytes at most (Infinity = unknown). Call it only if bytes are to be sent:
+   * it reserves some.
    */
   allowance(nowMs: number, wanted: number): number {
     this.#nowMs = nowMs;
@@ -42,7 +42,7 @@ export class Pace {
     return this.credit;
   }
 
-  // A worker that is late for each turn would get less than its share: the next reservation stands for the whole time that has passed.
+  // A worker that is late for each turn would get less than its share, so the next reservation covers the whole time that has passed.
   #noteLate(nowMs: number): void {
     const waitedMs = Math.max(1, this.#readyMs - this.#askedMs);
     this.#lateFactor = Math.min(LATE_FACTOR_MAX, 1 + Math.max(0, nowMs - this.#readyMs) / waitedMs);
@@ -50,7 +50,7 @@ export class Pace {
 
   #reserve(nowMs: number, wanted: number): void {
     const bytes = Math.min(wanted, this.#limit.quantum(nowMs, this.#lateFactor)) - this.credit;
-    // To come back for a few bytes is not worth it. It also bounds what a stalled receiver may hold.
+    // Waking up for a few bytes is not worth it. This also bounds the bytes that a stalled receiver may hold.
     if (bytes <= this.credit) return;
     const readyMs = this.#limit.reserve(bytes, nowMs, nowMs - this.#movedMs < PAUSE_MS);
     this.#lateFactor = 1;
@@ -63,7 +63,7 @@ export class Pace {
     this.#readyMs = readyMs;
   }
 
-  /** So many of them have gone. */
+  /** This many of them were sent. */
   spend(bytes: number): void {
     this.credit -= bytes;
     if (bytes <= 0) return;
@@ -71,12 +71,12 @@ export class Pace {
     this.#movedMs = this.#nowMs;
   }
 
-  /** Bytes wait, `wanted` at most: when some of them may go. */
+  /** Bytes wait, at most `wanted`: returns when some of them may be sent. */
   nextMs(nowMs: number, wanted: number): number {
     return this.allowance(nowMs, wanted) > 0 ? nowMs : this.#readyMs;
   }
 
-  /** The sender has nothing now, or the flow has ended: what it has reserved is for others. */
+  /** The sender has nothing now, or the flow has ended: its reservation is released for others. */
   giveBack(nowMs: number): void {
     const bytes = this.credit + this.#reserved;
     if (bytes > 0) this.#limit.giveBack(bytes);
@@ -86,13 +86,13 @@ export class Pace {
     this.#idleSinceMs = Math.min(this.#idleSinceMs, nowMs);
   }
 
-  /** So many bytes would not have to wait. */
+  /** Whether this many bytes could be sent without waiting. */
   allows(bytes: number, nowMs: number): boolean {
     if (this.credit >= bytes) return true;
     return this.#reserved === 0 && this.credit + this.#limit.saved(nowMs) >= bytes;
   }
 
-  /** The sender has had nothing for as long as bandwidth is saved. */
+  /** Whether the sender has had nothing for as long as a burst is saved. */
   rested(nowMs: number): boolean {
     return nowMs - this.#idleSinceMs >= this.#limit.rate.savedMs;
   }

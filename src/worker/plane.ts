@@ -1,5 +1,5 @@
-// The data plane of one worker thread: everything that its sessions share. It takes plans from the supervisor, keeps the clock, and
-// stops when it is told to. serving.ts has its listening sockets.
+// The data plane of one worker thread: everything that its sessions share. It applies plans from the supervisor, keeps the clock, and stops
+// when told to. serving.ts has its listening sockets.
 import { PlanCache } from "../core/plan-cache.ts";
 import type { TimerNode } from "../core/timer-wheel.ts";
 import { TimerWheel } from "../core/timer-wheel.ts";
@@ -25,7 +25,7 @@ import { Wakes } from "./wakes.ts";
 const WHEEL_SLOTS = 1024;
 const SCRATCH_BYTES = 64 * 1024;
 
-/** Between two messages that say the process is at its cap. */
+/** Minimum interval of messages that say that the process is at its cap. */
 const OVER_BUDGET_EVERY_MS = 1000;
 
 export class DataPlane implements Host {
@@ -44,7 +44,7 @@ export class DataPlane implements Host {
   #splice: Splice | null = null;
   #canSplice = true;
   maxConnections = 0;
-  /** Descriptors of refused clients that wait for their FIN to be read; beyond that they are reset. */
+  /** Maximum number of descriptors of refused clients that wait for their FIN to be read; beyond that they are reset. */
   #lingeringMax = 0;
   readonly #post: (message: FromWorker) => void;
   readonly #reports: FailureReports;
@@ -89,8 +89,8 @@ export class DataPlane implements Host {
   // ---------------------------------------------------------------- plans
 
   /**
-   * Takes over a new generation in one step and says so, or says why not, having changed nothing. Connections keep the
-   * listener they began with.
+   * Applies a new generation in one step and confirms it, or reports why not, in which case nothing has changed. Connections keep the
+   * listener with which they began.
    */
   apply(plan: Plan): void {
     const pools = new Map<number, Pool>();
@@ -125,16 +125,16 @@ export class DataPlane implements Host {
     this.counters[WORKER.generation] = plan.generation;
     this.#noteVersions();
     this.#post({ kind: "applied", generation: plan.generation });
-    // The plan as it came is garbage now. Not waited for: connections go on.
+    // The received plan is garbage now. The collection is not awaited: connections go on.
     Bun.gc(false);
   }
 
-  /** No config has changed for a while. Connections need the machine code that goes with it; without them it is made again. */
+  /** No config has changed for a while. Without connections, the machine code is not in use; it is compiled again when needed. */
   settled(): void {
     if (this.#sessionCount === 0) Bun.shrink();
   }
 
-  /** A change of health or names in one pool. */
+  /** Applies a change of health or names in one pool. */
   update(state: PoolState): void {
     const pool = this.#pools.get(state.pool);
     if (pool === undefined) return;
@@ -147,7 +147,7 @@ export class DataPlane implements Host {
     }
   }
 
-  /** Ends connections from outside, and answers how many there were. */
+  /** Ends connections on request from outside, and answers with their number. */
   end({ request, end, rows, ids }: EndConnections): void {
     let count = 0;
     for (const [i, row] of rows.entries()) {
@@ -159,7 +159,7 @@ export class DataPlane implements Host {
     this.#post({ kind: "ended", request, count });
   }
 
-  // For the supervisor, who compares it with what it has said.
+  // For the supervisor, which compares it with what it has sent.
   #noteVersions(): void {
     let sum = 0;
     for (const pool of this.#pools.values()) sum += pool.version;
@@ -182,7 +182,7 @@ export class DataPlane implements Host {
     if (this.#stop !== null && this.#sessionCount === 0) queueMicrotask(() => this.#stoppedWhenDone());
   }
 
-  /** Opened by the first who asks; null while it cannot be had, for want of descriptors or for good. */
+  /** Opened at first use; null while there is none, for lack of descriptors or permanently. */
   get splice(): Splice | null {
     if (this.#splice === null && this.#canSplice) this.#splice = Splice.open();
     return this.#splice;
@@ -198,7 +198,7 @@ export class DataPlane implements Host {
     this.accessLog.write(session, ended);
   }
 
-  /** Whether so many descriptors may outlive their connection; `lingered` gives them back. */
+  /** Whether this many descriptors may outlive their connection; `lingered` releases them. */
   mayLinger(descriptors: number): boolean {
     if (this.#lingering + descriptors > this.#lingeringMax) return false;
     this.#lingering += descriptors;
@@ -209,12 +209,12 @@ export class DataPlane implements Host {
     this.#lingering -= descriptors;
   }
 
-  /** A line for the debug log; the fields are not made where nobody wants them. */
+  /** Writes a line to the debug log; `fields` is only called if debug lines are logged. */
   debug(event: string, fields: () => Record<string, string | number>): void {
     if (this.accessLog.debug) this.#post({ kind: "debug", event, fields: fields() });
   }
 
-  /** The cap of the process was reached; the supervisor says it once. */
+  /** The cap of the process was reached; the supervisor logs it once. */
   overBudget(): void {
     if (this.wheel.now < this.#overBudgetSaidMs + OVER_BUDGET_EVERY_MS) return;
     this.#overBudgetSaidMs = this.wheel.now;
@@ -223,7 +223,7 @@ export class DataPlane implements Host {
 
   // ---------------------------------------------------------------- the clock
 
-  /** The clock stands still while there is nothing to time; a connection must find it right. */
+  /** The clock stands still while nothing needs it; a connection calls this first, so that the clock is right. */
   startClock(): void {
     if (this.#clock !== null) return;
     const now = performance.now();
@@ -247,11 +247,11 @@ export class DataPlane implements Host {
   // ---------------------------------------------------------------- stopping
 
   /**
-   * Accepts what is queued and no more, and ends all connections by the deadline, spread over the window before it (both on
+   * Accepts only what is queued already, and ends all connections by the deadline, spread over the window before it (both on
    * monotonicMs()). A second call brings the deadline forward.
    */
   stop(spreadFromMs: number, deadlineMs: number): void {
-    // What the wheel's clock is behind.
+    // The lag of the wheel's clock.
     const originMs = monotonicMs() - performance.now();
     const stop = { spreadFromMs: spreadFromMs - originMs, deadlineMs: deadlineMs - originMs };
     this.#stop = stop;
@@ -268,12 +268,12 @@ export class DataPlane implements Host {
     return stop.spreadFromMs + Math.random() * (stop.deadlineMs - stop.spreadFromMs);
   }
 
-  // What is not relaying yet has no timer for the stop: the deadline itself ends it.
+  // Sessions before the phase relaying have no timer for the stop: the deadline itself ends them.
   #deadline(): TimerNode {
     return { timerNext: null, timerPrev: null, timerSlot: -1, timerAt: 0, onTimer: () => this.#endAll() };
   }
 
-  // Nor would what is accepted from now on: nothing is.
+  // Sessions that are accepted from now on would have none either, so none are accepted.
   #endAll(): void {
     this.#serving.closeRetired();
     for (const session of this.#sessions) session?.finish("shutdown", "lb");
@@ -296,8 +296,8 @@ export class DataPlane implements Host {
   }
 
   /**
-   * This worker ends at once. Its connections are reset, so that no peer takes a cut answer for a whole one; what they claimed
-   * stays in the ledger for the supervisor to give back.
+   * This worker ends at once. Its connections are reset, so that no peer mistakes a truncated answer for a complete one; their claims stay
+   * in the ledger, and the supervisor releases them.
    */
   exit(): never {
     this.accessLog.flush();

@@ -1,5 +1,5 @@
-// A pool as one worker sees it: its backends, the tiers of those that may be picked, and a balancer for each tier. A new state
-// of health or of names replaces them in one step, so no pick ever sees half of a change.
+// A pool as one worker sees it: its backends, the tiers of those that may be picked, and a balancer for each tier. A new state of health or
+// names replaces them in one step, so a pick never sees half of a change.
 import type { BackendPlan, PoolPlan, PoolState, PoolTier } from "../messages.ts";
 import { parseAddress, parseEndpoint, type Endpoint } from "../core/address.ts";
 import { createBalancer } from "../policy/balance.ts";
@@ -13,7 +13,7 @@ import { PassiveHealth, type FailureReports } from "./failure-reports.ts";
 import { sockaddr } from "../platform/sockets.ts";
 import type { TlsClient } from "../platform/tls-client.ts";
 
-/** How an attempt to connect ends: the cell of BACKEND that counts it. `tlsFailed` follows upon a `connected`. */
+/** The result of a connect attempt: the cell of BACKEND that counts it. `tlsFailed` follows a `connected`. */
 export type AttemptOutcome =
   | typeof BACKEND.connected
   | typeof BACKEND.refused
@@ -21,30 +21,30 @@ export type AttemptOutcome =
   | typeof BACKEND.failed
   | typeof BACKEND.tlsFailed;
 
-/** A failed attempt counts for least_latency as one that took at least so long: a refusal is fast and not good. */
+/** For least_latency a failed attempt counts as at least this long, because a refusal is fast but not good. */
 const FAILED_LATENCY_MS = 3000;
 
 const SOURCES: Sources = { nowMs: () => performance.now(), random: Math.random };
 
-/** A backend and the cells that go with it. Lives as long as a connection or the pool knows it. */
+/** A backend and its cells. Exists as long as a connection or the pool refers to it. */
 export class Backend implements Candidate {
   readonly #plan: BackendPlan;
   readonly #memory: readonly SharedArrayBuffer[];
   readonly #worker: number;
-  // Made when they are first asked for: most of ten thousand backends have no connection of this worker.
+  // Created at first use: most of ten thousand backends have no connection of this worker.
   #open: Int32Array | null = null;
   #counters: Float64Array | null = null;
   #sockaddr: Uint8Array | null = null;
-  /** The effective one of its tier. */
+  /** The effective weight in its tier. */
   weight = 0;
-  /** That of its tier; null = not to be picked. */
+  /** The balancer of its tier; null = it must not be picked. */
   balancer: Balancer<Backend> | null = null;
-  /** Kept where the pool's algorithm asks for it. */
+  /** Kept only if the pool's algorithm uses it. */
   latency: Latency | null = null;
-  /** Hears of failures where the pool has passive health. */
+  /** Receives failures if the pool has passive health. */
   passive: PassiveHealth | null = null;
 
-  /** `memory` is where the addresses of the plan point to. */
+  /** `memory` is the memory of the plan's addresses. */
   constructor(plan: BackendPlan, memory: readonly SharedArrayBuffer[], worker: number) {
     this.#plan = plan;
     this.#memory = memory;
@@ -63,7 +63,7 @@ export class Backend implements Candidate {
     return this.#plan.address;
   }
 
-  /** The host name that the config gives, or "". */
+  /** The host name in the config, or "". */
   get host(): string {
     return this.#plan.host;
   }
@@ -72,12 +72,12 @@ export class Backend implements Candidate {
     return this.#plan.maxConnections;
   }
 
-  /** Whether a connect may be answered by its own socket, so that each one must be looked at. */
+  /** Whether a connect may reach its own socket, so that each one must be checked. */
   get maySelfConnect(): boolean {
     return this.#plan.maySelfConnect;
   }
 
-  /** One Int32 cell: connections open or being dialled, over all workers. */
+  /** One Int32 cell: connections open or being dialed, over all workers. */
   get open(): Int32Array {
     return (this.#open ??= int32At(this.#memory, this.#plan.openAt, 1));
   }
@@ -94,12 +94,12 @@ export class Backend implements Candidate {
     return endpoint;
   }
 
-  /** As connect(2) takes it. */
+  /** In the form of connect(2). */
   get sockaddr(): Uint8Array {
     return (this.#sockaddr ??= sockaddr(this.endpoint));
   }
 
-  /** Whether a plan says of this backend what its own plan says. */
+  /** Whether a plan is equal to this backend's own plan. */
   isAsIn(plan: BackendPlan): boolean {
     return plan === this.#plan || samePlan(plan, this.#plan);
   }
@@ -117,7 +117,7 @@ export class Backend implements Candidate {
     return this.latency === null ? 0 : this.latency.at(nowMs);
   }
 
-  /** The one place that hears how each attempt to connect ended, `ms` after its begin. Hot path. */
+  /** The only place that is told how each connect attempt ended, `ms` after its start. Hot path. */
   attemptEnded(outcome: AttemptOutcome, ms: number): void {
     const { counters } = this;
     counters[outcome]!++;
@@ -138,7 +138,7 @@ export class Backend implements Candidate {
   }
 }
 
-/** A session that may wait in a pool's queue. */
+/** A session that can wait in a pool's queue. */
 export interface Queued extends PickContext, Waiter<Backend> {
   finish(end: "no_backend", by: "lb"): void;
 }
@@ -153,14 +153,14 @@ export class Pool implements Places<Queued, Backend> {
   #source: Uint8Array | null = null;
   #tls: TlsClient | null = null;
   #backends: Backend[] = [];
-  /** Ids of the backends that were down when it was last told. */
+  /** Ids of the backends that were down in the last state. */
   #down: ReadonlySet<number> = new Set();
   #tiers: readonly Tier[] = [];
-  /** Made with the first plan that has one. It stays when a reload removes it, for those that wait. */
+  /** Created with the first plan that has a queue. It stays when a reload removes the queue, for connections that still wait. */
   #queue: PoolQueue | null = null;
   #version = -1;
 
-  /** `reports` hears of failures for passive health; null = nobody does. */
+  /** `reports` receives failures for passive health; null = they are not reported. */
   constructor(plan: PoolPlan, tls: TlsClient | null, worker: number, reports: FailureReports | null = null) {
     this.id = plan.id;
     this.#worker = worker;
@@ -169,7 +169,7 @@ export class Pool implements Places<Queued, Backend> {
     this.apply(plan, tls);
   }
 
-  /** Of the state that is in force here. */
+  /** The version of the current state. */
   get version(): number {
     return this.#version;
   }
@@ -183,7 +183,7 @@ export class Pool implements Places<Queued, Backend> {
     return this.#tls;
   }
 
-  /** The client's bytes are the first that a backend sees. */
+  /** The client's bytes are the first that a backend receives. */
   get plain(): boolean {
     return this.#tls === null && this.#plan.sendProxy === "off";
   }
@@ -193,29 +193,29 @@ export class Pool implements Places<Queued, Backend> {
     return this.#source;
   }
 
-  /** Some backend could be picked if none were full: it is up and takes new connections. */
+  /** A backend could be picked if none were full: it is up and takes new connections. */
   get hasCandidate(): boolean {
     return this.#tiers.length > 0;
   }
 
-  /** Some backend could be picked for a connection that has tried these if none were full. */
+  /** A backend could be picked for a connection that has tried these, if none were full. */
   mayServe({ tried }: PickContext): boolean {
     if (tried === null) return this.hasCandidate;
     return this.#tiers.some(({ backends }) => backends.some(({ id }) => !tried.includes(id)));
   }
 
-  /** Some backend could be picked now. */
+  /** A backend could be picked now. */
   get hasPlace(): boolean {
     const tier = this.#tiers[0];
     return tier !== undefined && tier.backends.some((backend) => !backend.full());
   }
 
-  /** Where connections wait while all backends are full; null = nowhere. */
+  /** The queue for connections while all backends are full; null = there is none. */
   get queue(): PoolQueue | null {
     return this.#queue;
   }
 
-  /** A new generation of the config, with the TLS that was made of its plan. */
+  /** Applies a new generation of the config, with the TLS client that was made from its plan. */
   apply(plan: PoolPlan, tls: TlsClient | null): void {
     this.#plan = withoutBackends(plan);
     this.#tls = tls;
@@ -227,7 +227,7 @@ export class Pool implements Places<Queued, Backend> {
     this.#serveQueue();
   }
 
-  /** A change of health or names. Returns the ids of the backends that went down with it. */
+  /** Applies a change of health or names. Returns the ids of the backends that went down with it. */
   update(state: PoolState): number[] {
     if (state.version <= this.#version) return [];
     const before = this.#down;
@@ -238,15 +238,15 @@ export class Pool implements Places<Queued, Backend> {
   }
 
   /**
-   * The backend for the next connection, with a place claimed; null = no backend may be picked, or all are tried or full. A tier
-   * that is full does not overflow into the next one; a connection for which a whole tier has failed goes there. Hot path.
+   * The backend for the next connection, with a place claimed; null = no backend may be picked, or all are tried or full. A full tier does
+   * not overflow into the next one; only a connection for which a whole tier has failed uses the next one. Hot path.
    */
   acquire(connection: PickContext): Backend | null {
     for (const { balancer, backends } of this.#tiers) {
       for (;;) {
         const backend = balancer.pick(connection);
         if (backend === null) break;
-        // Between the pick and the claim another worker may have taken the last place: pick again, it is full now.
+        // Another worker may have taken the last place between the pick and the claim: pick again, since that backend is full now.
         if (backend.claim()) return backend;
       }
       const { tried } = connection;
@@ -255,23 +255,23 @@ export class Pool implements Places<Queued, Backend> {
     return null;
   }
 
-  /** Gives back the place at a backend that `acquire` has answered, once. Hot path. */
+  /** Releases the place at a backend that `acquire` has returned. Call it once. Hot path. */
   release(backend: Backend): void {
     backend.giveBack();
     if (this.#queue !== null) this.#queue.placeFreed();
   }
 
-  // What may be picked has changed. Without a backend that could be, a connection that waits ends as one that comes now does.
+  // The set of backends that may be picked has changed. If it is empty, a waiting connection ends like a new one.
   #serveQueue(): void {
     if (this.#queue === null) return;
     for (const waiter of this.#queue.waiters) if (!this.mayServe(waiter)) waiter.finish("no_backend", "lb");
     this.#queue.serveSoon();
   }
 
-  // `settings`: others than the backends may have changed with it.
+  // `settings`: settings other than the backends may have changed too.
   #become({ backends, memory, tiers, version }: PoolPlan | PoolState, settings: boolean): void {
     if (version < this.#version || (version === this.#version && !settings)) return;
-    // Also of those that go: their connections must not keep a former order alive.
+    // This includes removed backends: their connections must not keep a former balancer alive.
     for (const backend of this.#backends) backend.balancer = null;
     if (backends !== null) {
       const known = new Map(this.#backends.map((backend) => [backend.id, backend]));
@@ -307,13 +307,13 @@ export class Pool implements Places<Queued, Backend> {
   }
 }
 
-/** Backends that may be picked, and what chooses among them. */
+/** The backends of a tier that may be picked, and the balancer that chooses among them. */
 interface Tier {
   readonly backends: readonly Backend[];
   readonly balancer: Balancer<Backend>;
 }
 
-// Each backend has its own plan: the list that came would be kept beside it for nothing.
+// Each backend has its own plan, so keeping the received list would waste memory.
 function withoutBackends(plan: PoolPlan): PoolPlan {
   return { ...plan, backends: [] };
 }

@@ -1,6 +1,6 @@
-// Brings more bytes of a sender to its receiver by descriptor: inside the kernel where neither side speaks TLS with us, else
-// by reads of a bounded size. It takes over from the runtime, whose one read is up to half a megabyte, wherever the
-// receiver might not take all of such a read: the sender is paused then, and what does not fit stays in the kernel.
+// Moves more bytes from a sender to its receiver by descriptor: inside the kernel if neither side uses TLS, else by reads of a bounded
+// size. It replaces the runtime's reads, one of which is up to half a megabyte, whenever the receiver might not take a whole read: then the
+// sender is paused, and the rest stays in the kernel.
 import {
   limitUnsent,
   NOTHING_YET,
@@ -18,36 +18,36 @@ import type { Flow } from "./flow.ts";
 
 /** Chunks of at least this size suggest that more data is queued. */
 export const PUMP_FROM_BYTES = 16 * 1024;
-/** Once this much has moved inside the kernel, or through this process, it is another connection's turn. */
+/** After this many bytes were moved inside the kernel, or through this process, it is another connection's turn. */
 const SPLICE_BYTES_MAX = 1024 * 1024;
 const COPY_BYTES_MAX = 512 * 1024;
-/** The largest read of the runtime. */
+/** Maximum size of a read by the runtime. */
 const READ_BYTES_MAX = PIPE_BYTES;
-/** Room by the kernel's count that takes such a read: an eighth of it goes to overhead (8 % of spliced bytes were seen). */
+/** Room in the kernel's accounting for such a read: an eighth of it is overhead (8 % of spliced bytes were seen). */
 const ENOUGH_BYTES = Math.ceil((READ_BYTES_MAX * 8) / 7);
-/** Reads of our own are of at most this size where the receiver may not take it all. */
+/** Maximum size of lb's own reads if the receiver may not take it all. */
 const PORTION_BYTES = 64 * 1024;
 /**
- * What waits in the kernel for a receiver, beside what is on its way to it: the kernel's usual greatest send buffer
- * (net.ipv4.tcp_wmem). A lower limit makes the socket report itself full sooner: 1 MiB cost a quarter more CPU on one stream
- * (`bun bench/run.ts --only bulk --against BUILD`).
+ * Bytes that wait in the kernel for a receiver, besides those in flight: the kernel's default maximum of a send buffer (net.ipv4.tcp_wmem).
+ * A lower limit makes the socket report itself full sooner: 1 MiB cost a quarter more CPU on one stream (`bun bench/run.ts --only bulk
+ * --against BUILD`).
  */
 const UNSENT_BYTES_MAX = 4 * 1024 * 1024;
-/** After the kernel was seen short of memory for TCP, no send buffer is relied on for this long. */
+/** After the kernel was short of memory for TCP, no send buffer is relied on for this long. */
 const KERNEL_SHORT_MS = 1000;
-/** A paused sender that had nothing is looked at again after this long; doubled each time up to the greatest. */
+/** A paused sender without bytes is checked again after this delay, which doubles up to the maximum. */
 const LOOK_MS = 1;
 const LOOK_MS_MAX = 64;
 
 /**
- * After a chunk that the receiver took: what else has come follows, and the sender is paused where the receiver might not take
- * the runtime's next read. Hot path.
+ * Call it after a chunk that the receiver took: sends what has arrived since, and pauses the sender if the receiver might not take the
+ * runtime's next read. Hot path.
  */
 export function follow(connection: Connection, flow: Flow, length: number): void {
   if (!connection.isRelaying || flow.to === null || flow.from === null) return;
   if (flow.queue !== null) {
     if (flow.pace !== null) return wakeForPace(connection, flow);
-    // The receiver is full, and its `drain` goes on.
+    // The receiver is full, and its `drain` continues.
     if (flow.waiting > connection.listener.plan.buffer) noteShortage(connection, flow);
     else if (readable(connection, flow)) settle(connection, flow, FULL);
     return;
@@ -69,8 +69,8 @@ function noteShortage(connection: Connection, flow: Flow): void {
 }
 
 /**
- * The receiver takes bytes again, or its time to look at the flow has come: sends what waits, and more if the sender is paused.
- * Ends the connection where one side is gone.
+ * The receiver takes bytes again, or the flow's time has come: sends what waits, and more if the sender is paused. Ends the connection if
+ * one side is gone.
  */
 export function pump(connection: Connection, flow: Flow): void {
   if (!connection.isRelaying || flow.to === null) return;
@@ -89,7 +89,7 @@ export function pump(connection: Connection, flow: Flow): void {
   }
 }
 
-/** The sender's socket can be read by its descriptor: plain, and still there. */
+/** The sender's socket can be read by its descriptor: it is plain TCP and still open. */
 function readable(connection: Connection, flow: Flow): boolean {
   if (flow.from === null || flow.state !== "open" || !ownSockets()) return false;
   const tls = flow === connection.toBackend ? connection.clientSpeaksTls : connection.backendTlsObserver !== null;
@@ -104,10 +104,10 @@ function receiverFd(connection: Connection, flow: Flow): number {
   return flow === connection.toBackend ? connection.backendFd : connection.clientFd;
 }
 
-/** Bytes that the last portion has taken from the sender. */
+/** Number of bytes that the last portion took from the sender. */
 let moved = 0;
 
-// Nothing waits in this process. Moves until the sender is empty, the receiver is full, or it has been enough.
+// Nothing waits in this process. Moves bytes until the sender is empty, the receiver is full, or the turn is over.
 function advance(connection: Connection, flow: Flow): void {
   const inKernel = !flow.mustSeeBytes && connection.host.splice !== null;
   let left = inKernel ? SPLICE_BYTES_MAX : COPY_BYTES_MAX;
@@ -115,7 +115,7 @@ function advance(connection: Connection, flow: Flow): void {
   let outcome: Moved = MOVED;
   if (pace !== null) {
     outcome = look(connection, flow);
-    // Asked once: the allowance grows by a few bytes while the loop runs, and each would be moved by itself.
+    // Called once: the allowance grows by a few bytes while the loop runs, and each would be moved separately.
     if (outcome === MOVED) left = Math.min(left, pace.allowance(performance.now(), Math.min(left, unreadBytes)));
   }
   while (left > 0 && outcome === MOVED) {
@@ -128,11 +128,11 @@ function advance(connection: Connection, flow: Flow): void {
   settle(connection, flow, outcome);
 }
 
-/** Bytes that the sender had at the last look. */
+/** Number of bytes that the sender had at the last look. */
 let unreadBytes = 0;
 
-// Whether the sender has bytes: MOVED, else EMPTY, ENDED or SENDER_FAILED. Bandwidth is reserved for bytes that are there: where a
-// reservation is not used, its time has passed for all that share the limit.
+// Whether the sender has bytes: MOVED, else EMPTY, ENDED or SENDER_FAILED. Bandwidth is reserved only for existing bytes: the time of an
+// unused reservation is lost for all that share the limit.
 function look(connection: Connection, flow: Flow): Moved {
   unreadBytes = unread(senderFd(connection, flow));
   if (unreadBytes > 0) return MOVED;
@@ -142,7 +142,7 @@ function look(connection: Connection, flow: Flow): Moved {
   return SENDER_FAILED;
 }
 
-/** As much as the receiver is known to take, or what `buffer` holds where it does not. */
+/** As much as the receiver is known to take, or `buffer` if that is unknown. */
 function portionFor(connection: Connection, flow: Flow): number {
   const room = roomOf(connection, flow);
   if (room >= READ_BYTES_MAX) return READ_BYTES_MAX;
@@ -150,14 +150,14 @@ function portionFor(connection: Connection, flow: Flow): number {
 }
 
 /**
- * Bytes that the receiver's send buffer is sure to take. Asked each time, since the kernel makes buffers smaller when its memory for TCP
- * runs low.
+ * Number of bytes that the receiver's send buffer is certain to take. Read each time, because the kernel shrinks buffers when its memory
+ * for TCP is low.
  */
 function roomOf(connection: Connection, flow: Flow): number {
   const { host } = connection;
   if (host.wheel.now < host.kernelShortUntilWheelMs) return 0;
   const room = sendRoom(receiverFd(connection, flow), UNSENT_BYTES_MAX, ENOUGH_BYTES);
-  // Nothing waits there. The kernel lets an empty buffer grow, and to read is the only way to hear of more.
+  // Its send buffer is empty: the kernel lets it grow, and only a read shows whether there are more bytes.
   return room === Infinity ? READ_BYTES_MAX : room - (room >> 3);
 }
 
@@ -205,25 +205,25 @@ function failed(connection: Connection, flow: Flow, sender: boolean): void {
   connection.finish("reset", (flow === connection.toBackend) === sender ? "client" : "backend");
 }
 
-// Who reads next: the runtime, when the sender has something, or this file, and then when.
+// Decides who reads next: the runtime, when the sender has bytes, or this file, and at what time.
 function settle(connection: Connection, flow: Flow, outcome: Moved): void {
   if (outcome === MOVED && flow.pace !== null && flow.queue === null) outcome = look(connection, flow);
   if (outcome === SENDER_FAILED) return;
   if (outcome === ENDED || outcome === EMPTY) flow.pace?.giveBack(performance.now());
-  // The runtime is the one who hears of a FIN.
+  // Only the runtime reports a FIN.
   if (outcome === ENDED) return flow.resume();
   const ended = flow.queue !== null && fill(connection, flow) === ENDED;
   if (ended || mayRead(connection, flow)) return flow.resume();
   flow.pause();
   if (flow.pace !== null && (flow.queue !== null || outcome !== EMPTY)) return wakeForPace(connection, flow);
-  // Its `drain` goes on.
+  // Its `drain` continues.
   if (flow.queue !== null) return;
   const state = flow.ensurePump();
   if (outcome === EMPTY) state.waitedMs = Math.min(LOOK_MS_MAX, Math.max(LOOK_MS, state.waitedMs * 2));
   connection.host.wakes.at(connection, flow, outcome === EMPTY ? state.waitedMs : 0);
 }
 
-// The receiver is full: a `buffer` larger than the bytes that wait takes more of the sender's.
+// The receiver is full: if `buffer` is larger than the waiting bytes, more is read from the sender.
 function fill(connection: Connection, flow: Flow): Moved {
   const { scratch } = connection.host;
   const { buffer } = connection.listener.plan;
@@ -257,7 +257,7 @@ function mayRead(connection: Connection, flow: Flow): boolean {
 
 function wakeForPace(connection: Connection, flow: Flow): void {
   const { pace, queue } = flow;
-  // With credit the receiver is what bytes wait for: its `drain` goes on.
+  // With credit left, the bytes wait for the receiver: its `drain` continues.
   if (pace === null || (queue !== null && pace.credit > 0)) return;
   const now = performance.now();
   connection.host.wakes.at(connection, flow, pace.nextMs(now, queue === null ? unreadBytes : queue.bytes) - now);

@@ -1,5 +1,5 @@
-// What everyone may know of a session: admission, the ledger, the access log, the counters and the one end need no more. A TCP
-// connection is a session. And what a session may ask of its worker.
+// A session in the form that admission, the ledger, the access log and the counters need. A TCP connection is a session. Also what a worker
+// offers to its sessions.
 import type { End, EndedBy } from "../core/ends.ts";
 import type { TimerWheel } from "../core/timer-wheel.ts";
 import type { Splice } from "../platform/splice.ts";
@@ -16,23 +16,23 @@ import type { Backend, Pool, PoolQueue } from "./pool.ts";
 import type { TlsObserver } from "./tls-observer.ts";
 import type { Wakes } from "./wakes.ts";
 
-/** What TLS or a PROXY header has told of a client, and what few sessions need. A session without any of it has no such object. */
+/** The facts of a client from TLS or a PROXY header, and those that few sessions need. A session without any of them has no such object. */
 export class ClientFacts {
-  /** The server name that the client asked for; "" = none. */
+  /** The server name that the client sent; "" = none. */
   sni = "";
-  /** The protocol that was agreed on by ALPN; "" = none. */
+  /** The negotiated ALPN protocol; "" = none. */
   alpn = "";
-  /** The version of TLS that is spoken with the client; "" = none. */
+  /** The TLS version used with the client; "" = none. */
   tlsVersion = "";
-  /** The certificate that the client has shown and that was accepted. */
+  /** The accepted certificate of the client. */
   certificate: ClientCertificate | null = null;
-  /** Gathers the client's first bytes while they are read. */
+  /** Collects the client's first bytes while they are read. */
   head: Head | null = null;
-  /** Follows the TLS records from the client, where its ciphertext can be seen. */
+  /** Follows the TLS records from the client, if its ciphertext is visible. */
   tlsObserver: TlsObserver | null = null;
-  /** Whom the client addressed, where a PROXY header said so. */
+  /** The destination of the client according to a PROXY header. */
   addressed: ProxyEnd | null = null;
-  /** Bandwidth limits that are evaluated and not enforced. */
+  /** Bandwidth limits that are evaluated but not enforced. */
   triedBandwidth: Readonly<Record<Direction, Bandwidth | null>> | null = null;
 }
 
@@ -44,19 +44,19 @@ export interface Session {
   readonly pool: Pool | null;
   readonly backend: Backend | null;
   readonly facts: ClientFacts | null;
-  /** From the begin of the last attempt to connected; -1 = not connected. */
+  /** Duration of the last connect attempt; -1 = not connected. */
   readonly connectMs: number;
-  /** Its pool has claimed a place at this backend for it, for which it has waited. */
+  /** The session waited for a place at this backend, and its pool has claimed it. */
   placed(backend: Backend): void;
-  /** Ends the session. Safe to call twice; only the first counts. `error` is the reason where it has a name, else "". */
+  /** Ends the session. It may be called twice; only the first call counts. `error` is the reason if it has a name, else "". */
   finish(end: End, by: EndedBy, error?: string): void;
-  /** The worker is to stop: the session may go on until then. */
+  /** The worker is to stop: the session may continue until then. */
   stopAt(wheelMs: number): void;
-  /** The worker ends at once: peers are reset, and the rest is left to the supervisor. */
+  /** The worker ends at once: peers are reset, and the supervisor does the rest. */
   abandon(): void;
 }
 
-/** How a session has ended. `error` is the reason where it has a name, such as an errno's, else "". */
+/** How a session has ended. `error` is the reason if it has a name, such as an errno's, else "". */
 export interface Ended {
   readonly end: End;
   readonly by: EndedBy;
@@ -73,36 +73,36 @@ export interface Host {
   readonly floats: Float64Array;
   /** The worker's row of WORKER.size cells. */
   readonly counters: Float64Array;
-  /** The busiest clients of this worker. */
+  /** The most active clients of this worker. */
   readonly activity: ClientActivity;
   /** One Int32 cell: connections of the whole process. */
   readonly open: Int32Array;
   readonly maxConnections: number;
   readonly ids: ConnectionIds;
   readonly wheel: TimerWheel;
-  /** The clock stands still while there is nothing to time; a session must find it right. */
+  /** The clock stands still while nothing needs it; a session calls this first, so that the clock is right. */
   startClock(): void;
-  /** From now on the session is known to the worker. */
+  /** Makes the session known to the worker. */
   remember(session: Session): void;
   /** The session has ended: its row is free again. */
   forget(session: Session): void;
-  /** The queues of pools in which sessions of this worker wait, for the ticks of the clock. */
+  /** Adds a pool's queue in which a session of this worker waits, for the ticks of the clock. */
   readonly queues: Set<PoolQueue>;
-  /** For flows that wait for a time. */
+  /** Flows that wait for a time. */
   readonly wakes: Wakes;
-  /** Until then, on the wheel's clock, the kernel counts as short of memory for TCP. */
+  /** Until this time, on the wheel's clock, the kernel counts as short of memory for TCP. */
   kernelShortUntilWheelMs: number;
-  /** What a read of our own goes through. */
+  /** The buffer of lb's own reads. */
   readonly scratch: Uint8Array;
-  /** Writes the line of a session that has ended, while its row is still there. */
+  /** Writes the access log line of a session that has ended, while its row is still there. */
   log(session: Session, ended: Ended): void;
-  /** The pipe of the worker; null while it cannot be had, for want of descriptors or for good. */
+  /** The pipe of the worker; null while there is none, for lack of descriptors or permanently. */
   readonly splice: Splice | null;
   spliceNoMore(): void;
-  /** Whether so many descriptors may outlive their session; `lingered` gives them back. */
+  /** Whether this many descriptors may outlive their session; `lingered` releases them. */
   mayLinger(descriptors: number): boolean;
   lingered(descriptors: number): void;
-  /** A line for the debug log; the fields are not made where nobody wants them. */
+  /** Writes a line to the debug log; `fields` is only called if debug lines are logged. */
   debug(event: string, fields: () => Record<string, string | number>): void;
   /** The cap of the process was reached. */
   overBudget(): void;

@@ -1,22 +1,22 @@
-// The connections of one worker that wait for a place in a pool, and whose turn it is among all workers. A free place is claimed by
-// the worker whose waiter is the oldest of all; who frees a place, or leaves one to others, wakes that worker.
+// The connections of one worker that wait for a place in a pool, and whose turn it is among all workers. The worker with the oldest waiter
+// of all claims a free place. A worker that releases a place, or leaves one to others, wakes that worker.
 import { countTime, QUEUE_TIMES } from "../shared/counters.ts";
 import { NOBODY, type SharedQueue } from "../shared/queue.ts";
 
-/** Where places come from. */
+/** The source of places. */
 export interface Places<W, P> {
   /** Claims a place for a waiter; null = there is none. */
   acquire(waiter: W): P | null;
-  /** Whether `acquire` would find one now. */
+  /** Whether `acquire` would find a place now. */
   readonly hasPlace: boolean;
 }
 
 export interface Waiter<P> {
-  /** A place is claimed for it. It leaves the queue. */
+  /** A place is claimed for the waiter. It leaves the queue. */
   placed(place: P): void;
 }
 
-/** Ticks of the clock for which a free place may stay unused by whose turn it is, before that turn is lost. */
+/** Number of ticks for which a free place may stay unused by the waiter that has the turn, before it loses the turn. */
 export const UNUSED_TICKS = 4;
 
 /** One waiter in the list of its worker. */
@@ -33,14 +33,14 @@ export class WaitQueue<P, W extends Waiter<P>> {
   readonly #worker: number;
   readonly #places: Places<W, P>;
   readonly #row: Float64Array;
-  // A list in the order of arrival: the first of a map is found only behind all entries that were deleted before it.
+  // A list in the order of arrival. A Map would be slower: its first entry is found only after all entries that were deleted before it.
   #first: Wait<W> | null = null;
   #last: Wait<W> | null = null;
   readonly #waits = new Map<Waiter<P>, Wait<W>>();
   #isServing = false;
   #willServe = false;
   #isArmed = false;
-  /** The oldest ticket at the last tick, if a place was free then; 0 = none was. And at how many ticks before. */
+  /** The oldest ticket at the last tick, if a place was free then; 0 = none was free. And for how many ticks before. */
   #unserved = 0;
   #unservedTicks = 0;
 
@@ -51,12 +51,12 @@ export class WaitQueue<P, W extends Waiter<P>> {
     this.#row = shared.row(worker);
   }
 
-  /** Somebody waits, in any worker: whoever comes now must not go first. Hot path. */
+  /** Somebody waits, in any worker: a new connection must not overtake. Hot path. */
   get isUsed(): boolean {
     return this.#shared.waiting > 0;
   }
 
-  /** Those that wait in this worker. */
+  /** Number of waiters in this worker. */
   get waiters(): readonly W[] {
     return Array.from(this.#waits.values(), ({ waiter }) => waiter);
   }
@@ -73,11 +73,11 @@ export class WaitQueue<P, W extends Waiter<P>> {
     if (this.#first !== wait) return;
     this.#shared.setHead(this.#worker, wait.ticket);
     this.#arm();
-    // A place may have been freed before anybody could see that somebody waits.
+    // A place may have been released before other workers could see this waiter.
     this.serveSoon();
   }
 
-  /** It waits no more, for whatever reason. Returns how many milliseconds it has waited. */
+  /** The waiter leaves the queue, for whatever reason. Returns how many milliseconds it has waited. */
   leave(waiter: Waiter<P>): number {
     const wait = this.#waits.get(waiter);
     if (wait === undefined) throw new Error("a connection left a queue that it was not in");
@@ -85,7 +85,7 @@ export class WaitQueue<P, W extends Waiter<P>> {
     const wasFirst = this.#first === wait;
     this.#unlink(wait);
     if (wasFirst) this.#publishFirst();
-    // The place that it was woken for is another's.
+    // The place for which it was woken goes to another waiter.
     if (wasFirst && !this.#isServing) this.serveSoon();
     this.#shared.leave();
     const ms = performance.now() - wait.sinceMs;
@@ -93,7 +93,7 @@ export class WaitQueue<P, W extends Waiter<P>> {
     return ms;
   }
 
-  /** A place is free: whose turn it is gets it. Hot path. */
+  /** A place is free: the waiter that has the turn gets it. Hot path. */
   placeFreed(): void {
     if (!this.isUsed) return;
     const oldest = this.#shared.oldest();
@@ -101,7 +101,7 @@ export class WaitQueue<P, W extends Waiter<P>> {
     else if (oldest !== NOBODY) this.#shared.wake(oldest);
   }
 
-  /** Serves behind the current event: it may be the end of a connection that is half done. */
+  /** Deferred until after the current event, which may be the end of a connection that is half done. */
   serveSoon(): void {
     if (this.#willServe || !this.isUsed) return;
     this.#willServe = true;
@@ -112,13 +112,13 @@ export class WaitQueue<P, W extends Waiter<P>> {
   }
 
   /**
-   * For every tick of the clock: serves what no wake-up came for. Where a free place stays unused for UNUSED_TICKS, anybody here may
-   * have it: whose turn it is waits in a worker that is blocked, or has tried the backends that have free places. False = nobody
-   * waits here, and there need be no call before the next `join`.
+   * Call it at every tick of the clock: serves waiters that no wake-up has reached. If a free place stays unused for UNUSED_TICKS, any
+   * waiter here may take it: the waiter that has the turn is in a blocked worker, or has tried the backends with free places. False =
+   * nobody waits here, and no call is needed until the next `join`.
    */
   tick(): boolean {
     if (this.#first === null) {
-      // What waits for the wake-up would keep this object alive.
+      // The waiting wake-up would keep this object alive.
       if (this.#isArmed) this.#shared.wake(this.#worker);
       return false;
     }
@@ -145,7 +145,7 @@ export class WaitQueue<P, W extends Waiter<P>> {
     }
   }
 
-  // Gives places to those whose turn it is, as long as there are any.
+  // Gives places to the waiters that have the turn, as long as there are any.
   #serve(): void {
     this.#isServing = true;
     try {

@@ -1,8 +1,8 @@
-// Flows that wait for a time and not for an event of a socket: for bandwidth, for the next turn of the loop, or for bytes of a
-// paused sender. Nothing runs while no flow waits.
+// Wakes flows that wait for a time and not for a socket event: for bandwidth, for the next turn of the loop, or for bytes of a paused
+// sender. Nothing runs while no flow waits.
 import type { Flow } from "./flow.ts";
 
-/** Whose flows wait. */
+/** The owner of the waiting flows. */
 export interface Sleeper {
   readonly toBackend: Flow;
   readonly toClient: Flow;
@@ -17,7 +17,7 @@ interface Wake {
 }
 
 export class Wakes {
-  /** A binary heap: the earliest is first. What was set later for a flow counts, so an entry may be outdated. */
+  /** A binary heap: the earliest is first. Only the last time set for a flow counts, so an entry may be outdated. */
   readonly #heap: Wake[] = [];
   #nextMs = Infinity;
   #timer: ReturnType<typeof setTimeout> | null = null;
@@ -28,7 +28,7 @@ export class Wakes {
     const atMs = performance.now() + inMs;
     const pump = flow.ensurePump();
     pump.wakeAtMs = atMs;
-    // An entry that is earlier comes back to it.
+    // The flow's earlier entry adds a new one when it is due.
     if (atMs >= pump.queuedMs) return;
     this.#push({ atMs, sleeper, flow });
     if (atMs < this.#nextMs) this.#set(atMs, inMs);
@@ -39,7 +39,7 @@ export class Wakes {
     if (toClient.pump !== null) toClient.pump.wakeAtMs = Infinity;
   }
 
-  // A timer's grain is a millisecond. To turn the loop for less would keep it busy while many flows wait.
+  // A timer's resolution is a millisecond. Turning the loop for less would keep it busy while many flows wait.
   #set(atMs: number, inMs: number): void {
     this.#nextMs = atMs;
     if (this.#timer !== null) clearTimeout(this.#timer);
@@ -52,7 +52,7 @@ export class Wakes {
     const now = performance.now();
     this.#turn = null;
     this.#nextMs = Infinity;
-    // What is set during this run is looked at below or in the next one.
+    // Flows that are added during this run are handled below or in the next run.
     const due: Wake[] = [];
     while (this.#heap.length > 0 && this.#heap[0]!.atMs <= now) due.push(this.#pop());
     for (const { atMs, sleeper, flow } of due) {
