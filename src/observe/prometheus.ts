@@ -63,7 +63,7 @@ const BACKEND_LABELS = ["pool", "backend", "address"];
 const WORKER_LABELS = ["worker"];
 
 export const METRICS: readonly Metric[] = [
-  whole("lb_build_info", "gauge", "The version that runs; always 1.", () => 1, {
+  whole("lb_build_info", "gauge", "Version of the running lb; always 1.", () => 1, {
     labels: ["version"],
     values: ({ version }) => [version],
   }),
@@ -95,10 +95,10 @@ export const METRICS: readonly Metric[] = [
   whole(
     "process_max_fds",
     "gauge",
-    "Open file descriptors that the system allows the process.",
+    "Maximum number of open file descriptors of the process.",
     (s) => s.connections.open_files_limit,
   ),
-  whole("lb_ready", "gauge", "1 while connections are accepted on every listener, as /ready has it, else 0.", (s) =>
+  whole("lb_ready", "gauge", "1 while connections are accepted on every listener, as /ready reports, else 0.", (s) =>
     s.ready ? 1 : 0,
   ),
   whole(
@@ -123,7 +123,7 @@ export const METRICS: readonly Metric[] = [
     name: "lb_config_reloads_total",
     type: "counter",
     labels: ["result"],
-    help: "Attempts to load the config again; result is success or failure.",
+    help: "Config reloads; result is success or failure.",
     samples: ({ config: { reloads } }) => [
       { labels: ["success"], value: reloads.success },
       { labels: ["failure"], value: reloads.failure },
@@ -133,7 +133,7 @@ export const METRICS: readonly Metric[] = [
   whole(
     "lb_connections_limit",
     "gauge",
-    "Proxied connections that may be open at once: max_connections.",
+    "Maximum number of open proxied connections: max_connections.",
     (s) => s.connections.max,
   ),
 
@@ -148,7 +148,7 @@ export const METRICS: readonly Metric[] = [
   ofListener(
     "lb_listener_connections_limit",
     "gauge",
-    "Connections that may be open at once: max_connections of the listener; 0 = no limit of its own.",
+    "Maximum number of open connections: max_connections of the listener; 0 = no limit of its own.",
     (l) => l.max_connections,
   ),
   ofListener("lb_listener_received_bytes_total", "counter", "Bytes received from clients.", (l) => l.bytes_in),
@@ -157,14 +157,14 @@ export const METRICS: readonly Metric[] = [
     name: "lb_listener_connections_ended_total",
     type: "counter",
     labels: ["listener", "end", "end_by"],
-    help: "Connections ended, by how (as in the access log) and by whom: client, backend or lb.",
+    help: "Connections ended, by end (as in the access log) and by side: client, backend or lb.",
     samples: ({ listeners }) => listeners.flatMap(endsOf),
   },
   {
     name: "lb_dry_run_total",
     type: "counter",
     labels: ["listener", "limit"],
-    help: "Connections on which a limit in dry_run would have acted.",
+    help: "Connections that a limit in dry_run would have refused or delayed.",
     samples: ({ listeners }) =>
       listeners.flatMap(({ name, dry_run }) =>
         dry_run.map(({ limit, count }) => ({ labels: [name, limit], value: count })),
@@ -174,7 +174,7 @@ export const METRICS: readonly Metric[] = [
     name: "lb_tls_handshakes_total",
     type: "counter",
     labels: ["listener", "version", "resumed"],
-    help: "TLS handshakes with clients that succeeded; resumed is true or false.",
+    help: "Successful TLS handshakes with clients; resumed is true or false.",
     samples: (snapshot) =>
       eachTls(snapshot, (listener, { handshakes }) =>
         handshakes.map(({ version, resumed, count }) => ({
@@ -187,7 +187,7 @@ export const METRICS: readonly Metric[] = [
     name: "lb_tls_handshake_failures_total",
     type: "counter",
     labels: ["listener", "reason"],
-    help: "TLS handshakes with clients that failed.",
+    help: "Failed TLS handshakes with clients.",
     samples: (snapshot) =>
       eachTls(snapshot, (listener, { failures }) =>
         failures.map(({ reason, count }) => ({ labels: [listener, reason], value: count })),
@@ -195,19 +195,19 @@ export const METRICS: readonly Metric[] = [
   },
   ofListenerTimes(
     "lb_connection_duration_seconds",
-    "From accept to the end of connections that came to a backend.",
+    "Time from accept to the end, of connections that reached a backend.",
     ({ duration_ms }) => ({ ...duration_ms, boundsMs: LIFE_BUCKETS_MS }),
   ),
   ofListenerTimes(
     "lb_first_byte_seconds",
-    "From accept to the first byte of the backend for the client.",
+    "Time from accept to the backend's first byte for the client.",
     ({ first_byte_ms }) => ({ ...first_byte_ms, boundsMs: FIRST_BYTE_BUCKETS_MS }),
   ),
   {
     name: "lb_tls_handshake_duration_seconds",
     type: "histogram",
     labels: LISTENER_LABELS,
-    help: "From accept to the end of TLS handshakes that succeeded.",
+    help: "Time from accept to the end of successful TLS handshakes.",
     samples: (snapshot) =>
       eachTls(snapshot, (listener, { handshake_ms: { sum, buckets } }) => [
         { labels: [listener], value: { sumSeconds: sum / 1000, buckets, boundsMs: HANDSHAKE_BUCKETS_MS } },
@@ -217,14 +217,14 @@ export const METRICS: readonly Metric[] = [
     name: "lb_tls_truncated_total",
     type: "counter",
     labels: LISTENER_LABELS,
-    help: "Clients that ended TLS with FIN and without a close_notify before it, where the listener can tell.",
+    help: "Clients that ended TLS with FIN but without close_notify, if the listener can detect it.",
     samples: (snapshot) => eachTls(snapshot, (listener, { truncated }) => [{ labels: [listener], value: truncated }]),
   },
   {
     name: "lb_tls_certificate_expiry_timestamp_seconds",
     type: "gauge",
     labels: ["listener", "cert"],
-    help: "When the certificate expires, seconds since the epoch.",
+    help: "Expiry time of the certificate, seconds since the epoch.",
     samples: (snapshot) =>
       eachTls(snapshot, (listener, { certificates }) =>
         certificates.map(({ cert, not_after }) => ({ labels: [listener, cert], value: seconds(not_after) })),
@@ -235,7 +235,7 @@ export const METRICS: readonly Metric[] = [
     name: "lb_pool_hash_table_fingerprint",
     type: "gauge",
     labels: ["pool"],
-    help: "Fingerprint of the table of source_hash: equal on machines that send every client to the same backend.",
+    help: "Fingerprint of the source_hash table: equal on machines that send every client to the same backend.",
     samples: ({ pools }) =>
       pools.flatMap(({ name, hash_table_fingerprint: value }) => (value === null ? [] : [{ labels: [name], value }])),
   },
@@ -247,13 +247,17 @@ export const METRICS: readonly Metric[] = [
     help: "1 while fewer backends than panic_threshold are up and health is ignored, else 0.",
     samples: ({ pools }) => pools.map(({ name, panic }) => ({ labels: [name], value: panic ? 1 : 0 })),
   },
-  ofQueue("lb_pool_queue_connections", "Connections that wait in the queue of the pool now.", (q) => q.waiting),
-  ofQueue("lb_pool_queue_connections_limit", "Connections that may wait: queue.size of the pool.", (q) => q.size),
+  ofQueue("lb_pool_queue_connections", "Connections waiting in the queue of the pool now.", (q) => q.waiting),
+  ofQueue(
+    "lb_pool_queue_connections_limit",
+    "Maximum number of waiting connections: queue.size of the pool.",
+    (q) => q.size,
+  ),
   {
     name: "lb_pool_queue_wait_seconds",
     type: "histogram",
     labels: ["pool"],
-    help: "How long connections waited in the queue of the pool, whether they were served or not.",
+    help: "Time that connections waited in the queue of the pool, served or not.",
     samples: (snapshot) =>
       eachQueue(snapshot, ({ wait_ms: { sum, buckets } }) => ({
         sumSeconds: sum / 1000,
@@ -267,7 +271,7 @@ export const METRICS: readonly Metric[] = [
     name: "lb_backend_last_change_timestamp_seconds",
     type: "gauge",
     labels: BACKEND_LABELS,
-    help: "When the backend came up or went down last by its health check, seconds since the epoch.",
+    help: "Time of the last change between up and down by health checks, seconds since the epoch.",
     samples: (snapshot) =>
       eachBackend(snapshot, (labels, { health: { check, since } }) =>
         check === "off" ? [] : [{ labels, value: seconds(since) }],
@@ -277,7 +281,7 @@ export const METRICS: readonly Metric[] = [
   ofBackend(
     "lb_backend_ramp_ratio",
     "gauge",
-    "Part of its weight that the backend has by slow_start; 1 = all.",
+    "Fraction of its weight that the backend has under slow_start; 1 = all.",
     (b) => b.ramp_percent / 100,
   ),
   ofBackend("lb_backend_ejected", "gauge", "1 while passive health has ejected the backend, else 0.", (b) =>
@@ -293,20 +297,20 @@ export const METRICS: readonly Metric[] = [
         ejections.map(({ reason, count }) => ({ labels: [...labels, reason], value: count })),
       ),
   },
-  ofBackend("lb_backend_connections_open", "gauge", "Connections open or being made now.", (b) => b.open),
+  ofBackend("lb_backend_connections_open", "gauge", "Connections open or being established now.", (b) => b.open),
   ofBackend(
     "lb_backend_connections_limit",
     "gauge",
-    "Connections that may be open at once: max_connections of the backend; 0 = no limit.",
+    "Maximum number of open connections: max_connections of the backend; 0 = no limit.",
     (b) => b.max_connections,
   ),
   ofBackend("lb_backend_connections_ended_total", "counter", "Connections to the backend that ended.", (b) => b.ended),
-  ofBackend("lb_backend_connect_attempts_total", "counter", "Attempts to connect.", (b) => b.connects.attempted),
+  ofBackend("lb_backend_connect_attempts_total", "counter", "Connect attempts.", (b) => b.connects.attempted),
   {
     name: "lb_backend_connect_failures_total",
     type: "counter",
     labels: [...BACKEND_LABELS, "reason"],
-    help: "Attempts to connect that failed; reason is refused, timeout, tls or failed.",
+    help: "Failed connect attempts; reason is refused, timeout, tls or failed.",
     samples: (snapshot) =>
       eachBackend(snapshot, (labels, { connects }) => [
         { labels: [...labels, "refused"], value: connects.refused },
@@ -318,20 +322,20 @@ export const METRICS: readonly Metric[] = [
   ofBackend(
     "lb_backend_retries_total",
     "counter",
-    "Connections that went on to another backend after a failed connect to this one.",
+    "Connections retried on another backend after a failed connect to this one.",
     (b) => b.connects.retried_away,
   ),
   ofBackend(
     "lb_backend_tls_truncated_total",
     "counter",
-    "Connections that the backend ended with FIN and without a close_notify before it.",
+    "Connections that the backend ended with FIN but without close_notify.",
     (b) => b.tls_truncated,
   ),
   {
     name: "lb_backend_connect_duration_seconds",
     type: "histogram",
     labels: BACKEND_LABELS,
-    help: "How long successful connects took.",
+    help: "Duration of successful connects.",
     samples: (snapshot) =>
       eachBackend(snapshot, (labels, { connect_ms }) => [
         {
@@ -368,12 +372,12 @@ export const METRICS: readonly Metric[] = [
   ofWorker("lb_worker_connections_open", "gauge", "Connections open now.", (w) => w.open),
   ofWorker("lb_worker_received_bytes_total", "counter", "Bytes received from clients.", (w) => w.bytes_in),
   ofWorker("lb_worker_sent_bytes_total", "counter", "Bytes sent to clients.", (w) => w.bytes_out),
-  ofWorker("lb_worker_restarts_total", "counter", "Times that the worker had to be started again.", (w) => w.restarts),
+  ofWorker("lb_worker_restarts_total", "counter", "Restarts of the worker.", (w) => w.restarts),
   {
     name: "lb_worker_event_loop_delay_seconds",
     type: "histogram",
     labels: WORKER_LABELS,
-    help: "How late timers of the worker ran, measured every 50 ms while it has connections.",
+    help: "Delay of the worker's timers, measured every 50 ms while it has connections.",
     samples: ({ workers }) =>
       workers.map(({ index, loop_delay_ms: { sum, buckets } }) => ({
         labels: [String(index)],
@@ -383,19 +387,19 @@ export const METRICS: readonly Metric[] = [
   ofWorker(
     "lb_worker_event_loop_blocked_seconds",
     "gauge",
-    "For how long the worker has not run though a timer was due; 0 while it runs on time.",
+    "Time for which the worker has not run although a timer was due; 0 while it runs on time.",
     (w) => w.loop_blocked_ms / 1000,
   ),
   whole(
     "lb_access_log_lines_lost_total",
     "counter",
-    "Lines of access log that its file, pipe or receiver was too slow for, or did not get.",
+    "Access log lines lost because the file, pipe or receiver was too slow or failed.",
     (s) => s.access_log_lines_lost,
   ),
   ofWorker(
     "lb_worker_log_lines_lost_total",
     "counter",
-    "Lines of access log that the worker dropped because the supervisor could not keep up.",
+    "Access log lines that the worker dropped because the supervisor could not keep up.",
     (w) => w.log_lines_lost,
   ),
 ];
