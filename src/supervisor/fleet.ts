@@ -2,6 +2,7 @@
 import type { Follower, PoolState } from "../messages.ts";
 import { hasDescriptors } from "../platform/sockets.ts";
 import { PER_WORKER, THREAD_START } from "./budget.ts";
+import { readdressedState } from "./plans.ts";
 import { NO_DESCRIPTORS, WorkerSlot, type Answer, type SlotOptions } from "./worker-slot.ts";
 
 export class Fleet {
@@ -53,6 +54,18 @@ export class Fleet {
   /** Sends all workers the whole new state of one pool. */
   sendPoolState(state: PoolState): void {
     for (const slot of [...this.slots, ...this.retiring]) slot.sendPoolState(state);
+  }
+
+  /**
+   * Tells workers that retire which backends the active config has. They get no plan, but their connections may wait, or try another
+   * backend.
+   */
+  sendBackends(): void {
+    if (this.retiring.length === 0) return;
+    for (const pool of this.#options.registry.pools) {
+      const state = readdressedState(pool, []);
+      for (const slot of this.retiring) slot.sendPoolState(state);
+    }
   }
 
   /** Tells all workers who follows the access log. */

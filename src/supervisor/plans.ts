@@ -132,7 +132,7 @@ export function poolState(record: PoolRecord): PoolState {
   };
 }
 
-/** The complete state after a lookup of names; `removed` are the ids of the removed backends. */
+/** The complete state with all backends, which have changed; `removed` are the ids of those whose addresses are gone. */
 export function readdressedState(record: PoolRecord, removed: readonly number[]): PoolState {
   const state = poolState(record);
   return { ...state, down: [...state.down, ...removed], backends: record.backends.map(backendPlan) };

@@ -39,7 +39,9 @@ export interface ReloadOptions {
   active: ActiveConfig;
   sockets: ListeningSockets;
   resolver: Resolver;
-  fleet: Pick<Fleet, "applyAll" | "growTo" | "shrinkTo"> & { readonly slots: { readonly length: number } };
+  fleet: Pick<Fleet, "applyAll" | "growTo" | "sendBackends" | "shrinkTo"> & {
+    readonly slots: { readonly length: number };
+  };
   access: Pick<AccessSink, "configure">;
   log: Pick<Log, "configure" | "info" | "error">;
   /** False while the process starts or stops; there are no reloads then. */
@@ -258,6 +260,7 @@ export class Reloads {
       active.settle();
       return refused;
     }
+    fleet.sendBackends();
     fleet.shrinkTo(count);
     sockets.settle(config, count);
     active.settle();

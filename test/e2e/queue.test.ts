@@ -366,6 +366,25 @@ describe("a change of the pool while connections wait", () => {
     await expectAtRest(lb);
   });
 
+  test("a reload with another backend serves connections that wait in workers that have retired before", async () => {
+    using before = await tagged("a");
+    using after = await tagged("b");
+    const port = await freePort();
+    const toml = (workers: number, backends: string): string =>
+      config(port, backends, `{ size = 100, timeout = ${LONG} }`).replace("workers = 3", `workers = ${workers}`);
+    await using lb = await startLb(toml(3, capped(before)));
+    using holder = await served(port);
+    const clients = await line(lb, port, 12);
+    expect(await lb.reload(toml(1, capped(before)))).toMatchObject({ ok: true });
+    expect(await lb.reload(toml(1, capped(after, 12)))).toMatchObject({ ok: true });
+    for (const client of clients) expect(await client.line()).toBe("b");
+    for (const client of clients) client.reset();
+    holder.reset();
+    await expectAtRest(lb);
+    const lines = await lb.waitLines(13, ({ end }) => end === "reset");
+    expect(new Set(lines.map(({ worker }) => worker)).size).toBe(3);
+  });
+
   test("a shutdown serves them until its deadline, and then ends them as shutdown", async () => {
     using backend = await tagged("a");
     const port = await freePort();

@@ -65,6 +65,8 @@ class RecordedFleet {
     return Promise.resolve(null);
   }
 
+  sendBackends(): void {}
+
   shrinkTo(count: number): void {
     this.calls.push(`shrink to ${count}`);
   }
