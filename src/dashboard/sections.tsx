@@ -363,12 +363,18 @@ interface CertificateRow {
 }
 
 export function Certificates({ pair }: { pair: Pair }) {
-  const rows = pair.now.listeners
-    .flatMap(({ name, tls }) =>
-      (tls?.certificates ?? []).map(({ cert, names, days_left }): CertificateRow => {
-        return { listener: name, cert, names: names.join(" "), days: days_left };
-      }),
-    )
+  const { admin, listeners } = pair.now;
+  const all = listeners.flatMap(({ name, tls }) =>
+    (tls?.certificates ?? []).map((one) => ({ listener: name, ...one })),
+  );
+  if (admin.certificate !== null) all.push({ listener: "(admin endpoint)", ...admin.certificate });
+  const rows = all
+    .map(({ listener, cert, names, days_left: days }): CertificateRow => ({
+      listener,
+      cert,
+      names: names.join(" "),
+      days,
+    }))
     .sort((a, b) => a.days - b.days);
   if (rows.length === 0) return null;
   return (

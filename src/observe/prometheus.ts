@@ -230,6 +230,14 @@ export const METRICS: readonly Metric[] = [
         certificates.map(({ cert, not_after }) => ({ labels: [listener, cert], value: seconds(not_after) })),
       ),
   },
+  {
+    name: "lb_admin_certificate_expiry_timestamp_seconds",
+    type: "gauge",
+    labels: ["cert"],
+    help: "When the certificate of the admin endpoint expires, seconds since the epoch.",
+    samples: ({ admin: { certificate } }) =>
+      certificate === null ? [] : [{ labels: [certificate.cert], value: seconds(certificate.not_after) }],
+  },
 
   {
     name: "lb_pool_hash_table_fingerprint",
@@ -283,6 +291,12 @@ export const METRICS: readonly Metric[] = [
     "gauge",
     "Fraction of its weight that the backend has under slow_start; 1 = all.",
     (b) => b.ramp_percent / 100,
+  ),
+  ofBackend(
+    "lb_backend_drained",
+    "gauge",
+    "1 while an operator has the backend in drain or maintenance, else 0.",
+    (b) => (b.state === "ready" ? 0 : 1),
   ),
   ofBackend("lb_backend_ejected", "gauge", "1 while passive health has ejected the backend, else 0.", (b) =>
     b.ejected_until === null ? 0 : 1,

@@ -36,10 +36,15 @@ const worker = v.object({
   loop_delay_ms: times("How late the timers of its clock ran", "LOOP_BUCKETS_MS"),
 });
 
+const certificate = v.object({
+  cert: v.string(),
+  names: v.array(v.string()),
+  not_after: v.string(),
+  days_left: v.number(),
+});
+
 const tls = v.object({
-  certificates: v.array(
-    v.object({ cert: v.string(), names: v.array(v.string()), not_after: v.string(), days_left: v.number() }),
-  ),
+  certificates: v.array(certificate),
   handshakes: said(
     v.array(v.object({ version: v.picklist(["TLSv1.2", "TLSv1.3"]), resumed: v.boolean(), count: count() })),
     "Handshakes that succeeded.",
@@ -181,6 +186,9 @@ export const snapshot = v.object({
   ready: said(v.boolean(), "Whether the process accepts connections on every listener."),
   not_ready: said(v.array(v.string()), "Why not, one sentence each; empty when ready."),
   config,
+  admin: v.object({
+    certificate: said(v.nullable(certificate), "Of the admin endpoint; null = plain HTTP."),
+  }),
   connections: said(
     v.object({ open: count(), max: v.number(), open_files_limit: v.number() }),
     "Open connections, the cap of the whole process, and the open-files limit that it comes from.",
@@ -200,6 +208,7 @@ export type Snapshot = v.InferOutput<typeof snapshot>;
 export type ConfigStatus = Snapshot["config"];
 export type WorkerStatus = v.InferOutput<typeof worker>;
 export type ListenerStatus = v.InferOutput<typeof listener>;
+export type CertificateStatus = v.InferOutput<typeof certificate>;
 export type TlsStatus = v.InferOutput<typeof tls>;
 export type PoolStatus = v.InferOutput<typeof pool>;
 export type QueueStatus = v.InferOutput<typeof queue>;

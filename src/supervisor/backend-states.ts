@@ -47,6 +47,8 @@ export class BackendStates {
   readonly #untold = new Set<number>();
   /** The time of the next step of a pool, by the pool's id. */
   readonly #timers = new Map<number, { timer: ReturnType<typeof setTimeout>; dueMs: number }>();
+  /** When max_ejected last prevented the ejection of a backend, by its id; for the log. */
+  readonly #preventedMs = new Map<number, number>();
   /** The priorities of the tiers in panic mode, by the pool's id; for the log. */
   readonly #panics = new Map<number, readonly number[]>();
 
@@ -60,6 +62,8 @@ export class BackendStates {
   /** Call it when every worker has a new config, or when the names of a pool have other addresses. */
   followConfig(): void {
     this.#poolOf.clear();
+    for (const id of this.#preventedMs.keys())
+      if (!this.#options.registry.backendById.has(id)) this.#preventedMs.delete(id);
     for (const pool of this.#options.registry.pools) {
       for (const { id } of pool.backends) this.#poolOf.set(id, pool.id);
       this.#advance(pool);
@@ -129,13 +133,26 @@ export class BackendStates {
     const max = ejectedMax(pool.backends.length, pool.config.passive?.max_ejected ?? 0);
     const ejected = pool.backends.filter(isEjected).length;
     // One of the next failures ejects it, when another backend has returned.
-    if (ejected >= max) return;
+    if (ejected >= max) return this.#logPrevented(found, rules);
     this.#change(pool, [backend], () => eject(ejection, rules, this.#nowMs()));
     this.#options.log.warn("backend ejected", {
       ...ejectionFields(found),
       reason: `${failuresText(ejection.causes)} within ${formatDuration(rules.windowMs)}`,
       for: formatDuration(ejection.lastMs),
       in_a_row: ejection.inARow,
+    });
+  }
+
+  // Once, until the backend has not failed for as long as an ejection takes.
+  #logPrevented(found: Found, { windowMs, ejectForMs }: EjectionRules): void {
+    const nowMs = this.#nowMs();
+    const lastMs = this.#preventedMs.get(found.backend.id) ?? -Infinity;
+    this.#preventedMs.set(found.backend.id, nowMs);
+    if (nowMs < lastMs + windowMs + ejectForMs) return;
+    const { max_ejected = 0 } = found.pool.config.passive ?? {};
+    this.#options.log.warn("backend fails but is not ejected, because of max_ejected", {
+      ...ejectionFields(found),
+      max_ejected,
     });
   }
 

@@ -1,10 +1,11 @@
 // Takes the snapshot: sums of the workers' rows of counters, and the supervisor's own state.
 import { formatEndpoint } from "../core/address.ts";
-import type { ListenerTlsConfig } from "../config/schema.ts";
+import type { CertificateConfig, ListenerTlsConfig } from "../config/schema.ts";
 import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import { END_NAMES, ENDED_BY } from "../core/ends.ts";
 import type {
   BackendStatus,
+  CertificateStatus,
   ListenerStatus,
   PoolStatus,
   QueueStatus,
@@ -50,6 +51,8 @@ export interface StatusSources {
   loadedAtMs: number;
   generation: number;
   reloads: { success: number; failure: number; lastError: string | null };
+  /** Of the admin endpoint; null = plain HTTP. */
+  adminCertificate: CertificateConfig | null;
   phase: Phase;
   open: number;
   maxConnections: number;
@@ -80,6 +83,7 @@ export function takeSnapshot(sources: StatusSources): Snapshot {
       last_reload_ok: reloads.lastError === null,
       last_reload_error: reloads.lastError,
     },
+    admin: { certificate: sources.adminCertificate && certificateStatus(sources.adminCertificate) },
     connections: { open: sources.open, max: sources.maxConnections, open_files_limit: openFilesLimit() },
     process: processFigures(),
     access_log_lines_lost: sources.logLinesLost,
@@ -141,14 +145,13 @@ function listenerStatus(
   };
 }
 
+function certificateStatus({ cert, names, not_after }: CertificateConfig): CertificateStatus {
+  return { cert, names, not_after: new Date(not_after).toISOString(), days_left: daysLeft(not_after) };
+}
+
 function tlsStatus(tls: ListenerTlsConfig, sum: (cell: number) => number): TlsStatus {
   return {
-    certificates: tls.certificates.map(({ cert, names, not_after }) => ({
-      cert,
-      names,
-      not_after: new Date(not_after).toISOString(),
-      days_left: daysLeft(not_after),
-    })),
+    certificates: tls.certificates.map(certificateStatus),
     handshakes: [
       { version: "TLSv1.2", resumed: false, count: sum(LISTENER.tls12) },
       { version: "TLSv1.2", resumed: true, count: sum(LISTENER.tls12Resumed) },

@@ -449,6 +449,7 @@ export class Supervisor {
       loadedAtMs: this.#active.loadedAtMs,
       generation: this.#active.generation,
       reloads: this.#reloads,
+      adminCertificate: this.#active.config.admin.tls,
       phase: this.#phase,
       open: claimed(this.#open),
       maxConnections: this.#active.maxConnections,

@@ -95,6 +95,8 @@ describe("over HTTPS", () => {
     }
     const url = ["--admin", `https://127.0.0.1:${admin}`];
     const token = ["--token-file", file("read.token")];
+    const { stdout } = await runLb(["status", "--json", "--config", lb.file]);
+    expect(JSON.parse(stdout)).toMatchObject({ admin: { certificate: { cert: file("admin.pem") } } });
     expect(await runLb(["status", ...url, ...token, "--ca", authority.cert])).toMatchObject({ code: 0, stderr: "" });
     expect(await runLb(["status", ...url, ...token])).toMatchObject({
       code: 1,

@@ -86,6 +86,8 @@ describe("a backend", () => {
     await served(port, [other]);
     expect(await held.echoes()).toBe(true);
     expect(await backendOf(lb, name)).toMatchObject({ state: "drain", changes: ["drain by API"], up: true, weight: 1 });
+    expect(await lb.metric("lb_backend_drained", { backend: name })).toBe(1);
+    expect(await lb.metric("lb_backend_drained", { backend: other })).toBe(0);
 
     expect((await lb.reload(config(port, AB, 'health.type = "off"\nretries = 1'))).ok).toBe(true);
     await served(port, [other]);

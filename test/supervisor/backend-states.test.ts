@@ -189,6 +189,19 @@ describe("passive health", () => {
     expect(run.told()).toBe("a:2000 b:1000 d:1000");
   });
 
+  test("logs once that max_ejected prevents an ejection, and again after a time without failures", () => {
+    const run = start(PASSIVE);
+    for (const name of ["a", "b", "c"]) fail(run, name, 3);
+    const prevented = () => run.said.filter(({ event }) => event.startsWith("backend fails but is not ejected"));
+    fail(run, "c", 3);
+    expect(prevented()).toMatchObject([
+      { level: "warn", backend: "c", backends_ejected: 2, backends: 4, max_ejected: 50 },
+    ]);
+    vi.advanceTimersByTime(11_000);
+    for (const name of ["a", "b", "c"]) fail(run, name, 3);
+    expect(prevented()).toHaveLength(2);
+  });
+
   test("lets a backend return through slow start", () => {
     const run = start(`${PASSIVE}\nslow_start = "10s"`, ["a", "b"]);
     fail(run, "b", 3);

@@ -43,6 +43,7 @@ function start() {
       loadedAtMs: Date.now(),
       generation: active.generation,
       reloads: { success: 1, failure: 0, lastError: null },
+      adminCertificate: null,
       phase: "running",
       open: 0,
       maxConnections: 100,

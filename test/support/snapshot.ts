@@ -18,6 +18,9 @@ export function filledSnapshot(): Snapshot {
       last_reload_ok: false,
       last_reload_error: "lb.toml:3:1: no",
     },
+    admin: {
+      certificate: { cert: "/etc/lb/admin.pem", names: [], not_after: "2027-01-02T00:00:00.000Z", days_left: 40.5 },
+    },
     connections: { open: 7, max: 1000, open_files_limit: 4096 },
     process: { cpu_seconds: 12.5, resident_bytes: 70_000_000, open_files: 33 },
     access_log_lines_lost: 3,
