@@ -50,7 +50,7 @@ function endpoint(text: string): BindEndpoint {
 
 let cancelled: string[];
 
-/** One that never ends. */
+/** A worker that never ends. */
 function streamOf(name: string): ReadableStream<Uint8Array> {
   return new ReadableStream({
     start: (controller) => controller.enqueue(Buffer.from(`${name}\n`)),
@@ -125,7 +125,7 @@ interface Answer {
   body: string;
 }
 
-/** Asks with exactly these headers; `host` null leaves Host out, with HTTP/1.0. */
+/** Sends exactly these headers; `host` null omits Host, with HTTP/1.0. */
 async function ask(
   admin: Admin,
   line: string,
@@ -149,7 +149,7 @@ async function ask(
   let text = "";
   for await (const chunk of socket) {
     text += String(chunk);
-    // Bun keeps some connections open in spite of Connection: close.
+    // Bun keeps some connections open despite Connection: close.
     const length = /\r\ncontent-length: (\d+)\r\n/i.exec(text)?.[1];
     const start = text.indexOf("\r\n\r\n") + 4;
     if (start > 3 && (line.startsWith("HEAD") || (length !== undefined && text.length - start >= Number(length))))
@@ -172,12 +172,12 @@ function problemOf(answer: { headers: Map<string, string>; body: string }): unkn
 }
 
 describe("the admin endpoint", () => {
-  test("is alive while it can answer, ready or not", async () => {
+  test("is alive while it can answer, whether ready or not", async () => {
     snapshot.ready = false;
     expect(await ask(await started(), "GET /live")).toMatchObject({ status: 200, body: "ok\n" });
   });
 
-  test("is ready when the snapshot is, and says why not", async () => {
+  test("is ready when the snapshot is, and otherwise says why not", async () => {
     const admin = await started();
     expect(await ask(admin, "GET /ready")).toMatchObject({ status: 200, body: "ready\n" });
     snapshot.ready = false;
@@ -188,7 +188,7 @@ describe("the admin endpoint", () => {
     });
   });
 
-  test("says of each listener whether it is ready, with the pools that have no backend up", async () => {
+  test("reports for each listener whether it is ready, and the pools without a backend that is up", async () => {
     const admin = await started();
     const [web] = snapshot.listeners;
     expect(await ask(admin, "GET /ready/web")).toMatchObject({ status: 200, body: "ready\n" });
@@ -214,20 +214,20 @@ describe("the admin endpoint", () => {
     expect((await ask(admin, "GET /ready/%zz")).status).toBe(404);
   });
 
-  test("gives the metrics in Prometheus' format, with its content type", async () => {
+  test("returns the metrics in Prometheus' format, with its content type", async () => {
     const answer = await ask(await started(), "GET /metrics");
     expect(answer.status).toBe(200);
     expect(answer.headers.get("content-type")).toBe("text/plain; version=0.0.4; charset=utf-8");
     expect(answer.body).toContain('lb_build_info{version="1.2.3"} 1\n');
   });
 
-  test("gives the snapshot as JSON", async () => {
+  test("returns the snapshot as JSON", async () => {
     const answer = await ask(await started(), "GET /api/status?pretty");
     expect(answer.headers.get("content-type")).toBe("application/json; charset=utf-8");
     expect(JSON.parse(answer.body)).toEqual(snapshot);
   });
 
-  test("answers HEAD as GET, without the content", async () => {
+  test("answers HEAD like GET, without content", async () => {
     const admin = await started();
     for (const path of ["/live", "/ready", "/metrics", "/api/status"]) {
       const get = await ask(admin, `GET ${path}`);
@@ -238,7 +238,7 @@ describe("the admin endpoint", () => {
     }
   });
 
-  test("refuses other methods and names those that are allowed", async () => {
+  test("refuses other methods and names the allowed ones", async () => {
     const admin = await started();
     const headers = { "X-Lb-Admin": "1" };
     for (const [line, allow] of [
@@ -254,14 +254,14 @@ describe("the admin endpoint", () => {
     expect(restarted).toEqual([]);
   });
 
-  test("does not know other paths", async () => {
+  test("answers other paths with 404", async () => {
     const admin = await started();
     for (const path of ["/live/", "/LIVE", "//live", "/metrics2", "/api", "/api/workers//restart", "/%6cive"]) {
       expect([path, (await ask(admin, `GET ${path}`)).status]).toEqual([path, 404]);
     }
   });
 
-  test("serves the dashboard's files to everyone, and lets it load nothing from elsewhere", async () => {
+  test("serves the dashboard's files to everyone, and lets them load nothing from other origins", async () => {
     const admin = await started("127.0.0.1:0", "secret");
     for (const [path, type, text] of [
       ["/", "text/html", "<!doctype html>"],
@@ -280,7 +280,7 @@ describe("the admin endpoint", () => {
     }
   });
 
-  test("keeps browsers from guessing, framing and storing, whatever it answers", async () => {
+  test("prevents browsers from sniffing, framing and storing every answer", async () => {
     const admin = await started();
     for (const path of ["/live", "/metrics", "/api/status", "/nothing"]) {
       const { headers } = await ask(admin, `GET ${path}`);
@@ -291,7 +291,7 @@ describe("the admin endpoint", () => {
     }
   });
 
-  test("reloads, and gives the result", async () => {
+  test("reloads, and returns the result", async () => {
     const admin = await started();
     const order = { headers: { "X-Lb-Admin": "1" } };
     const good = await ask(admin, "POST /api/reload", order);
@@ -310,7 +310,7 @@ describe("the admin endpoint", () => {
     });
   });
 
-  test("ends the worker that is named, and no other", async () => {
+  test("ends only the named worker", async () => {
     const admin = await started();
     const order = { headers: { "X-Lb-Admin": "1" } };
     expect((await ask(admin, "POST /api/workers/1/restart", order)).status).toBe(200);
@@ -334,7 +334,7 @@ describe("the admin endpoint", () => {
     },
   );
 
-  test("changes the backend and the listener that are named, with what the body says", async () => {
+  test("changes the named backend and listener as the body says", async () => {
     const admin = await started();
     const order = (given?: unknown) => {
       const body = given === undefined ? "" : JSON.stringify(given);
@@ -364,7 +364,7 @@ describe("the admin endpoint", () => {
     ]);
   });
 
-  test("says what is wrong with a request as application/problem+json", async () => {
+  test("reports an invalid request as application/problem+json", async () => {
     const admin = await started();
     const problems: Record<string, object> = {
       "GET /nothing": { status: 404, title: "Not Found" },
@@ -388,7 +388,7 @@ describe("the admin endpoint", () => {
     expect(problemOf(await ask(guarded, "GET /metrics"))).toMatchObject({ status: 401, title: "Unauthorized" });
   });
 
-  test("keeps what went wrong inside to the log", async () => {
+  test("writes internal errors only to the log", async () => {
     const admin = await started();
     reload = () => Promise.reject(new Error(`secret ${TOKEN}`));
     const answer = await ask(admin, "POST /api/reload", { headers: { "X-Lb-Admin": "1" } });
@@ -442,18 +442,18 @@ describe("without a token", () => {
     expect((await ask(await started(), "GET /api/status", { host })).status).toBe(status);
   });
 
-  test("a request without Host is answered, for no browser sends it", async () => {
+  test("a request without Host is answered, because no browser sends one", async () => {
     expect((await ask(await started(), "GET /metrics", { host: null })).status).toBe(200);
   });
 
-  test("the probes are answered whatever Host says", async () => {
+  test("probes are answered whatever the Host", async () => {
     const admin = await started();
     for (const path of ["/live", "/ready", "/ready/web"]) {
       expect((await ask(admin, `GET ${path}`, { host: "lb.internal:9900" })).status).toBe(200);
     }
   });
 
-  test("an order needs a header that no form can send", async () => {
+  test("a change needs a header that no form can send", async () => {
     const admin = await started();
     let reloads = 0;
     reload = () => Promise.resolve({ ok: true, value: String(++reloads) });
@@ -470,7 +470,7 @@ describe("without a token", () => {
 describe("with a token", () => {
   const PATHS = ["GET /metrics", "GET /api/status", "POST /api/reload", "POST /api/workers/0/restart", "GET /nothing"];
 
-  test("without it only the probes are answered", async () => {
+  test("requests without it are refused, except probes", async () => {
     const admin = await started("127.0.0.1:0", TOKEN);
     for (const given of [null, "", "Bearer", "Bearer ", "Bearer wrong", `Basic ${TOKEN}`, `Bearer ${TOKEN}x`, TOKEN]) {
       const headers = { "X-Lb-Admin": "1", ...(given !== null && { Authorization: given }) };
@@ -486,7 +486,7 @@ describe("with a token", () => {
     expect(restarted).toEqual([]);
   });
 
-  test("with it everything is answered, whatever the Host header", async () => {
+  test("requests with it are answered, whatever the Host", async () => {
     const admin = await started("127.0.0.1:0", TOKEN);
     for (const scheme of ["Bearer", "bearer"]) {
       const asked = { host: "lb.example:9900", headers: { Authorization: `${scheme} ${TOKEN}` } };
@@ -496,7 +496,7 @@ describe("with a token", () => {
     }
   });
 
-  test("a new one is required as soon as it is set", async () => {
+  test("a new token is required as soon as it is set", async () => {
     const admin = await started("127.0.0.1:0", TOKEN);
     admin.configure({ tokens: { full: "another", read: "yet-another" }, tls: null });
     expect((await ask(admin, "GET /metrics", { headers: { Authorization: `Bearer ${TOKEN}` } })).status).toBe(401);
@@ -507,7 +507,7 @@ describe("with a token", () => {
 describe("with the token for reading", () => {
   const reader = { host: "lb.example", headers: { Authorization: `Bearer ${READ_TOKEN}`, "X-Lb-Admin": "1" } };
 
-  test("reads are answered, and changes refused with the cure", async () => {
+  test("reads are answered, and changes are refused with the cure", async () => {
     const admin = await started("127.0.0.1:0", TOKEN);
     for (const line of ["GET /metrics", "GET /api/status", "HEAD /api/status", "GET /api/openapi.json"])
       expect([line, (await ask(admin, line, reader)).status]).toEqual([line, 200]);
@@ -528,7 +528,7 @@ describe("with the token for reading", () => {
     expect([restarted, audited]).toEqual([[], []]);
   });
 
-  test("another one is required as soon as it is set", async () => {
+  test("a new read token is required as soon as it is set", async () => {
     const admin = await started("127.0.0.1:0", TOKEN);
     admin.configure({ tokens: { full: TOKEN, read: null }, tls: null });
     expect((await ask(admin, "GET /metrics", reader)).status).toBe(401);
@@ -548,7 +548,7 @@ describe("a request from a page", () => {
     ["of another port of this host", { "Sec-Fetch-Site": "same-site", Origin: "http://127.0.0.1:8080" }, 403],
     ["of another origin, by its origin alone", { Origin: "http://127.0.0.1:8080" }, 403],
     ["without an origin", { Origin: "null" }, 403],
-  ])("%s is answered as it should be, with a token and without", async (_what, headers, status) => {
+  ])("%s gets the expected answer, with and without a token", async (_what, headers, status) => {
     const host = "127.0.0.1:9900";
     const open = await started();
     const guarded = await started("127.0.0.1:0", TOKEN);
@@ -569,7 +569,7 @@ describe("streams", () => {
     return { socket, head: String(head) };
   };
 
-  test("take at most half of the connections, and what is over gets 503 with the cure", async () => {
+  test("take at most half of the connections, and further ones get 503 with the cure", async () => {
     const admin = await started();
     const streams = [];
     for (let i = 0; i < 8; i++) streams.push(await open(admin, i % 2 === 0 ? "/api/events" : "/api/logs"));
@@ -596,7 +596,7 @@ describe("streams", () => {
     expect(cancelled).toEqual(["events"]);
   });
 
-  test("of unknown filters are refused", async () => {
+  test("with unknown filters are refused", async () => {
     const admin = await started();
     for (const [query, detail] of [
       ["/api/logs?format=xml", 'query.format: expected one of "json", "text", found "xml"'],
@@ -628,19 +628,19 @@ test("each change leaves an audit entry with who, what, before and after; reads 
 });
 
 describe("a bind", () => {
-  test("to a TCP port gives the real one as its address", async () => {
+  test("to TCP port 0 reports the real port in its address", async () => {
     expect((await started("127.0.0.1:0")).address).toMatch(/^127\.0\.0\.1:[1-9]\d+$/);
     expect((await started(":0")).address).toMatch(/^:[1-9]\d+$/);
   });
 
-  test("to every address answers over IPv4 and, where there is IPv6, over that", async () => {
+  test("to all addresses answers over IPv4 and, if available, over IPv6", async () => {
     const admin = await started(":0");
     expect((await ask(admin, "GET /live")).status).toBe(200);
     if (!existsSync("/proc/net/if_inet6") || readFileSync("/proc/net/if_inet6", "utf8") === "") return;
     expect((await ask(admin, "GET /live", { to: `[::1]${admin.address}` })).status).toBe(200);
   });
 
-  test("to an address in use says so, and how to find who has it", async () => {
+  test("to an address in use says so, and how to find the process that uses it", async () => {
     const { address } = await started();
     const port = address.split(":")[1];
     expect(await refusedStart(address)).toBe(
@@ -653,7 +653,7 @@ describe("a bind", () => {
     expect(await refusedStart("203.0.113.1:9900")).toMatch(/203\.0\.113\.1:9900: this machine has no such address/);
   });
 
-  test("to a unix socket gives a file for this user alone, and removes it at stop", async () => {
+  test("to a unix socket makes a file for this user only, and removes it at stop", async () => {
     const path = join(folder, "admin.sock");
     const admin = await started(`unix:${path}`);
     expect(admin.address).toBe(`unix:${path}`);
@@ -663,9 +663,9 @@ describe("a bind", () => {
     await eventually("the file's end", () => !existsSync(path));
   });
 
-  test("to a unix socket never leaves a moment for others, and leaves the umask as it was", async () => {
+  test("to a unix socket gives other users access at no moment, and does not change the umask", async () => {
     const path = join(folder, "umask.sock");
-    // Only the main thread of a process has a umask to set: here a process of its own, whose chmod is out of order.
+    // Only the main thread of a process can set a umask, so the test uses a process of its own, in which chmod does not work.
     const source = `
       import { mock } from "bun:test";
       const fs = await import("node:fs");
@@ -680,7 +680,7 @@ describe("a bind", () => {
     expect(child.stdout.toString()).toBe("600 2\n");
   });
 
-  test("to the file of a dead process replaces it", async () => {
+  test("to the file of a dead process replaces the file", async () => {
     const path = join(folder, "stale.sock");
     const source = `Bun.listen({ unix: ${JSON.stringify(path)}, socket: { data() {} } }); process.kill(process.pid, 9)`;
     Bun.spawnSync([process.execPath, "-e", source]);
@@ -688,7 +688,7 @@ describe("a bind", () => {
     expect((await ask(await started(`unix:${path}`), "GET /live")).status).toBe(200);
   });
 
-  test("to the file of a living process leaves it alone", async () => {
+  test("to the file of a listening process does not touch it", async () => {
     const path = join(folder, "live.sock");
     const server = createServer((socket) => socket.on("error", () => {}).end("still here"));
     await new Promise<void>((resolve) => server.listen(path, resolve));
@@ -698,7 +698,7 @@ describe("a bind", () => {
     server.close();
   });
 
-  test("to a file that is no socket leaves it alone", async () => {
+  test("to a file that is not a socket does not touch it", async () => {
     const path = join(folder, "precious");
     writeFileSync(path, "data");
     expect(await refusedStart(`unix:${path}`)).toMatch(/precious: a file that is no socket is in its place/);
@@ -709,7 +709,7 @@ describe("a bind", () => {
     expect(await refusedStart(`unix:${join(folder, "nowhere", "a.sock")}`)).toMatch(/a\.sock: there is no such folder/);
   });
 
-  test("to an abstract name is answered there", async () => {
+  test("to an abstract name answers there", async () => {
     const admin = await started(`unix:@lb-admin-test-${process.pid}`);
     expect((await ask(admin, "GET /live")).status).toBe(200);
     expect(await refusedStart(admin.address)).toMatch(/the address is in use/);

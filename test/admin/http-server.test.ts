@@ -61,7 +61,7 @@ function responses({ received }: Peer): number {
   return received.split("HTTP/1.1 200 OK").length - 1;
 }
 
-/** A stream whose parts are given one by one. */
+/** A stream whose parts the test provides one by one. */
 function source() {
   let controller!: ReadableStreamDefaultController<Uint8Array>;
   const state = { cancelled: false, pulls: 0 };
@@ -80,8 +80,8 @@ function source() {
 }
 
 describe("requests", () => {
-  test("beyond the budget wait for those before them, and none is lost", async () => {
-    // 0.2 ms of 0.004 of a core: 50 ms each, after the first.
+  test("beyond the budget wait for earlier ones, and none is lost", async () => {
+    // 0.2 ms at 0.004 of a core: 50 ms each, after the first.
     const server = await serve({ budget: { share: 0.004, burstMs: 0 } });
     const client = dial(server);
     const begunMs = performance.now();
@@ -92,7 +92,7 @@ describe("requests", () => {
     expect(performance.now() - begunMs).toBeGreaterThan(190);
   });
 
-  test("one after the other, and several at once, on one connection are all answered", async () => {
+  test("on one connection are all answered, one by one and pipelined", async () => {
     const client = dial(await serve());
     client.socket.write(GET);
     await eventually("one response", () => responses(client) === 1);
@@ -101,7 +101,7 @@ describe("requests", () => {
     expect(client.closed).toBe(false);
   });
 
-  test("with a FIN behind them are answered", async () => {
+  test("followed by a FIN are answered", async () => {
     const client = dial(await serve());
     client.socket.end(GET);
     await eventually("a response", () => responses(client) === 1);
@@ -124,7 +124,7 @@ describe("requests", () => {
     ]);
   });
 
-  test("with too large a body get it as null, and their connection ends", async () => {
+  test("with too large a body have null as their body, and their connection ends", async () => {
     const bodies: unknown[] = [];
     const server = await serve({
       answer: ({ body }) => {
@@ -142,7 +142,7 @@ describe("requests", () => {
     expect(bodies).toEqual([null, null]);
   });
 
-  test("with too large a head, and what is no HTTP, are refused and closed", async () => {
+  test("with too large a head, or that are not HTTP, are refused and closed", async () => {
     const server = await serve();
     const large = dial(server);
     large.socket.write(`GET / HTTP/1.1\r\nHost: a\r\nX-Large: ${"x".repeat(100_000)}\r\n\r\n`);
@@ -176,14 +176,14 @@ describe("connections", () => {
     expect(responses(client)).toBe(1);
   });
 
-  test("without a request are closed after the idle time", async () => {
+  test("that are idle are closed after the idle time", async () => {
     const client = dial(await serve({ times: { ...TIMES, idleMs: 200 } }));
     client.socket.write(GET);
     await eventually("the end", () => client.closed);
     expect(responses(client)).toBe(1);
   });
 
-  test("beyond the maximum take the place of the one that has waited longest, also for a body that does not come", async () => {
+  test("beyond the maximum replace the one that has waited longest, even if it waits for a body", async () => {
     const server = await serve({ connectionsMax: 3 });
     const slow = [dial(server), dial(server), dial(server)];
     slow[0]!.socket.write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
@@ -198,7 +198,7 @@ describe("connections", () => {
 });
 
 describe("a response that is a stream", () => {
-  test("is sent part by part, as it comes", async () => {
+  test("is sent in parts as they come", async () => {
     const { response, give, end } = source();
     const server = await serve({ answer: () => Promise.resolve(response) });
     const client = dial(server);
@@ -213,7 +213,7 @@ describe("a response that is a stream", () => {
     await eventually("no stream", () => server.streams() === 0);
   });
 
-  test("stops asking for more while the client does not read, and goes on with it", async () => {
+  test("stops requesting more while the client does not read, and continues when it does", async () => {
     let given = 0;
     const content = new ReadableStream<Uint8Array>(
       { pull: (controller) => (given++ < 1000 ? controller.enqueue(new Uint8Array(65536)) : controller.close()) },
@@ -237,7 +237,7 @@ describe("a response that is a stream", () => {
     await eventually("all bytes", () => bytes > 1000 * 65536);
   });
 
-  test("is cancelled when the client goes, and when the server stops", async () => {
+  test("is cancelled when the client disconnects, and when the server stops", async () => {
     const sources = [source(), source()];
     let next = 0;
     const server = await serve({ answer: () => Promise.resolve(sources[next++]!.response) });
@@ -255,7 +255,7 @@ describe("a response that is a stream", () => {
     expect(server.streams()).toBe(0);
   });
 
-  test("does not look whole when its source fails", async () => {
+  test("does not look complete when its source fails", async () => {
     const { response, give, fail } = source();
     const client = dial(await serve({ answer: () => Promise.resolve(response) }));
     client.socket.write(GET);
@@ -266,7 +266,7 @@ describe("a response that is a stream", () => {
     expect(client.received).not.toContain("0\r\n\r\n");
   });
 
-  test("ends for a client that takes nothing for too long", async () => {
+  test("ends if the client reads nothing for too long", async () => {
     const endless = new ReadableStream<Uint8Array>({ pull: (it) => it.enqueue(new Uint8Array(65536)) });
     const server = await serve({
       times: { ...TIMES, stalledMs: 300 },
@@ -281,7 +281,7 @@ describe("a response that is a stream", () => {
   });
 });
 
-test("stop lets a response under way finish, and closes the connections that wait", async () => {
+test("stop lets responses in flight finish, and closes idle connections", async () => {
   const { promise, resolve } = Promise.withResolvers<HttpResponse>();
   let asked = false;
   const server = await serve({
@@ -300,19 +300,19 @@ test("stop lets a response under way finish, and closes the connections that wai
   expect(responses(busy)).toBe(1);
 });
 
-/** A certificate of the config's tests. */
+/** A certificate from the tests of the config. */
 function fixture(name: string): { cert: string; key: string } {
   const read = (file: string) => readFileSync(join(import.meta.dirname, "../config/fixtures", file), "utf8");
   return { cert: new X509Certificate(read(`${name}.pem`)).toString(), key: read(`${name}.key`) };
 }
 
-/** The certificate that a server has shown. */
+/** The certificate that a server has sent. */
 function pemOf(socket: TLSSocket): string {
   return new X509Certificate(socket.getPeerCertificate().raw).toString();
 }
 
 describe("TLS", () => {
-  test("is spoken where there is a context, another certificate is used from then on, and none means plain HTTP", async () => {
+  test("is used if there is a context; a new certificate applies to new connections, and none means plain HTTP", async () => {
     const [a, b] = [fixture("site"), fixture("site-rsa")];
     const server = await serve({ tls: createSecureContext(a) });
     const secure = async (): Promise<Peer & { socket: TLSSocket }> => {
@@ -325,7 +325,7 @@ describe("TLS", () => {
     expect(pemOf(first.socket)).toBe(a.cert);
     server.setTls(createSecureContext(b));
     expect(pemOf((await secure()).socket)).toBe(b.cert);
-    // The connection that there was keeps its certificate.
+    // The existing connection keeps its certificate.
     first.socket.write(GET);
     await eventually("another response", () => responses(first) === 2);
     const plain = dial(server);

@@ -58,12 +58,12 @@ function query(text: string) {
 }
 
 describe("a path", () => {
-  test("gives its parameters, percent-decoded", () => {
+  test("has parameters, which are percent-decoded", () => {
     const { values } = match("PATCH", "/api/pools/web/backends/unix%3A%2Frun%2Fa%20b@1.2.3.4%3A80");
     expect(values).toEqual({ pool: "web", backend: "unix:/run/a b@1.2.3.4:80" });
   });
 
-  test("with a malformed escape names what is literally there", () => {
+  test("with a malformed escape is taken literally", () => {
     expect(match("PATCH", "/api/pools/web/backends/%zz").values["backend"]).toBe("%zz");
   });
 
@@ -77,14 +77,14 @@ describe("a path", () => {
       expect(findRoute(ROUTES, "PATCH", path)).toMatchObject({ status: 404 });
   });
 
-  test("that is misspelt is refused with a proposal", () => {
+  test("that is misspelled is refused with a suggestion", () => {
     expect(findRoute(ROUTES, "GET", "/api/conections")).toMatchObject({
       status: 404,
       cure: "did you mean /api/connections? GET /api/openapi.json describes every path",
     });
   });
 
-  test("with another method is refused with those that are allowed", () => {
+  test("with another method is refused with the allowed methods", () => {
     expect(findRoute(ROUTES, "POST", "/api/connections")).toMatchObject({
       status: 405,
       headers: { Allow: "GET, HEAD" },
@@ -93,7 +93,7 @@ describe("a path", () => {
     expect(match("HEAD", "/api/connections").route.name).toBe("get");
   });
 
-  test("with a parameter that is no name is the path of nothing", () => {
+  test("with an invalid name as a parameter is not found", () => {
     expect(inputOf(match("PATCH", "/api/pools/a%2Fb/backends/a"), NO_CONTENT)).toMatchObject({
       status: 404,
       detail: expect.stringMatching(/^path\.pool: expected a name of letters.*found "a\/b"$/),
@@ -102,7 +102,7 @@ describe("a path", () => {
 });
 
 describe("a query", () => {
-  test("gives numbers, booleans and lists by the schema, and defaults", () => {
+  test("has numbers, booleans and lists by the schema, and defaults", () => {
     expect(query("limit=5&closed=true&listener=a&listener=b%20c")).toMatchObject({
       input: { query: { limit: 5, closed: true, listener: ["a", "b c"] } },
     });
@@ -123,13 +123,13 @@ describe("a query", () => {
     expect(query(text)).toMatchObject({ status: 400, detail });
   });
 
-  test("with an unknown key is refused with a proposal", () => {
+  test("with an unknown key is refused with a suggestion", () => {
     expect(query("lmit=5")).toMatchObject({ cure: 'did you mean "limit"?' });
   });
 });
 
 describe("a body", () => {
-  test("gives what its schema makes of it", () => {
+  test("is parsed by its schema", () => {
     expect(patch('{"state": "drain", "timeout": "30s"}')).toMatchObject({
       input: { path: { pool: "web", backend: "a" }, body: { state: "drain", weight: undefined, timeout: 30_000 } },
     });
@@ -160,7 +160,7 @@ describe("a body", () => {
     expect(inputOf(match("PATCH", "/api/pools/web/backends/a"), given)).toMatchObject({ status: 400 });
   });
 
-  test("with several faults names each place, and the cure of the first", () => {
+  test("with several faults names each place, and what to do about the first", () => {
     expect(patch('{"weight": 300, "sate": "drain"}')).toMatchObject({
       errors: [
         { at: "body.weight", message: "expected a whole number from 0 to 256, found 300" },

@@ -48,7 +48,7 @@ test("the schema of the status has every key of a snapshot", () => {
   expect(keysLeftOut(status.reply.schema!, filledSnapshot())).toEqual([]);
 });
 
-/** Keys of a value that a schema does not have. Valibot leaves them out of its output. */
+/** Keys of a value that a schema does not have. Valibot omits them from its output. */
 function keysLeftOut(schema: GenericSchema, value: unknown): string[] {
   const result = safeParse(schema, value);
   expect(result.issues ?? []).toEqual([]);

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { RequestBudget } from "../../src/admin/request-budget.ts";
 
-/** Requests as fast as the budget lets them, each of so much work; how many are answered within `ms`. */
+/** Sends requests as fast as the budget allows, each with this much work; returns how many are answered within `ms`. */
 function answered(budget: RequestBudget, ms: number, workMs: number): number {
   let nowMs = 0;
   let count = 0;
@@ -15,7 +15,7 @@ function answered(budget: RequestBudget, ms: number, workMs: number): number {
   }
 }
 
-test("a flood takes its share of a core, after what was saved", () => {
+test("a flood gets its share of a core, after the saved burst", () => {
   const share = 0.1;
   const perRequestMs = 0.2 + 0.3;
   const count = answered(new RequestBudget({ share, burstMs: 2000 }), 60_000, 0.3);
@@ -24,7 +24,7 @@ test("a flood takes its share of a core, after what was saved", () => {
   expect(workMs).toBeLessThan(2000 + 60_000 * share * 1.05);
 });
 
-test("10,000 requests after a quiet time are hardly held up", () => {
+test("10,000 requests after a quiet time are hardly delayed", () => {
   const budget = new RequestBudget({ share: 0.1, burstMs: 2000 });
   let nowMs = 1e6;
   let waitedMs = 0;
@@ -37,7 +37,7 @@ test("10,000 requests after a quiet time are hardly held up", () => {
   expect(waitedMs).toBeLessThan(5000);
 });
 
-test("whoever asks now and then never waits", () => {
+test("occasional requests never wait", () => {
   const budget = new RequestBudget({ share: 0.1, burstMs: 100 });
   for (let second = 0; second < 1000; second++) {
     expect(budget.waitMs(second * 1000)).toBe(0);
@@ -45,10 +45,10 @@ test("whoever asks now and then never waits", () => {
   }
 });
 
-test("nobody waits longer than half a second, whatever the requests before have cost", () => {
+test("no request waits longer than half a second, whatever earlier requests have cost", () => {
   const budget = new RequestBudget({ share: 0.1, burstMs: 0 });
   for (let i = 0; i < 100; i++) budget.spend(10_000, 0);
   expect(budget.waitMs(0)).toBe(500);
-  // And the debt is forgiven soon.
+  // And the debt is dropped soon.
   expect(budget.waitMs(6000)).toBe(0);
 });

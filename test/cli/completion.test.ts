@@ -1,4 +1,4 @@
-// Completion in the real shells, and the manual page in the real man.
+// Completion in real shells, and the manual page in the real man.
 import { spawnSync } from "node:child_process";
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -17,7 +17,7 @@ let folder: string;
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "lb-completion-"));
-  // What a running lb would answer.
+  // The answers of a running lb.
   writeFileSync(join(folder, "lb"), "#!/bin/sh\necho web/10.0.0.1:80\necho web/big\n");
   chmodSync(join(folder, "lb"), 0o755);
   for (const shell of SHELLS) writeFileSync(join(folder, `lb.${shell}`), completion(lb, shell));
@@ -29,7 +29,7 @@ test.each(SHELLS)("what is packaged for %s is what lb completion prints", (shell
   expect(packaged).toBe(completion(lb, shell));
 });
 
-/** Runs a script with the folder's lb in PATH; the words that it prints. */
+/** Runs a script with the folder's lb in PATH; returns the words that it prints. */
 function words(shell: string, ...args: string[]): string[] {
   const env = { ...process.env, PATH: `${folder}:${process.env["PATH"]}` };
   const { stdout, stderr } = spawnSync(shell, args, { encoding: "utf8", cwd: folder, env });

@@ -30,7 +30,7 @@ function portOf(endpoint: object): number {
   return "port" in endpoint ? Number(endpoint.port) : 0;
 }
 
-/** Listens on a port of 127.0.0.1, or does nothing where someone does already. */
+/** Listens on a port of 127.0.0.1, or does nothing if the port is in use. */
 function listen(port: number): Promise<void> {
   return new Promise((resolve) => {
     const server = createServer((socket) => socket.on("error", () => {}).end());

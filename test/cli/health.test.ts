@@ -30,7 +30,7 @@ afterEach(() => {
   for (const server of servers.splice(0)) server.close();
 });
 
-/** Answers every request with `answer` as it stands; null never answers. Gives its port. */
+/** Answers every request with exactly `answer`; null never answers. Returns its port. */
 async function serve(answer: string | null, where: object = { host: "127.0.0.1", port: 0 }) {
   const server = createServer((socket) => {
     socket.on("error", () => {});

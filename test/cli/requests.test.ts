@@ -1,4 +1,4 @@
-// Every request that the commands and the dashboard send is one that the routes of the admin endpoint take.
+// The routes of the admin endpoint accept every request of the commands and the dashboard.
 import { readdirSync, readFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -16,7 +16,7 @@ let server: Server;
 let admin: string;
 let asked: { route: string; refusal: string | null }[] = [];
 
-/** What the routes make of a request. */
+/** The route and input of a request. */
 function judge(method: string, target: string, body: Uint8Array): { route: string; refusal: string | null } {
   const [path = "", query = ""] = target.split("?");
   const found = findRoute(ROUTES, method, path);
@@ -26,7 +26,7 @@ function judge(method: string, target: string, body: Uint8Array): { route: strin
   return { route: `${found.route.method} ${found.route.path}`, refusal };
 }
 
-/** What suits every command. */
+/** An answer that suits every command. */
 const ANSWER = JSON.stringify({
   ...filledSnapshot(),
   message: "done",
@@ -144,7 +144,7 @@ test("every path in the sources of the commands and of the dashboard is one of a
   );
   expect(found.length).toBeGreaterThan(15);
   const known = ROUTES.map(({ path }) => path.replace(/\{\w+\}/g, "*"));
-  // What is put into a path is one segment.
+  // A value in a path is one segment.
   const paths = found.map((path) => path.replace(/\$\{[^}]*\}/g, "*"));
   expect(paths.filter((path) => !known.includes(path))).toEqual([]);
 });

@@ -16,18 +16,18 @@ const parsed = (...parts: string[]): StreamEvent[] => {
   return parts.flatMap((part) => parser.push(part));
 };
 
-test("events come out as the standard has them", () => {
+test("events are parsed as the standard says", () => {
   expect(parsed(STREAM)).toEqual(EVENTS);
 });
 
-test("wherever the text is cut", () => {
+test("the same events are parsed wherever the text is cut", () => {
   for (let at = 0; at <= STREAM.length; at++) {
     expect(parsed(STREAM.slice(0, at), STREAM.slice(at)), `cut at ${at}`).toEqual(EVENTS);
   }
   expect(parsed(...STREAM)).toEqual(EVENTS);
 });
 
-test("an event is not told before its empty line", () => {
+test("an event is not reported before its empty line", () => {
   expect(parsed("data: x\n")).toEqual([]);
 });
 

@@ -12,7 +12,7 @@ function later(seconds: number, change: (snapshot: Snapshot) => void = () => und
 }
 
 describe("rates", () => {
-  test("are the growth over the time between two snapshots of the process", () => {
+  test("are the growth divided by the time between two snapshots of the process", () => {
     const pair = pairOf(
       later(2, ({ listeners }) => (listeners[0]!.accepted += 50)),
       filledSnapshot(),
@@ -21,7 +21,7 @@ describe("rates", () => {
     expect(pointOf(pair, 1000)).toMatchObject({ at: 1000, open: 7, accepted: 25, refused: 0, bytes_in: 0 });
   });
 
-  test("are 0 across two processes, and for a counter that went back or is new", () => {
+  test("are 0 across two processes, and for a counter that decreased or is new", () => {
     const other = { ...filledSnapshot(), pid: 1 };
     expect(pairOf(later(2), other).before).toBeNull();
     const pair = pairOf(later(1), filledSnapshot());
@@ -47,7 +47,7 @@ test("a backend's share is of the open connections of its pool", () => {
   expect(new Set(figures.map(({ key }) => key)).size).toBe(figures.length);
 });
 
-test("ends are summed over listeners, with how many came since the snapshot before", () => {
+test("ends are summed over listeners, with the number since the previous snapshot", () => {
   const pair = pairOf(
     later(1, ({ listeners }) => (listeners[0]!.ends[0]!.count += 4)),
     filledSnapshot(),

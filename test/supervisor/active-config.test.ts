@@ -35,7 +35,7 @@ describe("the active config", () => {
     expect(plan.pools[0]!.backends.map(({ address }) => address)).toEqual(["127.0.0.1:1"]);
   });
 
-  test("gives way to another, of the next generation; what kept its name keeps its identity", () => {
+  test("is replaced by another of the next generation; entries that keep their name keep their identity", () => {
     const { active } = start();
     const before = active.planFor(0);
     active.put(NEW);
@@ -47,7 +47,7 @@ describe("the active config", () => {
     expect(after.pools[0]!.id).toBe(before.pools[0]!.id);
   });
 
-  test("comes back as it was when the other is taken back, with pools newer than both", () => {
+  test("is restored when the other is undone, with pools newer than both", () => {
     const { active } = start();
     const before = active.planFor(0);
     const takeBack = active.put(NEW);

@@ -1,4 +1,4 @@
-// What becomes of changes of backends: the tiers that workers hear of, and the log.
+// The effects of changes of backends: the tiers that workers get, and the log.
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { PoolState } from "../../src/messages.ts";
 import { BackendStates } from "../../src/supervisor/backend-states.ts";
@@ -37,7 +37,7 @@ function start(pool: string, backends?: string[]) {
   load(pool, backends);
   const record = (name: string): BackendRecord => registry.pools[0]!.backends.find((one) => one.name === name)!;
   const names = new Map<number, string>();
-  /** "a:2000 b:1000" of the first tier that the workers heard of last. */
+  /** "a:2000 b:1000" for the first tier that the workers last got. */
   const told = (): string => {
     for (const { id, name } of registry.backendById.values()) names.set(id, name);
     const [tier] = sent.at(-1)?.tiers ?? [];
@@ -69,7 +69,7 @@ describe("slow_start", () => {
     expect(sent.map(({ version }) => version)).toEqual(sent.map(({ version }) => version).toSorted((x, y) => x - y));
   });
 
-  test("does nothing for the backends of the first config, nor for one that its first check finds up", () => {
+  test("does not apply to the backends of the first config, nor to one that its first check finds up", () => {
     const { told, health, record } = start('slow_start = "10s"\nhealth.initial = "down"', ["a", "b"]);
     expect([record("a").state.ramp, record("a").up]).toEqual([1, false]);
     health("a", true);
@@ -77,7 +77,7 @@ describe("slow_start", () => {
     expect(told()).toBe("a:2000 b:1000");
   });
 
-  test("holds for one that comes up after failures although it has never been up", () => {
+  test("applies to one that comes up after failures although it was never up", () => {
     const { told, health, record, failures } = start('slow_start = "10s"\nhealth.initial = "down"', ["a", "b"]);
     failures.set(record("b").id, 1);
     health("a", true);
@@ -98,7 +98,7 @@ describe("slow_start", () => {
     expect(told()).toBe("a:2000 b:1000 c:1000");
   });
 
-  test("begins anew when the backend goes down while it ramps, and ends when the option is removed", () => {
+  test("starts again when the backend goes down while it ramps, and ends when the option is removed", () => {
     const { told, load, health } = start('slow_start = "10s"', ["a", "b"]);
     health("b", false);
     health("b", true);
@@ -118,7 +118,7 @@ describe("slow_start", () => {
     expect(told()).toBe("a:2000 b:1000");
   });
 
-  test("holds for a backend that its agent brings back from a drain", () => {
+  test("applies to a backend that its agent brings back from a drain", () => {
     const { told, states, record } = start('slow_start = "10s"\nhealth.agent_port = 99', ["a", "b"]);
     states.agentReported(record("b").id, { up: true, state: "drain", percent: 100 });
     expect(told()).toBe("a:2000");
@@ -127,8 +127,8 @@ describe("slow_start", () => {
   });
 });
 
-describe("a panic", () => {
-  test("is logged when it begins and when it ends, and lets every backend have connections", () => {
+describe("panic mode", () => {
+  test("is logged when it begins and when it ends, and lets every backend get connections", () => {
     const { told, health, said } = start("panic_threshold = 50");
     health("a", false);
     health("b", false);
@@ -152,7 +152,7 @@ describe("passive health", () => {
   const fail = ({ states, record }: ReturnType<typeof start>, name: string, connect: number, earlyReset = 0): void =>
     states.failed([{ backend: record(name).id, connect, earlyReset }]);
 
-  test("ejects a backend for the failures of all workers together, and takes it back after eject_for", () => {
+  test("ejects a backend for the failures of all workers together, and readmits it after eject_for", () => {
     const run = start(PASSIVE);
     fail(run, "b", 1);
     fail(run, "b", 1, 0);
@@ -211,7 +211,7 @@ describe("passive health", () => {
     expect(run.told()).toBe("a:2000 b:1000");
   });
 
-  test("gives way to the active check: a backend that goes down is not ejected any more", () => {
+  test("yields to the active check: a backend that goes down is no longer ejected", () => {
     const run = start(PASSIVE, ["a", "b"]);
     fail(run, "b", 3);
     run.health("b", false);
@@ -223,7 +223,7 @@ describe("passive health", () => {
     expect(run.said.map(({ event }) => event)).toEqual(["backend ejected", "backend down", "backend up"]);
   });
 
-  test("survives a reload, and ends where the section is removed", () => {
+  test("survives a reload, and ends if the section is removed", () => {
     const run = start(PASSIVE, ["a", "b"]);
     fail(run, "b", 3);
     run.load(`${PASSIVE}\nretries = 1`, ["a", "b"]);
@@ -235,7 +235,7 @@ describe("passive health", () => {
     expect(run.told()).toBe("a:2000 b:1000");
   });
 
-  test("is ignored in a panic", () => {
+  test("is ignored in panic mode", () => {
     const run = start(`${PASSIVE}\npanic_threshold = 60`, ["a", "b"]);
     fail(run, "b", 3);
     expect(run.told()).toBe("a:2000 b:1000");
@@ -259,7 +259,7 @@ describe("an operator's order", () => {
     });
   };
 
-  test("takes a backend out at once and over reloads, and brings it back through slow start", () => {
+  test("drains a backend at once and over reloads, and brings it back through slow start", () => {
     const run = start('slow_start = "10s"', ["a", "b"]);
     order(run, "b", { state: "drain" });
     expect(run.told()).toBe("a:2000");
@@ -271,14 +271,14 @@ describe("an operator's order", () => {
     expect(run.told()).toBe("a:200 b:100");
   });
 
-  test("takes one out in a panic too", () => {
+  test("drains a backend in panic mode too", () => {
     const run = start("panic_threshold = 100", ["a", "b", "c"]);
     order(run, "b", { state: "maintenance" });
     run.health("a", false);
     expect(run.told()).toBe("a:2000 c:1000");
   });
 
-  test("sets a weight that the file's next one ends", () => {
+  test("sets a weight until the file's weight changes", () => {
     const run = start("", ["a", "b"]);
     order(run, "b", { weight: 7 });
     expect(run.told()).toBe("a:2000 b:7000");
@@ -296,7 +296,7 @@ describe("an operator's order", () => {
     expect(run.told()).toBe("a:2000 b:1000");
   });
 
-  test("with a timeout ends what is still connected then, once, and not where it is taken back before", () => {
+  test("with a timeout ends the remaining connections once, unless it was revoked before", () => {
     const run = start("", ["a", "b"]);
     order(run, "a", { state: "drain", timeoutMs: 5000 });
     order(run, "b", { state: "drain", timeoutMs: 7000 });
@@ -312,7 +312,7 @@ describe("an operator's order", () => {
     expect(run.record("a").state.rampFromMs).toBeNull();
   });
 
-  test("keeps the place of a backend in the table of source_hash where its weight is 0", () => {
+  test("keeps the place of a backend in the source_hash table if its weight is 0", () => {
     const run = start('balance = "source_hash"', ["a", "b", "c"]);
     run.health("c", false);
     const table = run.sent.at(-1)!.tiers[0]!.table;
@@ -324,7 +324,7 @@ describe("an operator's order", () => {
   });
 });
 
-test("whatever happens in whatever order, workers know the tiers, limits hold, and everything ends", () => {
+test("in any order of events, workers have the current tiers, limits hold, and every state ends", () => {
   forSeeds(60, (random) => {
     const options = (): string =>
       [
@@ -370,13 +370,13 @@ test("whatever happens in whatever order, workers know the tiers, limits hold, a
         expect(state.ramp).toBeLessThanOrEqual(1);
         expect(state.rampFromMs === null).toBe(state.ramp === 1);
       }
-      // A reload tells the workers by their plans.
+      // After a reload the workers get this with their plans.
       if (kind < 5 && run.sent.length > 0 && run.sent.at(-1)!.version === current.version)
         expect(run.sent.at(-1)!.tiers.map(({ entries }) => entries)).toEqual(
           poolTiers(current).map(({ entries }) => entries),
         );
     }
-    // At rest, and with every order taken back, each backend has its whole weight.
+    // At rest, with every order revoked, each backend has its full weight.
     for (const name of names) {
       const now = run.registry.pools[0]!;
       if (!run.record(name).up) run.health(name, true);

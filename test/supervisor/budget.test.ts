@@ -4,7 +4,7 @@ import { budget, kept, shares, tooFewFiles } from "../../src/supervisor/budget.t
 const LIMITS = [80, 256, 1024, 4096, 65_536, 1_048_576];
 
 describe("the descriptor budget", () => {
-  test("never gives away more than the limit", () => {
+  test("never allots more than the limit", () => {
     for (const limit of LIMITS) {
       for (const workers of [1, 2, 8, 64]) {
         for (const sockets of [1, 4, 100]) {
@@ -29,13 +29,13 @@ describe("the descriptor budget", () => {
     });
   });
 
-  test("leaves at least four fifths of a usual limit to connections", () => {
+  test("leaves at least four fifths of a usual limit for connections", () => {
     for (const limit of LIMITS.filter((each) => each >= 1024)) {
       expect(2 * budget("auto", { workers: 2, sockets: 2 }, limit).max).toBeGreaterThan(0.8 * limit);
     }
   });
 
-  test("says which limit a config needs that cannot run, and how to get there", () => {
+  test("names the limit that a config needs if it cannot run, and how to set it", () => {
     const needs = { workers: 64, sockets: 1 };
     const reason = tooFewFiles(needs, 256)!;
     expect(reason).toMatch(
@@ -47,7 +47,7 @@ describe("the descriptor budget", () => {
     expect(tooFewFiles(needs, least - 1)).not.toBeNull();
   });
 
-  test("says what max_connections would need", () => {
+  test("says which limit max_connections would need", () => {
     const { max, warning } = budget(1000, { workers: 2, sockets: 1 }, 1024);
     expect(max).toBeLessThan(500);
     const needed = Number(/limit of (\d+)/.exec(warning!)![1]);

@@ -16,7 +16,7 @@ test.each([
   ['type = "tls"', PLAIN, "first"],
   ['type = "http"', PLAIN, "never"],
   ['type = "http", tls = true', PLAIN, "first"],
-  // As connections do, but another port is another service.
+  // Like connections; but another port is another service.
   ['type = "http"', TLS, "first"],
   ['type = "http", port = 8008', TLS, "never"],
   ['type = "http", port = 8008, tls = true', TLS, "first"],

@@ -10,7 +10,7 @@ import { proxyHeaderV1, proxyHeaderV2 } from "../../src/wire/proxy-protocol.ts";
 import { configOf } from "../support/config.ts";
 import { endpoint } from "../support/endpoints.ts";
 
-/** A pool with these settings and one backend, which "app.example" names too. */
+/** A pool with these settings and one backend; "app.example" resolves to 10.0.0.7. */
 function poolOf(settings: string, address = "10.0.0.1:8080"): { pool: PoolRecord; backend: BackendRecord } {
   const registry = new Registry();
   const toml = `[listeners.web]\nbind = ":8080"\npool = "p"\n[pools.p]\nbackends = ["${address}"]\n${settings}\n`;

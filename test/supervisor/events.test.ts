@@ -15,7 +15,7 @@ beforeEach(() => {
 
 afterEach(() => void vi.useRealTimers());
 
-/** What a subscriber reads, event by event. */
+/** The events that a subscriber reads. */
 function reading(stream: ReadableStream<Uint8Array>) {
   const reader = stream.getReader();
   return {
@@ -28,7 +28,7 @@ function reading(stream: ReadableStream<Uint8Array>) {
 }
 
 describe("events", () => {
-  test("begin with a snapshot, and bring one each second", async () => {
+  test("begin with a snapshot, and have another each second", async () => {
     const { next } = reading(events.subscribe({ snapshots: true, recent: false }));
     expect(await next()).toBe("retry: 2000\n\n");
     expect(await next()).toBe('event: snapshot\ndata: {"taken":1,"filling":""}\n\n');
@@ -37,7 +37,7 @@ describe("events", () => {
     expect(await next()).toContain('"taken":3');
   });
 
-  test("bring each message of the log at once, whatever its level allows, except those for debugging", async () => {
+  test("have each message of the log at once, whatever the log level, except debug messages", async () => {
     const log = new Log({ level: "error", fd: -1 });
     log.onMessage = (level, event, fields) => events.message(level, event, fields);
     const { next } = reading(events.subscribe({ snapshots: false, recent: false }));
@@ -55,7 +55,7 @@ describe("events", () => {
     });
   });
 
-  test("begin with the last hundred messages for who wants them", async () => {
+  test("begin with the last hundred messages if the subscriber wants them", async () => {
     for (let i = 0; i < 105; i++) events.message("info", "change", { i });
     const { next } = reading(events.subscribe({ snapshots: false, recent: true }));
     expect(await next()).toBe("retry: 2000\n\n");
@@ -64,7 +64,7 @@ describe("events", () => {
     expect(await next()).toContain('"i":"new"');
   });
 
-  test("share one snapshot among all who watch, and take none while nobody does", async () => {
+  test("share one snapshot among all subscribers, and take none without subscribers", async () => {
     vi.advanceTimersByTime(5000);
     expect(taken).toBe(0);
     const readers = [1, 2, 3].map(() => reading(events.subscribe({ snapshots: true, recent: false })));
@@ -77,14 +77,14 @@ describe("events", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  test("without snapshots bring a sign of life from time to time", async () => {
+  test("without snapshots have a comment at intervals", async () => {
     const { next } = reading(events.subscribe({ snapshots: false, recent: false }));
     vi.advanceTimersByTime(15_000);
     expect([await next(), await next()]).toEqual(["retry: 2000\n\n", ": alive\n\n"]);
     expect(taken).toBe(0);
   });
 
-  test("end for a subscriber that does not read, and go on for the others", async () => {
+  test("end for a subscriber that does not read, and continue for the others", async () => {
     size = SUBSCRIBER_BYTES_MAX / 4;
     const slow = reading(events.subscribe({ snapshots: true, recent: false }));
     const quick = reading(events.subscribe({ snapshots: true, recent: false }));
@@ -99,7 +99,7 @@ describe("events", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  test("bring a snapshot that is larger than what may wait", async () => {
+  test("may have a snapshot that is larger than the maximum of unread bytes", async () => {
     size = 2 * SUBSCRIBER_BYTES_MAX;
     const { next } = reading(events.subscribe({ snapshots: false, recent: false }));
     await next();

@@ -1,4 +1,4 @@
-// What would become of a connection: every reason that there is, and the same answer that a worker gives.
+// The explanation of a connection: every possible reason, and the same answer that a worker gives.
 import { beforeEach, describe, expect, test } from "vitest";
 import { formatAddress, parseAddress } from "../../src/core/address.ts";
 import type { Explanation, ExplainQuery } from "../../src/observe/live.ts";
@@ -37,10 +37,10 @@ function ask(query: Partial<Omit<ExplainQuery, "client">> & { client?: string } 
 const backends = (pool = 0): BackendRecord[] => registry.pools[pool]!.backends;
 const limit = (answer: Explanation, name: string) => answer.limits.find((one) => one.limit === name);
 
-/** One connection an hour and three at once. */
+/** One connection per hour, and three at once. */
 const LIMITS = { intervalNs: 3_600_000_000_000n, burst: 3, holds: false, dryRunOpen: false, dryRunRate: false };
 
-/** So many connections to a backend. */
+/** Claims this many connections at a backend. */
 function fill(backend: BackendRecord, count: number): void {
   for (let i = 0; i < count; i++) claim(backend.cells.open, 0);
 }
@@ -62,7 +62,7 @@ describe("limits", () => {
     `));
   });
 
-  /** Takes tokens and places of a client, as a worker does. */
+  /** Takes tokens and places of a client, like a worker. */
   function visit(client: string, count: number): void {
     const table = new ClientTable(registry.listeners[0]!.clients!);
     const { w0, w1, w2, w3 } = new ClientPrefix({ ipv4: 24, ipv6: 64 }).of(
@@ -74,7 +74,7 @@ describe("limits", () => {
       expect(table.claim(w0, w1, w2, w3, limits, monotonicNs())).toBeGreaterThanOrEqual(0);
   }
 
-  test("that let a client pass say how much is left", () => {
+  test("that let a client pass report how much is left", () => {
     visit("10.0.0.77", 1);
     claim(registry.listeners[0]!.cells.open, 0);
     const answer = ask();
@@ -89,7 +89,7 @@ describe("limits", () => {
     ]);
   });
 
-  test("take nothing by being asked for", () => {
+  test("are not used up by the request", () => {
     for (let i = 0; i < 10; i++) ask();
     expect(limit(ask(), "rate_limit")).toMatchObject({ current: 3 });
     expect(limit(ask(), "max_connections_per_client")).toMatchObject({ current: 0 });
@@ -105,7 +105,7 @@ describe("limits", () => {
     expect(answer.outcome).toContain(`\`${name}\``);
   });
 
-  test("refuse what is full: the process, the listener, the client's places and its tokens", () => {
+  test("refuse a client if the process, the listener or the client's own places are full", () => {
     visit("10.0.0.1", 2);
     expect(ask()).toMatchObject({ end: "client_full", backend: null });
     expect(limit(ask(), "rate_limit")).toMatchObject({ verdict: "passes", current: 1 });
@@ -125,7 +125,7 @@ describe("limits", () => {
   });
 });
 
-test("a limit in dry_run would refuse, and the client passes", () => {
+test("a limit in dry_run reports that it would refuse, and the client passes", () => {
   ({ registry, sources } = start(`
     [listeners.web]
     bind = ":8080"
@@ -144,7 +144,7 @@ test("a limit in dry_run would refuse, and the client passes", () => {
 });
 
 describe("routes", () => {
-  test("are those that workers choose: by name, protocol and address, else the listener's pool", () => {
+  test("are those that workers choose: by name, protocol and address, otherwise the listener's pool", () => {
     ({ registry, sources } = start(`
       [listeners.web]
       bind = ":8080"
@@ -203,7 +203,7 @@ describe("backends", () => {
 
   beforeEach(() => void ({ registry, sources } = start(POOL)));
 
-  test("are candidates where workers pick by turns, and each other one has its reason", () => {
+  test("are candidates if workers pick by turns, and every other backend has a reason", () => {
     const answer = ask();
     expect(answer).toMatchObject({ end: null, pool: "app", backend: null });
     expect(answer.outcome).toBe("goes to one of 2 backends (round_robin) of pool app");
@@ -215,7 +215,7 @@ describe("backends", () => {
     });
   });
 
-  test("that are down, full, ejected or taken out by their agent say so", () => {
+  test("that are down, full, ejected or drained by their agent are reported as such", () => {
     const [one, two] = backends();
     one!.up = false;
     sources = { ...sources, lastError: (id) => (id === one!.id ? "connection refused" : null) };
@@ -228,7 +228,7 @@ describe("backends", () => {
     expect(ask()).toMatchObject({ end: "queue_full", outcome: "is refused: every backend of pool app is full" });
     two!.state.ejection.untilMs = Infinity;
     expect(reasons(ask())).toMatchObject({ two: "- ejected, because connections to it have failed (passive health)" });
-    // Now the backup is the only one.
+    // Now only the backup is left.
     expect(ask()).toMatchObject({ end: null, backend: "spare", outcome: "goes to spare of pool app" });
     two!.agent = { ...two!.agent, state: "drain" };
     expect(reasons(ask())).toMatchObject({
@@ -239,7 +239,7 @@ describe("backends", () => {
     expect(ask()).toMatchObject({ end: "no_backend", backend: null, outcome: "is refused: no backend of app is up" });
   });
 
-  test("that an operator has taken out say so", () => {
+  test("that an operator has drained or disabled are reported as such", () => {
     const [one, two] = backends();
     const { changes } = registry.pools[0]!;
     changes.setState({ name: one!.config.name, address: null }, "maintenance", null);
@@ -257,7 +257,7 @@ describe("backends", () => {
     });
   });
 
-  test("that are down are candidates in a panic", () => {
+  test("that are down are candidates in panic mode", () => {
     ({ registry, sources } = start(POOL.replace("backends =", "panic_threshold = 80\nbackends =")));
     backends()[0]!.up = false;
     const { one, two } = reasons(ask());
@@ -267,7 +267,7 @@ describe("backends", () => {
     expect(two).toBe(one);
   });
 
-  test("that are full with a queue let the connection wait, and behind others it waits too", () => {
+  test("that are full with a queue make the connection wait, and it waits behind others too", () => {
     ({ registry, sources } = start(POOL.replace("backends =", "queue = { size = 2 }\nbackends =")));
     const [one, two] = backends();
     one!.up = false;
@@ -285,7 +285,7 @@ describe("backends", () => {
     expect(ask()).toMatchObject({ end: null, backend: null, outcome: expect.stringContaining("waits in") as string });
   });
 
-  test("are certain with first: the first that is usable", () => {
+  test("are certain with first: the first usable one", () => {
     ({ registry, sources } = start(POOL.replace("backends =", `balance = "first"\nbackends =`)));
     expect(ask()).toMatchObject({ backend: "one" });
     expect(reasons(ask())).toMatchObject({
@@ -296,7 +296,7 @@ describe("backends", () => {
     expect(ask()).toMatchObject({ backend: "two" });
   });
 
-  test("are certain with source_hash, and the ones that a worker picks, whichever are down", () => {
+  test("are certain with source_hash, and the same that a worker picks, whichever are down", () => {
     const list = Array.from({ length: 20 }, (_, i) => `"127.0.0.1:${i + 1}"`).join(", ");
     ({ registry, sources } = start(`
       [listeners.web]
@@ -324,7 +324,7 @@ describe("backends", () => {
     expect(seen.size).toBeGreaterThan(10);
   });
 
-  test("are not certain where the client's port decides", () => {
+  test("are not certain if the client's port decides", () => {
     const hashed = `balance = "source_hash"\nhash_key = "client_port"\nbackends =`;
     ({ registry, sources } = start(POOL.replace("backends =", hashed)));
     expect(ask().backend).toBeNull();

@@ -1,4 +1,4 @@
-// Real worker threads: what they are told while they boot.
+// Real worker threads: what they get while they boot.
 import { expect, test } from "vitest";
 import { claimed } from "../../src/shared/cells.ts";
 import { WORKER } from "../../src/shared/counters.ts";
@@ -17,7 +17,7 @@ import { recordingLog } from "../support/recording-log.ts";
 
 const WORKERS = 2;
 
-test("a pool that changes while a thread boots is as it is now when the thread serves, at a restart too", async () => {
+test("a thread serves with the current state of a pool that changed while it booted, also after a restart", async () => {
   using backend = await echo();
   const port = await freePort();
   const config = configOf(`
@@ -63,7 +63,7 @@ test("a pool that changes while a thread boots is as it is now when the thread s
     fleet.sendPoolState(poolState(pool!));
   };
   const knowsPools = ({ counters }: WorkerSlot): boolean => counters[WORKER.poolVersions] === registry.poolVersions;
-  // Every connection to come is served, whichever worker takes it.
+  // Every new connection is served, whichever worker takes it.
   const served = async (): Promise<void> => {
     for (let i = 0; i < 20; i++) {
       using client = await connect(port);

@@ -16,7 +16,7 @@ import { recordingLog } from "../support/recording-log.ts";
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
-/** A worker thread as the fleet sees it, played by the test. */
+/** A worker thread as the fleet sees it, simulated by the test. */
 class FakeWorker extends EventTarget {
   readonly heard: ToWorker[] = [];
   terminated = false;
@@ -92,7 +92,7 @@ function fleetOf(options: { willing?: boolean } = {}) {
 const pass = (ms: number): Promise<unknown> => vi.advanceTimersByTimeAsync(ms);
 
 describe("workers", () => {
-  test("are started with the plan of their place and serve when they say so", async () => {
+  test("are started with the plan of their position and serve when they report it", async () => {
     const { fleet, workers } = fleetOf();
     expect(await fleet.growTo(3)).toBeNull();
     expect(fleet.slots.map(({ index, position, state }) => ({ index, position, state }))).toEqual([
@@ -105,7 +105,7 @@ describe("workers", () => {
     expect(new Set(workers.map(({ start }) => start.open)).size).toBe(1);
   });
 
-  test("that refuse a plan say why", async () => {
+  test("that refuse a plan report why", async () => {
     const { fleet, workers } = fleetOf();
     await fleet.growTo(2);
     for (const worker of workers) worker.willing = false;
@@ -121,7 +121,7 @@ describe("workers", () => {
     workers[0]!.willing = false;
     const applied = fleet.applyAll();
     await pass(11_000);
-    // Its death is the answer, for whoever comes after it begins with the plan in force.
+    // Its death counts as the answer, because its successor starts with the active plan.
     expect(await applied).toBeNull();
     expect(said.map(({ event }) => event)).toContain("worker does not answer, it is restarted");
     await pass(100);
@@ -129,7 +129,7 @@ describe("workers", () => {
     expect(fleet.slots[0]).toMatchObject({ state: "running", restarts: 1 });
   });
 
-  test("know for how long they have not served", async () => {
+  test("report for how long they have not served", async () => {
     const { fleet, workers, state } = fleetOf();
     await fleet.growTo(1);
     expect(fleet.slots[0]!.downMs).toBe(-Infinity);
@@ -141,7 +141,7 @@ describe("workers", () => {
     expect(fleet.slots[0]!.downMs).toBe(-Infinity);
   });
 
-  test("a plan that comes while a worker is only starting does not end it later", async () => {
+  test("a plan that comes while a worker starts does not end it later", async () => {
     const { fleet, workers, said, state } = fleetOf();
     await fleet.growTo(1);
     state.willing = false;
@@ -153,7 +153,7 @@ describe("workers", () => {
     const applied = fleet.applyAll().then((reason) => ((done = true), reason));
     again!.say({ kind: "applied", generation: 1 });
     await pass(0);
-    // That was its first plan, not the one that the reload waits for.
+    // That was its first plan, not the one for which the reload waits.
     expect(done).toBe(false);
     again!.say({ kind: "applied", generation: 2 });
     expect(await applied).toBeNull();
@@ -193,7 +193,7 @@ describe("a worker that is behind", () => {
 });
 
 describe("a worker that dies", () => {
-  test("is started again at once, and after ever longer pauses when it dies again and again", async () => {
+  test("is restarted at once, and after longer and longer pauses when it dies repeatedly", async () => {
     const { fleet, workers, said } = fleetOf();
     await fleet.growTo(1);
     const pauses: number[] = [];
@@ -212,7 +212,7 @@ describe("a worker that dies", () => {
     expect(fleet.slots[0]!.restarts).toBe(12);
     expect(said.filter(({ event }) => event === "worker died").length).toBe(12);
     expect(said.filter(({ event }) => event === "worker started again").length).toBe(12);
-    // Having lived for a while, it is forgiven.
+    // After a long enough life, its death counts as the first again.
     await pass(60_000);
     const { length } = workers;
     workers.at(-1)!.die();
@@ -233,7 +233,7 @@ describe("a worker that dies", () => {
     expect(start.plan).toMatchObject({ generation: 2, position: 1 });
   });
 
-  test("has its claims given back and its connections logged", async () => {
+  test("has its claims released and its connections logged", async () => {
     const { fleet, workers, registry, open, lost, said } = fleetOf();
     await fleet.growTo(1);
     const [listener] = registry.listeners;
@@ -243,7 +243,7 @@ describe("a worker that dies", () => {
     const ledger = new Ledger(start.ledger);
     const limits = { maxOpen: 5, intervalNs: 0n, burst: 1, holds: false, dryRunOpen: false, dryRunRate: false };
 
-    // One connection in each state: all claims, refused by the client's cap, and no claim but its row.
+    // One connection in each state: with all claims, refused by the client's cap, and with no claim but its row.
     const hold = (claims: number): void => {
       const row = ledger.take();
       const at = row * ROW_WORDS;
@@ -271,7 +271,7 @@ describe("a worker that dies", () => {
     hold(CLAIM.process | CLAIM.listener | CLAIM.client | CLAIM.backend);
     hold(CLAIM.process | CLAIM.listener);
     hold(0);
-    // And what somebody else holds stays his.
+    // And claims of other holders stay.
     claim(open, 0);
     claim(backend!.cells.open, 0);
     const entry = clients.claim(0, 0, 0xffff, 0x0a000007, limits, 0n);
@@ -306,7 +306,7 @@ describe("a worker that dies", () => {
       worker: 0,
       connections_lost: 4,
     });
-    // The next one begins with a clean ledger, and its death gives nothing back twice.
+    // The next one begins with an empty ledger, and its death releases nothing twice.
     await pass(20);
     workers[1]!.die();
     expect(claimed(open)).toBe(1);
@@ -323,7 +323,7 @@ describe("a worker that dies", () => {
     await pass(1000);
     expect(workers[0]!.terminated).toBe(true);
     expect(workers.length).toBe(2);
-    // Its successor is not the one who was to go.
+    // Its successor is not the worker that should exit.
     await pass(1000);
     expect(workers[1]!.terminated).toBe(false);
   });
@@ -405,7 +405,7 @@ describe("fewer workers", () => {
 });
 
 describe("stopping all", () => {
-  test("waits for every worker, the retiring ones too", async () => {
+  test("waits for every worker, including retiring ones", async () => {
     const { fleet, workers } = fleetOf();
     await fleet.growTo(2);
     fleet.shrinkTo(1);
@@ -422,7 +422,7 @@ describe("stopping all", () => {
     await stopped;
   });
 
-  test("does not wait for one that has died and is to be started again: it is not started", async () => {
+  test("does not wait for a dead worker whose restart is pending, and does not start it", async () => {
     const { fleet, workers } = fleetOf();
     await fleet.growTo(1);
     workers[0]!.die();
@@ -431,7 +431,7 @@ describe("stopping all", () => {
     expect(workers.length).toBe(1);
   });
 
-  test("ends by force a worker that is deaf when the deadline has passed", async () => {
+  test("terminates a worker that does not react by the deadline", async () => {
     const { fleet, workers } = fleetOf();
     await fleet.growTo(1);
     const now = monotonicMs();
@@ -459,7 +459,7 @@ describe("an order to end connections", () => {
     expect(await count).toBe(1);
   });
 
-  test("that a worker does not answer is given up, and its late answer is ignored", async () => {
+  test("is abandoned if a worker does not answer, and its late answer is ignored", async () => {
     const { fleet, workers } = fleetOf();
     await fleet.growTo(1);
     const count = order(fleet.slots[0]!);
@@ -468,7 +468,7 @@ describe("an order to end connections", () => {
     workers[0]!.say({ kind: "ended", request: asked(workers[0]!).request, count: 1 });
   });
 
-  test("ends nothing where the worker dies before it answers, or has died", async () => {
+  test("ends nothing if the worker dies before it answers, or has died", async () => {
     const { fleet, workers } = fleetOf();
     await fleet.growTo(1);
     const count = order(fleet.slots[0]!);

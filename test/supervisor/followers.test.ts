@@ -15,7 +15,7 @@ async function read(reader: { read(): Promise<{ value?: Uint8Array | undefined }
 }
 
 describe("followers of the access log", () => {
-  test("are told to the workers when they come and go", async () => {
+  test("are reported to the workers when they come and go", async () => {
     const { said, followers } = made();
     const stream = followers.follow("json", { ...EVERY, pool: "app" });
     const follower = { id: 1, format: "json", filter: { ...EVERY, pool: "app" } };
@@ -25,7 +25,7 @@ describe("followers of the access log", () => {
     followers.take(1, "a line that was under way\n", 0);
   });
 
-  test("get each the text that is theirs", async () => {
+  test("each get their own text", async () => {
     const { followers } = made();
     const [a, b] = [followers.follow("json", EVERY).getReader(), followers.follow("text", EVERY).getReader()];
     followers.take(2, "for b\n", 0);
@@ -33,7 +33,7 @@ describe("followers of the access log", () => {
     expect([await read(a), await read(b)]).toEqual(["for a\n", "for b\n"]);
   });
 
-  test("are told how many lines they have lost, on the way and for want of reading", async () => {
+  test("learn how many lines were dropped, by their worker or because they do not read", async () => {
     for (const [format, told] of [
       ["json", (lost: number) => `{"lines_lost":${lost}}\n`],
       ["text", (lost: number) => `lines_lost=${lost}\n`],
@@ -52,7 +52,7 @@ describe("followers of the access log", () => {
     }
   });
 
-  test("hear of connections that died with their worker, where their filter lets it", async () => {
+  test("get the lines of connections that died with their worker, if they match the filter", async () => {
     const { followers } = made();
     const line = { listener: "web", pool: "app", backend: "a", end: "worker_lost", durationMs: 5, client: "unix" };
     const others = followers.follow("text", { ...EVERY, pool: "other" });

@@ -18,7 +18,7 @@ interface Change {
   atMs: number;
 }
 
-/** Checks of the pools of a config, with what they report; this plays the part of the supervisor, which sets `up`. */
+/** Checks of the pools of a config, with their reports; the test plays the supervisor, which sets `up`. */
 function follow(toml: string, places = 64) {
   const registry = new Registry();
   const changes: Change[] = [];
@@ -73,7 +73,7 @@ const SEEN = `send_proxy = "v1"\n`;
 const QUICK = `{ interval = "30ms", timeout = "300ms", rise = 2, fall = 3 }`;
 
 describe("a backend", () => {
-  test("that answers is left up and told of by nobody", async () => {
+  test("that answers stays up, and nothing is reported", async () => {
     using backend = await echo();
     using health = follow(pool([backend.address], QUICK));
     await eventually("five checks", () => health.facts(backend.address)!.success >= 5);
@@ -82,7 +82,7 @@ describe("a backend", () => {
     expect(backend.accepted).toBe(0);
   });
 
-  test("goes down after `fall` failures and comes up after `rise` successes, each told once", async () => {
+  test("goes down after `fall` failures and up after `rise` successes, each reported once", async () => {
     using backend = await echo();
     using health = follow(pool([backend.address], QUICK));
     await eventually("a check", () => health.facts(backend.address)!.success >= 1);
@@ -124,7 +124,7 @@ describe("a backend", () => {
     checks.take(pool([backend.address], health));
     await eventually("down", () => checks.changes.length === 1);
     backend.start();
-    // One interval of 5 s, and not five.
+    // One interval of 5 s, not five.
     await eventually("up", () => checks.changes.length === 2, 20_000);
     expect(checks.changes[1]!.atMs - checks.changes[0]!.atMs).toBeLessThan(4 * 4500);
   }, 30_000);
@@ -134,23 +134,23 @@ describe("a backend", () => {
     const began = performance.now();
     using health = follow(pool([address], `{ interval = "5s", fall = 1 }`));
     await eventually("down", () => health.changes.length === 1);
-    // A tenth of the interval, so that a thousand checks do not begin in one moment.
+    // A tenth of the interval, so that a thousand checks do not start together.
     expect(performance.now() - began).toBeLessThan(700);
   });
 
-  test("that does not answer within the timeout has failed, and its connect is cancelled", async () => {
+  test("that does not answer within the timeout fails, and its connect is cancelled", async () => {
     await using hole = await blackhole();
     using health = follow(pool([hole.address], `{ interval = "40ms", timeout = "60ms", fall = 2 }`));
     await eventually("down", () => health.changes.length === 1);
     expect(health.changes[0]).toMatchObject({ up: false, reason: "connect timed out" });
     await eventually("ten failures", () => health.facts(hole.address)!.failure >= 10);
-    // One is under way at the most.
+    // At most one is in flight.
     expect(countSockets(SYN_SENT, hole.port)).toBeLessThanOrEqual(1);
     health.checks.stop();
     await eventually("no SYN is left", () => countSockets(SYN_SENT, hole.port) === 0);
   });
 
-  test("is checked at the check's own port where there is one", async () => {
+  test("is checked at the check's own port if there is one", async () => {
     const address = await refusing();
     using gate = await silent();
     using health = follow(pool([address], `{ interval = "30ms", fall = 1, rise = 1, port = ${gate.port} }`));
@@ -174,7 +174,7 @@ describe("a backend", () => {
 });
 
 describe("type = tls", () => {
-  test("a backend that does not speak TLS is down, even where nothing is verified", async () => {
+  test("a backend that does not speak TLS is down, even if nothing is verified", async () => {
     using plain = await echo();
     using mute = await sink();
     const health = `{ type = "tls", interval = "30ms", timeout = "150ms", fall = 2, rise = 1 }`;
@@ -186,7 +186,7 @@ describe("type = tls", () => {
 });
 
 describe("a check by TCP", () => {
-  test("is reset before the backend's program accepts it, also where that speaks first", async () => {
+  test("is reset before the backend's program accepts it, also if the program sends first", async () => {
     using quiet = await echo();
     using greeter = await tagged("welcome");
     using health = follow(pool([quiet.address, greeter.address], `{ interval = "10ms" }`));
@@ -235,7 +235,7 @@ describe("a check by TCP", () => {
 describe("a check that this machine cannot make", () => {
   test("is neither a success nor a failure, and is reported once", async () => {
     using backend = await echo();
-    // TEST-NET-1 (RFC 5737) is no address of this machine: bind(2) answers EADDRNOTAVAIL.
+    // TEST-NET-1 (RFC 5737) is no address of this machine: bind(2) returns EADDRNOTAVAIL.
     const elsewhere = `source_address = "192.0.2.1"\n`;
     using health = follow(pool([backend.address], `{ interval = "10ms", fall = 1 }`, elsewhere));
     const reason = "not checked: EADDRNOTAVAIL on this machine";
@@ -265,7 +265,7 @@ describe("a check that this machine cannot make", () => {
 });
 
 describe("many checks", () => {
-  test("are spread by their jitter: they neither begin nor go on together", async () => {
+  test("are spread by their jitter: they neither start together nor stay in step", async () => {
     using backend = await echo();
     const addresses = Array.from({ length: 20 }, (_, i) => `127.0.8.${i + 1}:${backend.port}`);
     const times: number[][] = addresses.map(() => []);
@@ -290,11 +290,11 @@ describe("many checks", () => {
     }
   });
 
-  test("wait for their turn: no more than so many are under way, and each one gets it", async () => {
+  test("wait for their turn: the number in flight is bounded, and each one gets its turn", async () => {
     const places = 16;
     await using hole = await blackhole();
     const count = 2 * places;
-    // One backend of each pool; all are the same address.
+    // One backend per pool; all have the same address.
     const pools = Array.from(
       { length: count },
       (_, i) =>
@@ -322,7 +322,7 @@ describe("many checks", () => {
     await eventually("no SYN is left", () => countSockets(SYN_SENT, hole.port) === 0);
   });
 
-  test("of a pool whose backends are silent do not delay those of another", async () => {
+  test("of a pool with silent backends do not delay those of another pool", async () => {
     await using hole = await blackhole({ host: "0.0.0.0" });
     using backend = await echo();
     const silent = Array.from({ length: 100 }, (_, i) => `"127.0.9.${i + 1}:${hole.port}"`);
@@ -350,7 +350,7 @@ describe("many checks", () => {
     expect(tookMs).toBeLessThan(5000);
   });
 
-  test("begin an interval apart, however long they take", async () => {
+  test("start an interval apart, however long they take", async () => {
     await using hole = await blackhole();
     using health = follow(pool([hole.address], `{ interval = "200ms", timeout = "190ms", fall = 1000 }`));
     await eventually("the first failure", () => health.facts(hole.address)!.failure >= 1);
@@ -369,7 +369,7 @@ describe("an agent", () => {
       socket: { open: (socket) => void socket.end(says()), data: () => undefined },
     });
 
-  test("makes its backend down and up, at once, and sets its state and its part of the weight", async () => {
+  test("takes its backend down and up at once, and sets its state and its percentage of the weight", async () => {
     using backend = await echo();
     let line = "up\n";
     const server = agent(() => line);
@@ -386,7 +386,7 @@ describe("an agent", () => {
       expect(facts()).toEqual({ report: { up: true, state: "ready", percent: 50 }, lastError: null });
       line = "drain";
       await eventually("drained", () => facts()?.report.state === "drain");
-      // What cannot be understood changes nothing.
+      // An unknown report changes nothing.
       line = "hello\n";
       await eventually("not understood", () => facts()?.lastError === 'the agent says "hello"');
       expect(facts()?.report.state).toBe("drain");
@@ -395,7 +395,7 @@ describe("an agent", () => {
       expect(facts()?.report.state).toBe("drain");
       expect(checks.reports).toEqual(["ready 50%", "drain 100%"].map((report) => `${backend.address} ${report}`));
       expect(checks.changes.length).toBe(2);
-      // Without the agent, what it said is forgotten.
+      // Without the agent, its last report is forgotten.
       checks.take(pool([backend.address], `{ interval = "30ms", timeout = "5s" }`));
       expect(facts()).toBeNull();
       expect(checks.reports.at(-1)).toBe(`${backend.address} ready 100%`);
@@ -404,7 +404,7 @@ describe("an agent", () => {
     }
   });
 
-  test("that says up does not make a backend up whose health check fails, and serves without health checks", async () => {
+  test("that reports up does not bring up a backend whose health check fails, and works without health checks", async () => {
     const address = await refusing();
     const server = agent(() => "up\n");
     try {
@@ -422,7 +422,7 @@ describe("an agent", () => {
     }
   });
 
-  test("that says down keeps a backend down over a reload", async () => {
+  test("that reports down keeps a backend down over a reload", async () => {
     using backend = await echo();
     const server = agent(() => "down\n");
     const health = (more: string) =>
@@ -444,7 +444,7 @@ describe("an agent", () => {
 });
 
 describe("after a reload", () => {
-  test("the checks of what stays go on with their history, of what goes end, of what comes begin", async () => {
+  test("checks of kept backends continue with their history, those of removed ones end, those of new ones start", async () => {
     using a = await echo();
     using b = await echo();
     using c = await echo();
@@ -460,7 +460,7 @@ describe("after a reload", () => {
     expect(b.accepted).toBeLessThanOrEqual(accepted + 1);
   });
 
-  test("another interval holds at once, not after the old one", async () => {
+  test("a new interval applies at once, not after the old one", async () => {
     using a = await echo();
     using health = follow(pool([a.address], `{ interval = "50ms" }`));
     await eventually("a check", () => health.facts(a.address)!.success >= 1);
@@ -470,7 +470,7 @@ describe("after a reload", () => {
     await eventually("more checks", () => health.facts(a.address)!.success >= success + 3, 2000);
   });
 
-  test("a backend that was down comes up when its checks are switched off, and is checked again when they are on", async () => {
+  test("a backend that was down goes up when its checks are switched off, and is checked again when they are on", async () => {
     const address = await refusing();
     using health = follow(pool([address], QUICK));
     await eventually("down", () => health.changes.length === 1);
@@ -490,7 +490,7 @@ describe("after a reload", () => {
     expect(health.facts(a.address)!.failure).toBe(1);
   });
 
-  test("other rules begin from what the backend is now", async () => {
+  test("new rules start from the current state of the backend", async () => {
     using a = await echo();
     a.stop();
     using health = follow(pool([a.address], QUICK));
@@ -502,7 +502,7 @@ describe("after a reload", () => {
   });
 });
 
-test("stopped, nothing is checked and nothing is said any more", async () => {
+test("nothing is checked or reported after stop", async () => {
   using a = await echo();
   await using hole = await blackhole();
   using health = follow(pool([a.address, hole.address], `{ interval = "20ms", timeout = "10s" }`, SEEN));

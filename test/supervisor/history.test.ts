@@ -9,7 +9,7 @@ function listener() {
   return { cells, count: (cell: number, by: number) => void (cells.counters[cell]! += by) };
 }
 
-test("a point is the growth of the second before it, over all listeners", () => {
+test("a point is the growth in the previous second, over all listeners", () => {
   const [a, b] = [listener(), listener()];
   const history = new History();
   history.add(10_000, 3, [a, b]);
@@ -22,7 +22,7 @@ test("a point is the growth of the second before it, over all listeners", () => 
   expect(history.points).toEqual([{ at: 12, open: 5, accepted: 15, refused: 2, bytes_in: 500, bytes_out: 0 }]);
 });
 
-test("a listener that is gone takes its counts along, and no rate is negative", () => {
+test("no rate is negative when a removed listener's counts disappear", () => {
   const [a, b] = [listener(), listener()];
   a.count(LISTENER.accepted, 100);
   const history = new History();
@@ -31,7 +31,7 @@ test("a listener that is gone takes its counts along, and no rate is negative", 
   expect(history.points[0]!.accepted).toBe(0);
 });
 
-test("a clock that was set back gives no point, and ten minutes are kept", () => {
+test("a clock that was set back makes no point, and ten minutes are kept", () => {
   const history = new History();
   history.add(1000, 0, []);
   history.add(500, 0, []);

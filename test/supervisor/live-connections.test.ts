@@ -1,4 +1,4 @@
-// The list of live connections from the ledgers of two workers, with its filters, and the ends that an operator orders.
+// The list of live connections from the ledgers of two workers, with its filters, and the ends on an operator's request.
 import { beforeEach, describe, expect, test } from "vitest";
 import { parseCidr, type Cidr } from "../../src/core/address.ts";
 import type { ConnectionFilter, ConnectionQuery, ConnectionStatus } from "../../src/observe/live.ts";
@@ -45,7 +45,7 @@ function idOf(records: readonly { id: number; name: string }[], name: string): n
   return records.find((record) => record.name === name)!.id;
 }
 
-/** A connection of the listener web to its backend one, unless it says otherwise. */
+/** A connection of the listener web to its backend one, by default. */
 function web(more: LiveRow = {}): LiveRow {
   const pool = registry.pools[0]!;
   return { listener: idOf(registry.listeners, "web"), pool: pool.id, backend: pool.backends[0]!.id, ...more };
@@ -99,16 +99,16 @@ describe("the list", () => {
     expect(list().connections[0]!.age_ms).toBeGreaterThanOrEqual(2500);
   });
 
-  test("has null for what is not known", () => {
+  test("has null for unknown values", () => {
     workers[0]!.open({ listener: idOf(registry.listeners, "web"), phase: "reading" });
     expect(list().connections[0]).toMatchObject({ peer: null, sni: null, pool: null, backend: null, phase: "reading" });
   });
 
-  test("is empty where nothing is connected", () => {
+  test("is empty without connections", () => {
     expect(list()).toEqual({ total: 0, connections: [] });
   });
 
-  test("filters by listener, pool, backend and client, all of them together", () => {
+  test("filters by listener, pool, backend and client, and by all of them together", () => {
     workers[0]!.open(web({ client: "10.0.0.1" }));
     workers[1]!.open(web({ client: "10.0.0.2", backend: registry.pools[0]!.backends[1]!.id }));
     workers[1]!.open(db({ client: "10.0.0.1" }));
@@ -123,7 +123,7 @@ describe("the list", () => {
     expect(count({ client: net("2001:db8::/32") })).toBe(1);
     expect(count({ client: net("10.0.0.1"), listener: "web" })).toBe(1);
     expect(count({ client: net("10.0.0.2"), listener: "db" })).toBe(0);
-    // A name with two addresses means both, and with one of them that one.
+    // A name with two addresses means both; with an address it means that one.
     expect(count({ backend: "db" })).toBe(2);
     expect(count({ backend: "db@10.0.0.2:3" })).toBe(1);
   });
@@ -136,7 +136,7 @@ describe("the list", () => {
     expect(refused(filter)).toMatchObject({ name, detail, cure: expect.stringMatching(/./) as string });
   });
 
-  test("is sorted by age unless the request says otherwise, and cut at the limit, with the whole number beside it", () => {
+  test("is sorted by age by default, and cut at the limit, and has the total number", () => {
     const ages = [300, 100, 200].map((ageMs, i) => workers[i % 2]!.open(web({ ageMs, bytesOut: 1000 - ageMs })).id);
     const ids = (query: ConnectionQuery): number[] => list(query).connections.map(({ id }) => id);
     expect(ids({})).toEqual([ages[0], ages[2], ages[1]]);
@@ -146,7 +146,7 @@ describe("the list", () => {
     expect(list({ limit: 1 }).total).toBe(3);
   });
 
-  test("finds the first few of many without keeping all", () => {
+  test("finds the first few of many without storing all", () => {
     const worker = new WorkerOfRows(0, 5000);
     workers = [worker];
     for (let i = 0; i < 5000; i++) worker.open(web({ bytesIn: (i * 7919) % 5000 }));
@@ -156,17 +156,17 @@ describe("the list", () => {
 });
 
 describe("a row that changes while it is read", () => {
-  test("is left out while its connection or its address is just being written", () => {
+  test("is omitted while its connection or its address is being written", () => {
     const { row } = workers[0]!.open(web());
     workers[0]!.ledger.floats[row * ROW_FLOATS + ROW_FLOAT.id] = 0;
     expect(list().total).toBe(0);
   });
 
-  test("is left out when another connection has it before the answer is made", () => {
+  test("is omitted when another connection gets it before the answer is made", () => {
     const [worker] = workers;
     const first = worker!.open(web({ client: "10.0.0.1" }));
     const { ledger } = worker!;
-    // The reader has taken the id, and the row is another's when it reads on.
+    // The reader has read the id, and the row belongs to another connection when it reads on.
     const isStill = ledger.isStill.bind(ledger);
     let calls = 0;
     ledger.isStill = (...args) => {
@@ -179,7 +179,7 @@ describe("a row that changes while it is read", () => {
     expect(list({ client: net("10.0.0.1") })).toEqual({ total: 0, connections: [] });
   });
 
-  test("is left out where the PROXY header has changed its address meanwhile", () => {
+  test("is omitted if a PROXY header has changed its address meanwhile", () => {
     const [worker] = workers;
     const { row } = worker!.open(web({ client: "10.0.0.1" }));
     const { ledger } = worker!;
@@ -193,20 +193,20 @@ describe("a row that changes while it is read", () => {
 });
 
 describe("rates", () => {
-  test("come from the bytes since an earlier request, once that is a second old", async () => {
+  test("are computed from the bytes since an earlier request that is at least a second old", async () => {
     const { row } = workers[0]!.open(web({ ageMs: 100_000, bytesIn: 1_000_000, bytesOut: 2_000_000 }));
-    // Before there is a sample: over the whole life.
+    // Without a sample: over the whole life.
     expect(list().connections[0]).toMatchObject({ rate_in: 10_000, rate_out: 20_000 });
     await new Promise((resolve) => setTimeout(resolve, 1100));
     workers[0]!.count(row, 5000, 0);
-    // This request makes the first sample the base.
+    // This request's sample becomes the base.
     const { rate_in, rate_out } = list().connections[0]!;
     expect(rate_in).toBeGreaterThan(100);
     expect(rate_in).toBeLessThanOrEqual(5000);
     expect(rate_out).toBe(0);
   });
 
-  test("of a connection that has come to a row since the sample count from its own begin", async () => {
+  test("of a connection that took a row after the sample are computed from its start", async () => {
     const { row } = workers[0]!.open(web({ ageMs: 100_000, bytesIn: 1_000_000 }));
     list();
     await new Promise((resolve) => setTimeout(resolve, 1100));
@@ -217,7 +217,7 @@ describe("rates", () => {
 });
 
 describe("ends by an operator", () => {
-  test("hit one connection by its id, in whichever worker", async () => {
+  test("end one connection by its id, in any worker", async () => {
     workers[0]!.open(web());
     const { id } = workers[1]!.open(web());
     expect(await live.endOne(id)).toMatchObject({ ok: true, value: 1 });
@@ -225,7 +225,7 @@ describe("ends by an operator", () => {
     expect(await live.endOne(id)).toMatchObject({ ok: false, error: { name: "no_such_connection" } });
   });
 
-  test("hit all that match a filter", async () => {
+  test("end all connections that match a filter", async () => {
     for (const client of ["10.0.0.1", "10.0.0.2", "10.0.1.1"])
       for (const worker of workers) worker.open(web({ client }));
     expect(await live.end({ client: net("10.0.0.0/24") })).toMatchObject({ ok: true, value: 4 });

@@ -31,7 +31,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const newFile = () => join(folder, `file-${files++}`);
 
-/** A log into a file, and what is in it. */
+/** A log that writes to a file, and the content of the file. */
 function logInFile(options: { level?: "debug" | "info" | "warn" | "error"; format?: "text" | "json" } = {}) {
   const file = newFile();
   const log = new Log({ ...options, fd: openSync(file, "a") });
@@ -42,7 +42,7 @@ function logInFile(options: { level?: "debug" | "info" | "warn" | "error"; forma
   return { log, lines };
 }
 
-/** A named pipe: its reading end, which does not wait. */
+/** A named pipe: a non-blocking descriptor of its reading end. */
 function newPipe() {
   const path = newFile();
   expect(Bun.spawnSync(["mkfifo", path]).exitCode).toBe(0);
@@ -59,7 +59,7 @@ function newPipe() {
 }
 
 describe("the process log", () => {
-  test("writes a line of text that people can read", async () => {
+  test("writes a line of readable text", async () => {
     const { log, lines } = logInFile();
     log.info("listening", { listener: "web", bind: "0.0.0.0:8080", backlog: 4096 });
     log.warn("slow", { why: 'a "b" c=d', empty: "" });
@@ -70,7 +70,7 @@ describe("the process log", () => {
     expect(second).toMatch(/Z warn {2}slow why="a \\"b\\" c=d" empty=""$/);
   });
 
-  test("writes JSON where the config says so, from the next line on", async () => {
+  test("writes JSON if the config says so, from the next line on", async () => {
     const { log, lines } = logInFile();
     log.configure({ level: "info", format: "json" });
     log.error("reload failed", { file: "lb.toml", problems: 2, watched: true });
@@ -105,7 +105,7 @@ describe("the process log", () => {
     expect(written[0]).not.toMatch(/\p{Cc}/u);
   });
 
-  test("keeps lines of one moment in their order, also over an exit", async () => {
+  test("keeps lines of the same moment in order, also at an exit", async () => {
     const source = `
       import { Log } from ${JSON.stringify(join(import.meta.dirname, "../../src/supervisor/log.ts"))};
       const log = new Log();
@@ -117,7 +117,7 @@ describe("the process log", () => {
     expect(numbers).toEqual(Array.from({ length: 100 }, (_, i) => `i=${i}`));
   });
 
-  test("says how many lines were lost once it can be read again", async () => {
+  test("reports the number of lost lines once it can be read again", async () => {
     const pipe = newPipe();
     const log = new Log({ fd: openSync(pipe.path, constants.O_WRONLY | constants.O_NONBLOCK) });
     const long = "x".repeat(10_000);
@@ -143,7 +143,7 @@ describe("the access log", () => {
     ({ log, lines: warnings } = logInFile());
   });
 
-  /** Writes lines and counts what was settled. */
+  /** Writes lines and counts the settled ones. */
   function writer(sink: AccessSink) {
     const written = { characters: 0, settled: 0 };
     const write = (text: string) =>
@@ -169,7 +169,7 @@ describe("the access log", () => {
     expect(sink.linesLost).toBe(0);
   });
 
-  test("that is off takes lines and counts none as lost", () => {
+  test("discards lines when it is off, and counts none as lost", () => {
     const sink = new AccessSink(log);
     const { write, written } = writer(sink);
     write("a\nb\n");
@@ -192,7 +192,7 @@ describe("the access log", () => {
     expect(await warnings()).toEqual([expect.stringContaining("access log reopened")]);
   });
 
-  test("keeps the old file, and says so, when the new one cannot be opened", async () => {
+  test("keeps the old file, and logs that, when the new one cannot be opened", async () => {
     const sink = new AccessSink(log);
     const inner = newFile();
     Bun.spawnSync(["mkdir", inner]);
@@ -245,7 +245,7 @@ describe("the access log", () => {
     expect(existsSync(file)).toBe(false);
   });
 
-  test("holds what a slow reader of a pipe leaves, whole and in order", async () => {
+  test("queues lines for a slow reader of a pipe, complete and in order", async () => {
     const pipe = newPipe();
     const sink = new AccessSink(log);
     expect(sink.configure({ file: pipe.path })).toBeNull();
@@ -287,7 +287,7 @@ describe("the access log", () => {
     });
     await sink.flush(5000);
     expect(written.settled).toBe(40);
-    // There is room again.
+    // The pipe has room again.
     write(text);
     await sink.flush(5000);
     expect(sink.linesLost).toBe(40);
@@ -295,7 +295,7 @@ describe("the access log", () => {
     pipe.close();
   });
 
-  test("counts what a full disk does not take, warns once a minute, and goes on trying", async () => {
+  test("counts lines that a full disk does not take, warns once a minute, and keeps trying", async () => {
     const sink = new AccessSink(log);
     sink.configure({ file: "/dev/full" });
     const { write, written } = writer(sink);
@@ -356,7 +356,7 @@ describe("the access log", () => {
     expect({ code, received }).toEqual({ code: 0, received: 1_000_000 });
   });
 
-  test.skipIf(process.getuid?.() === 0)("says that a file may not be written", () => {
+  test.skipIf(process.getuid?.() === 0)("reports a file without write permission", () => {
     const file = newFile();
     writeFileSync(file, "");
     chmodSync(file, 0o400);
@@ -364,9 +364,9 @@ describe("the access log", () => {
   });
 });
 
-test("an output that failed within a line begins a new one when it can write again", async () => {
+test("an output that failed within a line starts a new line when it can write again", async () => {
   const file = newFile();
-  // A limit on the size of files stops a write in the middle (setrlimit(2), EFBIG): bash counts in blocks of 1024 bytes.
+  // A limit on the size of files stops a write in the middle (setrlimit(2), EFBIG); bash counts in blocks of 1024 bytes.
   const source = `
     import { openSync, truncateSync } from "node:fs";
     import { Output } from ${JSON.stringify(join(import.meta.dirname, "../../src/supervisor/output.ts"))};
@@ -387,6 +387,6 @@ test("an output that failed within a line begins a new one when it can write aga
   expect(readFileSync(file, "utf8")).toBe(`${"a".repeat(10)}\nwhole\n`);
 });
 
-test("an output that is drained says so at once", async () => {
+test("an empty output is drained at once", async () => {
   await new Output(openSync("/dev/null", "w"), () => {}).drained();
 });

@@ -1,4 +1,4 @@
-// Names to addresses as a machine's files and name servers have them.
+// Names to addresses according to a machine's files and name servers.
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,7 +16,7 @@ describe("a hosts file", () => {
   const text =
     "127.0.0.1\tlocalhost  lo # me\n#10.9.9.9 app\n10.0.0.1 app App.test\n::1 app\n10.0.0.2 other.app # app\n";
 
-  test("gives a name all its addresses, in upper or lower case, aliases too, and no part of a name", () => {
+  test("has all addresses of a name, in upper or lower case, of aliases too, and none for a part of a name", () => {
     expect(inHosts(text, "app")).toEqual(["10.0.0.1", "::1"]);
     expect(inHosts(text, "APP.test.")).toEqual(["10.0.0.1"]);
     expect(inHosts(text, "lo")).toEqual(["127.0.0.1"]);
@@ -42,7 +42,7 @@ describe("search and ndots", () => {
 });
 
 describe("a name", () => {
-  /** What a server answers: addresses, or the code of a failure. Its questions are noted. */
+  /** A server's answers: addresses, or the code of a failure. Its queries are recorded. */
   function names(answers: Record<string, string[] | string>, hosts = "", conf = "search a.test b.test") {
     const asked: string[] = [];
     writeFileSync(join(folder, "hosts"), hosts);
@@ -59,7 +59,7 @@ describe("a name", () => {
     return { find, asked };
   }
 
-  test("in the hosts file is asked of no server; localhost never is", async () => {
+  test("in the hosts file is not queried; localhost never is", async () => {
     const { find, asked } = names({}, "10.0.0.2 app\n10.0.0.1 app\n10.0.0.2 app\n");
     expect(await find("app")).toEqual(["10.0.0.1", "10.0.0.2"]);
     expect(await find("localhost")).toEqual(["127.0.0.1"]);
@@ -67,24 +67,24 @@ describe("a name", () => {
     expect(asked).toEqual([]);
   });
 
-  test("has the addresses of both families, of the first candidate that has any", async () => {
+  test("has the addresses of both families, from the first candidate that has any", async () => {
     const { find, asked } = names({ "app.b.test 4": ["10.0.0.1"], "app.b.test 6": ["::2"], "app 4": ["10.9.9.9"] });
     expect(await find("app")).toEqual(["10.0.0.1", "::2"]);
     expect(asked).toEqual(["app.a.test 4", "app.a.test 6", "app.b.test 4", "app.b.test 6"]);
   });
 
-  test("has the addresses of one family where the other fails", async () => {
+  test("has the addresses of one family if the other fails", async () => {
     expect(await names({ "app.a.test 4": ["10.0.0.1"], "app.a.test 6": "ETIMEOUT" }).find("app")).toEqual(["10.0.0.1"]);
   });
 
-  test("is asked for on after a server's failure, and not after silence: another name would be another answer", async () => {
+  test("continues with the next candidate after a server's error, but not after a timeout", async () => {
     const failing = names({ "app.a.test 4": "ESERVFAIL", "app.b.test 4": ["10.0.0.1"] });
     expect(await failing.find("app")).toEqual(["10.0.0.1"]);
     const silent = names({ "app.a.test 4": "ETIMEOUT", "app.b.test 4": ["10.0.0.1"] });
     await expect(silent.find("app")).rejects.toThrow("no name server has answered (asked for app.a.test)");
   });
 
-  test("that is nowhere has a reason", async () => {
+  test("that has no address fails with a reason", async () => {
     await expect(names({}).find("app")).rejects.toThrow("there is no such name");
     const failing = names({ "app.a.test 4": "ESERVFAIL" });
     await expect(failing.find("app")).rejects.toThrow("the name server has failed (asked for app.a.test)");

@@ -1,4 +1,4 @@
-// Which connections are ended from outside, in which portions, and over which time. The workers are played by the test.
+// Which connections are ended from outside, in which portions, and over which time. The test simulates the workers.
 import { describe, expect, test } from "vitest";
 import type { OrderedEnd } from "../../src/messages.ts";
 import { Ledger, ledgerMemory, PROXIED, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
@@ -7,7 +7,7 @@ import { EVERY_ROW } from "../../src/supervisor/row-match.ts";
 
 let lastId = 0;
 
-/** A worker with connections in its ledger, which ends what it is asked to. */
+/** A worker with connections in its ledger, which ends them on request. */
 class FakeWorker implements EndingWorker {
   readonly ledger = new Ledger(ledgerMemory(1000));
   readonly asked: { end: OrderedEnd; count: number }[] = [];
@@ -40,7 +40,7 @@ class FakeWorker implements EndingWorker {
 const backend = (id: number) => ({ ...EVERY_ROW, backends: new Set([id]) });
 
 describe("ends at once", () => {
-  test("hit what matches in every worker and nothing else, and tell the number", async () => {
+  test("end only what matches, in every worker, and return the number", async () => {
     const workers = [new FakeWorker(), new FakeWorker()];
     for (const worker of workers) for (const id of [1, 1, 2]) worker.open(id);
     expect(await endMatching(workers, backend(1), "drain")).toBe(4);
@@ -48,14 +48,14 @@ describe("ends at once", () => {
     expect(workers[0]!.asked).toEqual([{ end: "drain", count: 2 }]);
   });
 
-  test("come in portions, so that a worker serves others in between", async () => {
+  test("are sent in portions, so that a worker serves others in between", async () => {
     const worker = new FakeWorker();
     for (let i = 0; i < END_BATCH + 1; i++) worker.open(1);
     expect(await endMatching([worker], backend(1), "killed")).toBe(END_BATCH + 1);
     expect(worker.asked.map(({ count }) => count)).toEqual([END_BATCH, 1]);
   });
 
-  test("are asked of a worker that hangs all the same, and nobody waits for it twice", async () => {
+  test("are sent to a hanging worker too, and are not awaited twice", async () => {
     const [hung, other] = [new FakeWorker(), new FakeWorker()];
     hung.hangs = true;
     for (let i = 0; i < 2 * END_BATCH + 1; i++) hung.open(1);
@@ -64,7 +64,7 @@ describe("ends at once", () => {
     expect(hung.asked.map(({ count }) => count)).toEqual([END_BATCH, END_BATCH, 1]);
   });
 
-  test("spare a row whose connection or address is just being written", async () => {
+  test("omit a row whose connection or address is being written", async () => {
     const worker = new FakeWorker();
     const fresh = worker.open(1);
     worker.ledger.floats[fresh * ROW_FLOATS + ROW_FLOAT.id] = 0;
@@ -76,7 +76,7 @@ describe("ends at once", () => {
 });
 
 describe("ends over a window", () => {
-  test("are spread evenly, in small portions, and hit what matched at the begin", async () => {
+  test("are spread evenly, in small portions, and end what matched at the start", async () => {
     const worker = new FakeWorker();
     for (let i = 0; i < 100; i++) worker.open(1);
     worker.open(2);
@@ -91,7 +91,7 @@ describe("ends over a window", () => {
     expect(worker.count).toBe(2);
   });
 
-  test("begin at once, also where there is only one", async () => {
+  test("start at once, even for a single connection", async () => {
     const worker = new FakeWorker();
     worker.open(1);
     const ended = endMatching([worker], backend(1), "drain", 3_600_000);
@@ -99,7 +99,7 @@ describe("ends over a window", () => {
     expect(await ended).toBe(1);
   });
 
-  test("go on in other workers while one hangs", async () => {
+  test("continue in other workers while one hangs", async () => {
     const [hung, other] = [new FakeWorker(), new FakeWorker()];
     hung.hangs = true;
     for (let i = 0; i < 10; i++) for (const worker of [hung, other]) worker.open(1);

@@ -27,7 +27,7 @@ function opened(path: string, flags: number): number {
   return fd;
 }
 
-/** A named pipe: its path, and a descriptor to read it with. */
+/** A named pipe: its path, and a descriptor to read from it. */
 function pipe(): { path: string; reader: number } {
   const path = newPath();
   if (spawnSync("mkfifo", [path]).status !== 0) throw new Error("mkfifo failed");
@@ -43,7 +43,7 @@ function output(fd: number) {
   return { out: new Output(fd, (lines, code) => lost.push([lines, code])), lost };
 }
 
-test("writes batches in their order and settles each once", async () => {
+test("writes batches in order and settles each once", async () => {
   const path = newPath();
   const { out, lost } = output(opened(path, constants.O_WRONLY | constants.O_CREAT));
   const settled: string[] = [];
@@ -84,7 +84,7 @@ function tryRead(fd: number, into: Uint8Array, most: number): number {
   }
 }
 
-test("counts what a full disk loses, and writes again later", async () => {
+test("counts lines that a full disk loses, and writes again later", async () => {
   const { out, lost } = output(opened("/dev/full", constants.O_WRONLY));
   let settled = 0;
   out.push(batch("one\ntwo\n", () => settled++));
@@ -103,14 +103,14 @@ test("is broken when the reader is gone: the queue is lost and settled", async (
   const { out, lost } = output(opened(path, constants.O_WRONLY | constants.O_NONBLOCK));
   closeSync(reader);
   let settled = 0;
-  // More than goes into one write, so that some wait behind it.
+  // More than one write takes, so that some batches wait.
   for (let i = 0; i < 3; i++) out.push(batch(`${"x".repeat(200_000)}\n`, () => settled++));
   await out.drained();
   expect([out.broken, settled]).toEqual([true, 3]);
   expect(lost).toEqual([[3, "EPIPE"]]);
 });
 
-test("writes at once what waits when the process exits", () => {
+test("writes the queue at once when the process exits", () => {
   const path = newPath();
   const { out } = output(opened(path, constants.O_WRONLY | constants.O_CREAT));
   out.push(batch("last\n"));

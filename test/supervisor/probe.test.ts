@@ -1,4 +1,4 @@
-// One check against real sockets: what it says, what it wants to hear, and when its descriptor is free.
+// One check against real sockets: what it sends and expects, and when its descriptor is free.
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { sockaddr, type Visibility } from "../../src/platform/sockets.ts";
@@ -12,7 +12,7 @@ import { eventually } from "../support/eventually.ts";
 
 const end: Exchange["end"] = (cut) => cutShort(cut, new Uint8Array(0));
 
-/** Says `sends` one after the other, each when the text before has come back. */
+/** Sends each of `sends` when the previous text has come back. */
 function conversation(...sends: string[]): Exchange {
   let at = 0;
   let heard = "";
@@ -30,7 +30,7 @@ function conversation(...sends: string[]): Exchange {
   };
 }
 
-/** What a check of an address says; `closed` resolves when its descriptor is free. */
+/** The result of a check of an address; `closed` resolves when its descriptor is free. */
 function probe(address: string, given: Partial<ProbeSpec> = {}): { outcome: Promise<Outcome>; closed: Promise<void> } {
   const outcome = Promise.withResolvers<Outcome>();
   const closed = Promise.withResolvers<void>();
@@ -63,7 +63,7 @@ const UNVERIFIED = {
 const SUCCESS: Outcome = { result: "success", why: null, silent: false };
 
 describe("an exchange", () => {
-  test("runs to its end, and the probe leaves with a FIN", async () => {
+  test("runs to its end, and then the probe sends FIN", async () => {
     using backend = await echo();
     const { outcome, closed } = probe(backend.address, { exchange: conversation("PING\r\n", "and again", "x") });
     expect(await outcome).toEqual(SUCCESS);
@@ -72,7 +72,7 @@ describe("an exchange", () => {
     await eventually("it has left", () => backend.open.size === 0);
   });
 
-  test("comes behind the PROXY header", async () => {
+  test("follows the PROXY header", async () => {
     using backend = await echo();
     const header = Buffer.from("PROXY UNKNOWN\r\n");
     const exchange: Exchange = { begin: () => more(), push: (bytes) => (bytes[0] === 80 ? ok() : more()), end };
@@ -80,7 +80,7 @@ describe("an exchange", () => {
     expect(backend.bytesIn).toBe(header.length);
   });
 
-  test("that hears something else says what", async () => {
+  test("that gets an unexpected answer reports it", async () => {
     using backend = await tagged("welcome");
     const { outcome, closed } = probe(backend.address, { exchange: conversation("PING\r\n") });
     const { result, why } = await outcome;
@@ -89,7 +89,7 @@ describe("an exchange", () => {
     await closed;
   });
 
-  test("that hears nothing ends at the timeout", async () => {
+  test("that gets no answer ends at the timeout", async () => {
     using backend = await silent();
     const { outcome, closed } = probe(backend.address, { exchange: conversation("PING\r\n"), timeoutMs: 50 });
     expect(await outcome).toEqual({ result: "failure", why: "no answer in time", silent: true });
@@ -97,7 +97,7 @@ describe("an exchange", () => {
     await eventually("nothing is left", () => backend.open.size === 0);
   });
 
-  test("leaves with a FIN and takes what the backend still says, so that the backend sees no reset", async () => {
+  test("ends with FIN and reads what the backend still sends, so that the backend sees no reset", async () => {
     const ends: (string | undefined)[] = [];
     const server = Bun.listen<undefined>({
       hostname: "127.0.0.1",
@@ -105,7 +105,7 @@ describe("an exchange", () => {
       allowHalfOpen: true,
       socket: {
         data: (socket, bytes) => void socket.write(bytes),
-        // Says more only now, and would be told by a reset that nobody has read it.
+        // Sends more only now; a reset would tell it that nobody has read it.
         end: (socket) => {
           socket.write("goodbye");
           setTimeout(() => socket.end(), 50);
@@ -124,7 +124,7 @@ describe("an exchange", () => {
     server.stop(true);
   });
 
-  test("may end well with the backend's FIN, or at the timeout", async () => {
+  test("may succeed with the backend's FIN, or at the timeout", async () => {
     const willing: Exchange = { begin: () => more(), push: () => more(), end: () => ok() };
     using mute = await silent();
     expect(await probe(mute.address, { exchange: willing, timeoutMs: 50 }).outcome).toMatchObject({ why: null });
@@ -137,7 +137,7 @@ describe("an exchange", () => {
     server.stop(true);
   });
 
-  test("that is over resets a backend that does not stop talking", async () => {
+  test("that is over resets a backend that does not stop sending", async () => {
     const chunk = Buffer.alloc(65536);
     let open = 0;
     const server = Bun.listen({
@@ -160,7 +160,7 @@ describe("an exchange", () => {
     server.stop(true);
   });
 
-  test("that is cut short has failed", async () => {
+  test("that is cut short fails", async () => {
     const server = Bun.listen({
       hostname: "127.0.0.1",
       port: 0,
@@ -171,7 +171,7 @@ describe("an exchange", () => {
     server.stop(true);
   });
 
-  test("is not begun where nobody listens", async () => {
+  test("is not started if nobody listens", async () => {
     const exchange: Exchange = { begin: () => expect.unreachable(), push: () => expect.unreachable(), end };
     const { outcome } = probe(await refusing(), { exchange });
     expect(await outcome).toEqual({ result: "failure", why: "connection refused", silent: false });
@@ -206,7 +206,7 @@ describe.skipIf(peersMissing !== null)("TLS", () => {
   });
 });
 
-test("cancelled, it says nothing and leaves nothing open", async () => {
+test("a cancelled probe reports nothing and leaves nothing open", async () => {
   using backend = await silent();
   let said = 0;
   const to = endpoint(backend.address);

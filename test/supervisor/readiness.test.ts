@@ -10,7 +10,7 @@ test("the process is ready while it runs and every worker serves", () => {
   expect(processNotReady("stopping", workers(-Infinity))).toEqual(["the process is stopping"]);
 });
 
-test("a worker that restarts at once does not make the process not ready, one that stays away does", () => {
+test("a worker that restarts at once does not make the process unready, one that stays away does", () => {
   expect(processNotReady("running", workers(-Infinity, WORKER_DOWN_MS - 1))).toEqual([]);
   expect(processNotReady("running", workers(-Infinity, WORKER_DOWN_MS))).toEqual([
     "worker 1 is not running: its share of new connections waits in the accept queue",

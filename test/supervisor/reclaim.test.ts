@@ -30,7 +30,7 @@ function deadWorker(index = 0) {
 }
 
 describe("reclaim", () => {
-  test("goes on after a claim that is missing, and logs it", () => {
+  test("continues after a missing claim, and logs it", () => {
     const { options, said, lost, worker } = deadWorker();
     const { ledger } = worker;
     const { id } = options.registry.pools[0]!.backends[0]!;
@@ -52,7 +52,7 @@ describe("reclaim", () => {
     expect([...ledger.rowsInUse()]).toEqual([]);
   });
 
-  test("takes its waiters out of the queue, and wakes the worker whose turn it is then", async () => {
+  test("removes its waiters from the queue, and wakes the worker that has the turn then", async () => {
     const { options, worker } = deadWorker(1);
     const { registry } = options;
     const [pool] = registry.pools;
@@ -71,7 +71,7 @@ describe("reclaim", () => {
     expect([other.waiting, other.oldest()]).toEqual([1, 0]);
   });
 
-  test("counts in the rows of the dead worker, with the end that it is given", () => {
+  test("counts in the rows of the dead worker, under the given end", () => {
     const { options, lost, worker } = deadWorker(1);
     const { ledger } = worker;
     const [listener] = options.registry.listeners;

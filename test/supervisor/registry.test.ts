@@ -8,7 +8,7 @@ import { listenerPlan, poolPlan, poolState, readdressedState } from "../../src/s
 import { Registry, type BackendRecord } from "../../src/supervisor/registry.ts";
 import { configOf } from "../support/config.ts";
 
-/** The registry after a reload with this config. `names` are what the resolver knows. */
+/** The registry after a reload with this config. `names` are the resolver's answers. */
 function take(registry: Registry, config: Config, names: Record<string, string[]> = {}): void {
   registry.commit(registry.draft(config, 1000, addressesOf(names)));
 }
@@ -26,7 +26,7 @@ function started(toml: string, names: Record<string, string[]> = {}): Registry {
 const web = (pool: string): string => `[listeners.web]\nbind = ":8080"\npool = "app"\n[pools.app]\n${pool}\n`;
 
 describe("identity", () => {
-  test("of a listener, a pool and a backend is kept for as long as the config names the same thing", () => {
+  test("of a listener, a pool and a backend is kept while the config names the same thing", () => {
     const registry = started(web('backends = ["10.0.0.1:80", "10.0.0.2:80"]'));
     const [listener] = registry.listeners;
     const [pool] = registry.pools;
@@ -57,7 +57,7 @@ describe("identity", () => {
     expect(new Set([fresh!.id, same!.id, pool!.backends[0]!.id]).size).toBe(3);
   });
 
-  test("is another one for another address or another pool of the same name", () => {
+  test("is new for another address or another pool of the same name", () => {
     const registry = started(web('backends = [{ address = "10.0.0.1:80", name = "a" }]'));
     const [before] = registry.pools[0]!.backends;
     take(registry, configOf(web('backends = [{ address = "10.0.0.9:80", name = "a" }]')));
@@ -99,7 +99,7 @@ describe("a draft", () => {
     expect(draft.listeners[0]!.name).toBe("new");
   });
 
-  test("hears of health that changes before the commit", () => {
+  test("includes changes of health before the commit", () => {
     const registry = started(web('backends = ["10.0.0.1:80"]'));
     const draft = registry.draft(configOf(web('retries = 1\nbackends = ["10.0.0.1:80"]')), 1000, () => []);
     registry.pools[0]!.backends[0]!.up = false;
@@ -107,7 +107,7 @@ describe("a draft", () => {
     expect(registry.pools[0]!.backends[0]!.up).toBe(false);
   });
 
-  test("that is taken back leaves the old records in force, with a version that no worker has seen", () => {
+  test("that is undone leaves the old records active, with a version that no worker has seen", () => {
     const registry = started(web('backends = ["10.0.0.1:80"]'));
     const old = { listeners: registry.listeners, pools: registry.pools };
     const [backend] = registry.pools[0]!.backends;
@@ -133,7 +133,7 @@ describe("names", () => {
     ]);
   });
 
-  test("that have one address keep their own name, and those with none are left out", () => {
+  test("that have one address keep their own name, and those without are omitted", () => {
     expect(started(toml, { "app.test": ["10.1.0.1"] }).pools[0]!.backends[0]).toMatchObject({
       name: "app.test:80",
       address: "10.1.0.1:80",
@@ -141,7 +141,7 @@ describe("names", () => {
     expect(started(toml).pools[0]!.backends.map(({ name }) => name)).toEqual(["10.0.0.1:80"]);
   });
 
-  test("that resolve anew change the backends, keeping those whose address stays", () => {
+  test("that resolve again change the backends, and keep those whose address stays", () => {
     const registry = started(toml, { "app.test": ["10.1.0.1", "10.1.0.2"] });
     const [pool] = registry.pools;
     const [first, second, third] = pool!.backends;
@@ -151,7 +151,7 @@ describe("names", () => {
     expect(pool!.backends[0]!.id).toBe(second!.id);
     expect(pool!.backends[2]!.id).toBe(third!.id);
     expect(pool!.backends.some(({ id }) => id === first!.id)).toBe(false);
-    // The connections of the one that went still name it.
+    // The connections of the removed one still refer to it.
     expect(registry.backendById.get(first!.id)).toBeDefined();
   });
 
@@ -169,7 +169,7 @@ describe("names", () => {
   });
 });
 
-describe("what is gone", () => {
+describe("a removed record", () => {
   test("is forgotten only when no connection counts on it", () => {
     const registry = started(web('backends = ["10.0.0.1:80"]'));
     const [listener] = registry.listeners;
@@ -190,7 +190,7 @@ describe("what is gone", () => {
     expect(registry.poolById.size).toBe(1);
   });
 
-  test("is kept while sockets are closed, and a backend while a connection may still come to it", () => {
+  test("is kept while sockets are closed, and a backend while a connection may still reach it", () => {
     const timeouts = '[listeners.web.timeouts]\nhandshake = "15s"\n[pools.app]\nconnect_timeout = "4s"\nretries = 2\n';
     const registry = started(web('backends = ["10.0.0.1:80"]').replace("[pools.app]\n", timeouts));
     const [listener] = registry.listeners;
@@ -203,12 +203,12 @@ describe("what is gone", () => {
     expect(knowsAt(1000)).toEqual([true, true]);
     expect(knowsAt(1000 + 5999)).toEqual([true, true]);
     expect(knowsAt(1000 + 6000)).toEqual([false, true]);
-    // While the listener was known its handshakes counted; from now on those of the others do.
+    // While the listener was known, its handshake timeout counted; now only the others' do.
     expect(knowsAt(1000 + 6000 + 10_000 + 3 * 4000 - 1)).toEqual([false, true]);
     expect(knowsAt(1000 + 6000 + 10_000 + 3 * 4000)).toEqual([false, false]);
   });
 
-  test("is kept as long as a connection may wait in the queue before it comes to a backend", () => {
+  test("is kept as long as a connection may wait in the queue before it reaches a backend", () => {
     const registry = started(web('backends = ["10.0.0.1:80"]\nqueue = { size = 1, timeout = "60s" }\nretries = 0'));
     const [backend] = registry.pools[0]!.backends;
     take(registry, configOf(`[listeners.b]\nbind = ":8081"\npool = "c"\n[pools.c]\nbackends = ["10.0.0.1:80"]\n`));
@@ -218,7 +218,7 @@ describe("what is gone", () => {
     expect(registry.backendById.has(backend!.id)).toBe(false);
   });
 
-  test("that a reload takes back is as it was", () => {
+  test("that a reload restores is unchanged", () => {
     const registry = started(web('backends = ["10.0.0.1:80"]'));
     const before = registry.hold();
     const [backend] = before.pools[0]!.backends;
@@ -231,7 +231,7 @@ describe("what is gone", () => {
     expect([registry.listenerById.size, registry.backendById.size, registry.poolById.size]).toEqual([1, 1, 1]);
   });
 
-  test("gives its memory to the next: a thousand reloads do not grow", () => {
+  test("releases its memory for new ones: a thousand reloads take no more memory", () => {
     const registry = new Registry();
     const buffers = new Set<ArrayBufferLike>();
     for (let i = 0; i < 1000; i++) {
@@ -240,7 +240,7 @@ describe("what is gone", () => {
       const [backend] = registry.pools[0]!.backends;
       buffers.add(backend!.cells.counters.buffer);
       buffers.add(registry.listeners[0]!.cells.counters.buffer);
-      // Memory that somebody had before is as good as new.
+      // Memory that was used before is zeroed.
       expect(backend!.cells.counters.every((cell) => cell === 0)).toBe(true);
       backend!.cells.counters.fill(1);
     }
@@ -249,7 +249,7 @@ describe("what is gone", () => {
 });
 
 describe("rows of counters", () => {
-  test("are as many as there are workers; what was counted before there were more counts on", () => {
+  test("are as many as workers; earlier counts stay when there are more", () => {
     const registry = started(web('backends = ["10.0.0.1:80"]'));
     const [{ cells }] = registry.pools[0]!.backends as [BackendRecord];
     const before = cells.counters;
@@ -265,7 +265,7 @@ describe("rows of counters", () => {
       countersAt: cells.countersAt,
     });
     expect(claimed(cells.open)).toBe(1);
-    // Who has the plan of before goes on counting by it.
+    // A worker with the former plan still counts there.
     before[BACKEND.dials]! += 1;
     after[2 * BACKEND.size + BACKEND.dials]! += 2;
     expect(cells.totals()[BACKEND.dials]).toBe(8);
@@ -277,7 +277,7 @@ describe("rows of counters", () => {
 });
 
 describe("plans", () => {
-  test("say all that a worker has to know of a listener", () => {
+  test("have everything that a worker needs of a listener", () => {
     const registry = started(`
       [listeners.web]
       bind = ":8080"
@@ -316,7 +316,7 @@ describe("plans", () => {
     expect(nowhere).toMatchObject({ pool: -1, allow: null, clients: null, rateLimit: null });
   });
 
-  test("say all that a worker has to know of a pool, and who is up", () => {
+  test("have everything that a worker needs of a pool, and which backends are up", () => {
     const registry = started(
       web(`
         balance = "least_connections"
@@ -362,7 +362,7 @@ describe("plans", () => {
     expect(readdressedState(pool!, [99])).toEqual({ ...state, down: [first!.id, 99], backends: plan.backends });
   });
 
-  test("the table of clients is kept over reloads, and made when a limit comes to need it", () => {
+  test("the table of clients is kept over reloads, and made when a limit needs it", () => {
     const registry = started(web('backends = ["10.0.0.1:80"]'));
     expect(registry.listeners[0]!.clients).toBeNull();
     const limited = web('backends = ["10.0.0.1:80"]').replace("pool =", "max_connections_per_client = 5\npool =");
@@ -373,7 +373,7 @@ describe("plans", () => {
     expect(registry.listeners[0]!.clients).toBe(clients);
   });
 
-  test("a bandwidth limit that connections share is kept over reloads, and made anew for another scope", () => {
+  test("a shared bandwidth limit is kept over reloads, and made again for another scope", () => {
     const registry = started(web('backends = ["10.0.0.1:80"]'));
     const shared = (limit: string): SharedArrayBuffer | null => {
       const text = web('backends = ["10.0.0.1:80"]').replace("pool =", `bandwidth = ${limit}\npool =`);
@@ -387,14 +387,14 @@ describe("plans", () => {
     expect(ofListener).toBeInstanceOf(SharedArrayBuffer);
     expect(shared('{ upload = "2MB/s", download = "1MB/s", per = "listener" }')).toBe(ofListener);
     const ofClients = shared('{ upload = "1MB/s", per = "client" }');
-    // A limit for each entry of the table, which comes with it.
+    // A limit for each entry of the table, which is made with it.
     expect(ofClients!.byteLength).toBe(entriesOf(registry.listeners[0]!.clients!) * ofListener!.byteLength);
     expect(shared('{ upload = "3MB/s", per = "client" }')).toBe(ofClients);
     expect(shared('{ per = "client" }')).toBeNull();
   });
 });
 
-/** Long enough for all that is gone to be forgotten. */
+/** Long enough for all removed records to be forgotten. */
 function sweepAll(registry: Registry): void {
   for (let hours = 0; hours < 3; hours++) registry.sweep(hours * 3_600_000);
 }

@@ -1,4 +1,4 @@
-// A reload: everything of the new config is taken over, or nothing. Files and sockets are real; the fleet is a recorder.
+// A reload: the whole new config is applied, or nothing. Files and sockets are real; the fleet is a recorder.
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -46,12 +46,12 @@ const text = (bind: number, more = ""): string => `
   backends = ["127.0.0.1:1"]
 `;
 
-/** A fleet that does what it is told; `refusal` is what its workers answer to a plan. */
+/** A fleet that does what it is told; `refusal` is its workers' answer to a plan. */
 class RecordedFleet {
   readonly calls: string[] = [];
   readonly slots = { length: 2 };
   refusal: string | null = null;
-  /** Runs as the workers take a plan. */
+  /** Runs when the workers accept a plan. */
   onApply: () => void = () => undefined;
 
   applyAll(): Promise<string | null> {
@@ -117,7 +117,7 @@ async function start({ startAdmin, isRunning = () => true }: Setting = {}) {
   return { active, fleet, reloads, said, targets, write, taken: () => taken };
 }
 
-describe("a config that every worker takes", () => {
+describe("a config that every worker accepts", () => {
   test("is active in its own generation; surplus workers go last", async () => {
     const { active, fleet, reloads, said, write, taken } = await start();
     reloads.begin();
@@ -164,7 +164,7 @@ describe("the message of a reload", () => {
     ]);
   });
 
-  test("lists 50 changes at most", async () => {
+  test("lists at most 50 changes", async () => {
     const { reloads, write } = await start();
     reloads.begin();
     write(pool(1, 61));
@@ -177,7 +177,7 @@ describe("the message of a reload", () => {
   });
 });
 
-describe("a listener that goes", () => {
+describe("a removed listener", () => {
   /** The state of a connect that has just begun; on loopback the kernel has handled its SYN. */
   const attempt = (): number => {
     const fd = beginConnect(sockaddr(parseEndpoint(`127.0.0.1:${port}`) as Endpoint), null);
@@ -185,7 +185,7 @@ describe("a listener that goes", () => {
     return tcpInfo(fd).state;
   };
 
-  test("lets nobody into its queues from before the first worker stops serving them", async () => {
+  test("lets no connection into its queues before the first worker stops serving them", async () => {
     const { fleet, reloads, write } = await start();
     reloads.begin();
     const states: number[] = [];
@@ -195,7 +195,7 @@ describe("a listener that goes", () => {
     expect(states).toEqual([SYN_SENT]);
   });
 
-  test("is there again for everybody when a worker refuses the plan", async () => {
+  test("accepts again when a worker refuses the plan", async () => {
     const { fleet, reloads, write } = await start();
     reloads.begin();
     fleet.refusal = "worker 1 cannot";
@@ -206,7 +206,7 @@ describe("a listener that goes", () => {
 });
 
 describe("a change of an operator", () => {
-  test("is put in force without reading the file, one at a time with reloads, and is no reload", async () => {
+  test("is applied without reading the file, never at the same time as a reload, and is not counted as one", async () => {
     const { active, fleet, reloads, write, taken } = await start();
     const loadedAtMs = active.loadedAtMs;
     write(text(other));
@@ -225,7 +225,7 @@ describe("a change of an operator", () => {
     expect(await isRefused(port)).toBe(false);
   });
 
-  test("is undone where a worker refuses it, before the workers get the old plan again", async () => {
+  test("is undone if a worker refuses it, before the workers get the old plan again", async () => {
     const { active, fleet, reloads } = await start();
     reloads.begin();
     fleet.refusal = "worker 1 cannot";
@@ -238,14 +238,14 @@ describe("a change of an operator", () => {
     expect(reloads.failure).toBe(0);
   });
 
-  test("that changes nothing asks no worker", async () => {
+  test("that changes nothing sends nothing to workers", async () => {
     const { active, fleet, reloads } = await start();
     reloads.begin();
     expect(await reloads.change(() => null)).toBeNull();
     expect([fleet.calls, active.generation]).toEqual([[], 1]);
   });
 
-  test("of backends holds over a reload, which tells what the file has ended", async () => {
+  test("of backends survives a reload, which reports what the file has ended", async () => {
     const { active, reloads, said, write } = await start();
     reloads.begin();
     const changes = active.changes.ofPool("app");
@@ -302,7 +302,7 @@ describe("the old config stays active after", () => {
     await unchanged(all);
   });
 
-  test("a worker that refuses the plan: all get the old one again, and the log goes where it went", async () => {
+  test("a worker that refuses the plan: all get the old one again, and the log keeps its target", async () => {
     const all = await start();
     all.reloads.begin();
     all.fleet.refusal = "worker 1 cannot make the certificate's context";
@@ -337,7 +337,7 @@ describe("reloads", () => {
     expect(reloads.success).toBe(1);
   });
 
-  test("are one at a time: a request during one is done after it", async () => {
+  test("run one at a time: a request during one is handled after it", async () => {
     const { fleet, reloads } = await start();
     reloads.begin();
     let during: Promise<unknown> = Promise.resolve();

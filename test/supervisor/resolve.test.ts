@@ -7,7 +7,7 @@ import { recordingLog } from "../support/recording-log.ts";
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
-/** A resolver whose names the test answers, and what it says. */
+/** A resolver whose names the test answers, and its log. */
 function resolver(lookUp?: Lookup) {
   const { log, said } = recordingLog();
   const made = new Resolver(log, lookUp);
@@ -22,7 +22,7 @@ const pools = (...backends: string[]) =>
       .join("")}`,
   ).pools;
 
-/** A promise that the test settles, as the system's resolver would at its own time. */
+/** A promise that the test settles, as the system's resolver would at any time. */
 interface Question {
   host: string;
   answer: (...addresses: string[]) => void;
@@ -45,7 +45,7 @@ function asked(): { lookUp: Lookup; questions: Question[] } {
 const turn = (): Promise<unknown> => vi.advanceTimersByTimeAsync(0);
 
 describe("learn", () => {
-  test("looks up each name once, and addresses not at all", async () => {
+  test("looks up each name once, and does not look up addresses", async () => {
     const { lookUp, questions } = asked();
     const { resolver: one, known } = resolver(lookUp);
     const learnt = one.learn(pools('"a.test:80", "10.0.0.1:80", "unix:/x"', '"a.test:81", "b.test:80"'));
@@ -60,7 +60,7 @@ describe("learn", () => {
     one.stop();
   });
 
-  test("waits for the slowest, but not for ever; an answer counts whenever it comes", async () => {
+  test("waits for the slowest, but not for ever; a late answer is used", async () => {
     const { lookUp, questions } = asked();
     const { resolver: one, said, known } = resolver(lookUp);
     const config = pools('"a.test:80", "b.test:80"');
@@ -93,7 +93,7 @@ describe("learn", () => {
     one.stop();
   });
 
-  test("asks anew for a name that no config in force has, and keeps its last answer where there is none now", async () => {
+  test("looks up a name again that the active config does not use, and keeps its last answer if that fails", async () => {
     const { lookUp, questions } = asked();
     const { resolver: one, known } = resolver(lookUp);
     const first = one.learn(pools('"a.test:80"'));
@@ -108,7 +108,7 @@ describe("learn", () => {
     one.stop();
   });
 
-  test("keeps the answers of a bounded number of such names, the latest", async () => {
+  test("keeps a bounded number of such answers, the latest ones", async () => {
     const { lookUp, questions } = asked();
     const { resolver: one, known } = resolver(lookUp);
     const names = Array.from({ length: KEPT_MAX + 2 }, (_, i) => `n${i}.test`);
@@ -134,7 +134,7 @@ describe("learn", () => {
 });
 
 describe("follow", () => {
-  test("looks the names of each pool up again at the pool's interval and tells of it", async () => {
+  test("looks up the names of each pool at the pool's interval and reports it", async () => {
     const { lookUp, questions } = asked();
     const { resolver: one, known } = resolver(lookUp);
     const told: string[] = [];
@@ -157,7 +157,7 @@ describe("follow", () => {
     one.stop();
   });
 
-  test("a look-up that fails, or finds nothing, keeps the last answer; each change is said once", async () => {
+  test("a lookup that fails, or finds nothing, keeps the last answer; each change is logged once", async () => {
     const { lookUp, questions } = asked();
     const { resolver: one, said, known } = resolver(lookUp);
     const told: string[] = [];
@@ -184,7 +184,7 @@ describe("follow", () => {
     one.stop();
   });
 
-  test("does not ask again while a question is under way: a slow server is not asked by many", async () => {
+  test("sends no second query while one is in flight, so a slow server is not flooded", async () => {
     const { lookUp, questions } = asked();
     const { resolver: one } = resolver(lookUp);
     const quick = configOf(
@@ -199,7 +199,7 @@ describe("follow", () => {
     one.stop();
   });
 
-  test("a name that has had no address yet is asked for more often than its interval says", async () => {
+  test("a name without an address is looked up more often than its interval says", async () => {
     const { lookUp, questions } = asked();
     const { resolver: one, known } = resolver(lookUp);
     one.follow(pools('"a.test:80"'), () => undefined);
@@ -233,7 +233,7 @@ describe("follow", () => {
   });
 });
 
-test("the system's resolver knows localhost, each address once", async () => {
+test("the system's resolver resolves localhost, each address once", async () => {
   vi.useRealTimers();
   const { resolver: one, known } = resolver();
   await one.learn(pools('"localhost:80"'));

@@ -27,7 +27,7 @@ const all = (name: string) => ({ name, address: null });
 describe("an order", () => {
   const a = backend("a", 1);
 
-  test("holds for the backend that it names, until it is taken back", () => {
+  test("applies to the backend that it names, until it is revoked", () => {
     const changes = new PoolChanges();
     expect(changes.order(a, "10.0.0.1:80")).toEqual({ state: "ready", weight: null, endAtMs: null });
     changes.setState(all("a"), "drain", 5000);
@@ -40,7 +40,7 @@ describe("an order", () => {
     expect(changes.isEmpty).toBe(true);
   });
 
-  test("for a name holds for addresses that it resolves to later, and one for an address only there", () => {
+  test("for a name applies to addresses that it resolves to later, and one for an address only to that address", () => {
     const changes = new PoolChanges();
     changes.setState(all("a"), "drain", null);
     expect(changes.order(a, "10.0.0.99:80").state).toBe("drain");
@@ -58,7 +58,7 @@ describe("an order", () => {
     expect(changes.isEmpty).toBe(true);
   });
 
-  test("of a weight ends when the file says another one, and that of a state does not", () => {
+  test("of a weight ends when the file's weight changes, and one of a state does not", () => {
     const changes = new PoolChanges();
     changes.setWeight(all("a"), 3, 1);
     changes.setState(all("a"), "drain", null);
@@ -95,7 +95,7 @@ describe("an order", () => {
 });
 
 describe("a backend", () => {
-  test("that is added is there until the file has it", () => {
+  test("that is added exists until the file has it", () => {
     const changes = new PoolChanges();
     changes.add(backend("c", 3, 7));
     expect(NAMES(changes.appliedTo(pool(entry("a", 1))))).toBe("a c");
@@ -110,7 +110,7 @@ describe("a backend", () => {
     expect(changes.isAdded("c")).toBe(false);
   });
 
-  test("of the file that is removed stays away until its entry changes", () => {
+  test("of the file that is removed stays removed until its entry changes", () => {
     const changes = new PoolChanges();
     const undo = changes.remove(backend("b", 2));
     const file = pool(entry("a", 1), entry("b", 2));
@@ -126,7 +126,7 @@ describe("a backend", () => {
     expect(NAMES(changes.appliedTo(file))).toBe("a b");
   });
 
-  test("that was added is simply gone when it is removed", () => {
+  test("that was added leaves no trace when it is removed", () => {
     const changes = new PoolChanges();
     changes.add(backend("c", 3));
     const undo = changes.remove(backend("c", 3));
@@ -135,7 +135,7 @@ describe("a backend", () => {
     expect(changes.isAdded("c")).toBe(true);
   });
 
-  test("may be added with other settings where that of the file is removed", () => {
+  test("may be added with other settings if the file's is removed", () => {
     const changes = new PoolChanges();
     changes.remove(backend("a", 1));
     changes.add(backend("a", 1, 9));
@@ -146,7 +146,7 @@ describe("a backend", () => {
 });
 
 describe("all changes", () => {
-  test("of a pool or listener that is not in the file any more are dropped", () => {
+  test("of a pool or listener that is no longer in the file are dropped", () => {
     const changes = new RuntimeChanges();
     changes.setListener("web", "drain");
     changes.ofPool("app").setState(all("a"), "drain", null);
@@ -168,7 +168,7 @@ describe("all changes", () => {
     expect(changes.isDrained("web")).toBe(false);
   });
 
-  test("go through JSON to another process, and nothing of the config is changed", () => {
+  test("survive JSON to another process, and nothing of the config changes", () => {
     forSeeds(300, (random) => {
       const file = config(...["a", "b", "c"].map((name, i) => entry(name, i + 1, random.below(3))));
       const before = JSON.stringify(file);
@@ -197,7 +197,7 @@ describe("all changes", () => {
         else expect(Math.abs(is!.endAtMs! - was!.endAtMs)).toBeLessThan(50);
       }
       expect(JSON.stringify(file)).toBe(before);
-      // What the same file is told again drops nothing of what is in force.
+      // Taking the same file again drops no change.
       const applied = changes.appliedTo(file);
       changes.follow(file);
       expect(changes.appliedTo(file)).toEqual(applied);

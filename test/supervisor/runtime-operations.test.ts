@@ -1,4 +1,4 @@
-// What an operator's names mean, and what the audit line says of a change. That changes take effect: test/e2e/runtime-changes.test.ts.
+// What an operator's names mean, and the audit line of a change. test/e2e/runtime-changes.test.ts shows that changes take effect.
 import { describe, expect, test } from "vitest";
 import { parseAddress } from "../../src/core/address.ts";
 import { BackendStates } from "../../src/supervisor/backend-states.ts";
@@ -78,7 +78,7 @@ describe("the name of a backend", () => {
     expect(all()).toBe("ready ready ready");
   });
 
-  test("may be the one that the status shows, and that of an address with its only address", () => {
+  test("may be the one in the status, or that of an endpoint with its only address", () => {
     const { operations, registry, all } = start();
     const shown = registry.pools[0]!.backends[1]!.name;
     expect(operations.setBackend("app", shown, { state: "maintenance" }).ok).toBe(true);
@@ -88,7 +88,7 @@ describe("the name of a backend", () => {
     expect(all()).toBe("ready maintenance ready");
   });
 
-  test("that nobody has is refused with what there is", () => {
+  test("that does not exist is refused with the existing names", () => {
     const { operations } = start();
     expect(operations.setBackend("app", "app@10.0.0.3:80", { state: "drain" })).toMatchObject({
       error: { name: "no_such_backend" },
@@ -99,8 +99,8 @@ describe("the name of a backend", () => {
   });
 });
 
-describe("backends that come and go", () => {
-  test("are named with the address where no name is given, and paths are relative to the config file", async () => {
+describe("added and removed backends", () => {
+  test("have the address as their default name, and paths are relative to the config file", async () => {
     const { operations, registry } = start();
     const given = { weight: 1, max_connections: 0, backup: false, name: null };
     const added = await operations.addBackend("app", { address: { kind: "unix", path: "run/app.sock" }, ...given });
@@ -110,7 +110,7 @@ describe("backends that come and go", () => {
     expect(registry.pools[0]!.backends.at(-1)!.address).toBe("unix:/etc/lb/run/app.sock");
   });
 
-  test("are whole names: one of its addresses can only be drained", async () => {
+  test("are named as a whole: one of its addresses can only be drained", async () => {
     const { operations, registry } = start();
     expect(await operations.removeBackend("app", "app@10.0.0.1:80")).toMatchObject({
       error: { name: "bad_change", cure: expect.stringContaining("drain") },
@@ -119,7 +119,7 @@ describe("backends that come and go", () => {
     expect(registry.pools[0]!.backends.map(({ name }) => name)).toEqual(["nine"]);
   });
 
-  test("stay as they are where the change cannot be made, and the reason is told", async () => {
+  test("do not change if the change fails, and the reason is returned", async () => {
     const { operations, registry, fail } = start();
     fail("worker 1 says no");
     expect(await operations.removeBackend("app", "nine")).toMatchObject({
@@ -130,7 +130,7 @@ describe("backends that come and go", () => {
   });
 });
 
-test("a listener has the state that it is given; the same again changes nothing", async () => {
+test("a listener takes the given state; the same state again changes nothing", async () => {
   const { operations, registry, fail } = start();
   expect(await operations.setListener("web", "drain")).toMatchObject({
     change: { before: { state: "ready" }, after: { state: "drain" } },

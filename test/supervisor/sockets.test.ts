@@ -32,7 +32,7 @@ function listening(binds: readonly string[], more = "", pool = ""): Config {
 
 const ids = new Map(["a", "b", "c"].map((name, i) => [name, 100 + i]));
 
-/** Takes a config over as a reload does; the plans of the workers. */
+/** Applies a config like a reload; returns the plans of the workers. */
 async function take(sockets: ListeningSockets, config: Config, workers: number): Promise<SocketPlan[][]> {
   const bound = await sockets.bind(config, workers);
   if ("error" in bound) throw new Error(bound.error);
@@ -44,13 +44,13 @@ function plansOf(sockets: ListeningSockets, config: Config, workers: number): So
   return Array.from({ length: workers }, (_, worker) => sockets.planFor(config, worker, workers, ids));
 }
 
-/** How many connections wait in the queue of each socket of a group, in the order of their numbers. */
+/** The number of connections that wait in the queue of each socket of a group, in the order of their numbers. */
 function queues(plans: readonly SocketPlan[][]): number[] {
   const sorted = plans.flat().sort((a, b) => a.index - b.index);
   return sorted.map(({ fd }) => tcpInfo(fd).queued);
 }
 
-/** A process of its own that runs this text, once it has run it. */
+/** A process of its own that runs this text; resolves once it has run it. */
 async function otherProcess(text: string): Promise<{ kill: () => void }> {
   const child = Bun.spawn({
     cmd: [process.execPath, "-e", `${text}; console.log("up")`],
@@ -87,7 +87,7 @@ describe("bind", () => {
     expect(await isRefused(port)).toBe(true);
   });
 
-  test("an address in use is refused with its listener, its cause and its cure, and nothing is left of the others", async () => {
+  test("an address in use is refused with its listener, cause and cure, and no new socket stays", async () => {
     const [free, taken] = await freePorts(2);
     const other = await otherProcess(`Bun.listen({ hostname: "127.0.0.1", port: ${taken}, socket: { data() {} } })`);
     try {
@@ -106,7 +106,7 @@ describe("bind", () => {
     }
   });
 
-  test("what this process itself has for something else is not called another process", async () => {
+  test("a socket of this process is not reported as another process", async () => {
     const port = await freePort();
     const server = Bun.listen({ hostname: "127.0.0.1", port, socket: { data: () => undefined } });
     try {
@@ -149,7 +149,7 @@ describe("bind", () => {
     await take(first, listening([`127.0.0.1:${port}`]), 2);
     const bound = await new ListeningSockets().bind(listening([`127.0.0.1:${port}`]), 2);
     expect(bound).toMatchObject({ error: expect.stringContaining("EADDRINUSE") });
-    // Looking has not cost the first one anything.
+    // The check has cost the first one nothing.
     const clients = await clientsOf(port, 5);
     for (const client of clients) client.reset();
     first.stopAll();
@@ -165,7 +165,7 @@ describe("bind", () => {
     sockets.stopAll();
   });
 
-  test("the backlog and the keepalive of the config are the sockets', after a reload as well", async () => {
+  test("sockets have the backlog and the keepalive of the config, after a reload too", async () => {
     const port = await freePort();
     const sockets = new ListeningSockets();
     const bind = [`127.0.0.1:${port}`];
@@ -189,7 +189,7 @@ describe("bind", () => {
 });
 
 describe("unix sockets", () => {
-  test("are one socket that all workers share, and their file is removed at the end", async () => {
+  test("are one socket that all workers share, and its file is removed at the end", async () => {
     const path = join(folder, "a.sock");
     const sockets = new ListeningSockets();
     const plans = await take(sockets, listening([`unix:${path}`]), 3);
@@ -203,7 +203,7 @@ describe("unix sockets", () => {
   test("the file of a dead process is replaced; one on which a process listens, or that is not a socket, is not", async () => {
     const path = join(folder, "b.sock");
     const config = listening([`unix:${path}`]);
-    // Its maker dies without a chance to tidy up.
+    // Its process dies without a chance to clean up.
     const program = `Bun.listen({ unix: ${JSON.stringify(path)}, socket: { data() {} } }); process.kill(process.pid, "SIGKILL")`;
     await Bun.spawn({ cmd: [process.execPath, "-e", program], stdio: ["ignore", "ignore", "inherit"] }).exited;
     expect(existsSync(path)).toBe(true);
@@ -253,14 +253,14 @@ describe("unix sockets", () => {
     again.stopAll();
   });
 
-  test("a folder that is not there is said", async () => {
+  test("a missing folder is reported", async () => {
     const bound = await new ListeningSockets().bind(listening([`unix:${folder}/none/c.sock`]), 1);
     expect(bound).toMatchObject({ error: expect.stringContaining("the folder does not exist") });
   });
 });
 
 describe("a reload", () => {
-  test("from one address to the wildcard and back works, and at once", async () => {
+  test("from one address to the wildcard and back takes effect at once", async () => {
     const port = await freePort();
     const sockets = new ListeningSockets();
     for (const host of ["127.0.0.1", "0.0.0.0", "127.0.0.1", "", "127.0.0.1", "[::]", "[::1]"]) {
@@ -272,7 +272,7 @@ describe("a reload", () => {
     sockets.stopAll();
   });
 
-  test("that comes to nothing leaves what was there, and closes what it had made", async () => {
+  test("that fails keeps the existing sockets and closes the new ones", async () => {
     const [port, fresh] = await freePorts(2);
     const sockets = new ListeningSockets();
     const config = listening([`127.0.0.1:${port}`]);
@@ -289,7 +289,7 @@ describe("a reload", () => {
     sockets.stopAll();
   });
 
-  test("without a listener refuses new connections there, and its address can be bound again", async () => {
+  test("that removes a listener refuses new connections there, and the address can be bound again", async () => {
     const [port, other] = await freePorts(2);
     const sockets = new ListeningSockets();
     await take(sockets, listening([`127.0.0.1:${port}`, `127.0.0.1:${other}`]), 2);
@@ -307,7 +307,7 @@ describe("a reload", () => {
     const config = listening([`127.0.0.1:${port}`]);
     await take(sockets, config, 5);
     const plans = await take(sockets, config, 2);
-    // What waits in any queue has somebody who will accept it.
+    // Every connection that waits in a queue will be accepted.
     expect(plans.map((list) => list.map(({ index }) => index))).toEqual([
       [0, 2, 4],
       [1, 3],
@@ -318,7 +318,7 @@ describe("a reload", () => {
     expect(others).toEqual([0, 0, 0]);
     expect(Math.min(first!, second!)).toBeGreaterThan(10);
     for (const client of clients) client.reset();
-    // And back: the sockets that were left out take part again.
+    // And back: the sockets without connections get some again.
     const five = await take(sockets, config, 5);
     const more = await clientsOf(port, 200);
     await eventually("all five get some", () => queues(five).every((queued) => queued > 5));
@@ -360,7 +360,7 @@ describe("worker_affinity", () => {
     sockets.stopAll();
   });
 
-  test("may change with a reload, both ways", async () => {
+  test("may change with a reload, in both directions", async () => {
     const port = await freePort();
     const sockets = new ListeningSockets();
     const bind = [`127.0.0.1:${port}`];

@@ -1,4 +1,4 @@
-// The snapshot: rows of counters added up, beside what the supervisor knows.
+// The snapshot: sums of rows of counters, and the supervisor's own state.
 import { describe, expect, test } from "vitest";
 import type { Snapshot } from "../../src/observe/snapshot.ts";
 import { BACKEND, endCell, LISTENER, WORKER } from "../../src/shared/counters.ts";
@@ -72,7 +72,7 @@ describe("the counters", () => {
     expect(pools[0]!.backends[0]!.connects.succeeded).toBe(21);
   });
 
-  test("leave out the ends that never occurred", () => {
+  test("omit the ends that never occurred", () => {
     const { registry, take } = start();
     registry.listeners[0]!.cells.counters[endCell("reset", "client")] = 2;
     expect(take().listeners[0]!.ends).toEqual([{ end: "reset", end_by: "client", count: 2 }]);
@@ -90,7 +90,7 @@ describe("a worker", () => {
     expect(workers[1]).toMatchObject({ state: "retiring", restarts: 4, accepted: 7, open: 4 });
   });
 
-  test("is blocked since its clock was due, and only while it runs", () => {
+  test("is blocked since its clock was due, and only while it is running", () => {
     const { take } = start();
     const dueMs = performance.timeOrigin + performance.now() - 5000;
     const [late, idle, starting] = [worker(0), worker(1), worker(2, { state: "starting" })];
@@ -101,7 +101,7 @@ describe("a worker", () => {
     expect(workers.slice(1).map((one) => one.loop_blocked_ms)).toEqual([0, 0]);
   });
 
-  test("that stays away makes the process not ready", () => {
+  test("that stays away makes the process unready", () => {
     const { take } = start();
     const snapshot = take({ fleet: { slots: [worker(0), worker(1, { downMs: 60_000 })], retiring: [] } });
     expect(snapshot).toMatchObject({ ready: false, not_ready: [expect.stringContaining("worker 1")] });
@@ -110,7 +110,7 @@ describe("a worker", () => {
 });
 
 describe("a pool", () => {
-  test("has the state of its backends and what their checks said", () => {
+  test("has the state of its backends and the results of their checks", () => {
     const { registry, take } = start();
     const [backend] = registry.pools[0]!.backends;
     backend!.up = false;
@@ -130,7 +130,7 @@ describe("a pool", () => {
     expect(backends[1]!.health).toMatchObject({ checks: { success: 0, failure: 0 }, last_error: null });
   });
 
-  test("names the hosts that have no address yet, and the fingerprint of its hash table", () => {
+  test("names the hosts that have no address yet, and has the fingerprint of its hash table", () => {
     const { take } = start();
     const [pool] = take({ unresolved: () => ["db.example"] }).pools;
     expect(pool!.unresolved).toEqual(["db.example"]);
@@ -139,7 +139,7 @@ describe("a pool", () => {
   });
 });
 
-test("the config's part says how the last reload went", () => {
+test("the config section has the result of the last reload", () => {
   const { take } = start();
   const reloads = { success: 2, failure: 1, lastError: "lb.toml:1:1: no" };
   expect(take({ reloads }).config).toMatchObject({
@@ -152,7 +152,7 @@ test("the config's part says how the last reload went", () => {
   expect(take().config).toMatchObject({ last_reload_ok: true, last_reload_error: null });
 });
 
-test("days left are counted with fractions, and are negative afterwards", () => {
+test("remaining days have fractions, and are negative after the expiry", () => {
   expect(daysLeft(Date.now() + 129_600_000)).toBeCloseTo(1.5, 3);
   expect(daysLeft(Date.now() - 86_400_000)).toBeCloseTo(-1, 3);
 });

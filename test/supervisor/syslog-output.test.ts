@@ -1,4 +1,4 @@
-// The access log to syslog receivers of the test's own, which stall, close and come back. The sockets are real.
+// The access log to syslog receivers of the test, which stall, close and return. The sockets are real.
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -34,7 +34,7 @@ function sinkTo(syslog: string) {
 
 const line = (i: number, more = ""): string => `time=2026-11-22T19:47:00.084Z id=${i} listener=web${more}\n`;
 
-/** A receiver on a stream: what it has read, and its connections. */
+/** A stream receiver: what it has read, and its connections. */
 async function receiver(where: { port: number } | { path: string }, isPaused = false) {
   const state = { text: "", connections: [] as Socket[], server: null as unknown as Server };
   state.server = createServer((socket) => {
@@ -52,7 +52,7 @@ async function receiver(where: { port: number } | { path: string }, isPaused = f
   });
 }
 
-/** The numbers of the messages of an octet-counted stream; throws where a frame is torn. */
+/** The numbers of the messages of an octet-counted stream; throws if a frame is cut. */
 function numbersIn(text: string): number[] {
   const numbers: number[] = [];
   for (let at = 0; at < text.length;) {
@@ -64,7 +64,7 @@ function numbersIn(text: string): number[] {
   return numbers;
 }
 
-test("a receiver that does not read loses what is above the limit, counted, and gets the rest whole and in order", async () => {
+test("a receiver that does not read loses lines above the limit, which are counted, and gets the rest complete and in order", async () => {
   const port = await freePort();
   using slow = await receiver({ port }, true);
   const { sink, said } = sinkTo(`tcp://127.0.0.1:${port}`);
@@ -89,7 +89,7 @@ test("a receiver that does not read loses what is above the limit, counted, and 
   await sink.close(1000);
 });
 
-test("a receiver that closes the connection gets further lines by another one, and no frame is torn", async () => {
+test("a receiver that closes the connection gets further lines over a new one, and no frame is cut", async () => {
   const port = await freePort();
   using closing = await receiver({ port });
   const { sink } = sinkTo(`tcp://127.0.0.1:${port}`);
@@ -119,7 +119,7 @@ test("a unix socket that is a stream gets one line per message", async () => {
   await sink.close(1000);
 });
 
-test("lines to a receiver that never comes are given up, and counted, when the target changes or the process ends", async () => {
+test("lines to a receiver that never comes are dropped and counted when the target changes or the process ends", async () => {
   const { sink, said } = sinkTo(`unix:${join(folder, "nowhere")}`);
   let settled = 0;
   sink.write(line(1) + line(2), 2, () => settled++);
@@ -128,7 +128,7 @@ test("lines to a receiver that never comes are given up, and counted, when the t
   expect({ settled, lost: sink.linesLost }).toEqual({ settled: 1, lost: 2 });
 });
 
-test("a message is one datagram of at most 2,048 bytes by UDP, cut at a whole character", async () => {
+test("a message over UDP is one datagram of at most 2,048 bytes, cut at a whole character", async () => {
   const udp = await Bun.udpSocket({ hostname: "127.0.0.1", socket: { data: (_, bytes) => void received.push(bytes) } });
   const received: Buffer[] = [];
   const { sink } = sinkTo(`udp://127.0.0.1:${udp.port}`);

@@ -1,4 +1,4 @@
-// The top clients, added up from the ledgers and the tables of two workers.
+// The top clients, computed from the ledgers and the tables of two workers.
 import { beforeEach, describe, expect, test } from "vitest";
 import { parseAddress, parseCidr, type Cidr } from "../../src/core/address.ts";
 import type { ClientQuery, ClientStatus } from "../../src/observe/live.ts";
@@ -60,7 +60,7 @@ const NONE = { open: 0, new_connections: 0, bytes_in: 0, bytes_out: 0, refusals:
 const names = (query: ClientQuery): string[] => list(query).map(({ client }) => client);
 
 describe("the counts of a client", () => {
-  test("are those of all workers, of what is open and of what has ended", () => {
+  test("are those of all workers, of open and of ended connections", () => {
     workers[0]!.open({ listener: web, client: "10.0.0.1", bytesIn: 10, bytesOut: 20 });
     workers[1]!.open({ listener: web, client: "10.0.0.1" });
     for (const worker of workers) worker.ended(ACTIVITY.connections, 3, web, "10.0.0.1");
@@ -79,7 +79,7 @@ describe("the counts of a client", () => {
     ]);
   });
 
-  test("take the rate of an old connection for a minute, and do not have it as new", () => {
+  test("count one minute of an old connection's rate, and do not count it as new", () => {
     workers[0]!.open({ listener: web, client: "10.0.0.1", ageMs: 600_000, bytesIn: 6_000_000 });
     const [client] = list();
     expect(client).toMatchObject({ open: 1, new_connections: 0 });
@@ -87,9 +87,9 @@ describe("the counts of a client", () => {
     expect(client!.bytes_in).toBeLessThan(610_000);
   });
 
-  test("tell by how much they may be too high", () => {
+  test("report by how much they may be too high", () => {
     const [worker] = workers;
-    // More clients than a table has places.
+    // More clients than a table has entries.
     for (let i = 0; i < 2000; i++) worker!.ended(ACTIVITY.refusals, 1, web, `10.1.${i >> 8}.${i & 255}`);
     const clients = list({ sort: "refusals", limit: 1000 });
     expect(clients.length).toBeGreaterThan(100);
@@ -98,7 +98,7 @@ describe("the counts of a client", () => {
 });
 
 describe("a client", () => {
-  test("is what client_prefix of the listener says, and one over listeners with the same prefix", () => {
+  test("is defined by client_prefix, and is the same over listeners with the same prefix", () => {
     workers[0]!.open({ listener: wide, client: "10.0.0.1" });
     workers[1]!.open({ listener: wide, client: "10.0.0.2" });
     workers[0]!.open({ listener: wide, client: "2001:db8:1:2::3" });
@@ -112,7 +112,7 @@ describe("a client", () => {
     });
   });
 
-  test("of a listener that is in no config any more is left out", () => {
+  test("of a listener that is in no config any more is omitted", () => {
     workers[0]!.open({ listener: 999, client: "10.0.0.1" });
     workers[0]!.ended(ACTIVITY.connections, 1, 998, "10.0.0.1");
     expect(list()).toEqual([]);
@@ -140,7 +140,7 @@ describe("the list", () => {
     expect(names(sort === undefined ? {} : { sort })[0]).toBe(first);
   });
 
-  test("is cut at the limit, with the number of all beside it", () => {
+  test("is cut at the limit, and has the total number", () => {
     const answer = top.list({ limit: 2 });
     expect(answer).toMatchObject({ ok: true, value: { total: 5 } });
     expect(list({ limit: 2 })).toHaveLength(2);

@@ -21,7 +21,7 @@ import { eventually } from "../support/eventually.ts";
 
 let folder: string;
 let watch: Watch | null = null;
-/** What the first file held at each call of onChange. */
+/** The first file's content at each call of onChange. */
 let heard: string[] = [];
 
 beforeEach(() => {
@@ -35,7 +35,7 @@ afterEach(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-/** Polls too seldom to be what hears, unless the test says otherwise. */
+/** Polls so rarely that events are what detects changes, by default. */
 function start(files: () => string[], options: WatchOptions = { debounceMs: 20, pollMs: 60_000 }): void {
   watch = watchFiles(
     files,
@@ -65,7 +65,7 @@ describe("a watch reports", () => {
     expect(heard).toEqual(["two", "six"]);
   });
 
-  test("an editor that renames a new file over the old one, time and again", async () => {
+  test("an editor that renames a new file over the old one, repeatedly", async () => {
     const file = join(folder, "lb.toml");
     writeFileSync(file, "0");
     start(() => [file]);
@@ -109,7 +109,7 @@ describe("a watch reports", () => {
     await hears("two");
   });
 
-  test("a file that is deleted and made again, but not that it is missing meanwhile", async () => {
+  test("a file that is deleted and created again, but not that it is missing meanwhile", async () => {
     const file = join(folder, "lb.toml");
     writeFileSync(file, "one");
     start(() => [file], { debounceMs: 5, pollMs: 10 });
@@ -121,7 +121,7 @@ describe("a watch reports", () => {
     expect(heard).toEqual(["two"]);
   });
 
-  test("a whole folder that is removed and made again", async () => {
+  test("a whole folder that is removed and created again", async () => {
     const inner = join(folder, "conf");
     const file = join(inner, "lb.toml");
     mkdirSync(inner);
@@ -133,8 +133,8 @@ describe("a watch reports", () => {
     await hears("two");
   });
 
-  test("by polling alone, where the file system tells nothing", async () => {
-    // A symlink within the path: a swap of it raises no event in any folder that is watched.
+  test("by polling alone, if the file system reports nothing", async () => {
+    // A symlink within the path: swapping it raises no event in any watched folder.
     for (const version of ["1", "2"]) {
       mkdirSync(join(folder, "releases", version), { recursive: true });
       writeFileSync(join(folder, "releases", version, "lb.toml"), version);
@@ -156,7 +156,7 @@ describe("a watch reports", () => {
     await hears("config");
   });
 
-  test("several files that change together once", async () => {
+  test("several files that change together as one change", async () => {
     const files = ["lb.toml", "a.pem", "b.pem"].map((name) => join(folder, name));
     for (const file of files) writeFileSync(file, "one");
     start(() => files);
@@ -166,7 +166,7 @@ describe("a watch reports", () => {
     expect(heard).toEqual(["two", "another"]);
   });
 
-  test("a missing file's return, where it was read without it", async () => {
+  test("the return of a missing file, if the config was read without it", async () => {
     const files = ["lb.toml", "a.pem"].map((name) => join(folder, name));
     for (const file of files) writeFileSync(file, "one");
     start(() => files);
@@ -196,7 +196,7 @@ describe("a file that may be half written", () => {
     expect(heard).toEqual(["three and four"]);
   });
 
-  test("is taken at last where it stays open and nothing is written any more", async () => {
+  test("is used if it stays open but is no longer written", async () => {
     const file = join(folder, "lb.toml");
     writeFileSync(file, "one");
     start(() => [file], { ...quick, openMs: 50 });
@@ -216,13 +216,13 @@ describe("a file that may be half written", () => {
     writeFileSync(file, " and four", { flag: "a" });
     await hears("three and four");
     expect(heard).toEqual(["three and four"]);
-    // What another file takes the place of is complete.
+    // A file that is replaced by a rename is complete.
     writeFileSync(`${file}~`, "two");
     renameSync(`${file}~`, file);
     await hears("two");
   });
 
-  test("is taken when it stays shorter", async () => {
+  test("is used when it stays shorter", async () => {
     const file = join(folder, "lb.toml");
     writeFileSync(file, "one and two");
     start(() => [file], { ...quick, settleMs: 50 });
@@ -232,7 +232,7 @@ describe("a file that may be half written", () => {
 });
 
 describe("the content in use", () => {
-  test("is compared with the disk: a change before the watch began is reported, and so is one before a refresh", async () => {
+  test("is compared with the disk: a change before the watch began, or before a refresh, is reported", async () => {
     const file = join(folder, "lb.toml");
     let loaded = contentOf(Buffer.from("one"));
     writeFileSync(file, "two");
@@ -280,7 +280,7 @@ describe("a watch does not call for", () => {
     expect(heard).toEqual(["two"]);
   });
 
-  test("a set of files that is another one after refresh", async () => {
+  test("another set of files after refresh", async () => {
     const files = ["lb.toml", "a.pem"].map((name) => join(folder, name));
     for (const file of files) writeFileSync(file, "one");
     let set = [files[0]!];
@@ -302,7 +302,7 @@ describe("a watch does not call for", () => {
     start(() => [file], { debounceMs: 5, pollMs: 10 });
     watch?.stop();
     writeFileSync(file, "two");
-    // A second watch with the same times has heard it: the first one would have, too.
+    // A second watch with the same times has detected it, so the first one would have, too.
     let other = 0;
     const second = watchFiles(
       () => [file],
@@ -316,13 +316,13 @@ describe("a watch does not call for", () => {
   });
 });
 
-/** Makes a change that is heard, so that whatever else was to be heard has been, too. */
+/** Makes a change that is detected, so that earlier changes were detected, too. */
 async function another(file: string): Promise<void> {
   writeFileSync(file, "another");
   await hears("another");
 }
 
-/** Until a watch with the shortest times, begun now, has heard a change: those begun before have looked several times. */
+/** Resolves when a new watch with the shortest times has detected a change: earlier watches have looked several times by then. */
 async function looks(): Promise<void> {
   const file = join(folder, "clock");
   writeFileSync(file, "0");

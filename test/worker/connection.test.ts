@@ -132,19 +132,22 @@ describe('with on_abort = "close" an end that lb imposes', () => {
     },
   );
 
-  test.each(["lifetime", "shutdown"] as const)("%s is a FIN if nothing has moved for a second, else a reset", (end) => {
-    const quiet = new Stage({ listener: closing });
-    quiet.relay();
-    quiet.pass(1000 + 2 * TICK_MS);
-    quiet.connection.finish(end, "lb");
-    expect(how(quiet)).toEqual(FIN);
+  test.each(["lifetime", "shutdown"] as const)(
+    "%s is a FIN if nothing has moved for a second, otherwise a reset",
+    (end) => {
+      const quiet = new Stage({ listener: closing });
+      quiet.relay();
+      quiet.pass(1000 + 2 * TICK_MS);
+      quiet.connection.finish(end, "lb");
+      expect(how(quiet)).toEqual(FIN);
 
-    const busy = new Stage({ listener: closing });
-    busy.relay();
-    busy.pass(900);
-    busy.connection.finish(end, "lb");
-    expect(how(busy)).toEqual(RST);
-  });
+      const busy = new Stage({ listener: closing });
+      busy.relay();
+      busy.pass(900);
+      busy.connection.finish(end, "lb");
+      expect(how(busy)).toEqual(RST);
+    },
+  );
 
   test.each(["killed", "drain", "backend_down"] as const)("%s is a reset all the same, before it relays too", (end) => {
     const relaying = new Stage({ listener: { ...closing, overLimit: "close" } });
@@ -214,7 +217,7 @@ describe("a refused client", () => {
     expect(stage.client.calls).toEqual(["shutdown"]);
   });
 
-  test("is reset when too many wait for their FIN already, and waits again when there are fewer", () => {
+  test("is reset when too many already wait for their FIN, and waits again when there are fewer", () => {
     const stage = new Stage({ listener: { overLimit: "close" } });
     let waiting = 0;
     while (stage.plane.mayLinger(1)) waiting++;

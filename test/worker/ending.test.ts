@@ -76,7 +76,7 @@ test("releases a place only once", () => {
   expect(host.words[ended.row * ROW_WORDS]).toBe(CLAIM.row);
 });
 
-describe("the busiest clients", () => {
+describe("the most active clients", () => {
   const counts = (which: Activity): [number, string, number][] => {
     const found: [number, string, number][] = [];
     host.activity.each(which, monotonicMs(), (id, words, count) =>
@@ -110,7 +110,7 @@ describe("the busiest clients", () => {
     expect(counts(ACTIVITY.connections)).toEqual([]);
   });
 
-  test("have of an old connection the part of its bytes that a minute has, and it is not new", () => {
+  test("count for an old connection a minute's part of its bytes, and do not count it as new", () => {
     end("eof", { ageMs: 600_000, bytes: 1_000_000 });
     expect(counts(ACTIVITY.connections)).toEqual([]);
     const [[, , bytes]] = counts(ACTIVITY.bytesOut) as [[number, string, number]];

@@ -250,7 +250,7 @@ describe("an attempt to connect", () => {
 });
 
 describe("least_connections", () => {
-  test("knows of a place that is given back at once, with however many backends", () => {
+  test("sees a released place at once, with any number of backends", () => {
     const many = Array.from({ length: 300 }, () => backendPlan());
     pool = new Pool(poolPlan({ backends: many, balance: "least_connections" }), null, 0);
     const held = Array.from({ length: 600 }, () => pool.acquire(context())!);

@@ -221,7 +221,7 @@ describe.skipIf(!ownSockets())("a receiver that reads nothing", () => {
   );
 });
 
-test.skipIf(!ownSockets())("a bandwidth limit is reserved for bytes that are there, and for no others", async () => {
+test.skipIf(!ownSockets())("bandwidth is reserved only for existing bytes", async () => {
   const memory = bandwidthMemory(1);
   const words = new BigInt64Array(memory);
   const rate = 1_000_000;

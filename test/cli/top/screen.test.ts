@@ -41,7 +41,7 @@ describe("fits the terminal", () => {
     [1, 1],
   ];
   const hostile = dataOf(100, (i) => `名前\x1b[2J${i}${"x".repeat(300)}`);
-  test.each(sizes)("of %d x %d, in every view, with any names", (columns, rows) => {
+  test.each(sizes)("of %d x %d, in every view, with any name", (columns, rows) => {
     for (const view of VIEW_NAMES) {
       for (const data of [NO_DATA, dataOf(3), hostile]) {
         const lines = drawn({ view }, data, [columns, rows], true);
@@ -66,39 +66,39 @@ describe("fits the terminal", () => {
     expect(bare(drawn({ mode: { is: "confirm", action } }, dataOf(1)))).toMatch(/^ \[y\/n\] drain: xxx/m);
   });
 
-  test("80 columns show what matters of a backend, 200 all of it", () => {
+  test("80 columns show the important columns of a backend, 200 show all", () => {
     const at80 = bare(drawn({}, dataOf(3)));
     for (const title of ["POOL", "BACKEND", "STATE", "OPEN", "CONN/S"]) expect(at80).toContain(title);
     expect(bare(drawn({}, dataOf(3), [200, 24]))).toMatch(/FOR .*WEIGHT .*OPEN .*FAIL\/S .*CONNECT .*IN .*OUT/);
   });
 });
 
-test("rates are the growth since the snapshot before", () => {
+test("rates are the growth since the previous snapshot", () => {
   expect(bare(drawn({}, dataOf(3)))).toMatch(/7 of 1000 connections {2}25 new\/s/);
   expect(bare(drawn({ view: "listeners" }, dataOf(3)))).toMatch(/web .* ready .* 25 /);
 });
 
-test("the selected row is shown wherever it is in a long list", () => {
+test("the selected row is visible wherever it is in a long list", () => {
   const text = bare(drawn({ selected: "app/10.0.0.77:80" }, dataOf(100)));
   expect(text).toContain("10.0.0.77:80");
   expect(text).toMatch(/rows \d+ to \d+ of 100/);
 });
 
-test("without colour there is none, and states are words", () => {
+test("without colour there are no colour codes, and states are words", () => {
   const lines = drawn({}, dataOf(3));
   expect(lines.join("")).not.toContain("\x1b[3");
   expect(drawn({}, dataOf(3), [80, 24], true).join("")).toContain("\x1b[32mup");
   expect(bare(lines)).toMatch(/10\.0\.0\.0:80 +up/);
 });
 
-test("an lb that does not answer any more is told, with the last figures still there", () => {
+test("an lb that no longer answers is reported, and the last figures stay", () => {
   const data = { ...dataOf(3), error: "127.0.0.1:9900 cannot be reached (ECONNREFUSED)", answeredAtMs: nowMs - 5000 };
   const text = bare(drawn({}, data, [120, 24]));
   expect(text).toContain("no answer for 5s: 127.0.0.1:9900 cannot be reached (ECONNREFUSED)");
   expect(text).toContain("10.0.0.1:80");
 });
 
-test("what is asked stands in the last line", () => {
+test("a question is in the last line", () => {
   const action = {
     question: "drain: send no new connections to app/b1?",
     request: { method: "GET", path: "/" },
@@ -112,7 +112,7 @@ test("a failed reload is in the head", () => {
   expect(bare(drawn({}, dataOf(3), [120, 24]))).toContain("last reload failed: lb.toml:3:1: no");
 });
 
-test("cutting keeps escape sequences whole and ends what they set", () => {
+test("cutting keeps escape sequences whole and resets their effects", () => {
   expect(clipped("\x1b[31mabcdef\x1b[0m", 3)).toBe("\x1b[31mabc\x1b[0m");
   expect(clipped("数数数", 5)).toBe("数数");
   expect(clipped("abc", 3)).toBe("abc");

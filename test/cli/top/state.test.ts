@@ -35,7 +35,7 @@ const data: TopData = {
   ],
 };
 
-/** The outcome of keys one after the other: characters, and the names of others in braces. */
+/** The result of keys one after the other: characters, and the names of other keys in braces. */
 function pressed(keys: string, state: TopState = FIRST_STATE): Outcome {
   let outcome: Outcome = { state };
   for (const [part] of keys.matchAll(/\{\w+\}|./g)) {
@@ -63,13 +63,13 @@ test("sorts by the next column, largest numbers first, and reverses", () => {
   expect(names(pressed("s<<", FIRST_STATE).state)).toHaveLength(3);
 });
 
-test("the order of sorting goes round by way of the config's order", () => {
+test("the sort order cycles through the columns and the config's order", () => {
   const count = viewOf("backends", data).columns.length;
   expect(pressed("s".repeat(count + 1)).state.sort.backends.column).toBe(-1);
   expect(pressed("<").state.sort.backends.column).toBe(count - 1);
 });
 
-test("a filter leaves the rows that have every word, and Esc removes it", () => {
+test("a filter keeps the rows with every word, and Esc removes it", () => {
   const filtered = pressed("/B2 app{enter}").state;
   expect(names(filtered)).toEqual(["app/b2"]);
   expect(filtered.mode.is).toBe("browse");
@@ -78,8 +78,8 @@ test("a filter leaves the rows that have every word, and Esc removes it", () => 
   expect(pressed("/q").state.filter).toBe("q");
 });
 
-describe("changes need a y", () => {
-  test("drain, and ready where it is drained", () => {
+describe("changes need confirmation with y", () => {
+  test("drain, and ready for a drained backend", () => {
     const asked = pressed("{down}d");
     expect(asked.request).toBeUndefined();
     expect(asked.state.mode).toMatchObject({ is: "confirm", action: { question: expect.stringMatching(/app\/b2\?/) } });
@@ -94,7 +94,7 @@ describe("changes need a y", () => {
     expect(pressed("q", asked.state).quit).toBeUndefined();
   });
 
-  test("weight, empty for that of the config", () => {
+  test("weight, where empty input means the config's weight", () => {
     expect(pressed("w12{enter}y").request).toMatchObject({ path: "/api/pools/app/backends/b1", body: { weight: 12 } });
     expect(pressed("w{enter}y").request).toMatchObject({ body: { weight: null } });
     expect(pressed("w1x2{enter}").state.mode).toMatchObject({ action: { question: "give app/b1 weight 12?" } });
@@ -102,7 +102,7 @@ describe("changes need a y", () => {
     expect(pressed("w5{escape}").state.mode.is).toBe("browse");
   });
 
-  test("kill of a connection, and of all that a client has", () => {
+  test("kill of a connection, and of all connections of a client", () => {
     expect(pressed("5xy").request).toEqual({ method: "DELETE", path: "/api/connections/17" });
     const all = pressed("4x");
     expect(all.state.mode).toMatchObject({
@@ -111,7 +111,7 @@ describe("changes need a y", () => {
     expect(pressed("y", all.state).request).toMatchObject({ query: { client: "192.0.2.1" } });
   });
 
-  test("and something to change", () => {
+  test("and a selected row", () => {
     expect(pressed("1d").state).toMatchObject({ mode: { is: "browse" }, message: expect.stringMatching(/select/) });
     expect(pressed("5d").state.message).toBe("this is for backends");
   });
@@ -131,7 +131,7 @@ test("q and Ctrl-C quit, Ctrl-C from anywhere", () => {
   expect(pressed("w{interrupt}").quit).toBe(true);
 });
 
-test("help goes away with any key, and p pauses", () => {
+test("any key closes the help, and p pauses", () => {
   expect(pressed("?").state.mode.is).toBe("help");
   expect(pressed("?q")).toMatchObject({ state: { mode: { is: "browse" } } });
   expect(pressed("p").state.paused).toBe(true);
