@@ -1,10 +1,8 @@
 // The control plane of one process: loads the config, starts everything, handles signals, passes on changes of backends, and stops
 // everything. Each part has its own file; this one decides the order.
-import { dirname } from "node:path";
-import { effectiveConfig } from "../config/effective.ts";
 import { loadConfig, type LoadResult } from "../config/load.ts";
 import { countedProblems, formatProblem, formatProblemWithExcerpt } from "../config/problem.ts";
-import type { CertificateConfig, Config } from "../config/schema.ts";
+import type { Config } from "../config/schema.ts";
 import { formatEndpoint } from "../core/address.ts";
 import { monotonicMs } from "../platform/clock.ts";
 import { inheritedSockets } from "../platform/inherited.ts";
@@ -15,8 +13,8 @@ import { auditFields, startAdmin, type Admin } from "../admin/admin.ts";
 import { AccessSink } from "./access-sink.ts";
 import { BackendStates } from "./backend-states.ts";
 import { ledgerRows, shares, tooFewFiles } from "./budget.ts";
-import { explain } from "./explain.ts";
 import { Events } from "./events.ts";
+import { Expiring } from "./expiring.ts";
 import { Fleet } from "./fleet.ts";
 import { Followers } from "./followers.ts";
 import { HealthChecks } from "./health.ts";
@@ -24,8 +22,9 @@ import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
 import { ByteRates } from "./byte-rates.ts";
 import { History } from "./history.ts";
 import { LiveConnections } from "./live-connections.ts";
-import { forStderr, Log, type Fields } from "./log.ts";
-import { failure, readinessOf, type Dashboard, type Operations } from "../admin/operations.ts";
+import { forStderr, Log } from "./log.ts";
+import type { Dashboard } from "../admin/operations.ts";
+import { operationsOf } from "./operations.ts";
 import type { Phase } from "./readiness.ts";
 import { readdressedState } from "./plans.ts";
 import { Registry } from "./registry.ts";
@@ -36,7 +35,7 @@ import { RuntimeChanges } from "./runtime-changes.ts";
 import { RuntimeOperations } from "./runtime-operations.ts";
 import { Resolver } from "./resolve.ts";
 import { ListeningSockets } from "./sockets.ts";
-import { daysLeft, takeSnapshot } from "./status.ts";
+import { takeSnapshot } from "./status.ts";
 import { TopClients } from "./top-clients.ts";
 import type { WorkerSlot } from "./worker-slot.ts";
 
@@ -49,15 +48,8 @@ const HOUSEKEEPING_MS = 1000;
 const LAST_LINES_MS = 2000;
 /** The same time limit after a second signal. */
 const AT_ONCE_MS = 500;
-const DAY_MS = 86_400_000;
-/** A certificate with fewer days left is logged daily. */
-const EXPIRY_WARNING_DAYS = 14;
 /** Below this fraction of max_connections the process counts as recovered. */
 const RECOVERED_BELOW = 0.9;
-
-const STOPPING = ["lb is stopping", "start it again: it loads the file then"] as const;
-const RELOAD_CURE = "correct what `detail` names and reload again; `lb check FILE` checks the file without a reload";
-const WORKER_CURE = "`workers` of GET /api/status lists the workers by index";
 
 export interface RunOptions {
   file: string;
@@ -114,13 +106,12 @@ export class Supervisor {
   readonly #followers = new Followers((followers) => this.#fleet.sendFollowers(followers));
   readonly #reloads: Reloads;
   readonly #history = new History();
+  readonly #expiring: Expiring;
   readonly #runtime: RuntimeOperations;
   #housekeeping: ReturnType<typeof setInterval> | null = null;
   readonly #startedAtMs = Date.now();
   #overBudget = false;
   #exiting = false;
-  /** Days since the load of the config for which expiring certificates were logged. */
-  #daysLogged = 0;
   #phase: Phase = "starting";
 
   constructor(options: RunOptions, log: Log, loaded: LoadResult & { ok: true }) {
@@ -131,6 +122,7 @@ export class Supervisor {
     this.#options = options;
     this.#log = log;
     this.#access = new AccessSink(log);
+    this.#expiring = new Expiring(log);
     this.#resolver = new Resolver(log);
     this.#health = new HealthChecks({
       places: shares().healthChecks,
@@ -253,7 +245,24 @@ export class Supervisor {
     return startAdmin({
       bind: config.admin.bind,
       ...adminAccess(config),
-      operations: this.#operations,
+      operations: operationsOf({
+        file: this.#options.file,
+        dashboard: this.#options.dashboard,
+        phase: () => this.#phase,
+        snapshot: () => this.snapshot(),
+        open: this.#open,
+        registry: this.#registry,
+        active: this.#active,
+        reloads: this.#reloads,
+        runtime: this.#runtime,
+        fleet: this.#fleet,
+        health: this.#health,
+        history: this.#history,
+        events: this.#events,
+        followers: this.#followers,
+        live: this.#live,
+        topClients: this.#topClients,
+      }),
       connectionsMax: shares().admin,
       failed: (error) => this.#log.error("admin endpoint failed", { reason: String(error) }),
       audit: (entry) => this.#log.info("change by the admin API", auditFields(entry)),
@@ -262,53 +271,6 @@ export class Supervisor {
 
   // Those that have connections.
   readonly #workers = (): readonly WorkerSlot[] => [...this.#fleet.slots, ...this.#fleet.retiring];
-
-  readonly #operations: Operations = {
-    dashboard: () => this.#options.dashboard,
-    history: () => ({ points: [...this.#history.points] }),
-    status: () => this.snapshot(),
-    config: () => effectiveConfig(this.#active.text, { folder: dirname(this.#options.file), env: process.env }),
-    readiness: (listener) => readinessOf(this.snapshot(), listener),
-    reload: async () => {
-      // A request during the start is handled after it.
-      if (this.#phase !== "starting" && this.#phase !== "running") return failure("stopping", ...STOPPING);
-      const before = this.#active.generation;
-      const { ok, message } = await this.#reloads.reload("admin");
-      const change = { before: { generation: before }, after: { generation: this.#active.generation } };
-      return ok ? { ok, value: message, change } : failure("reload_failed", message, RELOAD_CURE);
-    },
-    restartWorker: (index) => {
-      const slot = this.#fleet.slots.find((one) => one.index === index);
-      if (slot === undefined) return failure("no_such_worker", `there is no worker ${index}`, WORKER_CURE);
-      const change = { before: slot.state, after: "starting" };
-      if (slot.restart()) return { ok: true, value: `worker ${index} was ended and is started again`, change };
-      return failure(
-        "worker_not_running",
-        `worker ${index} is being started again already`,
-        "try again in a few seconds",
-      );
-    },
-    events: (options) => this.#events.subscribe(options),
-    accessLines: ({ format, ...query }) => {
-      const filter = this.#live.accessFilter(query);
-      return filter.ok ? { ok: true, value: this.#followers.follow(format, filter.value) } : filter;
-    },
-    connections: (query) => this.#live.list(query),
-    endConnections: (filter) => this.#live.end(filter),
-    endConnection: (id) => this.#live.endOne(id),
-    clients: (query) => this.#topClients.list(query),
-    explain: (query) =>
-      explain(query, {
-        registry: this.#registry,
-        open: claimed(this.#open),
-        maxConnections: this.#active.maxConnections,
-        lastError: (backend) => this.#health.facts(backend)?.lastError ?? null,
-      }),
-    setBackend: (pool, backend, change) => this.#runtime.setBackend(pool, backend, change),
-    addBackend: (pool, backend) => this.#runtime.addBackend(pool, backend),
-    removeBackend: (pool, backend) => this.#runtime.removeBackend(pool, backend),
-    setListener: (listener, state) => this.#runtime.setListener(listener, state),
-  };
 
   // ---------------------------------------------------------------- the backends
 
@@ -320,7 +282,7 @@ export class Supervisor {
 
   // Every worker has the new config.
   #onReloaded(): void {
-    this.#daysLogged = 0;
+    this.#expiring.loaded();
     this.#follow();
   }
 
@@ -356,7 +318,7 @@ export class Supervisor {
 
   #everySecond(): void {
     if (this.#registry.sweep()) this.#giveBackMemory();
-    this.#logExpiring();
+    this.#expiring.check(this.#active.config, this.#active.loadedAtMs);
     this.#fleet.resendOutdated(this.#active.generation);
     this.#history.add(Date.now(), claimed(this.#open), this.#registry.listeners);
     if (!this.#overBudget || claimed(this.#open) >= this.#active.maxConnections * RECOVERED_BELOW) return;
@@ -368,21 +330,6 @@ export class Supervisor {
   #giveBackMemory(): void {
     Bun.shrink();
     this.#fleet.sendSettled();
-  }
-
-  // The load of the config has already logged the first day.
-  #logExpiring(): void {
-    if (Date.now() < this.#active.loadedAtMs + this.#daysLogged * DAY_MS + DAY_MS) return;
-    this.#daysLogged++;
-    const warn = (fields: Fields, { cert, not_after }: CertificateConfig): void => {
-      const days = Math.floor(daysLeft(not_after));
-      if (days < EXPIRY_WARNING_DAYS) this.#log.warn("certificate expires soon", { ...fields, cert, days_left: days });
-    };
-    for (const { name, config } of this.#registry.listeners) {
-      for (const certificate of config.tls?.certificates ?? []) warn({ listener: name }, certificate);
-    }
-    const { tls } = this.#active.config.admin;
-    if (tls !== null) warn({}, tls);
   }
 
   // ---------------------------------------------------------------- stop

@@ -1,0 +1,37 @@
+// Logs certificates that expire soon, each day anew. The load of a config logs them for its first day.
+import type { CertificateConfig, Config } from "../config/schema.ts";
+import type { Fields, Log } from "./log.ts";
+import { daysLeft } from "./status.ts";
+
+const DAY_MS = 86_400_000;
+/** A certificate with fewer days left is logged daily. */
+const EXPIRY_WARNING_DAYS = 14;
+
+export class Expiring {
+  readonly #log: Pick<Log, "warn">;
+  /** Number of days since the load of the config on which expiring certificates were logged. */
+  #daysLogged = 0;
+
+  constructor(log: Pick<Log, "warn">) {
+    this.#log = log;
+  }
+
+  /** Call it when another config is active. */
+  loaded(): void {
+    this.#daysLogged = 0;
+  }
+
+  /** Call it often: it logs when a day has passed since the last time. */
+  check({ listeners, admin }: Config, loadedAtMs: number): void {
+    if (Date.now() < loadedAtMs + (this.#daysLogged + 1) * DAY_MS) return;
+    this.#daysLogged++;
+    for (const { name, tls } of listeners)
+      for (const certificate of tls?.certificates ?? []) this.#warn({ listener: name }, certificate);
+    if (admin.tls !== null) this.#warn({}, admin.tls);
+  }
+
+  #warn(fields: Fields, { cert, not_after }: CertificateConfig): void {
+    const days = Math.floor(daysLeft(not_after));
+    if (days < EXPIRY_WARNING_DAYS) this.#log.warn("certificate expires soon", { ...fields, cert, days_left: days });
+  }
+}
