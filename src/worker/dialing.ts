@@ -66,8 +66,9 @@ const dialing: Phase = definePhase("dialing", {
     const { backend, pool, backendSocket } = connection;
     if (backend === null || backendSocket === null || !pool?.tls) return;
     const fault = pool.tls.verdict(backend.host, backend.address, backendSocket, done, error);
-    if (fault === null) startRelaying(connection, backendSocket);
-    else tlsFailed(connection, fault);
+    if (fault !== null) return tlsFailed(connection, fault);
+    backend.connectedMs = performance.now();
+    startRelaying(connection, backendSocket);
   },
 
   backendTlsFailed: (connection, error) => tlsFailed(connection, faultOf(error) ?? "failed"),
@@ -107,7 +108,9 @@ function connected(connection: Connection): void {
   if (backend === null || pool === null || backendSocket === null || isConnected(connection)) return;
   if (backend.maySelfConnect && selfConnected(connection, backend, backendSocket))
     return attemptFailed(connection, "ECONNREFUSED");
-  connection.connectMs = performance.now() - connection.dialStartedMs;
+  const nowMs = performance.now();
+  connection.connectMs = nowMs - connection.dialStartedMs;
+  if (pool.tls === null) backend.connectedMs = nowMs;
   backend.attemptEnded(BACKEND.connected, connection.connectMs);
   if (pool.plain) startRelaying(connection, backendSocket);
   else greet(connection, backend, pool, backendSocket);
@@ -159,16 +162,16 @@ export function attemptFailed(connection: Connection, code: string): void {
   const isLocal = LOCAL_ERRORS.has(code);
   const failure = failureOf(code);
   if (!isLocal) backend.attemptEnded(failure.outcome, performance.now() - connection.dialStartedMs);
-  const retries = words[at + ROW.retries]!;
+  // Not the retries of the log, which include those of backends that were tried again.
+  const mayRetry = (connection.tried?.length ?? 0) < pool.plan.retries;
   connection.tried = connection.tried === null ? [backend.id] : [...connection.tried, backend.id];
-  const mayRetry = retries < pool.plan.retries;
   const next = mayRetry ? pool.acquire(connection) : null;
   // When a backend dies while all are full, it is the one with free places: without this, all waiters would end at it.
   const waits = next === null && mayRetry && !isLocal && pool.mayServe(connection) && enterQueue(connection, pool);
   if (next === null && !waits) return connection.finish(failure.end, isLocal ? "lb" : "backend", code);
   releaseBackend(connection);
   backend.counters[BACKEND.retriedAway]!++;
-  words[at + ROW.retries] = retries + 1;
+  words[at + ROW.retries]!++;
   if (next !== null) return beginAttempt(connection, next, pool);
   connection.backend = null;
   words[at + ROW.backend] = 0;

@@ -39,6 +39,8 @@ export class Backend implements Candidate {
   weight = 0;
   /** The balancer of its tier; null = it must not be picked. */
   balancer: Balancer<Backend> | null = null;
+  /** When an attempt of this worker last succeeded, TLS included, on performance.now(). */
+  connectedMs = -Infinity;
   /** Kept only if the pool's algorithm uses it. */
   latency: Latency | null = null;
   /** Receives failures if the pool has passive health. */
@@ -140,6 +142,9 @@ export class Backend implements Candidate {
 
 /** A session that can wait in a pool's queue. */
 export interface Queued extends PickContext, Waiter<Backend> {
+  tried: number[] | null;
+  /** When its last attempt to connect began, on performance.now(). */
+  readonly dialStartedMs: number;
   finish(end: "no_backend", by: "lb"): void;
 }
 
@@ -253,6 +258,18 @@ export class Pool implements Places<Queued, Backend> {
       if (tried === null || !backends.every(({ id }) => tried.includes(id))) return null;
     }
     return null;
+  }
+
+  /** See Places. */
+  acquireAgain(waiter: Queued, regardless: boolean): Backend | null {
+    const { tried, dialStartedMs } = waiter;
+    if (tried === null) return null;
+    const isBack = ({ id, connectedMs }: Backend): boolean => connectedMs > dialStartedMs && tried.includes(id);
+    if (!regardless && !this.#backends.some(isBack)) return null;
+    waiter.tried = null;
+    const backend = this.acquire(waiter);
+    if (backend === null) waiter.tried = tried;
+    return backend;
   }
 
   /** Releases the place at a backend that `acquire` has returned. Call it once. Hot path. */

@@ -7,6 +7,10 @@ import { NOBODY, type SharedQueue } from "../shared/queue.ts";
 export interface Places<W, P> {
   /** Claims a place for a waiter; null = there is none. */
   acquire(waiter: W): P | null;
+  /**
+   * Claims a place where the waiter has failed, if others were served there since; with `regardless`, also if not. Null = there is none.
+   */
+  acquireAgain(waiter: W, regardless: boolean): P | null;
   /** Whether `acquire` would find a place now. */
   readonly hasPlace: boolean;
 }
@@ -18,6 +22,8 @@ export interface Waiter<P> {
 
 /** Number of ticks for which a free place may stay unused by the waiter that has the turn, before it loses the turn. */
 export const UNUSED_TICKS = 4;
+/** Time between two waiters that take a place where they have failed, though nothing shows that they would not fail again. */
+export const TRY_AGAIN_MS = 1000;
 
 /** One waiter in the list of its worker. */
 interface Wait<W> {
@@ -43,6 +49,7 @@ export class WaitQueue<P, W extends Waiter<P>> {
   /** The oldest ticket at the last tick, if a place was free then; 0 = none was free. And for how many ticks before. */
   #unserved = 0;
   #unservedTicks = 0;
+  #triedAgainMs = -Infinity;
 
   constructor(shared: SharedQueue, worker: number, places: Places<W, P>) {
     this.#shared = shared;
@@ -136,12 +143,27 @@ export class WaitQueue<P, W extends Waiter<P>> {
   }
 
   #serveAny(): void {
+    const places = this.#places;
     for (let wait = this.#first; wait !== null;) {
       const { waiter, behind } = wait;
-      const place = this.#places.acquire(waiter);
+      const place = places.acquire(waiter) ?? places.acquireAgain(waiter, false);
       if (place !== null) waiter.placed(place);
-      else if (!this.#places.hasPlace) return;
+      else if (!places.hasPlace) return;
       wait = behind;
+    }
+    this.#tryAgain();
+  }
+
+  // Everybody here has failed at the places that are free. Only another attempt shows that a backend is back. The youngest makes it, because
+  // one that fails waits behind all others.
+  #tryAgain(): void {
+    const nowMs = performance.now();
+    if (nowMs < this.#triedAgainMs + TRY_AGAIN_MS) return;
+    for (let wait = this.#last; wait !== null; wait = wait.before) {
+      const place = this.#places.acquireAgain(wait.waiter, true);
+      if (place === null) continue;
+      this.#triedAgainMs = nowMs;
+      return wait.waiter.placed(place);
     }
   }
 

@@ -129,6 +129,7 @@ export class ModelSession implements Session, Queued {
   readonly facts = null;
   readonly connectMs = -1;
   tried: number[] | null = null;
+  readonly dialStartedMs = Infinity;
   ended: End | null = null;
   isWaiting = false;
 

@@ -35,6 +35,7 @@ serveJob<QueueJob>(async ({ memory, open, inside, worker, max, times, atOnce, se
   let left = times;
   const places = {
     acquire: () => (claim(open, max) ? ("place" as const) : null),
+    acquireAgain: () => null,
     get hasPlace() {
       return claimed(open) < max;
     },

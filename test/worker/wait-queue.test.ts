@@ -77,6 +77,10 @@ class Worker implements Places<Waiting, Place> {
     return this.isDead || this.picky.has(number) ? null : this.#cap.acquire();
   }
 
+  acquireAgain(): null {
+    return null;
+  }
+
   get hasPlace(): boolean {
     return !this.isDead && this.#cap.hasPlace;
   }
