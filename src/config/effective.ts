@@ -46,6 +46,7 @@ function sectionOf(rows: Rows, table: Record<string, unknown>, place: Place): Re
 
 function valueOf(row: RowInfo, value: unknown, place: Place): unknown {
   if (typeof value === "string") return textOf(row, value, place);
+  if (row.secret === true && isTable(value)) return secretTexts(value, place);
   return kindOf(row.kind, value, place);
 }
 
@@ -84,6 +85,20 @@ function located({ words }: AnyKind, value: string, { path, folder }: Place): st
 
 /** Values of log.access that name no file. */
 const LOG_WORDS = ["stdout", "stderr", "off", "syslog"];
+
+/** A table of texts, which may all be secret: those of the file too are shown as a variable, which whoever uses this text must set. */
+function secretTexts(table: Record<string, unknown>, { path, expansions }: Place): Record<string, string> {
+  const shown = (name: string): string => {
+    const key = JSON.stringify([...path, name]);
+    return expansions.find((one) => JSON.stringify(one.path) === key)?.source ?? `\${${variable([...path, name])}}`;
+  };
+  return Object.fromEntries(Object.keys(table).map((name) => [name, shown(name)]));
+}
+
+/** "OTEL_HEADERS_X_SCOPE" for otel.headers.X-Scope. */
+function variable(path: KeyPath): string {
+  return path.join("_").toUpperCase().replace(/\W/g, "_");
+}
 
 /** In a file, `${` begins the name of a variable. */
 function escaped(value: string): string {

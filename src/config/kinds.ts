@@ -21,7 +21,7 @@ import {
   withMeant,
   withWords,
 } from "./wording.ts";
-import type { Kind, Message, Run } from "./wording.ts";
+import type { Dataset, Kind, Message, Run } from "./wording.ts";
 
 /** Any text; with `least` 1 any text except the empty one. */
 export function text(words: string, least = 0): Kind<string, string> {
@@ -148,6 +148,56 @@ export function dialAddress(): Kind<string, DialEndpoint> {
     return withMeant(`${JSON.stringify(given)} names no host`, `127.0.0.1:${found.port}`);
   }) as Kind<string, DialEndpoint>;
   return Object.assign(kind, { example: '"10.0.0.11:80"' });
+}
+
+/** The base URL of a receiver of OTLP over HTTP, without a slash at the end. */
+export function otlpEndpoint(): Kind<string, string> {
+  const wanted = 'a URL such as "http://127.0.0.1:4318" or "https://otel.example"';
+  const schema = v.pipe(
+    v.string(expected(wanted)),
+    v.rawTransform(({ dataset, addIssue, NEVER }) => {
+      const given = dataset.value;
+      const url = URL.canParse(given) ? new URL(given) : null;
+      if (url === null || !/^https?:$/.test(url.protocol)) addIssue({ message: expectedFound(wanted, given) });
+      else if (url.username !== "" || url.password !== "")
+        addIssue({ message: "expected a URL without a user: write headers.Authorization for that" });
+      else if (url.search !== "" || url.hash !== "")
+        addIssue({ message: `expected a URL without "?" and "#", because paths such as /v1/metrics are added to it` });
+      else if (/\/v1\/(metrics|logs|traces)\/?$/.test(url.pathname))
+        addIssue({
+          message: withMeant(
+            `${expectedFound(wanted, given)}: the path of the signal is added`,
+            given.replace(/\/v1\/\w+\/?$/, ""),
+          ),
+        });
+      else return url.href.replace(/\/+$/, "");
+      return NEVER;
+    }),
+  );
+  return withWords(schema, "base URL", '"http://127.0.0.1:4318"');
+}
+
+/** Headers that the sender of a request makes itself. */
+const OWN_HEADERS = ["host", "content-type", "content-length", "content-encoding", "transfer-encoding", "connection"];
+
+/** Headers of HTTP requests. Their values may be secret, so no message shows one. */
+export function headers(): Kind<Record<string, string>, Record<string, string>> {
+  const example = '{ Authorization = "Bearer ${OTEL_TOKEN}" }';
+  const run: Run = (dataset, config) => {
+    const input = dataset.value;
+    if (typeof input !== "object" || input === null || Array.isArray(input))
+      return problem(dataset, config, expectedFound("a table", input, example));
+    const result: Dataset = { typed: true, value: input };
+    for (const [name, value] of Object.entries(input)) {
+      if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)) problem(result, config, "is not the name of a header", name);
+      else if (OWN_HEADERS.includes(name.toLowerCase())) problem(result, config, "is set by lb itself", name);
+      else if (typeof value !== "string") problem(result, config, "expected a text", name);
+      else if (!/^[\x20-\x7e\t]*$/.test(value))
+        problem(result, config, "expected printable ASCII; the value has other characters", name);
+    }
+    return result;
+  };
+  return withWords(replaceRun(v.record(v.string(), v.string()), run), "table of texts", example);
 }
 
 /** Where a syslog receiver listens. */

@@ -267,6 +267,7 @@ function finish(config: FileConfig, folder: string, { token, readToken: read_tok
       read_token,
       tls: tls.admin,
     },
+    otel: config.otel && { ...config.otel, ca_pem: tls.otelCa },
     log: { level, format, access: accessTarget(config.log, folder, tls.syslogCa) },
     listeners: config.listeners.map((listener) => ({
       ...listener,

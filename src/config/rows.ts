@@ -59,7 +59,10 @@ export function absent<In, Out, Empty>(
 /** The value of an option without a default that is not in the file. */
 export const leftOut = Symbol("left out");
 
-/** An option with free text, which may be a password: where it comes from the environment, only `${NAME}` is shown. */
+/**
+ * An option with free text, which may be a password: where it comes from the environment, only `${NAME}` is shown. Of a table of texts no
+ * other text is shown either.
+ */
 export function secret<In, Out>(option: Row<In, Out>): Row<In, Out> {
   return withRow(option, { ...option.row, secret: true });
 }

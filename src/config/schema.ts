@@ -13,10 +13,12 @@ import {
   dialAddress,
   duration,
   flag,
+  headers,
   hex,
   httpHost,
   httpPath,
   nameText,
+  otlpEndpoint,
   protocolName,
   rate,
   regularExpression,
@@ -83,9 +85,18 @@ const log = section('{ level = "info" }', {
 });
 
 const otel = section('{ endpoint = "http://127.0.0.1:4318" }', {
-  endpoint: required(text("URL", 1), "Destination of metrics and access lines: OTLP over HTTP."),
-  interval: row(duration(), "10s", "Time between exports."),
-  headers: row(section("{}", {}), {}, "Headers of each request."),
+  endpoint: secret(
+    required(
+      otlpEndpoint(),
+      "Receiver of OTLP over HTTP with JSON: /v1/metrics and /v1/logs are added. The certificate of an https URL is verified by the system's CA certificates.",
+    ),
+  ),
+  interval: row(
+    duration({ least: 100 }),
+    "10s",
+    "Time between exports of the metrics. Access lines are sent every second.",
+  ),
+  headers: secret(row(headers(), {}, "Headers of each request. Their values are not shown by the admin API.")),
 });
 
 // ------------------------------------------------------------------ listeners
@@ -538,7 +549,7 @@ export const file = section("{}", {
   ),
   admin: row(admin, {}, "The admin endpoint."),
   log: row(log, {}, "The log and the access log."),
-  otel: later(absent(otel, null, "Export of metrics and access lines to OpenTelemetry. Left out = off.")),
+  otel: absent(otel, null, "Export of metrics and access lines to OpenTelemetry. Left out = off."),
   listeners: row(named("listener", listener), {}, "Listeners: addresses that accept connections of clients."),
   pools: row(named("pool", pool), {}, "Pools: groups of backends."),
 });
@@ -549,7 +560,7 @@ export type FileConfig = InferOutput<typeof file>;
 // ------------------------------------------------------------------ the loaded config
 
 /** The whole config. Durations in milliseconds, bandwidths in bytes and rates in connections per second; paths absolute. */
-export interface Config extends Omit<FileConfig, "admin" | "log" | "listeners" | "pools"> {
+export interface Config extends Omit<FileConfig, "admin" | "log" | "otel" | "listeners" | "pools"> {
   /** The tokens are the trimmed contents of their files; they must never be logged. `tls`: null = plain HTTP. */
   admin: Omit<FileConfig["admin"], "tls"> & {
     token: string | null;
@@ -559,9 +570,20 @@ export interface Config extends Omit<FileConfig, "admin" | "log" | "listeners" |
   log: Omit<FileConfig["log"], "access" | "syslog"> & {
     access: "stdout" | "stderr" | "off" | { file: string } | { syslog: SyslogConfig };
   };
+  otel: OtelConfig | null;
   /** In the order of the file. */
   listeners: ListenerConfig[];
   pools: PoolConfig[];
+}
+
+/** The values of `headers` must never be logged. */
+export interface OtelConfig {
+  endpoint: string;
+  /** Milliseconds. */
+  interval: number;
+  headers: Record<string, string>;
+  /** The CA certificates that verify the receiver; null without TLS. */
+  ca_pem: string | null;
 }
 
 export interface SyslogConfig extends SyslogAddress {

@@ -45,15 +45,26 @@ export interface TlsMaterial {
   admin: CertificateConfig | null;
   /** The CA certificates that verify a syslog receiver; null = it is reached without TLS. */
   syslogCa: string | null;
+  /** The same for a receiver of OTLP. */
+  otelCa: string | null;
   findings: Finding[];
 }
 
 /** Reads every file that a `tls` section names. */
 export function readTls(subject: TlsSubject): TlsMaterial {
-  const material: TlsMaterial = { listeners: new Map(), pools: new Map(), admin: null, syslogCa: null, findings: [] };
-  const { config, isWhole } = subject;
-  if (isWhole(["log"]) && config.log.access === "syslog" && config.log.syslog.transport === "tls")
+  const material: TlsMaterial = {
+    listeners: new Map(),
+    pools: new Map(),
+    admin: null,
+    syslogCa: null,
+    otelCa: null,
+    findings: [],
+  };
+  const { config, isSound, isWhole } = subject;
+  if (isSound(["log"]) && config.log.access === "syslog" && config.log.syslog.transport === "tls")
     material.syslogCa = new Section(subject, ["log"], material.findings).systemCa("syslog");
+  if (isSound(["otel"]) && config.otel?.endpoint.startsWith("https:") === true)
+    material.otelCa = new Section(subject, ["otel"], material.findings).systemCa("endpoint");
   if (isWhole(["admin", "tls"]) && config.admin.enabled) {
     material.admin = new Section(subject, ["admin", "tls"], material.findings).ownPair(config.admin.tls);
   }

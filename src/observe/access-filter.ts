@@ -4,6 +4,16 @@ import { cidrHas } from "../core/cidr-set.ts";
 import type { AccessFilter } from "../messages.ts";
 import type { AccessLine } from "./access-line.ts";
 
+/** No condition. */
+export const EVERY_LINE: AccessFilter = {
+  listener: null,
+  pool: null,
+  backends: null,
+  clients: null,
+  end: null,
+  minDurationMs: 0,
+};
+
 /** Whether a line matches all conditions. */
 export function accepts(filter: AccessFilter, line: AccessLine): boolean {
   const { listener, pool, end, minDurationMs, backends, clients } = filter;

@@ -73,6 +73,17 @@ export function formatAccess(format: "text" | "json", line: AccessLine): string 
   return format === "json" ? asJson(line) : asText(line);
 }
 
+/** A line of the format "json", parsed. */
+export interface JsonAccessLine {
+  time: string;
+  listener: string;
+  client: string;
+  backend?: string;
+  end: string;
+  end_by: string;
+  [key: string]: string | number | undefined;
+}
+
 function asJson(line: AccessLine): string {
   let text = `{"time":"${time(line.timeMs)}","id":${line.id},"listener":${JSON.stringify(line.listener)},"client":"${line.client}"`;
   if (line.peer !== "") text += `,"peer":"${line.peer}"`;

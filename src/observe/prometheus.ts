@@ -23,7 +23,7 @@ export interface Metric {
 }
 
 /** Values of the labels, in the order of the metric's `labels`. A histogram's value is its buckets, not cumulative. */
-interface Sample {
+export interface Sample {
   labels: readonly string[];
   value: number | { sumSeconds: number; buckets: readonly number[]; boundsMs: readonly number[] };
 }
@@ -410,6 +410,24 @@ export const METRICS: readonly Metric[] = [
     "Access log lines lost because the file, pipe or receiver was too slow or failed.",
     (s) => s.access_log_lines_lost,
   ),
+  {
+    name: "lb_otel_exports_total",
+    type: "counter",
+    labels: ["signal", "result"],
+    help: "Requests to the OpenTelemetry receiver; signal is metrics or logs, result is success or failure.",
+    samples: ({ otel }) =>
+      (otel?.exports ?? []).flatMap(({ signal, success, failure }) => [
+        { labels: [signal, "success"], value: success },
+        { labels: [signal, "failure"], value: failure },
+      ]),
+  },
+  {
+    name: "lb_otel_log_records_lost_total",
+    type: "counter",
+    labels: [],
+    help: "Access lines that the OpenTelemetry receiver did not get.",
+    samples: ({ otel }) => (otel === null ? [] : [{ labels: [], value: otel.log_records_lost }]),
+  },
   ofWorker(
     "lb_worker_log_lines_lost_total",
     "counter",

@@ -178,6 +178,15 @@ const config = v.object({
   last_reload_error: said(v.nullable(v.string()), "What was wrong with it, if it failed."),
 });
 
+const otel = v.object({
+  exports: said(
+    v.array(v.object({ signal: v.picklist(["metrics", "logs"]), success: count(), failure: count() })),
+    "Requests by result.",
+  ),
+  log_records_lost: said(count(), "Access lines that the receiver did not get."),
+  last_error: said(v.nullable(v.string()), "Why the last request failed; null after a success."),
+});
+
 export const snapshot = v.object({
   version: v.string(),
   pid: v.number(),
@@ -198,7 +207,8 @@ export const snapshot = v.object({
     resident_bytes: v.number(),
     open_files: said(v.nullable(v.number()), "null where the system does not report it."),
   }),
-  access_log_lines_lost: said(count(), "Access log lines lost because the disk or the reader of a pipe was too slow."),
+  access_log_lines_lost: said(count(), "Access log lines lost because the disk, a reader or a receiver was too slow."),
+  otel: said(v.nullable(otel), "The export to OpenTelemetry; null = off."),
   workers: v.array(worker),
   listeners: v.array(listener),
   pools: v.array(pool),

@@ -57,6 +57,7 @@ export interface StatusSources {
   open: number;
   maxConnections: number;
   logLinesLost: number;
+  otel: Snapshot["otel"];
   registry: Registry;
   fleet: { slots: readonly WorkerFacts[]; retiring: readonly WorkerFacts[] };
   health: Pick<HealthChecks, "facts" | "agent">;
@@ -87,6 +88,7 @@ export function takeSnapshot(sources: StatusSources): Snapshot {
     connections: { open: sources.open, max: sources.maxConnections, open_files_limit: openFilesLimit() },
     process: processFigures(),
     access_log_lines_lost: sources.logLinesLost,
+    otel: sources.otel,
     workers: [...fleet.slots, ...fleet.retiring].map(workerStatus),
     listeners: registry.listeners.map((listener) => listenerStatus(listener, sources)),
     pools: registry.pools.map((pool) => poolStatus(pool, health, unresolved(pool.config))),

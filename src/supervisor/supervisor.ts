@@ -22,7 +22,8 @@ import { ActiveConfig, needsOf, workerCount } from "./active-config.ts";
 import { ByteRates } from "./byte-rates.ts";
 import { History } from "./history.ts";
 import { LiveConnections } from "./live-connections.ts";
-import { forStderr, Log } from "./log.ts";
+import { forStderr, Log, within } from "./log.ts";
+import { Otel } from "./otel.ts";
 import type { Dashboard } from "../admin/operations.ts";
 import { operationsOf } from "./operations.ts";
 import type { Phase } from "./readiness.ts";
@@ -107,6 +108,7 @@ export class Supervisor {
   readonly #reloads: Reloads;
   readonly #history = new History();
   readonly #expiring: Expiring;
+  readonly #otel: Otel;
   readonly #runtime: RuntimeOperations;
   #housekeeping: ReturnType<typeof setInterval> | null = null;
   readonly #startedAtMs = Date.now();
@@ -123,6 +125,12 @@ export class Supervisor {
     this.#log = log;
     this.#access = new AccessSink(log);
     this.#expiring = new Expiring(log);
+    this.#otel = new Otel({
+      version: options.version,
+      log,
+      followers: this.#followers,
+      snapshot: () => this.snapshot(),
+    });
     this.#resolver = new Resolver(log);
     this.#health = new HealthChecks({
       places: shares().healthChecks,
@@ -238,6 +246,7 @@ export class Supervisor {
     const refused = await this.#fleet.growTo(count);
     if (refused !== null) return refused;
     this.#follow();
+    this.#otel.configure(config.otel, LAST_LINES_MS);
     return null;
   }
 
@@ -284,6 +293,7 @@ export class Supervisor {
   #onReloaded(): void {
     this.#expiring.loaded();
     this.#follow();
+    this.#otel.configure(this.#active.config.otel, LAST_LINES_MS);
   }
 
   #healthUnknown(backendId: number, reason: string): void {
@@ -369,8 +379,13 @@ export class Supervisor {
     if (this.#housekeeping !== null) clearInterval(this.#housekeeping);
     this.#active.admin?.stop();
     this.#log.info("stopped");
-    await Promise.all([this.#access.close(LAST_LINES_MS), this.#log.flush(LAST_LINES_MS)]);
+    await this.#lastLines(LAST_LINES_MS);
     this.#finish(0);
+  }
+
+  async #lastLines(timeoutMs: number): Promise<void> {
+    await Promise.all([this.#access.close(timeoutMs), within(timeoutMs, this.#otel.stop(timeoutMs))]);
+    await this.#log.flush(timeoutMs);
   }
 
   // After a second signal: open connections are reset and logged before the process exits. The fleet limits the time for a hanging worker.
@@ -382,7 +397,7 @@ export class Supervisor {
     const nowMs = monotonicMs();
     await this.#fleet.stopAll(nowMs, nowMs);
     this.#active.admin?.stop();
-    await Promise.all([this.#access.close(AT_ONCE_MS), this.#log.flush(AT_ONCE_MS)]);
+    await this.#lastLines(AT_ONCE_MS);
     process.exit(0);
   }
 
@@ -401,6 +416,7 @@ export class Supervisor {
       open: claimed(this.#open),
       maxConnections: this.#active.maxConnections,
       logLinesLost: this.#access.linesLost,
+      otel: this.#otel.status,
       registry: this.#registry,
       fleet: this.#fleet,
       health: this.#health,

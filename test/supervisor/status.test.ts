@@ -48,6 +48,7 @@ function start() {
       open: 0,
       maxConnections: 100,
       logLinesLost: 0,
+      otel: null,
       registry,
       fleet: { slots: [worker(0), worker(1)], retiring: [] },
       health: { facts: () => null, agent: () => null },

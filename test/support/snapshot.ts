@@ -24,6 +24,14 @@ export function filledSnapshot(): Snapshot {
     connections: { open: 7, max: 1000, open_files_limit: 4096 },
     process: { cpu_seconds: 12.5, resident_bytes: 70_000_000, open_files: 33 },
     access_log_lines_lost: 3,
+    otel: {
+      exports: [
+        { signal: "metrics", success: 7, failure: 1 },
+        { signal: "logs", success: 5, failure: 2 },
+      ],
+      log_records_lost: 4,
+      last_error: null,
+    },
     workers: [
       {
         index: 0,
