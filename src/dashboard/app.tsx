@@ -34,9 +34,9 @@ export function App({ state, actions }: { state: PageState; actions: Actions }) 
           <Ends pair={pair} />
           <Clients clients={state.clients ?? []} />
           <Workers pair={pair} />
-          <Changes changes={state.changes} />
           <Certificates pair={pair} />
           <Connections list={state.connections} />
+          <Changes changes={state.changes} />
         </main>
       )}
       {state.dialog !== null && <DialogOf dialog={state.dialog} />}
@@ -56,7 +56,7 @@ const BYTES: readonly Series[] = [
 
 function Changes({ changes }: { changes: readonly ChangeNote[] }) {
   return (
-    <section class="panel">
+    <section class="panel span">
       <h2>Changes</h2>
       {changes.length === 0 && <p class="empty">none since lb was started</p>}
       <ol class="changes" aria-live="polite" tabIndex={0} aria-label="Changes">

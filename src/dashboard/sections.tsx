@@ -165,7 +165,6 @@ export function Listeners({ pair }: { pair: Pair }) {
     figure("Refused/s", ({ listener, was }) => rateOf(pair, refusals(listener), was && refusals(was)), formatRate),
     figure("In", ({ listener, was }) => rateOf(pair, listener.bytes_in, was?.bytes_in), formatByteRate),
     figure("Out", ({ listener, was }) => rateOf(pair, listener.bytes_out, was?.bytes_out), formatByteRate),
-    figure("Accepted", ({ listener }) => listener.accepted, formatCount),
   ];
   return (
     <section class="panel">
