@@ -77,6 +77,7 @@ export class BackendStates {
     const { pool, backend } = found;
     this.#change(pool, [backend], () => {
       backend.up = up;
+      backend.state.sinceMs = Date.now();
       // A backend that is down is no longer ejected.
       if (!up && isEjected(backend)) endEjection(backend.state.ejection, this.#nowMs());
     });

@@ -49,6 +49,8 @@ export interface BackendRecord {
 
 /** The state that backend-states.ts keeps for a backend. */
 export interface BackendState {
+  /** When it came up or went down last, or was made. In Date.now(); for a backend that is not checked now. */
+  sinceMs: number;
   /** It took connections before it was taken out, or it has joined a pool that was serving: it ramps when it takes connections again. */
   hasServed: boolean;
   /** The fraction of its weight under slow_start, greater than 0, at most 1. */
@@ -298,6 +300,7 @@ function isUpAtFirst({ health: { type, initial, role } }: PoolConfig): boolean {
 function firstState(pool: PoolConfig, joins: boolean): BackendState {
   const isRamping = joins && pool.slow_start > 0;
   return {
+    sinceMs: Date.now(),
     hasServed: joins,
     ramp: isRamping ? RAMP_FROM : 1,
     rampFromMs: isRamping ? performance.now() : null,

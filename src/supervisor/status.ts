@@ -232,7 +232,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: StatusS
     health: {
       up: backend.up,
       check: pool.config.health.type,
-      since: new Date(facts?.sinceMs ?? Date.now()).toISOString(),
+      since: new Date(facts?.sinceMs ?? backend.state.sinceMs).toISOString(),
       checks: { success: facts?.success ?? 0, failure: facts?.failure ?? 0 },
       last_error: facts?.lastError ?? null,
       agent: agent && { ...agent.report, last_error: agent.lastError },

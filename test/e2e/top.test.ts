@@ -1,4 +1,5 @@
 // `lb top` in a real terminal, driven by its keys.
+import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
 import { connect } from "../support/client.ts";
@@ -128,6 +129,20 @@ test.each(["SIGTERM", "SIGHUP", "SIGTSTP"] as const)("leaves a clean terminal at
   await terminal.shows(/app +two +up/);
   terminal.press("q");
   await terminal.shows(/shell>\s*$/);
+});
+
+test.each([
+  ["k", "the key failed"],
+  ["p", "the promise failed"],
+])("restores the terminal after a fault, and leaves its message there (%s)", async (key, message) => {
+  using terminal = new Tmux(80, 24);
+  terminal.type(`${process.execPath} ${join(import.meta.dirname, "../support/failing-terminal.ts")}`);
+  terminal.press("Enter");
+  await terminal.shows(/waiting for a key/);
+  expect(terminal.isAlternate).toBe(true);
+  terminal.type(key);
+  expect(await terminal.shows(/shell>\s*$/)).toContain(message);
+  expect([terminal.isAlternate, terminal.isCursorShown]).toEqual([false, true]);
 });
 
 test("shows that the server was killed, and continues when it is back", async () => {

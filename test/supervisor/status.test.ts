@@ -127,6 +127,8 @@ describe("a pool", () => {
       last_error: "connection refused",
       agent: null,
     });
+    registry.pools[0]!.backends[1]!.state.sinceMs = sinceMs;
+    expect(take({ health }).pools[0]!.backends[1]!.health.since).toBe("2026-01-01T00:00:00.000Z");
     expect(backends[1]).toMatchObject({ name: "spare", weight: 3, backup: true, up: true });
     expect(backends[1]!.health).toMatchObject({ checks: { success: 0, failure: 0 }, last_error: null });
   });

@@ -61,6 +61,13 @@ export class Terminal {
       this.#resume();
       resized();
     });
+    // A message on the alternate screen would be gone with it.
+    for (const fault of ["uncaughtException", "unhandledRejection"] as const)
+      process.on(fault, (error: unknown) => {
+        this.close();
+        console.error(error);
+        process.exit(1);
+      });
     // The last chance to restore, also after an exception or an exit.
     process.on("exit", () => this.close());
   }
