@@ -10,6 +10,7 @@ import type { StreamEvent } from "./event-stream.ts";
 import { applyTheme } from "./header.tsx";
 import { ask, follow, forgetToken, hasToken, RequestError, setToken } from "./lb-client.ts";
 import { pairOf, pointOf, withPoint } from "./rates.ts";
+import { pause } from "./pause.ts";
 import { current, onUpdate, update, type ChangeNote } from "./store.ts";
 import "./style.css";
 
@@ -96,7 +97,11 @@ async function loadHistory(): Promise<void> {
 function take({ name, data }: StreamEvent): void {
   const nowMs = Date.now();
   if (name === "snapshot") {
-    const pair = pairOf(JSON.parse(data) as Snapshot, current().pair?.now ?? null);
+    const snapshot = JSON.parse(data) as Snapshot;
+    const before = current().pair?.now ?? null;
+    // Another version of lb has been started, and has a page of its own.
+    if (before !== null && before.version !== snapshot.version) return location.reload();
+    const pair = pairOf(snapshot, before);
     // The first snapshot has no rates.
     const points = pair.before === null ? current().points : withPoint(current().points, pointOf(pair, nowMs / 1000));
     update({ pair, points, link: { is: "live" } });
@@ -135,16 +140,6 @@ async function followLists(signal: AbortSignal): Promise<void> {
     }
     await pause(LISTS_MS, signal);
   }
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
-  signal.addEventListener("abort", () => {
-    clearTimeout(timer);
-    resolve();
-  });
-  return promise;
 }
 
 applyTheme();

@@ -247,6 +247,26 @@ test("asks for nothing while it is hidden or paused", async () => {
   await page.getByText("live", { exact: true }).waitFor();
 });
 
+test("loads itself again when lb was replaced by another version", async () => {
+  await using lb = await startLb(config(await freePort()));
+  const status = await lb.status();
+  const context = await browser.newContext();
+  const page = await context.newPage();
+  pages.push(page);
+  let loads = 0;
+  page.on("load", () => loads++);
+  // A stream that ends with its first event: the page connects again, and finds another version.
+  const versions = ["1.0.0", "1.0.0"];
+  await page.route("**/api/events*", (route) => {
+    const data = JSON.stringify({ ...status, version: versions.shift() ?? "1.0.1" });
+    return route.fulfill({ contentType: "text/event-stream", body: `event: snapshot\ndata: ${data}\n\n` });
+  });
+  await page.goto(`${lb.adminUrl}/`);
+  await page.getByRole("heading", { level: 1 }).getByText("1.0.0").waitFor();
+  await page.getByRole("heading", { level: 1 }).getByText("1.0.1").waitFor();
+  expect([loads, versions]).toEqual([2, []]);
+});
+
 test("says that lb is gone, keeps the last figures, and goes on when it is there again", async () => {
   const [port, admin] = [await freePort(), await freePort()];
   const text = config(port, `[admin]\nbind = "127.0.0.1:${admin}"\n`);
