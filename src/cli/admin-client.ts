@@ -11,10 +11,13 @@ export const TIMEOUT_MS = 10_000;
 /** Why a request failed, in one line, and what to do about it ("" = unknown). */
 export class AdminError extends Error {
   readonly cure: string;
+  /** Whether what was asked for is wrong in itself: status 400. */
+  readonly isBadUsage: boolean;
 
-  constructor(message: string, cure = "") {
+  constructor(message: string, cure = "", isBadUsage = false) {
     super(message);
     this.cure = cure;
+    this.isBadUsage = isBadUsage;
   }
 }
 
@@ -95,9 +98,13 @@ export class AdminClient {
 
   // The error of an answer: a problem of RFC 9457, or any other content.
   #refusal(status: number, text: string): AdminError {
-    if (status === 401) return new AdminError(`${this.name} needs a token`, TOKEN_CURE);
+    const isRefused = this.#endpoint.token !== null;
+    if (status === 401)
+      return new AdminError(`${this.name} ${isRefused ? "does not accept the token" : "needs a token"}`, TOKEN_CURE);
     const { detail, cure } = problemOf(text) ?? { detail: `${this.name} answered with status ${status}`, cure: "" };
-    return new AdminError(detail, cure);
+    if (status !== 400) return new AdminError(detail, cure);
+    // To a user of commands, parts of a request and the document that describes them say nothing.
+    return new AdminError(detail.replace(/^(body|query)\./, ""), cure.includes("openapi.json") ? "" : cure, true);
   }
 }
 

@@ -17,6 +17,6 @@ export async function askLb(
   } catch (error) {
     if (!(error instanceof AdminError)) throw error;
     console.error(`lb: ${error.message}${error.cure === "" ? "" : `\n    ${error.cure}`}`);
-    return 1;
+    return error.isBadUsage ? 2 : 1;
   }
 }

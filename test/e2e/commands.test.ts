@@ -61,7 +61,10 @@ describe("lb status", () => {
     });
     expect(await runLb([...admin, "--token-file", join(folder, "admin.token")])).toMatchObject({ code: 0 });
     expect(await runLb(admin, { env: { LB_ADMIN_TOKEN: secret } })).toMatchObject({ code: 0 });
-    expect(await runLb(admin, { env: { LB_ADMIN_TOKEN: "wrong" } })).toMatchObject({ code: 1 });
+    expect(await runLb(admin, { env: { LB_ADMIN_TOKEN: "wrong" } })).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("does not accept the token"),
+    });
   });
 });
 
@@ -134,6 +137,10 @@ test("lb explain, connections and clients print tables", async () => {
   expect(await run("explain", "--listener", "wbe", "--client", "192.0.2.1")).toMatchObject({
     code: 1,
     stderr: expect.stringMatching(/there is no listener "wbe"\n +the listeners are web/),
+  });
+  expect(await run("explain", "--listener", "web", "--client", "nobody")).toMatchObject({
+    code: 2,
+    stderr: 'lb: client: expected an IP address such as "10.0.0.5", without a port, found "nobody"\n',
   });
   expect((await run("connections")).stdout).toMatch(/^ID +CLIENT .*WORKER$/m);
   expect((await run("clients")).stdout).toMatch(/^CLIENT +OPEN /m);
