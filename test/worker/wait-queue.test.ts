@@ -1,8 +1,8 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { Arena, claim, claimed, giveBack } from "../../src/shared/cells.ts";
 import { QUEUE } from "../../src/shared/counters.ts";
 import { NOBODY, queueMemory, SharedQueue } from "../../src/shared/queue.ts";
-import { UNUSED_TICKS, WaitQueue, type Places, type Waiter } from "../../src/worker/wait-queue.ts";
+import { TRY_AGAIN_MS, UNUSED_TICKS, WaitQueue, type Places, type Waiter } from "../../src/worker/wait-queue.ts";
 import { forSeedsAsync, type Random } from "../support/random.ts";
 import { runThreads } from "../support/threads.ts";
 import type { QueueJob, QueueResult } from "./queueing-thread.ts";
@@ -77,8 +77,13 @@ class Worker implements Places<Waiting, Place> {
     return this.isDead || this.picky.has(number) ? null : this.#cap.acquire();
   }
 
-  acquireAgain(): null {
-    return null;
+  /** The places at which all have failed have proven good since. */
+  isBack = false;
+
+  acquireAgain({ number }: Pick<Waiting, "number">, regardless: boolean): Place | null {
+    if (!regardless && !this.isBack) return null;
+    this.picky.delete(number);
+    return this.acquire({ number });
   }
 
   get hasPlace(): boolean {
@@ -264,6 +269,36 @@ describe("a queue over several workers", () => {
     await model.settle();
     expect(model.served).toEqual([3, 2]);
     expect(model.shared.waiting).toBe(0);
+  });
+
+  test("lets the youngest try again where all have failed, one each second, and all once that has proven good", async () => {
+    vi.useFakeTimers({ toFake: ["performance"] });
+    try {
+      const model = new Model(1, 3, 10);
+      const [worker] = model.workers as [Worker];
+      for (let i = 0; i < 8; i++) model.arrive(worker);
+      for (let number = 4; number <= 8; number++) worker.picky.add(number);
+      for (let i = 0; i < 3; i++) model.free(worker);
+      await model.settle();
+      for (let tick = 0; tick <= UNUSED_TICKS; tick++) worker.queue.tick();
+      expect(model.served).toEqual([8]);
+      vi.advanceTimersByTime(TRY_AGAIN_MS - 1);
+      worker.queue.tick();
+      expect(model.served).toEqual([8]);
+      vi.advanceTimersByTime(1);
+      worker.queue.tick();
+      expect(model.served).toEqual([8, 7]);
+      worker.isBack = true;
+      worker.queue.tick();
+      expect(model.served).toEqual([8, 7, 4]);
+      for (let i = 0; i < 3; i++) model.free(worker);
+      await model.settle();
+      for (let tick = 0; tick <= UNUSED_TICKS; tick++) worker.queue.tick();
+      expect(model.served).toEqual([8, 7, 4, 5, 6]);
+      expect(model.shared.waiting).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   test("looks again for a place that was freed before it could be seen to wait", async () => {
