@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { grafanaText } from "../scripts/grafana.ts";
-import { METRICS } from "../src/observe/prometheus.ts";
+import { METRICS } from "../src/observe/metrics.ts";
 import { missingOf } from "./support/server.ts";
 
 const packaging = join(import.meta.dirname, "../packaging");

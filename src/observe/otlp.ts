@@ -1,7 +1,7 @@
 // The snapshot and access lines as requests of OTLP/HTTP with JSON (https://opentelemetry.io/docs/specs/otlp/). The metrics are those of
 // /metrics, from the same table. Nothing is counted or sent here.
 import type { JsonAccessLine } from "./access-line.ts";
-import { METRICS, type Metric, type Sample } from "./prometheus.ts";
+import { METRICS, type Metric, type Sample } from "./metrics.ts";
 import type { Snapshot } from "./snapshot.ts";
 
 /** Data points of one request at most, so that no request is too large for a receiver. */

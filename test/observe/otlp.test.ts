@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { formatAccess, type JsonAccessLine } from "../../src/observe/access-line.ts";
 import { logsRequest, metricsRequests, POINTS_MAX } from "../../src/observe/otlp.ts";
-import { METRICS, prometheusText } from "../../src/observe/prometheus.ts";
+import { METRICS } from "../../src/observe/metrics.ts";
+import { prometheusText } from "../../src/observe/prometheus.ts";
 import { logRecords, Metrics, plain } from "../support/otlp.ts";
 import { filledSnapshot } from "../support/snapshot.ts";
 

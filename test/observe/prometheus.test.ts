@@ -3,7 +3,8 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { END_NAMES } from "../../src/core/ends.ts";
-import { METRICS, prometheusText } from "../../src/observe/prometheus.ts";
+import { METRICS } from "../../src/observe/metrics.ts";
+import { prometheusText } from "../../src/observe/prometheus.ts";
 import { filledSnapshot } from "../support/snapshot.ts";
 
 /** Every series with its value. */
