@@ -13,7 +13,9 @@ export function monotonicNs(): bigint {
   return timespec[0]! * 1_000_000_000n + timespec[1]!;
 }
 
-let originMs: number | null = null;
+/** A thread that is interrupted between the two readings gets too small an offset, so it takes the greatest of some. */
+const ORIGIN_TRIES = 5;
+let originMs = -Infinity;
 
 /** The same in milliseconds: performance.now(), which reads CLOCK_MONOTONIC too (Bun 1.4.5), plus the offset of this thread. */
 export function monotonicMs(): number {
@@ -22,6 +24,11 @@ export function monotonicMs(): number {
 
 /** The same for a moment of this thread's performance.now(). */
 export function monotonicMsOf(performanceMs: number): number {
-  originMs ??= Number(monotonicNs()) / 1e6 - performance.now();
+  if (originMs === -Infinity) findOrigin();
   return originMs + performanceMs;
+}
+
+function findOrigin(): void {
+  for (let tries = 0; tries < ORIGIN_TRIES; tries++)
+    originMs = Math.max(originMs, Number(monotonicNs()) / 1e6 - performance.now());
 }

@@ -33,8 +33,8 @@ export const CLIENT_TABLE_FULL = -3;
 export interface ClientLimits {
   /** Maximum number of open connections. */
   maxOpen: number;
-  /** Nanoseconds between two new connections at the steady rate; 0n = no rate limit. */
-  intervalNs: bigint;
+  /** Nanoseconds between two new connections at the steady rate; 0 = no rate limit. */
+  intervalNs: number;
   /** Number of new connections at once after a pause. */
   burst: number;
   /** A place is claimed even without a cap, because connections share the bandwidth limit of the client's entry. */
@@ -92,9 +92,9 @@ export class ClientTable {
    * Returns the number of its entry, which `release` must give back when the connection ends if `claimed` says so, or one of the negative
    * results above.
    */
-  claim(w0: number, w1: number, w2: number, w3: number, limits: ClientLimits, nowNs: bigint): number {
+  claim(w0: number, w1: number, w2: number, w3: number, limits: ClientLimits, nowNs: number): number {
     const set = this.#lookFor(w0, w1, w2, w3);
-    const seconds = Math.floor(Number(nowNs) / 1e9) | 0;
+    const seconds = Math.floor(nowNs / 1e9) | 0;
     this.claimed = false;
     this.dryRun = 0;
     for (;;) {
@@ -118,13 +118,13 @@ export class ClientTable {
    * The current state of a client, without a claim: its open connections, and when its token bucket is full again (0n = it is full), as
    * takeToken counts.
    */
-  peek(w0: number, w1: number, w2: number, w3: number): { open: number; fullAtNs: bigint } {
+  peek(w0: number, w1: number, w2: number, w3: number): { open: number; fullAtNs: number } {
     const set = this.#lookFor(w0, w1, w2, w3);
     for (let entry = set; entry < set + WAYS; entry++) {
       if (!this.#isFound(entry)) continue;
-      return { open: this.open(entry), fullAtNs: Atomics.load(this.#words, 2 * entry + 1) };
+      return { open: this.open(entry), fullAtNs: this.#loadTime(entry) };
     }
-    return { open: 0, fullAtNs: 0n };
+    return { open: 0, fullAtNs: 0 };
   }
 
   /** Open connections of an entry's client. */
@@ -195,14 +195,14 @@ export class ClientTable {
     }
   }
 
-  #count(entry: number, limits: ClientLimits, nowNs: bigint): number {
+  #count(entry: number, limits: ClientLimits, nowNs: number): number {
     const { maxOpen, intervalNs, holds, dryRunOpen } = limits;
     if (maxOpen > 0 || holds) {
       const refused = this.#claimPlace(entry, maxOpen);
       if (refused === LOST || (refused === CLIENT_OVER_CAP && !dryRunOpen)) return refused;
       if (refused === CLIENT_OVER_CAP) this.dryRun |= OVER_CAP;
     }
-    return intervalNs === 0n ? entry : this.#takeToken(entry, limits, nowNs);
+    return intervalNs === 0 ? entry : this.#takeToken(entry, limits, nowNs);
   }
 
   // The entry, LOST or CLIENT_OVER_CAP.
@@ -218,14 +218,14 @@ export class ClientTable {
     }
   }
 
-  #takeToken(entry: number, { intervalNs, burst, dryRunRate }: ClientLimits, nowNs: bigint): number {
+  #takeToken(entry: number, { intervalNs, burst, dryRunRate }: ClientLimits, nowNs: number): number {
     // The cap would have refused the connection before it took a token.
     if (dryRunRate && this.dryRun !== 0) return entry;
     for (;;) {
       // Without a claimed place, the entry may be given to another client.
       if (!this.claimed && !this.#isFound(entry)) return LOST;
-      const tat = Atomics.load(this.#words, 2 * entry + 1);
-      const next = takeToken(tat, nowNs, intervalNs, burst);
+      const fullAtNs = this.#loadTime(entry);
+      const next = takeToken(fullAtNs, nowNs, intervalNs, burst);
       if (next === NO_TOKEN && dryRunRate) {
         this.dryRun |= OVER_RATE;
         return entry;
@@ -235,10 +235,35 @@ export class ClientTable {
         this.claimed = false;
         return CLIENT_OVER_RATE;
       }
-      if (Atomics.compareExchange(this.#words, 2 * entry + 1, tat, next) === tat) return entry;
+      if (this.#exchangeTime(entry, fullAtNs, next)) return entry;
     }
   }
+
+  // Read by halves, since a BigInt costs more than all the rest of it. The time of a client only rises, and so does the upper half: if that
+  // is the same before and after, the lower half belongs to it.
+  #loadTime(entry: number): number {
+    const halves = this.#halves;
+    const at = 4 * entry + 2;
+    for (let high = Atomics.load(halves, at + 1); ;) {
+      timeHalves[0] = Atomics.load(halves, at);
+      const again = Atomics.load(halves, at + 1);
+      timeHalves[1] = high;
+      if (again === high) return time[0]!;
+      high = again;
+    }
+  }
+
+  #exchangeTime(entry: number, from: number, to: number): boolean {
+    time[0] = from;
+    time[1] = to;
+    return Atomics.compareExchange(this.#words, 2 * entry + 1, timeWords[0]!, timeWords[1]!) === timeWords[0];
+  }
 }
+
+/** A time of a bucket, and its bits. */
+const time = new Float64Array(2);
+const timeWords = new BigInt64Array(time.buffer);
+const timeHalves = new Int32Array(time.buffer);
 
 const OVER_CAP = dryRunBit("max_connections_per_client");
 const OVER_RATE = dryRunBit("rate_limit");

@@ -7,7 +7,7 @@ import { formatCidr, type Cidr } from "../core/address.ts";
 import type { ListenerConfig } from "../config/schema.ts";
 import { failure, type Result } from "../admin/operations.ts";
 import type { ExplainedCandidate, ExplainedLimit, ExplainQuery, Explanation } from "../observe/live.ts";
-import { monotonicNs } from "../platform/clock.ts";
+import { monotonicMs } from "../platform/clock.ts";
 import { isAllowed, isDenied } from "../policy/address-lists.ts";
 import { createBalancer } from "../policy/balance.ts";
 import { isFree, type Candidate } from "../policy/candidate.ts";
@@ -115,7 +115,7 @@ function clientLimits(config: ListenerConfig, table: ClientTable, words: Int32Ar
     limits.push(cap("max_connections_per_client", "client_full", open, maxOpen, isDry));
   }
   if (rate !== null) {
-    const left = tokensLeft(fullAtNs, monotonicNs(), tokenIntervalNs(rate.rate), rate.burst);
+    const left = tokensLeft(fullAtNs, monotonicMs() * 1e6, tokenIntervalNs(rate.rate), rate.burst);
     const detail = `${left} of ${rate.burst} new connections are left to the client`;
     const more = { current: left, max: rate.burst, dryRun: dryRun.includes("rate_limit") };
     limits.push(limitOf("rate_limit", left < 1 ? "rate_limited" : null, detail, more));

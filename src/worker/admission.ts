@@ -2,7 +2,7 @@
 // the ledger and released only here.
 import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import type { End } from "../core/ends.ts";
-import { monotonicNs } from "../platform/clock.ts";
+import { monotonicMs } from "../platform/clock.ts";
 import { isAllowed, isDenied } from "../policy/address-lists.ts";
 import { claim, giveBack } from "../shared/cells.ts";
 import { CLIENT_OVER_RATE, CLIENT_TABLE_FULL } from "../shared/clients.ts";
@@ -38,7 +38,7 @@ export function admitClient(host: Host, listener: Listener, row: number): End | 
   const { words } = host;
   const at = row * ROW_WORDS;
   const client = listener.prefix.of(words, at + ROW.address);
-  const entry = clients.claim(client.w0, client.w1, client.w2, client.w3, limits, monotonicNs());
+  const entry = clients.claim(client.w0, client.w1, client.w2, client.w3, limits, monotonicMs() * 1e6);
   words[at + ROW.clientEntry] = entry;
   if (clients.claimed) words[at]! |= CLAIM.client;
   if (clients.dryRun !== 0) noteDryRun(host, listener, row, clients.dryRun);

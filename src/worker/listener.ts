@@ -99,7 +99,7 @@ function clientLimits({ maxConnectionsPerClient, rateLimit, bandwidth, dryRun }:
   if (maxConnectionsPerClient === 0 && rateLimit === null && !holds) return null;
   return {
     maxOpen: maxConnectionsPerClient,
-    intervalNs: rateLimit === null ? 0n : tokenIntervalNs(rateLimit.rate),
+    intervalNs: rateLimit === null ? 0 : tokenIntervalNs(rateLimit.rate),
     burst: rateLimit?.burst ?? 1,
     holds,
     dryRunOpen: dryRun.includes("max_connections_per_client"),

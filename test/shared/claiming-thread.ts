@@ -20,8 +20,8 @@ export interface RateJob {
   memory: SharedArrayBuffer;
   clients: number;
   limits: ClientLimits;
-  fromNs: bigint;
-  stepNs: bigint;
+  fromNs: number;
+  stepNs: number;
   steps: number;
 }
 
@@ -122,7 +122,7 @@ function spendTokens(job: RateJob, meet: () => void): RateResult {
     let count = 0;
     for (let step = 0; step <= job.steps; step++) {
       if (step % STEPS_TOGETHER === 0) meet();
-      const now = job.fromNs + BigInt(step) * job.stepNs;
+      const now = job.fromNs + step * job.stepNs;
       while (table.claim(0, 0, 0xffff, client, job.limits, now) >= 0) count++;
     }
     admitted.push(count);
@@ -147,7 +147,7 @@ function openAndClose(job: ClientCapJob, meet: () => void): ClientCapResult {
   meet();
   for (let i = 0; i < job.times; i++) {
     const client = below(inside.length);
-    const entry = table.claim(0, 0, 0xffff, client, limits, BigInt(i) * 1_000_000n);
+    const entry = table.claim(0, 0, 0xffff, client, limits, i * 1_000_000);
     if (entry < 0) {
       result.answers[entry] = (result.answers[entry] ?? 0) + 1;
     } else {

@@ -15,9 +15,9 @@ import { runThreads } from "../support/threads.ts";
 import type { ClientCapJob, ClientCapResult, RateJob, RateResult } from "./claiming-thread.ts";
 
 const thread = new URL("./claiming-thread.ts", import.meta.url);
-const SECOND = 1_000_000_000n;
+const SECOND = 1_000_000_000;
 
-const none = { maxOpen: 0, intervalNs: 0n, burst: 1, holds: false, dryRunOpen: false, dryRunRate: false };
+const none = { maxOpen: 0, intervalNs: 0, burst: 1, holds: false, dryRunOpen: false, dryRunRate: false };
 const capOf = (maxOpen: number): ClientLimits => ({ ...none, maxOpen });
 const rateOf = (perSecond: number, burst: number): ClientLimits => ({
   ...none,
@@ -97,7 +97,7 @@ describe("the rate of one client", () => {
   test("admits the burst at once and then one each interval", () => {
     const table = new ClientTable(clientMemory(64));
     const limits = rateOf(50, 10);
-    const at = (ms: number): boolean => claimAs(table, 1, limits, SECOND + BigInt(ms) * 1_000_000n) >= 0;
+    const at = (ms: number): boolean => claimAs(table, 1, limits, SECOND + ms * 1_000_000) >= 0;
     for (let i = 0; i < 10; i++) expect(at(0)).toBe(true);
     expect([at(0), at(19), at(20), at(20), at(39), at(40)]).toEqual([false, false, true, false, false, true]);
     // A second later the bucket is full again, and no fuller.
@@ -126,7 +126,7 @@ describe("the rate of one client", () => {
 
   test("is exact over four threads: 50/s with a burst of 10 is 510 in ten seconds", async () => {
     const base = { kind: "rate", limits: rateOf(50, 10), fromNs: SECOND, clients: 1 } as const;
-    const job: RateJob = { ...base, memory: clientMemory(64), stepNs: 1_000_000n, steps: 10_000 };
+    const job: RateJob = { ...base, memory: clientMemory(64), stepNs: 1_000_000, steps: 10_000 };
     const admitted = await runThreads<RateResult>(thread, [job, job, job, job]);
     expect(admitted.reduce((sum, [count]) => sum + count!, 0)).toBe(510);
     // Some of them from each: else the threads have not competed.
@@ -136,7 +136,7 @@ describe("the rate of one client", () => {
   test("is exact for clients that several threads see for the first time at once", async () => {
     const clients = 20_000;
     const base = { kind: "rate", limits: rateOf(50, 10), fromNs: SECOND, clients } as const;
-    const job: RateJob = { ...base, memory: clientMemory(16 * clients), stepNs: 1n, steps: 0 };
+    const job: RateJob = { ...base, memory: clientMemory(16 * clients), stepNs: 1, steps: 0 };
     const [one, other] = await runThreads<RateResult>(thread, [job, job]);
     const wrong = one!.filter((count, client) => count + other![client]! !== 10);
     expect(wrong).toHaveLength(0);
@@ -166,7 +166,7 @@ describe("a limit that is not enforced", () => {
     const table = new ClientTable(clientMemory(64));
     const limits: ClientLimits = { ...rateOf(1, 2), dryRunRate: true };
     const at = (ms: number): number => {
-      expect(claimAs(table, 1, limits, SECOND + BigInt(ms) * 1_000_000n)).toBeGreaterThanOrEqual(0);
+      expect(claimAs(table, 1, limits, SECOND + ms * 1_000_000)).toBeGreaterThanOrEqual(0);
       return table.dryRun;
     };
     expect([at(0), at(0), at(0), at(999), at(1000), at(1000)]).toEqual([0, 0, RATE, RATE, 0, RATE]);
@@ -197,7 +197,7 @@ describe("an entry that connections share", () => {
     const entry = claimAs(table, 0, holds);
     expect(claimAs(table, 0, holds)).toBe(entry);
     for (let client = 1; client < 100; client++) {
-      const other = claimAs(table, client, holds, BigInt(1000 + client) * SECOND);
+      const other = claimAs(table, client, holds, (1000 + client) * SECOND);
       expect(other).not.toBe(entry);
       table.release(other);
     }
@@ -209,32 +209,32 @@ describe("an entry that connections share", () => {
 });
 
 describe("a full table", () => {
-  const onceAnHour: ClientLimits = { ...none, intervalNs: 3600n * SECOND, burst: 1 };
+  const onceAnHour: ClientLimits = { ...none, intervalNs: 3600 * SECOND, burst: 1 };
 
   test("evicts only the client that has been idle longest", () => {
     const table = new ClientTable(clientMemory(WAYS));
     for (let client = 0; client < WAYS; client++) {
-      expect(claimAs(table, client, onceAnHour, BigInt(client + 1) * SECOND)).toBeGreaterThanOrEqual(0);
+      expect(claimAs(table, client, onceAnHour, (client + 1) * SECOND)).toBeGreaterThanOrEqual(0);
     }
     // Client 0 comes again, so client 1 is the oldest now, although it is refused.
-    expect(claimAs(table, 0, onceAnHour, 100n * SECOND)).toBe(CLIENT_OVER_RATE);
-    expect(claimAs(table, 99, onceAnHour, 101n * SECOND)).toBeGreaterThanOrEqual(0);
+    expect(claimAs(table, 0, onceAnHour, 100 * SECOND)).toBe(CLIENT_OVER_RATE);
+    expect(claimAs(table, 99, onceAnHour, 101 * SECOND)).toBeGreaterThanOrEqual(0);
     for (let client = 0; client < WAYS; client++) {
       if (client === 1) continue;
-      expect(claimAs(table, client, onceAnHour, 102n * SECOND)).toBe(CLIENT_OVER_RATE);
+      expect(claimAs(table, client, onceAnHour, 102 * SECOND)).toBe(CLIENT_OVER_RATE);
     }
-    expect(claimAs(table, 1, onceAnHour, 103n * SECOND)).toBeGreaterThanOrEqual(0);
+    expect(claimAs(table, 1, onceAnHour, 103 * SECOND)).toBeGreaterThanOrEqual(0);
   });
 
   test("evicts no client with an open connection, however old", () => {
     const table = new ClientTable(clientMemory(WAYS));
     const entry = claimAs(table, 0, capOf(1), SECOND);
     for (let client = 1; client < 1000; client++) {
-      const other = claimAs(table, client, capOf(1), BigInt(1000 + client) * SECOND);
+      const other = claimAs(table, client, capOf(1), (1000 + client) * SECOND);
       expect(other).toBeGreaterThanOrEqual(0);
       table.release(other);
     }
-    expect(claimAs(table, 0, capOf(1), 5000n * SECOND)).toBe(CLIENT_OVER_CAP);
+    expect(claimAs(table, 0, capOf(1), 5000 * SECOND)).toBe(CLIENT_OVER_CAP);
     expect(table.open(entry)).toBe(1);
   });
 
@@ -256,13 +256,13 @@ describe("a full table", () => {
     const limits: ClientLimits = { ...none, maxOpen: 2, intervalNs: tokenIntervalNs(1), burst: 5 };
     const held = Array.from({ length: 1000 }, (_, client) => claimAs(table, client, limits));
     expect(held.every((entry) => entry >= 0)).toBe(true);
-    let now = 2n * SECOND;
+    let now = 2 * SECOND;
     let refused = 0;
     // Of this thread alone: others of the test run share the process.
     Bun.gc(true);
     const before = heapStats();
     for (let address = 10_000; address < 1_010_000; address++) {
-      now += 10_000n;
+      now += 10_000;
       const entry = claimAs(table, address, limits, now);
       if (entry < 0) refused++;
       else table.release(entry);

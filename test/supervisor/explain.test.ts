@@ -2,7 +2,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { formatAddress, parseAddress } from "../../src/core/address.ts";
 import type { Explanation, ExplainQuery } from "../../src/observe/live.ts";
-import { monotonicNs } from "../../src/platform/clock.ts";
+import { monotonicMs } from "../../src/platform/clock.ts";
 import { claim } from "../../src/shared/cells.ts";
 import { ClientTable } from "../../src/shared/clients.ts";
 import { SharedQueue } from "../../src/shared/queue.ts";
@@ -38,7 +38,7 @@ const backends = (pool = 0): BackendRecord[] => registry.pools[pool]!.backends;
 const limit = (answer: Explanation, name: string) => answer.limits.find((one) => one.limit === name);
 
 /** One connection per hour, and three at once. */
-const LIMITS = { intervalNs: 3_600_000_000_000n, burst: 3, holds: false, dryRunOpen: false, dryRunRate: false };
+const LIMITS = { intervalNs: 3_600_000_000_000, burst: 3, holds: false, dryRunOpen: false, dryRunRate: false };
 
 /** Claims this many connections at a backend. */
 function fill(backend: BackendRecord, count: number): void {
@@ -71,7 +71,7 @@ describe("limits", () => {
     );
     const limits = { ...LIMITS, maxOpen: 2 };
     for (let i = 0; i < count; i++)
-      expect(table.claim(w0, w1, w2, w3, limits, monotonicNs())).toBeGreaterThanOrEqual(0);
+      expect(table.claim(w0, w1, w2, w3, limits, monotonicMs() * 1e6)).toBeGreaterThanOrEqual(0);
   }
 
   test("that let a client pass report how much is left", () => {
@@ -119,7 +119,7 @@ describe("limits", () => {
     const { clients } = registry.listeners[0]!;
     const [w0, w1, w2, w3] = parseAddress("10.0.0.0")!;
     const limits = { ...LIMITS, maxOpen: 0 };
-    for (let i = 0; i < 3; i++) new ClientTable(clients!).claim(w0, w1, w2 | 0, w3 | 0, limits, monotonicNs());
+    for (let i = 0; i < 3; i++) new ClientTable(clients!).claim(w0, w1, w2 | 0, w3 | 0, limits, monotonicMs() * 1e6);
     expect(ask()).toMatchObject({ end: "rate_limited" });
     expect(ask({ client: "10.0.1.1" })).toMatchObject({ end: null });
   });
@@ -137,7 +137,7 @@ test("a limit in dry_run reports that it would refuse, and the client passes", (
   `));
   const [w0, w1, w2, w3] = parseAddress("10.0.0.1")!;
   const table = new ClientTable(registry.listeners[0]!.clients!);
-  for (let i = 0; i < 3; i++) table.claim(w0, w1, w2, w3 | 0, { ...LIMITS, maxOpen: 0 }, monotonicNs());
+  for (let i = 0; i < 3; i++) table.claim(w0, w1, w2, w3 | 0, { ...LIMITS, maxOpen: 0 }, monotonicMs() * 1e6);
   const answer = ask();
   expect(answer).toMatchObject({ end: null, backend: "127.0.0.1:1" });
   expect(limit(answer, "rate_limit")).toMatchObject({ verdict: "would refuse", end: null, current: 0 });

@@ -241,7 +241,7 @@ describe("a worker that dies", () => {
     const clients = new ClientTable(listener!.clients!);
     const { start } = workers[0]!;
     const ledger = new Ledger(start.ledger);
-    const limits = { maxOpen: 5, intervalNs: 0n, burst: 1, holds: false, dryRunOpen: false, dryRunRate: false };
+    const limits = { maxOpen: 5, intervalNs: 0, burst: 1, holds: false, dryRunOpen: false, dryRunRate: false };
 
     // One connection in each state: with all claims, refused by the client's cap, and with no claim but its row.
     const hold = (claims: number): void => {
@@ -264,7 +264,7 @@ describe("a worker that dies", () => {
         ledger.words[at + ROW.backend] = backend!.id;
       }
       if (claims & CLAIM.client)
-        ledger.words[at + ROW.clientEntry] = clients.claim(0, 0, 0xffff, 0x0a000007, limits, 0n);
+        ledger.words[at + ROW.clientEntry] = clients.claim(0, 0, 0xffff, 0x0a000007, limits, 0);
       start.counters[WORKER.accepted]!++;
     };
     hold(CLAIM.process | CLAIM.listener | CLAIM.client | CLAIM.backend);
@@ -274,7 +274,7 @@ describe("a worker that dies", () => {
     // And claims of other holders stay.
     claim(open, 0);
     claim(backend!.cells.open, 0);
-    const entry = clients.claim(0, 0, 0xffff, 0x0a000007, limits, 0n);
+    const entry = clients.claim(0, 0, 0xffff, 0x0a000007, limits, 0);
     expect(clients.open(entry)).toBe(3);
 
     workers[0]!.die();
