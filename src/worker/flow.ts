@@ -1,45 +1,44 @@
-// One direction of a relayed connection: bytes from one socket into the other, a queue for what the receiver does not take,
-// the pause of the sender while bytes wait, and the FIN that follows the last byte. Knows nothing of backends, limits
-// or logs; pump.ts brings more bytes to a paused flow, and the connection (connection.ts) decides when it begins and what its
-// end means.
+// One direction of a relayed connection: bytes from one socket to the other, a queue for bytes that the receiver does not take, the pause
+// of the sender while bytes wait, and the FIN that follows the last byte. Knows nothing of backends, limits or logs. pump.ts moves more
+// bytes for a paused flow; the connection (connection.ts) decides when a flow begins and what its end means.
 import type { Socket } from "bun";
 import { CLOSED, ByteQueue, release, RELEASE_FROM_BYTES } from "../core/byte-queue.ts";
 import type { Pace } from "./pace.ts";
 
-/** While the backend is being connected, the sender is paused once this many bytes wait. */
+/** While the backend is being connected, the sender is paused when this many bytes wait. */
 export const DIAL_QUEUE_BYTES = 16 * 1024;
 
 /** `open`: bytes flow. `ending`: the sender's FIN was seen, the queue is not empty yet. `done`: the FIN was passed on. */
 export type FlowState = "open" | "ending" | "done";
 
-/** What pump.ts and wakes.ts keep of a flow that they have moved bytes of, or that waits for a time. */
+/** State of pump.ts and wakes.ts for a flow that pump.ts has moved bytes of, or that waits for a time. */
 export class PumpState {
-  /** The receiver's socket was told how much it may hold; see pump.ts. */
+  /** The size of the receiver's send buffer was set; see pump.ts. */
   limited = false;
-  /** When to look at the flow again where no event of a socket says so, on performance.now(); Infinity = never. */
+  /** When to look at the flow again without an event of a socket, on performance.now(); Infinity = never. */
   wakeAtMs = Infinity;
-  /** When wakes.ts looks at this; Infinity = never. */
+  /** When wakes.ts looks at this flow; Infinity = never. */
   queuedMs = Infinity;
-  /** How long the last look waited, 0 = it found bytes. */
+  /** Delay before the last look; 0 = it found bytes. */
   waitedMs = 0;
 }
 
-// Two of these come with every connection, so what most of them never need is in an object of its own. Eight fields are the
-// most that fit into 80 bytes; test/worker/connection.test.ts measures it.
+// Every connection has two flows, so fields that most flows do not need are in an object of their own. Eight fields are the most that fit
+// into 80 bytes; test/worker/connection.test.ts measures it.
 export class Flow {
   state: FlowState = "open";
-  /** Who sends; null once its socket is closed. */
+  /** The sender; null once its socket is closed. */
   from: Socket<unknown> | null = null;
-  /** Who receives; null before it is connected. */
+  /** The receiver; null before it is connected. */
   to: Socket<unknown> | null = null;
   queue: ByteQueue | null = null;
-  /** The runtime does not read from the sender: bytes wait for the receiver, or would have to. */
+  /** The runtime does not read from the sender, because bytes wait for the receiver, or would have to. */
   paused = false;
   /** The bandwidth limit of this direction, or null. */
   pace: Pace | null = null;
-  /** Every byte has to pass through this process, as TLS does: the kernel may not move any by itself. */
+  /** Every byte must pass through this process, as with TLS: the kernel may not move bytes directly. */
   mustSeeBytes = false;
-  /** Null where all chunks were small and went at once, as in most connections. */
+  /** Null if all chunks were small and were sent at once, as in most connections. */
   pump: PumpState | null = null;
 
   /**
@@ -78,8 +77,8 @@ export class Flow {
     return true;
   }
 
-  // A sender is paused as soon as its receiver does not keep up: the next read may be large. Before the receiver is connected
-  // few bytes come as a rule, and to pause and resume costs two system calls.
+  // A sender is paused as soon as its receiver does not keep up, because the next read may be large. Before the receiver is connected,
+  // usually only a few bytes arrive, and a pause and a resume cost two system calls.
   #keep(chunk: Uint8Array): void {
     this.queue ??= new ByteQueue();
     this.queue.push(chunk, chunk.byteOffset === 0);
@@ -113,17 +112,17 @@ export class Flow {
     this.from?.resume();
   }
 
-  /** Bytes that wait for the receiver. */
+  /** Number of bytes that wait for the receiver. */
   get waiting(): number {
     return this.queue === null ? 0 : this.queue.bytes;
   }
 
-  /** Nothing waits, and the receiver is there to be told of an end. */
+  /** Nothing waits, and the receiver is there, so an end can be passed on. */
   get drained(): boolean {
     return this.queue === null && this.to !== null;
   }
 
-  /** When its time comes; Infinity = it waits for none. */
+  /** When its wait is over; Infinity = it waits for no time. */
   get wakeAtMs(): number {
     return this.pump === null ? Infinity : this.pump.wakeAtMs;
   }
@@ -132,7 +131,7 @@ export class Flow {
     return (this.pump ??= new PumpState());
   }
 
-  /** Forgets everything: no socket is used and no buffer held from now on. */
+  /** Releases everything: no socket is used and no buffer held from now on. */
   clear(): void {
     this.queue?.clear();
     this.queue = null;

@@ -1,4 +1,4 @@
-// The phase in which both flows run: bytes and FINs both ways, timeouts, keepalive. pump.ts moves what waits.
+// The phase in which both flows run: bytes and FINs both ways, timeouts, keepalive. pump.ts moves waiting bytes.
 import type { Socket } from "bun";
 import { NO_SLOT } from "../core/timer-wheel.ts";
 import { FIN_NEXT, NO_END, RESET_NEXT, setKeepalive } from "../platform/sockets.ts";
@@ -30,7 +30,7 @@ export function startRelaying(connection: Connection, backendSocket: Socket<unkn
   else if (toBackend.state === "ending") passEnds(connection);
 }
 
-// From here on, because only now the client is known for sure, and no connection that is refused needs a limit.
+// Set here, because only now the client is known for certain, and refused connections need no limit.
 function limitBandwidth(connection: Connection, bandwidth: ListenerBandwidth): void {
   const { toBackend, toClient, host, row } = connection;
   const entry = host.words[row * ROW_WORDS + ROW.clientEntry]!;
@@ -46,7 +46,7 @@ function limitBandwidth(connection: Connection, bandwidth: ListenerBandwidth): v
   if (download !== null) toClient.pace = new Pace(download);
 }
 
-// What the client has said before counts for the backend that gets it, not for those that were tried.
+// Bytes that the client sent before count for the backend that gets them, not for backends that were tried.
 function countEarlyBytes({ backend, host, row }: Connection): void {
   if (backend !== null) backend.counters[BACKEND.bytesIn]! += host.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn]!;
 }
@@ -120,28 +120,29 @@ const relaying: Phase = definePhase("relaying", {
 
 // ---------------------------------------------------------------------- bytes
 
-// Sends what waits, more if the sender is paused, and a FIN behind the last byte.
+// Sends what waits, more if the sender is paused, and a FIN after the last byte.
 function move(connection: Connection, flow: Flow): void {
   pump(connection, flow);
   passEnds(connection);
 }
 
-/** What follows the first chunk from the backend; see short-reply.ts. */
+/** Handles what follows the first chunk from the backend; see short-reply.ts. */
 function nextAfter(connection: Connection): ReturnType<typeof endAfter> {
   const { host, row, toBackend, toClient } = connection;
   if (host.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut] !== 0) return NO_END;
-  // Behind TLS the end of the ciphertext is not the end of the data.
+  // With TLS, the end of the ciphertext is not the end of the data.
   if (connection.backendTlsObserver !== null || toClient.pace !== null || !toClient.drained) return NO_END;
-  // A client that has ended already is closed and not shut down, which with TLS takes its time.
+  // A client that has already ended is closed, not shut down, because with TLS a shutdown takes time.
   if (toBackend.state !== "open") return NO_END;
   return endAfter(connection.clientFd, connection.backendFd);
 }
 
-// The backend's first words are its last.
+// The backend's first bytes are its last.
 function sendWithFin(connection: Connection, chunk: Uint8Array): void {
   const { toClient, clientFd, clientSpeaksTls } = connection;
   if (!forwardBeforeFin(toClient, clientFd, clientSpeaksTls, chunk)) return connection.finish("reset", "client");
-  // A write to a TLS socket may have run the handler of its end. What waits is followed by the FIN when the runtime tells of it.
+  // A write to a TLS socket may have run the handler of its end. The FIN follows the waiting bytes when the runtime reports that they are
+  // sent.
   if (connection.phase === relaying && toClient.drained) noteBackendEnd(connection);
 }
 
@@ -158,8 +159,8 @@ function noteBackendEnd(connection: Connection): void {
 }
 
 /**
- * Passes on each FIN whose bytes have gone before it. Where both directions are at their end, a socket that has not heard
- * of it yet is closed in one step instead of a shutdown and a close.
+ * Passes on each FIN whose bytes were sent. If both directions have ended, a socket that has not got the FIN yet is closed in one step
+ * instead of a shutdown and a close.
  */
 function passEnds(connection: Connection): void {
   if (connection.phase !== relaying) return;
@@ -188,8 +189,8 @@ function finishEof(connection: Connection): void {
 
 // ---------------------------------------------------------------------- time
 
-// A short connection never pays for keepalive: it is set when half of its time has passed. The client's side has it from
-// the listening socket.
+// A short connection never pays for keepalive: it is set when half of its time has passed. The client's socket inherits it from the
+// listening socket.
 function startKeepalive(connection: Connection, nowMs: number): void {
   const { keepaliveMs, backendFd } = connection;
   if (keepaliveMs === 0 || nowMs < connection.startedWheelMs + keepaliveMs / 2) return;

@@ -1,9 +1,9 @@
-// Where a connection goes, once all is known that its listener's routes may ask.
+// Routes a connection once all facts that its listener's routes use are known.
 import type { ClientHello } from "../wire/client-hello.ts";
 import type { Connection } from "./connection.ts";
 import { dial } from "./dialing.ts";
 
-/** Chooses the pool and dials; `bytes` are what the client has said already and the backend is to hear. Hot path. */
+/** Chooses the pool and dials; `bytes` were received from the client and go to the backend. Hot path. */
 export function route(connection: Connection, hello: ClientHello | null, bytes: Uint8Array | null = null): void {
   const { listener, host, row } = connection;
   if (hello !== null) connection.noteSni(hello.serverName ?? "");
