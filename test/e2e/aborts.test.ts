@@ -1,5 +1,5 @@
-// What both sides see when lb ends a connection that is relaying, while the backend pauses in the middle of an answer. lb
-// cannot know that more was to come, so a reset is the only end that does not make the part look like the whole.
+// What both sides see when lb ends a relaying connection while the backend pauses in the middle of an answer. lb cannot know that more
+// would follow, so only a reset keeps the part from looking complete.
 import { describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
 import { Authority, certificates, peersMissing, type Leaf } from "../support/certificates.ts";
@@ -7,7 +7,7 @@ import { freePorts, startLb, type Lb } from "../support/lb.ts";
 import { Python, type PythonEnd, type PythonPeer, type PythonServer } from "../support/python.ts";
 import { setUpUnless } from "../support/set-up.ts";
 
-/** Longer than any pause after which a connection might be taken for a quiet one. */
+/** Longer than any pause after which a connection could count as quiet. */
 const PAUSE_MS = 1200;
 const PART = "half an ans";
 
@@ -59,7 +59,7 @@ function config(way: Way, ports: Record<End, number>, server: PythonServer, chec
   return text.join("\n");
 }
 
-/** One connection for each end, each with a part of an answer and nothing behind it. */
+/** One connection for each end, each with part of an answer and nothing after it. */
 class Scene {
   readonly pairs = new Map<End, { client: PythonPeer; backend: PythonPeer }>();
   readonly lb: Lb;
@@ -70,7 +70,7 @@ class Scene {
     this.checked = checked;
   }
 
-  /** How this end looks to the client and to the backend, and what the log says of it. */
+  /** How this end looks to the client and to the backend, and its log line. */
   async ended(end: End): Promise<{ client: PythonEnd | null; backend: PythonEnd | null; line: object }> {
     const { client, backend } = this.pairs.get(end)!;
     const [seen, there] = await Promise.all([client.read(), backend.read()]);
@@ -110,7 +110,7 @@ describe.each(Object.keys(WAYS) as Way[])("%s", (way) => {
         if (end === "shutdown") scene.lb.signal("SIGTERM");
         const { client, backend, line } = await scene.ended(end);
         expect([end, client]).toEqual([end, "reset"]);
-        // It has heard the client's own FIN before.
+        // It has already received the client's own FIN.
         if (end !== "half_close_timeout") expect([end, backend]).toEqual([end, "reset"]);
         expect(line).toMatchObject({ listener: end, end, end_by: "lb", bytes_out: PART.length });
       }

@@ -1,4 +1,4 @@
-// Hostile clients of the admin endpoint: while they try, probes are answered and connections are relayed.
+// Hostile clients of the admin endpoint: meanwhile probes are answered and connections are relayed.
 import { request, Agent } from "node:http";
 import { connect as dial, type Socket } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -8,7 +8,7 @@ import { eventually } from "../support/eventually.ts";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 
 const REQUESTS = 10_000;
-/** More than the admin endpoint has places. */
+/** More than the maximum number of connections of the admin endpoint. */
 const SLOW = 200;
 
 let lb: Lb;
@@ -50,7 +50,7 @@ function attacker(begin: string): Socket {
   return socket;
 }
 
-/** Everything that matters still works. */
+/** Everything important still works. */
 async function works(): Promise<void> {
   expect((await lb.fetch("/live")).status).toBe(200);
   expect(await relayed.echoes()).toBe(true);

@@ -34,7 +34,7 @@ afterAll(async () => {
 
 interface Stream extends Disposable {
   lines: string[];
-  /** "end", or the code of the error that the reader has seen. */
+  /** "end", or the code of the error that the reader got. */
   ended: string | null;
 }
 

@@ -1,4 +1,4 @@
-// The admin endpoint of the compiled binary: HTTPS, tokens, and what a reload changes of them; the commands that ask it.
+// The admin endpoint of the compiled binary: HTTPS, tokens, and how a reload changes them; the commands that use it.
 import { copyFile, writeFile } from "node:fs/promises";
 import { request } from "node:https";
 import { join } from "node:path";
@@ -120,7 +120,7 @@ describe("over HTTPS", () => {
     await eventually("the new certificate", async () => (await ask("GET", "/live", "")).fingerprint === fingerprint);
     expect((await ask("GET", "/metrics", "read-token")).status).toBe(401);
     expect((await ask("GET", "/metrics", "another-reader")).status).toBe(200);
-    // The name in it is another one, and it is still the certificate that the config names.
+    // It has another name, and is still the certificate that the config names.
     expect(await runLb(["status", "--config", lb.file])).toMatchObject({ code: 0 });
 
     await writeFile(file("admin.pem"), "no certificate");

@@ -1,4 +1,4 @@
-// Which backend a connection reaches, by algorithm, over several workers. The algorithms by themselves: test/policy/.
+// Which backend a connection reaches, by algorithm, over several workers. The algorithms alone: test/policy/.
 import { describe, expect, test } from "vitest";
 import { tagged, type Backend } from "../support/backends.ts";
 import { connect, type Client } from "../support/client.ts";

@@ -1,5 +1,4 @@
-// Bandwidth limits, measured where the bytes come out, by peers that are not Bun's. The tests take time and little else, so
-// they all run at once.
+// Bandwidth limits, measured at the receiver, by peers that are not Bun's. The tests mostly wait, so they all run at once.
 import { describe, expect, test } from "vitest";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { cpuSeconds } from "../support/proc.ts";
@@ -29,7 +28,7 @@ setUpUnless(pythonMissing, async (keep) => {
     fast: `bandwidth = { upload = "200Mbit/s", download = "200Mbit/s" }`,
     faster: `bandwidth = { download = "80MB/s" }`,
   };
-  // Two processes, so that the slow limits can be held to the little CPU that they need.
+  // Two processes, so that the slow limits can be checked for the little CPU that they need.
   lb = await keep(startLb(await configOf(slow)));
   await keep(startLb(await configOf(fast)));
 });
@@ -54,8 +53,8 @@ function pair(name: string): Promise<PeerPair> {
 }
 
 /**
- * The rate is within 5 % of the limit in one of the next ten measurements of `ms`: other programs may need the machine during the
- * rest, and what was lost to them is made up for a little faster than the limit.
+ * The rate is within 5 % of the limit in one of the next ten measurements of `ms`: other programs may need the machine during the others,
+ * and lost time is made up for a little faster than the limit.
  */
 async function expectRate(receiver: PeerSocket, bytesPerSecond: number, ms = 1000): Promise<void> {
   const shares: number[] = [];
@@ -80,7 +79,7 @@ describe.concurrent("a bandwidth limit", () => {
         return [expectRate(server, MB, 2500), expectRate(client, MB, 2500)];
       }),
     );
-    // Waiting costs nothing: 4 MB/s are no work.
+    // Waiting costs nothing: 4 MB/s are little work.
     expect(cpuSeconds(lb.pid) - cpu).toBeLessThan(1.5);
     await Promise.all(pairs.flatMap(({ client, server }) => [client.reset(), server.reset()]));
   });
@@ -107,7 +106,7 @@ describe.concurrent("a bandwidth limit", () => {
     expect((await client.read(1)).text).toBe("x");
     // The bucket is full.
     await new Promise((resolve) => setTimeout(resolve, 300));
-    // On one clock of this machine: when the first byte can have gone, and when each read was over.
+    // On one clock of this machine: when the first byte can have been sent, and when each read was complete.
     const before = performance.now();
     void server.sendStream(500 * MB).catch(() => {});
     let count = 0;
@@ -151,7 +150,7 @@ describe.concurrent("a bandwidth limit", () => {
     await new Promise((resolve) => setTimeout(resolve, 1500));
     const [sent, got] = await Promise.all([server.sendStream(MB, true), client.drain()]);
     expect(got).toMatchObject({ count: MB, crc: sent.crc, end: "fin" });
-    // A tenth of a second's worth at most.
+    // At most a tenth of a second's worth.
     expect(got.seconds).toBeGreaterThan(0.85);
     await client.close();
   });
@@ -170,7 +169,7 @@ describe.concurrent("a bandwidth limit", () => {
     const { sent } = await server.fill(400);
     const { listeners } = await lb.status();
     const taken = listeners.find(({ name }) => name === "held")!.bytes_out;
-    // What the limit let pass, and one queue; all the rest waits in the kernel, where the backend sees it.
+    // The bytes that the limit passed, and one queue; the rest waits in the kernel, where the backend sees it.
     expect(taken).toBeLessThan((performance.now() - began) * 1000 + MB);
     expect(sent).toBeGreaterThan(taken);
     await client.reset();

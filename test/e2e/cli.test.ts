@@ -1,5 +1,4 @@
-// The command line: what each command prints where, and the exit codes 0 (fine), 1 (failure while running) and 2 (bad usage
-// or config).
+// The command line: what each command prints where, and the exit codes 0 (success), 1 (failure at run time) and 2 (bad usage or config).
 import { spawn, spawnSync } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -226,7 +225,7 @@ describe("lb health", () => {
         expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
         expect(stdout).toContain("alive");
       }
-      // Alive and not ready: /ready is not what is asked, unless it is.
+      // Alive but not ready: /ready is only checked on request.
       await lb.waitStatus(({ listeners }) => !listeners[0]!.ready);
       expect((await runLb(["health", file])).code).toBe(0);
       const ready = await runLb(["health", `${lb.adminUrl}/ready/${(await lb.status()).listeners[0]!.name}`]);
@@ -255,7 +254,7 @@ describe("lb demo", () => {
       const names = answers.map((text) => /backend ([ABC])/.exec(text)?.[1] ?? text);
       expect(new Set(names)).toEqual(new Set(["A", "B", "C"]));
 
-      // One goes away for a while, and no request fails.
+      // One is stopped for a while, and no request fails.
       const stop = /curl -X POST (http:\/\/127\.0\.0\.1:\d+\/stop)/.exec(output)?.[1] ?? "";
       expect((await fetch(stop, { method: "POST" })).status).toBe(200);
       await eventually("B is gone", () =>

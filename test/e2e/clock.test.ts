@@ -1,4 +1,4 @@
-// The wall clock is set while lb runs: what the access log says then. Only the process under test sees the other time.
+// The wall clock is set while lb runs: the times in the access log. Only the process under test sees the other time.
 import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

@@ -1,4 +1,4 @@
-// 5,000 live connections: how long a list of them takes, printed and not asserted, and the end of all.
+// 5,000 live connections: the time for a list of them, printed but not asserted, and the end of all.
 import { expect, test } from "vitest";
 import type { ConnectionList } from "../../src/observe/live.ts";
 import { connect, type Client } from "../support/client.ts";

@@ -1,4 +1,4 @@
-// What is connected right now, from a process with three workers: listed, filtered and ended through the admin endpoint.
+// Live connections of a process with three workers: listed, filtered and ended through the admin endpoint.
 import { expect, test } from "vitest";
 import type { ClientList, ClientStatus, ConnectionList } from "../../src/observe/live.ts";
 import { echo } from "../support/backends.ts";
@@ -27,7 +27,7 @@ async function kill(lb: Lb, path: string): Promise<{ status: number; body: Recor
   return { status: response.status, body: (await response.json()) as Record<string, unknown> };
 }
 
-/** So many working connections from an address. */
+/** This many working connections from an address. */
 function opened(count: number, port: number, from: string): Promise<Client[]> {
   return Promise.all(
     Array.from({ length: count }, async () => {
@@ -93,7 +93,7 @@ test("connections of all workers are listed, filtered and ended, and nothing els
   expect(await lb.metric("lb_listener_connections_ended_total", { end: "killed", end_by: "lb" })).toBe(20);
   expect(await total("")).toBe(15);
 
-  // Nothing without a condition, or with one that is misspelt.
+  // None without a condition, or with a misspelled one.
   expect(await kill(lb, "")).toMatchObject({ status: 400, body: { error: "no_condition" } });
   expect(await kill(lb, "?clint=127.0.0.3")).toMatchObject({ status: 400 });
   expect(await kill(lb, "?client=127.0.0.3/8")).toMatchObject({ status: 400 });
@@ -182,7 +182,7 @@ test("the top clients are those with the most open connections, new connections,
     ["127.0.0.9", 7],
     ["127.0.0.3", 5],
   ]);
-  // What a worker has counted is there when its thread is gone.
+  // A worker's counts outlive its thread.
   await lb.restartWorker(0);
   await lb.waitStatus(({ workers }) => workers[0]!.restarts === 1 && workers[0]!.state === "running");
   expect((await clients("?sort=new_connections&client=127.0.0.3"))[0]).toMatchObject({ new_connections: 30 });
@@ -203,7 +203,7 @@ test("rates come from two requests", async () => {
   `);
   const [client] = await opened(1, port, "127.0.0.2");
   await list(lb);
-  // A request that comes later than that finds a base for the rate.
+  // Later requests have a base for the rate.
   await new Promise((resolve) => setTimeout(resolve, 1100));
   client!.send("x".repeat(50_000));
   await client!.until(() => client!.text.length === 50_000);

@@ -1,6 +1,6 @@
-// The image of packaging/Containerfile, built by buildah and run by podman as a user would: unprivileged, read-only, with
-// its config in a mounted folder. The first stage wants a registry, so its steps are carried out here, beside the
-// Containerfile's own list of files, and the result stands for it (`--build-context build=`).
+// The image of packaging/Containerfile, built by buildah and run by podman as a user would: unprivileged, read-only, with its config in a
+// mounted folder. The first stage needs a registry, so its steps run here, by the Containerfile's own list of files, and the result
+// replaces it (`--build-context build=`).
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmod, cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
@@ -132,7 +132,7 @@ describe("the image", () => {
     expect(await exited, stderr).toBe(0);
   });
 
-  /** What the backend behind the listener says, "" when nobody answers. */
+  /** The first bytes of the backend behind the listener, "" if nothing answers. */
   async function greeting(): Promise<string> {
     const socket = createConnection({ host: "127.0.0.1", port: ports.web });
     let text = "";
@@ -177,8 +177,8 @@ test("the image's first stage is reproducible", async () => {
 }, 60_000);
 
 /**
- * Carries out the first stage in a folder of its own, and returns that folder. It takes the files that the Containerfile
- * copies, so one that is missing there is missing here; `npm ci` is a copy of the packages that are installed.
+ * Runs the first stage in a folder of its own, and returns that folder. It takes the files that the Containerfile copies, so a file that is
+ * missing there is missing here; `npm ci` is a copy of the installed packages.
  */
 async function buildStage(name: string): Promise<string> {
   const work = join(folder, name);
@@ -203,7 +203,7 @@ async function buildStage(name: string): Promise<string> {
 }
 
 async function buildImage(name: string, stage: string): Promise<void> {
-  // chroot asks for nothing but root; `--format docker` because OCI has no place for a HEALTHCHECK.
+  // chroot needs only root; `--format docker` because OCI has no HEALTHCHECK.
   const options = ["--isolation", "chroot", "--format", "docker", "--build-context", `build=${stage}`, "--tag", name];
   await succeed("buildah", [...storage(), "bud", ...options, "--file", containerfile, repository]);
 }
@@ -224,10 +224,10 @@ async function containerTrouble(): Promise<string | null> {
   }
 }
 
-/** Below the hard limits of any machine; what podman would set by itself is above them where it may not raise them. */
+/** Below the hard limits of any machine; podman's own defaults are above them if it may not raise them. */
 const limits = ["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=512:512"];
 
-/** Images and containers live in the test's own folder, by the one driver that needs nothing of the kernel. */
+/** Images and containers are in the test's own folder, with the only driver that needs nothing from the kernel. */
 function storage(): string[] {
   return ["--root", join(folder, "storage"), "--runroot", join(folder, "run"), "--storage-driver", "vfs"];
 }
@@ -255,7 +255,7 @@ async function run(program: string, args: string[]): Promise<{ code: number | nu
   return { code, output, errors };
 }
 
-/** A server that says its name and hangs up. */
+/** A server that sends its name and closes. */
 async function greeter(name: string): Promise<Server> {
   const server = createServer((socket) => {
     socket.on("error", () => {});

@@ -53,15 +53,15 @@ async function open(lb: Lb, options: BrowserContextOptions = {}): Promise<{ page
 const row = (page: Page, table: string, name: string): ReturnType<Page["locator"]> =>
   page.getByRole("region", { name: table, exact: true }).getByRole("row").filter({ hasText: name });
 
-/** What tests use of the browser's globals; its types are not those of Bun. */
+/** The browser's globals that the tests use; their types differ from Bun's. */
 interface InPage {
   getComputedStyle(element: unknown): { color: string };
   axe: { run(): Promise<AxeResults> };
 }
 
-/** What axe-core finds in the page, one line each. */
+/** The findings of axe-core in the page, one line each. */
 async function violations(page: Page): Promise<string[]> {
-  // The policy of the page allows no script from elsewhere; the debugger's evaluation is not bound by it.
+  // The page's policy allows no script from elsewhere; the debugger's evaluation is exempt.
   await page.evaluate(axeSource);
   const { violations } = await page.evaluate(() => (globalThis as unknown as InPage).axe.run());
   return violations.flatMap(({ id, nodes }) =>
@@ -236,7 +236,7 @@ test("asks for nothing while it is hidden or paused", async () => {
   await hide(true);
   await page.getByText("paused", { exact: true }).waitFor();
   const before = seen.requests.length;
-  // Longer than any pause between two questions.
+  // Longer than any pause between two requests.
   await page.waitForTimeout(2500);
   expect(seen.requests.length).toBe(before);
   await hide(false);

@@ -1,5 +1,5 @@
-// Real databases behind the balancer. With their own load generators: a hundred thousand operations, none of which may fail. And with
-// health checks, of which a database must not think that they are failed logins.
+// Real databases behind lb: with their own load generators, a hundred thousand operations, none of which may fail; and with health checks,
+// which a database must not count as failed logins.
 import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { chown, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
@@ -59,7 +59,7 @@ async function end(child: ChildProcess | undefined, signal: NodeJS.Signals): Pro
   await gone;
 }
 
-/** Every connection through the balancer ended as the client wanted it, and none is left. */
+/** Every connection through lb was ended by the client, and none is left. */
 async function expectCleanEnds(lb: Lb): Promise<void> {
   const { listeners, pools } = await lb.waitIdle();
   expect(listeners[0]!.accepted).toBeGreaterThan(0);
@@ -96,11 +96,11 @@ describe("Redis", () => {
     await end(server, "SIGKILL");
   });
 
-  /** Runs redis-benchmark through the balancer; operations a second by command. */
+  /** Runs redis-benchmark through lb; operations per second by command. */
   async function benchmark(...options: string[]): Promise<Record<string, number>> {
     const all = ["-p", String(ports[0]), "--csv", ...options];
     const { stdout, stderr } = await run("redis-benchmark", all);
-    // It goes on after an error and says so; a lost connection it says, too.
+    // It continues after an error and reports it; it reports a lost connection too.
     expect(stderr + stdout).not.toMatch(/error|closed|reset/i);
     const rows = stdout.trim().split("\n").slice(1);
     return Object.fromEntries(
@@ -180,7 +180,7 @@ describe("PostgreSQL", () => {
   afterAll(async () => {
     if (missing !== null) return;
     await lb?.stop();
-    // Immediate shutdown: nobody wants the data any more.
+    // Immediate shutdown: the data is no longer needed.
     await end(server, "SIGQUIT");
     if (folder !== null) await rm(folder, { recursive: true, force: true });
   });
@@ -229,7 +229,7 @@ describe("PostgreSQL", () => {
 });
 
 describe("MariaDB", () => {
-  // MariaDB counts the failed handshakes of hosts that it knows by name, and of 127.0.0.1 never.
+  // MariaDB counts the failed handshakes of hosts that it knows by name, and never those of 127.0.0.1.
   const [CHECKER, CONTROL] = ["127.0.0.9", "127.0.0.10"];
   const MAX_CONNECT_ERRORS = 5;
   let server: ChildProcess | undefined;
@@ -302,11 +302,11 @@ describe("MariaDB", () => {
     return stdout.trim();
   }
 
-  /** By the unix socket, which no count of errors concerns. */
+  /** By the unix socket, which has no count of errors. */
   const aside = (sql: string): Promise<string> => query([`--socket=${folder}/socket`], sql);
   const through = (port: number): Promise<string> => query(["-h", "127.0.0.1", "-P", String(port)], "select 1");
 
-  /** Connects as a check would that completes the handshake: waits for the greeting and closes. */
+  /** Connects like a check that completes the handshake: waits for the greeting and closes. */
   async function greeted(from: string): Promise<void> {
     const socket = connect({ host: "127.0.0.1", port: back, localAddress: from });
     await once(socket, "data");

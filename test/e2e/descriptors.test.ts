@@ -1,4 +1,4 @@
-// The descriptor budget where it is reached: no purpose takes from another, and the process outlives every shortage.
+// The descriptor budget at its limits: no purpose uses another's share, and the process survives every shortage.
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync } from "node:fs";
@@ -38,7 +38,7 @@ test("a reload to more workers than the open-files limit allows is refused with 
     const { message } = (await answer.json()) as { message: string };
     expect(message).toMatch(/workers = 64 .* need.* an open-files limit of at least \d+, and it is 256: .*ulimit -n/);
   }
-  // What comes late, such as threads that were half started, is there by the answer to the second status.
+  // Descriptors that open late, such as those of starting threads, exist by the answer to the second status.
   expect((await lb.status()).workers).toHaveLength(2);
   expect((await lb.status()).workers.every(({ state }) => state === "running")).toBe(true);
   using client = await connect(port);
@@ -57,7 +57,7 @@ test("a worker that dies while no descriptor is free is started again once there
   admin.write("GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n");
   await once(admin, "data");
 
-  // The worker that the connection is not with.
+  // The worker that does not have the connection.
   const worker = (await lb.status()).workers.findIndex(({ open }) => open === 0);
   const inUse = Math.max(...readdirSync(`/proc/${lb.pid}/fd`).map(Number));
   limitFiles(lb, 3);
@@ -76,7 +76,7 @@ test("a worker that dies while no descriptor is free is started again once there
   expect((await lb.status()).workers.every(({ state }) => state === "running")).toBe(true);
 }, 60_000);
 
-/** Connects to the admin endpoint and begins a request that it never ends. */
+/** Connects to the admin endpoint and begins a request that it never completes. */
 function stalledRequests(lb: Lb, count: number): Socket[] {
   const port = Number(new URL(lb.adminUrl).port);
   return Array.from({ length: count }, () => {
@@ -97,7 +97,7 @@ test("connections to the admin endpoint have a cap, and it answers beyond it", a
     await eventually("most of them are closed", () => flood.filter(({ closed }) => closed).length > 250);
     expect((await lb.fetch("/live")).status).toBe(200);
     expect((await lb.status()).pools[0]!.backends[0]!.up).toBe(true);
-    // The share of this limit, and what is asked for meanwhile.
+    // The share of this limit, and what is requested meanwhile.
     expect(descriptors(lb.pid)).toBeLessThanOrEqual(rest + 12);
     using client = await connect(port);
     expect(await client.echoes()).toBe(true);
@@ -138,7 +138,7 @@ test("neither refused clients nor a flood of admin connections take descriptors 
   try {
     await lb.waitLines(1365, ({ end }) => end === "denied", 60_000);
     expect((await lb.fetch("/live")).status).toBe(200);
-    // A few checks more, while the refused ones still linger.
+    // Some more checks, while the refused clients still linger.
     const { success } = (await lb.status()).pools[0]!.backends[0]!.health.checks;
     const { pools } = await lb.waitStatus(
       (status) => status.pools[0]!.backends[0]!.health.checks.success > success + 3,

@@ -1,4 +1,4 @@
-// Limits that are tried without effect: counted and logged as they would act, while everything passes.
+// Limits in dry_run: counted and logged as if enforced, while everything passes.
 import { expect, test } from "vitest";
 import { echo } from "../support/backends.ts";
 import { connect, type Client } from "../support/client.ts";
@@ -30,7 +30,7 @@ async function counted(lb: Lb): Promise<Record<string, number | null>> {
   };
 }
 
-/** How the log names the limits for this connection, which ends here. */
+/** The limits that the log names for this connection, which ends here. */
 async function dryRunOf(lb: Lb, client: Client): Promise<string | undefined> {
   client.reset();
   return (await lb.lineOf(client)).dry_run;
@@ -51,7 +51,7 @@ test("limits in dry_run count and log the connections that they would refuse, an
   const third = await served(port);
   expect(await counted(lb)).toEqual({ rate: 0, cap: 1, bandwidth: 0 });
   expect(await dryRunOf(lb, first)).toBeUndefined();
-  // The third holds no place, and took no token: a connection after the first is like the second.
+  // The third has no place and took no token: a connection after the first is like the second.
   const fourth = await served(port);
   expect(await counted(lb)).toEqual({ rate: 0, cap: 1, bandwidth: 0 });
   expect(await dryRunOf(lb, second)).toBeUndefined();
@@ -63,7 +63,7 @@ test("limits in dry_run count and log the connections that they would refuse, an
   const sixth = await served(port);
   expect(await dryRunOf(lb, sixth)).toBe("rate_limit");
   expect(await counted(lb)).toEqual({ rate: 1, cap: 1, bandwidth: 0 });
-  // The others are enforced as ever.
+  // The others are enforced as before.
   expect((await lb.reload(config(port, backend.address, `["max_connections_per_client"]`, "{}"))).ok).toBe(true);
   using refused = await connect(port);
   expect(await refused.ended).toBe("reset");

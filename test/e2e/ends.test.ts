@@ -1,5 +1,5 @@
-// Every way in which a connection can end: what its client sees, its line in the access log, and its counter. Each has a
-// listener of its own, so that the counters tell of it alone.
+// Every end of a connection: what its client sees, its line in the access log, and its counter. Each end has its own listener, so that the
+// counters show only it.
 import { describe, expect, test } from "vitest";
 import { blackhole, echo, refusing, silent, tagged, type Backend, type Blackhole } from "../support/backends.ts";
 import { Authority, certificates, peersMissing } from "../support/certificates.ts";
@@ -10,7 +10,7 @@ import { descriptors, synSent } from "../support/proc.ts";
 import { setUpUnless } from "../support/set-up.ts";
 import { END_NAMES } from "../../src/core/ends.ts";
 
-/** Ends that nothing can come to yet: their features are to come. */
+/** Ends that cannot occur yet. */
 const LATER = ["drain", "killed"];
 
 const seen = new Set<string>();
@@ -21,7 +21,7 @@ let backends: Backend[];
 let hole: Blackhole;
 const ports = new Map<string, number>();
 
-/** A listener's part of the config; its name is also its pool's if that is not said. */
+/** A listener's section of the config; its name is also its pool's by default. */
 interface Listener {
   /** Lines of [listeners.NAME]. */
   listener?: string;
@@ -110,14 +110,14 @@ async function served(listener: string, options?: ConnectOptions): Promise<Clien
   return client;
 }
 
-/** The client's line says so, and so do the listener's counters, of which nothing else has moved. */
+/** The client's line has it, and so do the listener's counters, of which no other has changed. */
 async function expectEnd(
   listener: string,
   client: Client,
   expected: Partial<AccessEntry> & { end: string; end_by: string },
   of: Lb = lb,
 ): Promise<void> {
-  // The kernel may give the port of a client of one listener to the client of another.
+  // The kernel may reuse the port of one listener's client for the client of another.
   const line = await of.waitLine((entry) => entry.listener === listener && entry.client === client.address);
   expect(line).toMatchObject(expected);
   const { end, end_by } = expected;
@@ -125,7 +125,7 @@ async function expectEnd(
   seen.add(end);
 }
 
-/** How many connections of a listener have ended in any way. */
+/** The number of ended connections of a listener. */
 const endsOf = (listener: string, of: Lb = lb): Promise<number | null> =>
   of.metric("lb_listener_connections_ended_total", { listener });
 
@@ -161,7 +161,7 @@ describe("eof", () => {
     expect(await client.ended).toBe("eof");
     await lb.waitStatus(({ listeners }) => listeners.find(({ name }) => name === "plain")!.open === 0);
     expect(await endsOf("plain")).toBe(before + 1);
-    // What came later is logged by now.
+    // Later lines are written by now.
     using later = await served("plain");
     later.finish();
     await lb.lineOf(later);
@@ -327,7 +327,7 @@ describe("connections without a backend", () => {
 });
 
 test("no end leaves a descriptor or an unfinished connect behind", async () => {
-  // Before a worker is killed, for that one's descriptors go with it.
+  // Before a worker is killed, because its descriptors close with it.
   await lb.waitIdle();
   await eventually("as many descriptors as at the start", () => descriptors(lb.pid) <= atStart + 2);
   expect(await synSent(hole.port)).toBe(0);

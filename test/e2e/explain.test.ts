@@ -1,4 +1,4 @@
-// What the admin endpoint says would become of a client, against what then really happens to it.
+// The admin endpoint's prediction for a client, compared with what then happens to it.
 import { expect, test } from "vitest";
 import type { Explanation } from "../../src/observe/live.ts";
 import { echo, refusing } from "../support/backends.ts";
@@ -83,7 +83,7 @@ test("a client goes where it is said to go, is refused as it is said, and a ques
 
   const question = { listener: "limited", client: "127.0.0.50" };
   for (let left = 2; left > 0; left--) {
-    // Asked twice, since a question takes nothing.
+    // Asked twice, because a request takes nothing.
     await explained(lb, question);
     const { limits, backend } = await explained(lb, question);
     expect(limits.find(({ limit }) => limit === "rate_limit")).toMatchObject({

@@ -1,4 +1,4 @@
-// Backends that die, hang, answer wrongly and come back, as processes of their own behind three workers.
+// Backends that die, hang, answer wrongly and return, as separate processes behind three workers.
 import { expect, test } from "vitest";
 import { BackendProcess } from "../support/backend-process.ts";
 import { connect } from "../support/client.ts";
@@ -34,10 +34,10 @@ function config(port: number, backends: readonly BackendProcess[], retries = 2):
 
 const startAll = () => Promise.all(NAMES.map((name) => BackendProcess.start(`ready ${name}`)));
 
-/** What a new connection is greeted with, or how it ended instead. */
+/** The greeting of a new connection, or how it ended instead. */
 async function ask(port: number): Promise<string> {
   using client = await connect(port);
-  // A worker that has not heard yet that a backend hangs may connect to it.
+  // A worker that does not know yet that a backend hangs may connect to it.
   const name = (await client.line(ANSWER_MS).catch(() => "silence")) ?? (await client.ended);
   if (!name.startsWith("ready")) return name;
   return (await client.echoes()) ? name : "no echo";
@@ -47,7 +47,7 @@ async function healthOf(lb: Lb, name: string) {
   return (await lb.status()).pools[0]!.backends.find((backend) => backend.name === name)!;
 }
 
-/** The line of the log that says that the backend has gone down or come up, from the `from`th line on. */
+/** The log line that says that the backend has gone down or come up, from the `from`th line on. */
 const change = (lb: Lb, event: "backend down" | "backend up", backend: string, from: number) =>
   lb.waitLog((line) => line.event === event && line["backend"] === backend, undefined, from);
 
@@ -67,21 +67,21 @@ test("no connection that begins after a backend was killed sees an error, also w
 
   const from = lb.log().length;
   const killedAt = await b.kill();
-  // No second passes between the death and these: lb does not know of it yet.
+  // Less than a second passes between the death and these: lb does not know of it yet.
   const names = await Promise.all(Array.from({ length: 60 }, () => ask(port)));
   expect(new Set(names)).toEqual(new Set(["ready a", "ready c"]));
 
   const down = await change(lb, "backend down", "b", from);
   const dead = await healthOf(lb, "b");
-  // The first check that failed took it out. It comes within one interval and its jitter, and a refusal needs no timeout.
+  // The first failed check took it out. It comes within one interval and its jitter, and a refusal needs no timeout.
   expect(dead.health.checks.failure).toBeGreaterThanOrEqual(1);
   const downAfterMs = Date.parse(down.time) - killedAt;
   const boundMs = 1.1 * INTERVAL_MS + TIMEOUT_MS;
   console.log(`a killed backend was out after ${downAfterMs} ms (interval + timeout: ${boundMs} ms)`);
-  // The rest is for a machine that does other things.
+  // The rest is for a busy machine.
   expect(downAfterMs).toBeLessThan(boundMs + 3000);
 
-  // From now on nobody tries it, over a reload too. Connects that began before are still counted.
+  // From now on no connection tries it, also after a reload. Connects that began before are still counted.
   await lb.waitAccepted(50);
   const { attempted } = (await healthOf(lb, "b")).connects;
   expect((await lb.reload(config(port, backends, 1))).ok).toBe(true);
@@ -96,7 +96,7 @@ test("no connection that begins after a backend was killed sees an error, also w
     async () => (await healthOf(lb, "b")).connects.succeeded > after.connects.succeeded,
   );
   const { started, ok, failed, epochMs, byTag } = await load.stop();
-  // Whoever was connected to b when it died may have seen that.
+  // Clients that were connected to b when it died may have seen that.
   expect(failed.filter(({ atMs, ms }) => epochMs + atMs - ms > killedAt)).toEqual([]);
   expect(started - ok).toBeLessThanOrEqual(20);
   expect(Object.keys(byTag).toSorted()).toEqual(["ready a", "ready b", "ready c"]);
@@ -131,7 +131,7 @@ test("a backend that hangs or answers wrongly gets no connections until it recov
   expect((await lb.reload(config(port, backends, 1))).ok).toBe(true);
   await servedBy("c");
 
-  // The last one goes: nobody is left, and the log says so for each connection.
+  // The last one dies: none is left, and the log says so for each connection.
   from = lb.log().length;
   await c.kill();
   await change(lb, "backend down", "c", from);

@@ -1,4 +1,4 @@
-// Agents of backends (HAProxy's agent-check): what they say decides which connections a backend gets, on every worker.
+// Agents of backends (HAProxy's agent-check): their reports decide which connections a backend gets, on every worker.
 import { expect, test } from "vitest";
 import { tagged } from "../support/backends.ts";
 import { connect, type Client } from "../support/client.ts";
@@ -62,7 +62,7 @@ test("an agent's percentage of the weight, drain and down apply in all workers, 
     expect(await counts(20)).toEqual({ a: 0, b: 20 });
     expect((await lb.reload(toml(", rise = 1"))).ok).toBe(true);
     expect(await counts(20)).toEqual({ a: 0, b: 20 });
-    // What is connected goes on until its agent says down.
+    // Open connections continue until the agent reports down.
     expect((await lb.status()).pools[0]!.backends[0]).toMatchObject({ up: true });
     line = "down\n";
     expect(await held.ended).toBe("reset");

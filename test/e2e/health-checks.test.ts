@@ -1,5 +1,5 @@
-// Health checks of many backends at once, with the open files of a small machine: the interval that the config promises, and how
-// soon the death of a backend is seen beside pools that do not answer.
+// Health checks of many backends at once, with the open files of a small machine: the configured interval, and the detection of a dead
+// backend beside pools that do not answer.
 import { expect, test } from "vitest";
 import { blackhole, echo } from "../support/backends.ts";
 import { freePort, startLb, type Lb } from "../support/lb.ts";

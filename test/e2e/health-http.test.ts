@@ -1,4 +1,4 @@
-// Health checks by HTTP against nginx: what makes a backend up and down, and what nginx writes into its logs about it.
+// Health checks by HTTP against nginx: when a backend is up or down, and what nginx logs about the checks.
 import { rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test, type TestContext } from "vitest";
@@ -96,7 +96,7 @@ test("nginx is up while its health page succeeds, over TLS too, and logs nothing
   expect(requests).toContain(`GET /health HTTP/1.1 200 app.example "lb" app.example ${secure}`);
   expect(requests).toContain(`GET /health HTTP/1.1 200 127.0.0.1 "lb" app.example ${secure}`);
   expect(requests).toContain(`HEAD /missing HTTP/1.1 404 127.0.0.1 "lb" - ${plain}`);
-  // nginx tells of clients that leave too early at the level info. The missing page is one of the test's own.
+  // nginx logs clients that leave too early at the level info. The missing page is one of the test's own.
   const errors = server
     .log("error.log")
     .split("\n")
@@ -123,6 +123,6 @@ test("a backend that dies is down after `fall` checks, with fast_interval betwee
   const down = await lb.waitLog(({ event }) => event === "backend down");
   const tookMs = Date.parse(down.time) - diedMs;
   console.log(`down ${tookMs} ms after the death, with interval 1 s, fast_interval 20 ms and fall = 10`);
-  // At interval alone it would be 8.1 s at the least.
+  // With only the interval it would be at least 8.1 s.
   expect(tookMs).toBeLessThan(6000);
 });

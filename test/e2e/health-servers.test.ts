@@ -1,5 +1,5 @@
-// Health checks that speak the protocols of databases, mail and SSH, against the real servers: they are up while they serve, and do
-// not log that anything was wrong with a check.
+// Health checks that speak the protocols of databases, mail and SSH, against the real servers: they are up while they serve, and they log
+// no error for a check.
 import { chownSync, existsSync, mkdirSync } from "node:fs";
 import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -17,7 +17,7 @@ function skipWithout(context: TestContext, missing: string | null): void {
   if (missing !== null) context.skip(missing);
 }
 
-/** One listener and a pool with each of these health checks, all of them of one backend. */
+/** One listener and pool for each of these health checks, all with the same backend. */
 async function startPools(backend: string, checks: Record<string, string>, more = ""): Promise<Lb> {
   const front = await freePort();
   const names = Object.keys(checks);
@@ -36,7 +36,7 @@ async function startPools(backend: string, checks: Record<string, string>, more 
 const backendOf = async (lb: Lb, pool: string) =>
   (await lb.status()).pools.find(({ name }) => name === pool)!.backends[0]!;
 
-/** Waits for so many successes in each pool, of which none may fail in the meantime. */
+/** Waits for this many successes in each pool, and no failure meanwhile. */
 async function expectChecks(lb: Lb, ...pools: string[]): Promise<void> {
   const before = await Promise.all(pools.map(async (pool) => (await backendOf(lb, pool)).health.checks));
   for (const [index, pool] of pools.entries()) {
@@ -48,7 +48,7 @@ async function expectChecks(lb: Lb, ...pools: string[]): Promise<void> {
   }
 }
 
-/** What a server has logged while `during` ran. */
+/** The server's log lines while `during` ran. */
 async function loggedWhile(server: Server, during: () => Promise<unknown>, file?: string): Promise<string[]> {
   const before = server.log(file).length;
   await during();
@@ -131,7 +131,7 @@ describe("Redis", () => {
       return (await client.line())?.trim() ?? (await client.ended);
     };
     await lb.waitStatus(({ pools }) => pools[0]!.backends[0]!.up && !pools[0]!.backends[1]!.up);
-    // Never to the replica, not even before its first check.
+    // Never the replica, not even before its first check.
     for (let i = 0; i < 10; i++) roles.push(await ask());
     expect(new Set(roles)).toEqual(new Set(["master"]));
     const held = await Promise.all(Array.from({ length: 10 }, () => connect(front)));
@@ -140,7 +140,7 @@ describe("Redis", () => {
       expect(await client.line()).toBe("+PONG\r");
     }
 
-    // Load: clients that connect, write, and leave, again and again.
+    // Load: clients that connect, write, and leave, repeatedly.
     const writes: { answer: string; atMs: number }[] = [];
     let isOver = false;
     const write = async (): Promise<void> => {
@@ -175,7 +175,7 @@ describe("Redis", () => {
       `failover under load, interval ${intervalMs} ms: old connections reset after ${resets} ms, new master written to after ${usable} ms, ` +
         `${refused} of ${writes.length} writes refused in between`,
     );
-    // A worker hears of it a moment after the supervisor.
+    // A worker learns it a moment after the supervisor.
     const late = writes.filter(({ answer, atMs }) => answer !== "+OK" && atMs > settledMs + 1000);
     expect(late).toEqual([]);
     expect(await backendOf(lb, "master")).toMatchObject({

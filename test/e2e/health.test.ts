@@ -1,4 +1,4 @@
-// Which backend a client gets: what health checks, weights, backups and retries mean for real connections.
+// Which backend a client gets: the effect of health checks, weights, backups and retries on real connections.
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -80,7 +80,7 @@ describe("active checks", () => {
     expect(up).toMatchObject({ level: "info", backend: "b", backends_up: 2 });
     expect(await lb.metric("lb_backend_up", { backend: "b" })).toBe(1);
     await eventually("b is used again", async () => (await ask(port)) === "b");
-    // Nothing is said but at changes.
+    // Only changes are logged.
     const said = lb
       .log()
       .filter(({ event }) => event.startsWith("backend "))
@@ -132,7 +132,7 @@ describe("active checks", () => {
       ),
     );
     await lb.waitStatus(({ pools }) => pools[0]!.backends[0]!.health.checks.success > 2);
-    // A check by TCP is over before the program hears of it.
+    // A TCP check is over before the program sees it.
     expect(checked.accepted).toBe(0);
     checked.stop();
     await isUp(lb, a.address, false);
@@ -163,7 +163,7 @@ describe("a check that this machine cannot make", () => {
     await isUp(lb, b.address, false);
     const { pools } = await lb.waitStatus((status) => status.pools[0]!.backends[0]!.health.checks.success > 2);
     const failures = pools[0]!.backends[0]!.health.checks.failure;
-    // What is open now keeps its numbers, and these are below what any new one would get.
+    // Open descriptors keep their numbers, and these are below those of new ones.
     const files = 8;
     for (let fd = 0; fd < files; fd++) expect(existsSync(`/proc/${lb.pid}/fd/${fd}`)).toBe(true);
     limitFiles(lb, files);
@@ -193,7 +193,7 @@ describe("a dead backend on a port that the kernel uses for outgoing connections
     if (trouble.status !== 0) context.skip(`no network namespace here: ${String(trouble.stderr).trim()}`);
   });
 
-  /** What comes back of what a client sends to a unix socket, and how it ends. */
+  /** The bytes that come back to a client of a unix socket, and how it ends. */
   async function send(path: string, text: string): Promise<{ heard: string; end: string }> {
     const socket = createConnection(path);
     let heard = "";
@@ -264,7 +264,7 @@ describe("a pool without a backend up", () => {
     await isUp(lb, a.address, false);
     expect(await lb.ready("web")).toEqual({ status: 503, text: "not ready\npool app has no backend up\n" });
     expect(await lb.metric("lb_listener_ready", { listener: "web" })).toBe(0);
-    // The process accepts connections all the same.
+    // The process still accepts connections.
     expect(await lb.ready()).toEqual({ status: 200, text: "ready\n" });
     expect(await lb.metric("lb_ready")).toBe(1);
     expect(await ask(port)).toBe("reset");
@@ -357,7 +357,7 @@ describe("on_down", () => {
     const port = await freePort();
     await using lb = await startLb(config(port, withOnDown("reset", a, b)));
     const clients = await connectMany(port, 10);
-    // Its listening socket alone goes: what is connected does not notice.
+    // Only its listening socket closes: open connections are not affected.
     b.stopListening();
     await lb.waitLines(5, ({ end }) => end === "backend_down");
     const lost = new Set(lb.accessLines().map(({ client }) => client));
@@ -398,7 +398,7 @@ describe("balance", () => {
     await using _ = await startLb(`workers = 4\n${config(port, `backends = ${backends}`)}`);
     const { byTag, failures } = await startLoad({ ports: [port], concurrency: 10, total: 1000, tagged: true }).done;
     expect(failures).toEqual({});
-    // Each worker is off by one round at most.
+    // Each worker is off by at most one round.
     expect(Math.abs(byTag["a"]! - 250)).toBeLessThanOrEqual(4);
   });
 
@@ -417,7 +417,7 @@ describe("balance", () => {
       expect(await clients.at(-1)!.echoes()).toBe(true);
     }
     expect(await open()).toEqual([10, 20]);
-    // All of b's go: the next twenty are b's but for what evens a out.
+    // All of b's connections end: the next twenty are b's, except those that balance a.
     b.reset();
     await lb.waitLines(20, ({ backend }) => backend === "b");
     expect(await open()).toEqual([10, 0]);

@@ -1,5 +1,5 @@
-// The logs as systemd's journal takes them. The service manager's part is played by a shell: it puts the device and inode of a stream
-// into JOURNAL_STREAM and becomes lb.
+// The logs as systemd's journal receives them. A shell plays the service manager: it puts the device and inode of a stream into
+// JOURNAL_STREAM and execs lb.
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,5 +1,5 @@
-// Limits where they are reached: lists, caps, descriptors, backends that never answer. Each one holds, is told of, harms
-// nobody else and leaves nothing behind.
+// Limits at their maximum: lists, caps, descriptors, backends that never answer. Each one is enforced, is reported, affects nobody else and
+// leaves nothing behind.
 import { describe, expect, test } from "vitest";
 import { blackhole, echo } from "../support/backends.ts";
 import { connect, type Client } from "../support/client.ts";
@@ -19,7 +19,7 @@ function config(port: number, listener: string, backend: string): string {
   `;
 }
 
-/** Connects once a number: who is served, in order. */
+/** Connects once per number: which are served, in order. */
 async function serve(port: number, count: number, options: { from?: string } = {}): Promise<Client[]> {
   const clients: Client[] = [];
   for (let i = 0; i < count; i++) {
@@ -97,7 +97,7 @@ describe("allow and deny", () => {
       return cpuSeconds(lb.pid) - before;
     };
     await cost(plain);
-    // Best of three each, in turn: what else the machine does can only add to it.
+    // Best of three each, alternating: other work of the machine can only add to it.
     const costs = { long: Infinity, short: Infinity };
     for (let i = 0; i < 3; i++) {
       costs.short = Math.min(costs.short, await cost(plain));
@@ -204,7 +204,7 @@ describe("max_connections", () => {
     using backend = await echo();
     const port = await freePort();
     await using lb = await startLb(`workers = 4\n${config(port, "max_connections = 17", backend.address)}`);
-    // Held open by nobody: each ends as soon as it has its answer, so the cap is met again and again.
+    // Nobody holds them open: each ends as soon as it has its answer, so the cap is reached repeatedly.
     const { ok, failures } = await startLoad({ ports: [port], concurrency: 60, total: 3000 }).done;
     expect(ok + (failures.reset ?? 0)).toBe(3000);
     expect(failures.reset).toBeGreaterThan(0);
@@ -235,7 +235,7 @@ test("without free descriptors no thread spins, the log says it once, the admin 
 
   const before = cpuSeconds(lb.pid);
   const began = performance.now();
-  // The probes of whoever watches, and clients who come all the same.
+  // Probes of monitoring, and clients that connect anyway.
   for (let i = 0; i < 20; i++) {
     expect((await lb.ready()).status).toBe(200);
     using late = await connect(port);
@@ -295,7 +295,7 @@ test("a backend that never answers costs no more than its deadline, and does not
 
   expect(ok).toBe(0);
   expect(failures).toEqual({ reset: started });
-  // By Little's law what waits is rate × deadline; a tick of the worker's clock and a busy machine come on top.
+  // By Little's law the number that waits is rate × deadline; a tick of the worker's clock and a busy machine add to it.
   expect(most).toBeGreaterThan(20);
   expect(most).toBeLessThan(3 * rate * (timeoutMs / 1000));
   expect(beside.failures).toEqual({});
@@ -304,7 +304,7 @@ test("a backend that never answers costs no more than its deadline, and does not
   expect(lines.length).toBe(started);
   for (const line of lines)
     expect(line).toMatchObject({ end: "connect_timeout", end_by: "backend", error: "ETIMEDOUT" });
-  // Nothing is left: neither sockets nor descriptors nor claims.
+  // Nothing is left: no sockets, no descriptors and no claims.
   await eventually("no SYN is left", async () => (await synSent(hole.port)) === 0);
   await lb.waitStatus(({ connections, pools }) => connections.open === 0 && pools[0]!.backends[0]!.open === 0);
   await eventually("the descriptors are back", () => descriptors(lb.pid) <= rest + 3);

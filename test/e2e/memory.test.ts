@@ -1,4 +1,4 @@
-// What a config costs in memory, by the resident set of the process.
+// The memory cost of a config, by the resident set of the process.
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
@@ -20,7 +20,7 @@ async function reload(lb: Lb, toml: string): Promise<void> {
 
 test("20,000 backends add less than 150 MB, even when all of them go down, and reloads do not accumulate memory", async () => {
   const port = await freePort();
-  // Nobody listens there, and the answer comes at once.
+  // Nobody listens there, and the refusal comes at once.
   const backends = (count: number): string =>
     Array.from({ length: count }, (_, i) => `"127.1.${i >> 8}.${i & 255}:1"`).join(",\n");
   const config = (count: number): string => `

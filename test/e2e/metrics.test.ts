@@ -1,4 +1,4 @@
-// Metrics of the running binary that only the system or another thread can know.
+// Metrics of the running binary that only the system or another thread knows.
 import { spawnSync } from "node:child_process";
 import { expect, test } from "vitest";
 import { echo, refusing } from "../support/backends.ts";
@@ -26,7 +26,7 @@ test("the bytes of a backend are counted while a connection is open, and are nei
   using backend = await echo();
   const port = await freePort();
   const head = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
-  // Some are tried in vain first, and what the client has said by then is for the one that answers.
+  // Some are tried in vain first; bytes that the client sent meanwhile belong to the one that answers.
   await using lb = await startLb(`
     workers = 1
     [listeners.web]
@@ -112,7 +112,7 @@ test("process_* match the kernel's figures", async () => {
   expect(resident / residentBytes(lb.pid)).toBeGreaterThan(0.5);
   expect(resident / residentBytes(lb.pid)).toBeLessThan(2);
   const open = await value("process_open_fds");
-  // The admin endpoint's own connections come and go.
+  // The admin endpoint's own connections vary.
   expect(Math.abs(open - descriptors(lb.pid))).toBeLessThan(10);
   expect(open).toBeGreaterThan(40);
   expect(await value("process_max_fds")).toBe((await lb.status()).connections.open_files_limit);
@@ -127,7 +127,7 @@ test("a blocked worker is shown while it is blocked, and as a delay afterwards",
   await using lb = await startLb(config(port, backend.address));
   const blocked = (): Promise<number> =>
     lb.metric("lb_worker_event_loop_blocked_seconds", { worker: "0" }) as Promise<number>;
-  // Without connections nothing is timed, and nothing is late.
+  // Without connections there is no clock, and no delay.
   expect(await blocked()).toBe(0);
   const [client] = await connectMany(port, 1);
   await eventually("the delay is measured", async () => {

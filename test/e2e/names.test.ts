@@ -1,4 +1,4 @@
-// Backends given by name: what the hosts file and the DNS say of them, when they say it, and what holds until then.
+// Backends given by name: the answers of the hosts file and DNS, their time, and what applies until then.
 import { describe, expect, test } from "vitest";
 import { tagged } from "../support/backends.ts";
 import { connect } from "../support/client.ts";
@@ -45,7 +45,7 @@ describe("names", () => {
     expect(await addresses()).toEqual([`127.0.7.3:${a.port}`]);
     await eventually("every worker knows", async () => (await names()).size === 1);
     expect(await names()).toEqual(new Set(["c"]));
-    // Whoever was connected to an address that is gone stays.
+    // Clients connected to a removed address stay.
     expect(["a", "b"]).toContain(first);
     expect(await old.echoes()).toBe(true);
 
@@ -58,7 +58,7 @@ describe("names", () => {
     await hosts.write("127.0.7.1 app.test");
     await lb.waitLog(({ event }) => event === "name resolves again");
     await eventually("a is back", async () => (await ask(port)) === "a");
-    // One line for each change, however often it was looked up.
+    // One line per change, however often it was looked up.
     const changes = (): number => lb.log().filter(({ event }) => event === "backends changed").length;
     await eventually("the second change is logged", () => changes() === 2);
     expect(lb.log().filter(({ event }) => event === "name does not resolve").length).toBe(1);
@@ -116,18 +116,18 @@ describe("names", () => {
     await using lb = await startLb(toml(""), { wrapper: hosts.wrapper });
     const reload = lb.reload(toml(slow));
     await eventually("the silent server is asked", () => server.asked > 0);
-    // The reload waits for the names, and is over within seconds all the same; the log is written meanwhile.
+    // The reload waits for the names, and still ends within seconds; the log is written meanwhile.
     expect(await ask(port)).toBe("a");
     await lb.waitLine(({ end }) => end !== "");
     expect((await lb.status()).config.generation).toBe(1);
     expect(await reload).toMatchObject({ ok: true });
     expect((await lb.ready("slow")).text).toContain("waits for the address of silent0.test, silent1.test");
     expect(await lb.ready("web")).toMatchObject({ status: 200 });
-    // A name that is in the hosts file has its address, although all the others are silent.
+    // A name in the hosts file has its address, although all the others get no answer.
     await hosts.write("127.0.0.1 app.test", "127.0.0.1 other.test");
     expect(await lb.reload(toml(slow).replace("app.test", "other.test"))).toMatchObject({ ok: true });
     expect(await ask(port)).toBe("a");
-    // What it knew of a name counts while nobody says otherwise, also when the name was gone from the config for a while.
+    // The last answer for a name stays valid until a new one, even if the name was gone from the config for a while.
     await hosts.write("127.0.0.1 other.test");
     expect(await lb.reload(toml(slow))).toMatchObject({ ok: true });
     expect(await ask(port)).toBe("a");

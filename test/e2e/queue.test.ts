@@ -446,7 +446,7 @@ test("under load, with workers that die, backends that come and go and caps that
     await lb.waitAccepted(200);
   }
   const { ok, failures } = await load.stop();
-  // Only who was with a worker or a backend that died has failed.
+  // Only clients of a worker or a backend that died have failed.
   const ends = new Set(lb.accessLines().map(({ end }) => end));
   console.log(`${ok} served, ${JSON.stringify(failures)}; ends: ${[...ends].join(", ")}`);
   for (const end of ends) expect(["eof", "reset", "worker_lost"]).toContain(end);

@@ -1,5 +1,5 @@
-// What goes through: every byte, every FIN and every reset, between peers that are not Bun's. The load is more than any
-// buffer on the way holds, and both sides read slowly.
+// Relaying: every byte, every FIN and every reset, between peers that are not Bun's. The load is more than any buffer on the path holds,
+// and both sides read slowly.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -239,7 +239,7 @@ describe("a reset", () => {
   test.each(["client", "backend"] as const)("of the %s is noticed although it is paused", async (by) => {
     const { client, server } = await pair();
     const [from, to] = by === "client" ? [client, server] : [server, client];
-    // The other does not read: when nothing more goes, the sender has been paused.
+    // The other side does not read: when no more bytes move, the sender is paused.
     const { sent } = await from.fill();
     expect(sent).toBeGreaterThan(0);
     await from.reset();
@@ -344,7 +344,7 @@ describe("many connections", () => {
     const accepted = backend.acceptMany(count);
     const pushing = await clients.pushMany(bind, count);
     const waiting = await accepted;
-    // Nothing moves any more, so this is all the memory that it will ever be.
+    // Nothing moves any more, so its memory does not grow further.
     const grown = residentBytes(lb.pid) - before;
     expect(grown).toBeLessThan(count * 400_000);
     await pushing.finish();

@@ -1,5 +1,4 @@
-// A new config while everything runs: however it reaches the disk it is taken over whole or not at all, and nobody's
-// connection notices.
+// A new config at run time: however it reaches the disk, it is applied whole or not at all, and no connection notices.
 import { spawnSync } from "node:child_process";
 import { mkdir, mkdtemp, open, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -111,7 +110,7 @@ describe("the new config is loaded", () => {
     await using lb = await startLb(toml(a));
     const before = await lb.status();
     await lb.write(toml(b));
-    // Longer than a watcher takes, and its poll.
+    // Longer than a watcher's event and its poll.
     await expect(lb.reloaded(before, 2500)).rejects.toThrow("did not become as expected");
     expect(await ask(port)).toBe("a");
     lb.signal("SIGHUP");
@@ -162,13 +161,13 @@ describe("an incomplete config", () => {
     using a = await tagged("a");
     const [port, other] = await freePorts(2);
     await using lb = await startLb(two([port, other], a));
-    // The end is what startLb adds, so that every part of it is a config.
+    // startLb adds the end, so that every prefix of it is a config.
     const whole = lb.configText(two([port, other], a, "backlog = 100"));
     const at = whole.indexOf("[listeners.other]");
     const before = await lb.status();
     const writer = await open(lb.file, "w");
     await writer.write(`${whole.slice(0, at)}${whole.slice(whole.indexOf("[admin]"))}\n`);
-    // Longer than the watcher needs to hear of it and to poll.
+    // Longer than the watcher needs for an event and a poll.
     await expect(lb.reloaded(before, 2500)).rejects.toThrow("did not become as expected");
     expect(await ask(other)).toBe("a");
     await writer.truncate(0);
@@ -197,7 +196,7 @@ describe("an incomplete config", () => {
 });
 
 describe("while lb starts", () => {
-  /** Starts with a name that is waited for, and changes the config meanwhile. */
+  /** Starts with a name that is awaited, and changes the config meanwhile. */
   async function changedWhileStarting(options: string, change: (lb: Lb) => Promise<unknown>): Promise<string> {
     using a = await tagged("a");
     using b = await tagged("b");
@@ -369,7 +368,7 @@ describe("unchanged parts are not touched", () => {
       held.push(...(await connectMany(port, 5)));
       expect(await lb.reload(toml(host))).toMatchObject({ ok: true });
     }
-    // A listener more on the wildcard beside the single address, from the start on or by a reload.
+    // An additional listener on the wildcard beside the single address, from the start or by a reload.
     const beside = `${toml("127.0.0.1")}\n[listeners.all]\nbind = ":${port}"\npool = "app"`;
     expect(await lb.reload(beside)).toMatchObject({ ok: true });
     for (const client of held) expect(await client.echoes()).toBe(true);
@@ -407,7 +406,7 @@ describe("unchanged parts are not touched", () => {
     const line = await lb.lineOf(old);
     expect(line).toMatchObject({ end: "eof", listener: "other", pool: "app", backend: a.address });
     await lb.waitIdle();
-    // The address is free: another process may have it, and so may a listener of another name.
+    // The address is free: another process may take it, and so may a listener of another name.
     const again = both.replace("listeners.other", "listeners.another").replaceAll(a.address, b.address);
     expect((await lb.reload(again)).ok).toBe(true);
     using client = await connect(other);
@@ -443,13 +442,13 @@ describe("unchanged parts are not touched", () => {
       { address: d.address, open: 0, up: true },
       { address: a.address, open: 3, up: true },
       { address: b.address, open: 3, up: true },
-      // Still down: a reload is no reason to believe in it.
+      // Still down: a reload does not change that.
       { address: c.address, open: 3, up: false },
     ]);
     expect(after[3]!.health.since).toBe(before[2]!.health.since);
     expect(after[1]!.connects.succeeded).toBe(3);
     expect(after[1]!.health.checks.success).toBeGreaterThanOrEqual(before[0]!.health.checks.success);
-    // The new one gets what it lacks.
+    // The new one gets the missing ones.
     for (let i = 0; i < 3; i++) {
       clients.push(await connect(port));
       expect(await clients.at(-1)!.echoes()).toBe(true);
@@ -479,7 +478,7 @@ describe("the number of workers", () => {
     const { started, ok, failures } = await load.stop();
     expect(failures).toEqual({});
     expect(ok).toBe(started);
-    // Those of retired workers live on there.
+    // Connections of retired workers stay there.
     for (const client of held) expect(await client.echoes()).toBe(true);
     for (const client of held) client.finish();
     for (const client of held) expect(await client.ended).toBe("eof");
@@ -487,7 +486,7 @@ describe("the number of workers", () => {
     expect(status.workers.map(({ open }) => open)).toEqual([0, 0]);
     expect(lb.accessLines().filter(({ end }) => end !== "eof")).toEqual([]);
     expect(lb.log().filter(({ level }) => level === "error")).toEqual([]);
-    // All of them still get something.
+    // All of them still get connections.
     const { workers: before } = status;
     await startLoad({ ports: [port], concurrency: 10, total: 200 }).done;
     const { workers: after } = await lb.status();
@@ -542,7 +541,7 @@ describe("under a load of thousands of connections", () => {
     expect({ failures, lost: started - ok }).toEqual({ failures: {}, lost: 0 });
     expect(started / seconds).toBeGreaterThan(200);
     expect(started).toBeGreaterThan(50 * 2 * 50);
-    // Nobody waited for a reload longer than a human would notice.
+    // No connection waited for a reload longer than a person would notice.
     expect(latencyMs.max).toBeLessThan(2000);
     expect(lb.log().filter(({ level }) => level === "error")).toEqual([]);
     const status = await lb.waitStatus(

@@ -1,5 +1,5 @@
-// Routes: where a connection goes by the name and the protocols in its ClientHello, and by where it comes from; with TLS passed
-// through byte for byte, and with TLS that ends here.
+// Routes: the destination of a connection by the name and the protocols in its ClientHello, and by its address; with TLS passed through
+// byte for byte, and with TLS terminated by lb.
 import { once } from "node:events";
 import { connect as connectTls } from "node:tls";
 import { readFileSync } from "node:fs";
@@ -25,7 +25,7 @@ import {
   wrap,
 } from "../wire/hello-bytes.ts";
 
-/** Backends that say who they are at once and then echo: what a client is told, and what of its bytes has arrived. */
+/** Backends that send their name at once and then echo: what a client receives, and which of its bytes have arrived. */
 const NAMES = ["exact", "wild", "h2", "inside", "rest"] as const;
 const backends: { [name: string]: Backend } = {};
 
@@ -47,7 +47,7 @@ function route(name: string, conditions: string, pool: string): string {
   return `[[listeners.${name}.routes]]\n${conditions}\npool = "${pool}"\n`;
 }
 
-/** Sends these bytes; the backend that they reach, which has got exactly them. */
+/** Sends these bytes; the backend that they reach, which got exactly these bytes. */
 async function reaches(port: number, bytes: Uint8Array, from?: string): Promise<string | null> {
   using client = await connect(port, from === undefined ? {} : { from });
   client.send(bytes);
@@ -147,7 +147,7 @@ describe("TLS pass-through", () => {
 
   test.each(FIXTURE_NAMES)("is recognised and passed on byte for byte, as it was captured: %s", async (name) => {
     const bytes = fixture(name);
-    // Who offers h2 is sent there, whatever its name.
+    // Clients that offer h2 go there, whatever their name.
     const offersH2 =
       Buffer.from(bytes).includes("\x00\x03\x02h2") ||
       Buffer.from(bytes).includes("\x02h2\x08http/1.1") ||
@@ -267,11 +267,11 @@ describe("a client that sends nothing", () => {
       const line = await lb.lineOf(client);
       expect(line).toMatchObject({ end: "handshake_timeout", end_by: "lb", bytes_in: 0 });
       expect(line.duration_ms).toBeGreaterThanOrEqual(400);
-      // A protocol in which the server speaks first has no business here, and the log says so.
+      // A protocol in which the server speaks first does not work here, and the log says so.
       if (client === half) expect(line.error).toBeUndefined();
       else expect(line.error).toMatch(/^no ClientHello byte came, .* needs a listener without such routes$/);
     }
-    // The deadline is the handshake's alone: who is served lives on.
+    // The deadline applies only to the handshake: served clients stay.
     expect(await served.echoes()).toBe(true);
     served.reset();
     elsewhere.reset();
@@ -393,7 +393,7 @@ describe("real handshakes", () => {
       return data.trim();
     };
     expect(await goes("a.example", ["http/1.1"])).toBe("exact");
-    // Both are offered and h2 is agreed on: the route for http/1.1 is not this one's.
+    // Both are offered and h2 is negotiated: the route for http/1.1 does not match.
     expect(await goes("a.example", ["http/1.1", "h2"])).toBe("h2");
     expect(await goes("x.b.example", ["h2"])).toBe("wild");
     expect(await goes("a.example", [])).toBe("rest");

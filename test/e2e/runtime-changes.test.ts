@@ -1,5 +1,5 @@
-// What an operator changes while lb runs, through the admin endpoint: backends taken out and put back, added and removed, weights,
-// listeners that stop accepting. On three workers, over reloads and a worker's death.
+// An operator's changes at run time, through the admin endpoint: backends drained and readied, added and removed, weights, listeners that
+// stop accepting. On three workers, over reloads and a worker's death.
 import { describe, expect, test } from "vitest";
 import { tagged, type Backend } from "../support/backends.ts";
 import { connect, isRefused } from "../support/client.ts";
@@ -52,7 +52,7 @@ async function order(lb: Lb, what: string, body?: unknown): Promise<{ status: nu
   return { status: response.status, message: answer.message ?? answer.detail ?? "" };
 }
 
-/** How many of `times` connections each backend gets. */
+/** The number of connections, of `times`, that each backend gets. */
 async function askOften(port: number, times: number): Promise<Record<string, number>> {
   const counts: Record<string, number> = {};
   for (let i = 0; i < times; i++) {
@@ -63,7 +63,7 @@ async function askOften(port: number, times: number): Promise<Record<string, num
   return counts;
 }
 
-/** Waits until all workers have connections go to these backends alone. */
+/** Waits until connections of all workers go only to these backends. */
 async function served(port: number, names: string[]): Promise<void> {
   await eventually(`connections go to ${names.join(", ")}`, async () => {
     const counts = await askOften(port, 12);

@@ -1,5 +1,5 @@
-// Bandwidth limits that connections of several workers share, measured where the bytes come out, by peers that are not Bun's. The
-// tests take time and little else, so they all run at once.
+// Bandwidth limits that connections of several workers share, measured at the receiver, by peers that are not Bun's. The tests mostly wait,
+// so they all run at once.
 import { describe, expect, test } from "vitest";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { cpuSeconds } from "../support/proc.ts";
@@ -17,7 +17,7 @@ const listeners = new Map<string, { port: number; backend: PeerListener }>();
 setUpUnless(pythonMissing, async (keep) => {
   clients = await keep(new TcpPeers());
   servers = await keep(new TcpPeers());
-  // A client is a network here, because the kernel chooses the worker by the address.
+  // Here a client is a network, because the kernel chooses the worker by the address.
   const client = `per = "client" }\nclient_prefix = { ipv4 = 24 }`;
   const text = ["workers = 3"];
   for (const [name, limit] of Object.entries({
@@ -43,7 +43,7 @@ function pair(name: string, source: string): Promise<PeerPair> {
   return backend.pairWith(clients.connect(`127.0.0.1:${port}`, { source }));
 }
 
-/** The worker that connections from this address come to. */
+/** The worker that gets connections from this address. */
 async function workerOf(name: string, source: string): Promise<number> {
   const { client, server } = await pair(name, source);
   // A connection without a byte is not logged.
@@ -65,8 +65,8 @@ async function unevenPairs(name: string, network: string): Promise<PeerPair[]> {
 }
 
 /**
- * All together have the limit within 5 %, and each has at least half of its share of it, in one of five measurements: other programs
- * may need the machine during the rest.
+ * All together get the limit within 5 %, and each gets at least half of its share, in one of five measurements: other programs may need the
+ * machine during the others.
  */
 async function expectShared(receivers: readonly PeerSocket[], bytesPerSecond: number): Promise<void> {
   const seen: string[] = [];
@@ -145,7 +145,7 @@ describe.concurrent("a bandwidth limit that is shared", () => {
     const other = await pair("stalled", "127.4.1.2");
     void other.server.sendStream(1000 * MB).catch(() => {});
     await expectShared([other.client], 20 * MB);
-    // A worker that spins takes all the time there is; the other tests of this file take a tenth of it.
+    // A worker that spins uses a whole core; the other tests of this file use a tenth of it.
     expect(cpuSeconds(lb.pid) - cpu).toBeLessThan(0.7 * ((performance.now() - began) / 1000));
     await resetAll([stalled, other]);
   });
@@ -161,7 +161,7 @@ describe.concurrent("a bandwidth limit that is shared", () => {
       expect((await client.drain()).end).toBe("fin");
       await client.close();
     }
-    // A tenth of a second is saved at first, and no more than that.
+    // At first at most a tenth of a second's worth is saved.
     expect(performance.now() - began).toBeGreaterThan(1850);
   });
 });

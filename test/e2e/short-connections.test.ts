@@ -22,7 +22,7 @@ test("200,000 short connections are all served and leave descriptors and memory 
       access = "off"
     `);
   const nothingOpen = () => lb.waitIdle();
-  // What is made once, buffers and compiled code among it, is there after these.
+  // One-time allocations, such as buffers and compiled code, have happened after these.
   expect((await connectOften(front, WARM_UP)).ok).toBe(WARM_UP);
   await nothingOpen();
   const before = { descriptors: descriptors(lb.pid), bytes: residentBytes(lb.pid) };

@@ -1,4 +1,4 @@
-// How it stops: readiness fails first, nobody who was let in is cut before shutdown_timeout, and the closing is spread.
+// The stop: readiness fails first, no accepted connection is cut before shutdown_timeout, and the ends are spread.
 import { describe, expect, test } from "vitest";
 import { echo, tagged, type Backend } from "../support/backends.ts";
 import { connect, connectMany, isRefused } from "../support/client.ts";
@@ -114,7 +114,7 @@ describe("with open connections", () => {
       for (const client of clients) expect(await client.line()).toBe("half an ans");
       lb.signal("SIGTERM");
       await lb.waitLog(({ event }) => event === "stopping");
-      // Nothing has moved for as long as might make a pause look like an end.
+      // No byte has moved for as long as a pause that might look like an end.
       await new Promise((resolve) => setTimeout(resolve, 1200));
       lb.signal(signal);
       expect(await lb.exited).toEqual({ code: 0, signal: null });
@@ -142,7 +142,7 @@ describe("with open connections", () => {
     const began = performance.now();
     lb.signal("SIGTERM");
     expect(await lb.exited).toEqual({ code: 0, signal: null });
-    // One second for the worker that hangs, and what a busy machine needs.
+    // One second for the hanging worker, and the time of a busy machine.
     expect(performance.now() - began).toBeLessThan(10_000);
     for (const client of clients) expect(await client.ended).toBe("reset");
     const lines = lb.accessLines();
@@ -183,7 +183,7 @@ describe("during shutdown_delay", () => {
     await refuses(port);
     const refusedAfterMs = Date.now() - Date.parse(stopping.time);
     expect(refusedAfterMs).toBeGreaterThanOrEqual(2990);
-    // Then begins shutdown_timeout.
+    // Then shutdown_timeout begins.
     expect(await client!.echoes()).toBe(true);
     client!.finish();
     expect(await lb.exited).toEqual({ code: 0, signal: null });

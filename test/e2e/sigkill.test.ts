@@ -1,5 +1,5 @@
-// The process is killed, and nothing of it is left to end a connection: what the kernel tells the peers then. A FIN would make a
-// cut answer look whole.
+// The process is killed and cannot end its connections itself: what the kernel sends to the peers. A FIN would make a truncated answer look
+// complete.
 import { describe, expect, test } from "vitest";
 import { Authority, certificates, peersMissing, type Leaf } from "../support/certificates.ts";
 import { freePorts, startLb } from "../support/lb.ts";
@@ -7,7 +7,7 @@ import { Python, type PythonPeer } from "../support/python.ts";
 import { setUpUnless } from "../support/set-up.ts";
 import { TcpPeers } from "../support/tcp-peer.ts";
 
-/** Longer than the age from which on backends are reset too. */
+/** Longer than the age at which backends are reset too. */
 const AGE_MS = 1300;
 const PART = "half an ans";
 
@@ -63,7 +63,7 @@ test("a client is reset from accept on, and a FIN that was passed on before stay
   await told.send("a whole answer");
   await told.fin();
   expect(await whole.read()).toEqual({ data: "a whole answer", end: "fin" });
-  // And a backend that has heard the client's FIN, and is in the middle of its answer.
+  // And a backend that has received the client's FIN, and is in the middle of its answer.
   const asked = await python.connect(port!);
   const answering = await server.nth(1);
   await asked.send("question");
@@ -74,7 +74,7 @@ test("a client is reset from accept on, and a FIN that was passed on before stay
   lb.signal("SIGKILL");
   await lb.exited;
   expect(await asked.read()).toEqual({ data: "", end: "reset" });
-  // No reset overtakes what it had.
+  // No reset overtakes its bytes.
   expect(await whole.rawEnd()).toBe("fin");
   await server.stop();
 });

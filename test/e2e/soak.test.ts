@@ -1,7 +1,7 @@
-// The soak: everything at once, for LB_SOAK_SECONDS (20 here, 360 by `npm run soak`). Clients and backends check every byte and
-// every end over plain TCP, TLS and PROXY headers, with half-closes, resets, slow readers and a limit by client, while the
-// config is reloaded with other names and backends, workers die and backends die. A cut is fine where the log says why; a
-// wrong byte, or a cut that looks like an end, never is. At the end nothing may be left: no claim, no descriptor, no memory.
+// The soak: everything at once, for LB_SOAK_SECONDS (20 here, 360 by `npm run soak`). Clients and backends check every byte and every end
+// over plain TCP, TLS and PROXY headers, with half-closes, resets, slow readers and a limit per client, while the config is reloaded with
+// other names and backends, workers die and backends die. A cut is allowed if the log has a reason for it; a wrong byte, or a cut that
+// looks like an orderly end, never is. At the end nothing may be left: no claim, no descriptor, no memory.
 import { expect, test } from "vitest";
 import { Authority, certificates, peersMissing } from "../support/certificates.ts";
 import { eventually } from "../support/eventually.ts";
@@ -14,9 +14,9 @@ const SECONDS = Number(process.env["LB_SOAK_SECONDS"] ?? 20);
 const SEED = Number(process.env["LB_SOAK_SEED"] ?? Math.floor(Math.random() * 1e6));
 const THREADS = 16;
 
-/** The first part fills the pools, tables and code caches that stay; what the process holds then is the measure. */
+/** The first part fills pools, tables and code caches that stay; the memory after it is the reference. */
 const WARM_UP_MS = Math.min(60_000, SECONDS * 300);
-/** Memory at the end: at most so much of what it was after the first part, and so many bytes, for a heap that breathes. */
+/** Maximum memory at the end: relative to that after the first part, plus some bytes, because a heap varies. */
 const MEMORY_FACTOR = 1.2;
 const MEMORY_SLACK_BYTES = 48 * 1024 * 1024;
 const SETTLE_MS = 30_000;
@@ -24,7 +24,7 @@ const SETTLE_MS = 30_000;
 const CLIENT_MAX = 4;
 const LIMITED_FROM = "127.9.9.9";
 
-/** What the log may say of a connection that was cut. */
+/** Reasons that the log may have for a connection that was cut. */
 const CUT_ENDS: { readonly [end: string]: readonly string[] } = {
   backend_down: ["lb"],
   worker_lost: ["lb"],
@@ -52,7 +52,7 @@ class Soak {
     this.config = config;
   }
 
-  /** Clients run for so long, and everything happens to lb that can. */
+  /** Duration of the clients, while everything possible happens to lb. */
   async churn(listeners: SoakListener[], ms: number): Promise<SoakResult> {
     await this.peers.begin({ listeners, threads: THREADS, seed: SEED });
     const end = performance.now() + ms;
@@ -95,12 +95,12 @@ class Soak {
     this.deaths++;
   }
 
-  /** What lb holds when nothing is open and nothing new comes. */
+  /** What lb holds when nothing is open and no new client comes. */
   async atRest(bounds?: { files: number; memory: number }): Promise<{ files: number; memory: number }> {
     await this.lb.waitStatus(({ workers }) => workers.every(({ state }) => state === "running"));
     await this.lb.waitIdle();
     let least = { files: Infinity, memory: Infinity };
-    // A heap gives back in its own time: the least of many looks is what is really held.
+    // A heap is returned with delay: the minimum of many readings is what is really held.
     for (const deadline = performance.now() + SETTLE_MS; performance.now() < deadline; await pause(250)) {
       least = {
         files: Math.min(least.files, descriptors(this.lb.pid)),
@@ -118,7 +118,7 @@ function within(held: { files: number; memory: number }, bounds: { files: number
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Of what was cut, that for which the log has no reason. */
+/** Cut connections without a reason in the log. */
 function unexplained({ cuts }: SoakResult, lines: readonly AccessEntry[]): string[] {
   const byClient = new Map<string, AccessEntry[]>();
   for (const line of lines) byClient.set(line.client, [...(byClient.get(line.client) ?? []), line]);
@@ -206,7 +206,7 @@ test.skipIf(peersMissing !== null)(
     expect(connections.open).toBe(0);
     expect(left.map(({ name, open }) => [name, open])).toEqual(names.map((name) => [name, 0]));
     for (const { backends } of pools) expect(backends.map(({ open }) => open)).toEqual(backends.map(() => 0));
-    // The client's places are all there again, and not one more.
+    // All places of the client are free again, and not one more.
     expect(await peers.held(at["limited"]!, LIMITED_FROM, CLIENT_MAX + 3)).toBe(CLIENT_MAX);
     expect(after.files).toBeLessThanOrEqual(bounds.files);
     expect(after.memory).toBeLessThanOrEqual(bounds.memory);

@@ -1,4 +1,4 @@
-// Listening sockets that a service manager made: lb serves them, and leaves them as they are when it stops.
+// Listening sockets that a service manager made: lb serves them, and leaves them unchanged when it stops.
 import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -21,8 +21,8 @@ afterEach(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-// As a service manager does it: the descriptors from 3 on, their number and the pid in the environment, then exec. The sockets
-// are this process's own, which keeps them while one lb after another serves them (pidfd_getfd(2)).
+// Like a service manager: the descriptors from 3 on, their number and the pid in the environment, then exec. The sockets belong to this
+// process, which keeps them while one lb after another serves them (pidfd_getfd(2)).
 const PASS = `
 import ctypes, fcntl, os, sys
 pid, fds, argv = int(sys.argv[1]), [int(fd) for fd in sys.argv[2].split(",")], sys.argv[3:]
@@ -41,7 +41,7 @@ function passing(...passed: number[]): string[] {
   return ["python3", "-c", PASS, String(process.pid), passed.join(",")];
 }
 
-/** A listening socket of this process, alone at its address and blocking, as a service manager makes one. */
+/** A listening socket of this process, alone at its address and blocking, as a service manager makes it. */
 function listening(address: string): number {
   const fd = listenOn(parseEndpoint(address) as Endpoint, 128, false);
   if (typeof fd !== "number") throw new Error(`${address}: ${fd.call} ${fd.code}`);

@@ -1,4 +1,4 @@
-// Receivers that read nothing: what lb holds for them in memory, and that they still get every byte in the end.
+// Receivers that read nothing: lb's memory for them, and that they still get every byte in the end.
 import { expect, test } from "vitest";
 import { freePort, startLb } from "../support/lb.ts";
 import { residentBytes } from "../support/proc.ts";
@@ -7,7 +7,7 @@ import { pythonMissing, TcpPeers, type PeerGroup } from "../support/tcp-peer.ts"
 
 const CONNECTIONS = 100;
 const KIB = 1024;
-/** What `buffer` says, and what one read may leave over. */
+/** `buffer`, and the rest of one read. */
 const HELD_BYTES_MAX = 80 * KIB;
 /** Of the process: pages that its first connections touch. */
 const SLACK_BYTES = 6e6;
@@ -26,7 +26,7 @@ interface Stage {
   receiver: PeerGroup;
 }
 
-/** Connections through lb, after the same has been done once to warm the process up. */
+/** Connections through lb, after the same was done once to warm up the process. */
 async function connections(slow: "clients" | "backends", option: string, run: (stage: Stage) => Promise<void>) {
   const listener = await servers.listen();
   const port = await freePort();

@@ -1,4 +1,4 @@
-// The access log to a real rsyslogd: by every transport, over its death, and without delay for clients.
+// The access log to a real rsyslogd: over every transport, over its death, and without delay for clients.
 import { hostname } from "node:os";
 import { afterAll, describe, expect, test } from "vitest";
 import { echo } from "../support/backends.ts";

@@ -1,4 +1,4 @@
-// What decides whether a backend takes connections, and how many, beside its health: slow start and panic.
+// What else besides health decides whether a backend takes connections, and how many: slow start and panic mode.
 import { expect, test } from "vitest";
 import { tagged } from "../support/backends.ts";
 import { connect } from "../support/client.ts";
@@ -28,7 +28,7 @@ function config(port: number, names: string[], pool: string): string {
   `;
 }
 
-/** How many of `times` connections each backend gets; "reset" counts those that nobody answered. */
+/** The number of connections, of `times`, that each backend gets; "reset" counts those without an answer. */
 async function askOften(port: number, times: number): Promise<Record<string, number>> {
   const counts: Record<string, number> = {};
   for (let i = 0; i < times; i++) {

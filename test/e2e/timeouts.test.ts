@@ -1,13 +1,14 @@
-// Every timeout as a client measures it: never early, and late by what the machine needs. The tests wait for real time, so they all do it at once.
+// Every timeout as a client measures it: never early, and late only by the machine's delay. The tests wait for real time, so they all run
+// at once.
 import { describe, expect, test } from "vitest";
 import { blackhole, echo, send, silent, type Backend } from "../support/backends.ts";
 import { connect, connectMany, type Client } from "../support/client.ts";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { setUp } from "../support/set-up.ts";
 
-/** Two ticks of 50 ms, and the time of a machine that has other things to do. The exact times are tested on a fake clock. */
+/** Two ticks of 50 ms, and the delay of a busy machine. The exact times are tested on a fake clock. */
 const LATE_MS = 5000;
-/** A worker's clock is behind while its thread waits for a processor, and idleness is counted from its clock. */
+/** A worker's clock lags while its thread waits for a CPU, and idle time is counted on its clock. */
 const STALL_MS = 250;
 
 let lb: Lb;
@@ -52,13 +53,13 @@ setUp(async (keep) => {
 const visit = (listener: string): Promise<Client> => connect(ports.get(listener)!);
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** How long after `sinceMs` the client's connection ends. */
+/** The time from `sinceMs` to the end of the client's connection. */
 async function endOf(client: Client, sinceMs: number): Promise<number> {
   await client.ended;
   return performance.now() - sinceMs;
 }
 
-/** Many clients, a little apart from each other, so that every moment between two ticks is met. */
+/** Many clients, a little apart from each other, so that every moment between two ticks occurs. */
 async function many(count: number, measure: (number: number) => Promise<number>): Promise<number[]> {
   return Promise.all(
     Array.from({ length: count }, async (_, i) => {
@@ -112,7 +113,7 @@ describe.concurrent("idle", () => {
     expect(await client.echoes()).toBe(true);
     await pause(2500);
     expect(await client.echoes()).toBe(true);
-    // Nor does half_close = "0s" end what only one side has ended.
+    // Nor does half_close = "0s" end a connection that only one side has ended.
     client.finish();
     expect(await client.ended).toBe("eof");
   });
@@ -255,7 +256,7 @@ describe.concurrent("an idle worker", () => {
       const began = performance.now();
       using client = await connect(port);
       expectAll([await endOf(client, began)], 600);
-      // The clock of a worker without connections stands still; when it goes on it must not take this for idleness.
+      // The clock of a worker without connections stands still; when it continues, that time must not count as idle.
       await pause(1500);
     }
   });

@@ -1,5 +1,5 @@
-// TLS towards the backends, with Python and OpenSSL as the backends: whom we trust, what becomes of whom we do not, what they
-// get to know of us, and that bytes and ends cross over unharmed.
+// TLS towards the backends, with Python and OpenSSL as the backends: which certificates lb trusts, what happens with others, what lb sends,
+// and that bytes and ends pass unchanged.
 import { describe, expect, test } from "vitest";
 import { echo, sink } from "../support/backends.ts";
 import { Authority, certificates, peersMissing, type Leaf } from "../support/certificates.ts";
@@ -50,7 +50,7 @@ function pair(name: string, port: number, backends: readonly string[], tls: stri
 }
 
 const trust = (): string => `ca = "${ca.cert}"`;
-/** A client says something, and is reset before a byte of it has gone out. Its line. */
+/** A client sends something, and is reset before a byte of it was passed on. Returns its line. */
 async function expectNoHandshake(lb: Lb, port: number): Promise<AccessEntry> {
   using client = await connect(port);
   client.send("secret\n");
@@ -79,7 +79,7 @@ describe("a backend's certificate", () => {
       const before = server.connections.length;
       using client = await connect(port);
       expect(await client.echoes()).toBe(true);
-      // An address is no name for SNI (RFC 6066, section 3).
+      // An address is not a name for SNI (RFC 6066, section 3).
       expect((await server.nth(before)).tls).toMatchObject({ name, version: "TLSv1.3", alpn: null });
       client.finish();
       expect(await client.ended).toBe("eof");
@@ -278,7 +278,7 @@ describe("a backend without TLS, or a slow one", () => {
     using third = await connect(two);
     expect(await another.echoes()).toBe(true);
     expect(await third.echoes()).toBe(true);
-    // Who goes while the backend is still being asked takes the attempt along.
+    // A client that leaves during the attempt ends the attempt.
     using hasty = await connect(patient);
     hasty.send("x");
     await allRead(patient, [hasty]);
@@ -398,7 +398,7 @@ describe("sessions with a backend", () => {
         await lb.lineOf(client);
         return (await server.nth(before)).tls!.reused;
       };
-      // The first under each name is a full one, whatever sessions there are of the same backend under others.
+      // The first under each name is a full one, whatever sessions of the same backend exist under others.
       for (const port of [open, byAddress, byHost, byName]) expect(await talk(port)).toBe(false);
       for (const port of ports) for (let i = 0; i < 3; i++) expect(await talk(port)).toBe(true);
     },

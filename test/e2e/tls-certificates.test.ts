@@ -1,5 +1,5 @@
-// Certificates that change on disk while the process runs: what is new counts for new handshakes, what lives goes on, and
-// what cannot be used changes nothing and is told.
+// Certificates that change on disk at run time: new handshakes use the new ones, live connections continue, and an unusable file changes
+// nothing and is reported.
 import { once } from "node:events";
 import { copyFileSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,7 +13,7 @@ import { sClient } from "../support/openssl.ts";
 import { Python } from "../support/python.ts";
 import { setUpUnless } from "../support/set-up.ts";
 
-/** From the change of a file to the first handshake with what it says now. */
+/** From the change of a file to the first handshake with its new content. */
 const SEEN_WITHIN_MS = 2000;
 
 let ca: Authority;
@@ -52,7 +52,7 @@ function put(dir: string, leaf: Leaf): void {
   copyFileSync(leaf.key, join(dir, "site.key"));
 }
 
-/** Handshakes until one shows this certificate, within the time that a change may take. */
+/** Makes handshakes until one gets this certificate, within the time that a change may take. */
 async function shows(port: number, subject: string): Promise<void> {
   await eventually(
     `handshakes with ${subject}`,
@@ -61,7 +61,7 @@ async function shows(port: number, subject: string): Promise<void> {
   );
 }
 
-/** Clients that shake hands and get an echo, eight at once, over and over. */
+/** Clients that do handshakes and get an echo, eight at once, repeatedly. */
 function handshakes(port: number) {
   const failures: string[] = [];
   const subjects = new Set<string>();
@@ -205,7 +205,7 @@ describe("a certificate that changes on disk", () => {
       expect(await lb.metric("lb_config_last_reload_successful")).toBe(0);
       expect(await lb.metric("lb_config_reloads_total", { result: "failure" })).toBe(before.config.reloads.failure + 1);
       expect(await sClient(port)).toMatchObject({ echoed: true, subject: "CN = first" });
-      // Put right again, it is taken again. That is the content in force, so nothing shows but the success.
+      // After the correction it is accepted again. That is the active content, so only the success shows.
       const failed = await lb.status();
       put(dir, first);
       expect(await lb.reloaded(failed)).toMatchObject({ ok: true, error: null });

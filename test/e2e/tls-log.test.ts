@@ -1,5 +1,5 @@
-// What the access log and the metrics say of TLS with clients: on the listener "web", which looks at the ClientHello and adopts
-// its sockets, and on "one", which accepts them as TLS.
+// TLS with clients in the access log and the metrics: on the listener "web", which reads the ClientHello and adopts its sockets, and on
+// "one", which accepts them as TLS.
 import { describe, expect, test } from "vitest";
 import { echo, type Backend } from "../support/backends.ts";
 import { Authority, certificates, peersMissing, type Leaf } from "../support/certificates.ts";

@@ -1,5 +1,5 @@
-// Sessions that are resumed: they are where they may be, across threads and reloads, and never where a resumed session would
-// get around what a listener asks of its clients (the class of CVE-2025-23419). OpenSSL is the client.
+// Resumed sessions: they work where they may, across threads and reloads, and never where a resumed session would bypass a listener's
+// requirements for clients (the class of CVE-2025-23419). OpenSSL is the client.
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -55,12 +55,12 @@ function pool(more = ""): string {
   `;
 }
 
-/** A full handshake from the same address each time, and the session that came of it. */
+/** A full handshake from the same address each time, and its session. */
 async function session(port: number, ...args: string[]): Promise<{ said: Said; file: string }> {
   const file = join(sessions, `${++taken}`);
   const said = await sClient(port, "-bind", "127.0.0.1:0", "-sess_out", file, ...args);
   expect(said.reused).toBe(false);
-  // A handshake that was refused may have left one all the same.
+  // A refused handshake may still have left one.
   if (said.echoed) expect(existsSync(file)).toBe(true);
   return { said, file };
 }
@@ -124,7 +124,7 @@ describe("a reload", () => {
     const { accepted } = backend;
     for (const file of files) expect(await resume(port, ...file)).toMatchObject({ echoed: false });
     expect(backend.accepted).toBe(accepted);
-    // And back again: the sessions of the time with certificates are of no use without.
+    // And in the other direction: sessions with certificates are useless without.
     const { file } = await session(port, "-tls1_3", ...shows(mine));
     expect((await lb.reload(`workers = 2\n${before}${pool()}`)).ok).toBe(true);
     expect(await resume(port, file, "-tls1_3")).toMatchObject({ echoed: true, reused: false });
@@ -157,7 +157,7 @@ describe("client authentication", () => {
     );
   });
 
-  /** The session gets nobody in there: no echo, and the backend hears of nothing. */
+  /** The session does not help there: no echo, and the backend gets nothing. */
   async function refused(port: number, file: string, version: string, ...args: string[]): Promise<void> {
     const { accepted } = backend;
     expect(await resume(port, file, version, ...args)).toMatchObject({ echoed: false });

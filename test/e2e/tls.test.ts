@@ -1,5 +1,5 @@
-// TLS towards the clients, with OpenSSL, curl and Python as the clients: which certificate is shown to whom, what is refused
-// and with which alert, who needs a certificate, how connections end, and that nobody can hold one that is not done.
+// TLS towards the clients, with OpenSSL, curl and Python as the clients: which certificate each gets, what is refused and with which alert,
+// who needs a certificate, how connections end, and that nobody can keep one open without a complete handshake.
 import { execFile } from "node:child_process";
 import { copyFileSync } from "node:fs";
 import { join } from "node:path";
@@ -53,7 +53,7 @@ function pool(name: string, address: string): string {
   `;
 }
 
-/** A listener with one certificate accepts its sockets as TLS; one that must choose looks at the ClientHello and adopts them. */
+/** A listener with one certificate accepts its sockets as TLS; one that must choose reads the ClientHello and adopts them. */
 const WAYS = [
   ["accepted as TLS", (): Leaf[] => [leaf]],
   ["adopted", (): Leaf[] => [leaf, other]],
@@ -172,7 +172,7 @@ describe("what is negotiated", () => {
     );
   });
 
-  /** The client is turned away with this alert, and the log says why. */
+  /** The client is refused with this alert, and the log says why. */
   async function refuses(port: number, alert: number, error: string, ...args: string[]): Promise<void> {
     const said = await sClient(port, ...args);
     expect(said).toMatchObject({ echoed: false, alert });
@@ -577,11 +577,11 @@ describe('an end by lb, with on_abort = "close"', () => {
     expect(await talks.read()).toEqual({ data: "", end: "reset" });
     expect(await lb.lineOf(talks)).toMatchObject({ end: "lifetime", end_by: "lb" });
     expect(await idle.read()).toEqual({ data: "", end: "close_notify" });
-    // The client answers nothing to that, and is not waited for.
+    // The client does not answer that, and lb does not wait for it.
     const told = performance.now();
     expect(await idle.rawEnd()).toBe("fin");
     await eventually("the descriptors are free", () => descriptors(lb.pid) <= before);
-    // The runtime by itself would wait ten seconds for the client's close_notify.
+    // The runtime itself would wait ten seconds for the client's close_notify.
     expect(performance.now() - told).toBeLessThan(8000);
     expect(await lb.lineOf(idle)).toMatchObject({ end: "idle_timeout", end_by: "lb" });
   });
@@ -693,7 +693,7 @@ describe.each(WAYS)("a client that stalls, %s", (_, leaves) => {
 });
 
 describe.each(WAYS)("thousands of clients that stall, %s", (_, leaves) => {
-  // As many as the limit of open files allows on both sides, and each has sent a good part of its hello.
+  // As many as the open-files limit allows on both sides, each with a good part of its hello sent.
   const COUNT = 10_000;
   const half = fixture("go-post-quantum").subarray(0, 1200);
 
@@ -714,9 +714,9 @@ describe.each(WAYS)("thousands of clients that stall, %s", (_, leaves) => {
       data: Buffer.from(half).toString("latin1"),
     });
     await lb.waitStatus(({ connections }) => connections.open === count - 1);
-    // The bytes themselves, and not a hundred times as much.
+    // About the bytes themselves, not a hundred times as much.
     expect(residentBytes(lb.pid) - before.memory).toBeLessThan(count * 12_000);
-    // Who does go on is served meanwhile.
+    // A client that continues is served meanwhile.
     expect(await sClient(port)).toMatchObject({ echoed: true });
     await python.call("flood_over", { flood });
     await lb.waitIdle();
@@ -790,7 +790,7 @@ describe("a PROXY header, TLS and routes on one listener", () => {
     });
     // TLS without the header is no header.
     await rest.close();
-    // The header and the hello in one segment, and in pieces that keep to no border.
+    // The header and the hello in one segment, and in pieces at arbitrary boundaries.
     for (const shape of [{}, { segments: 13 }, { segments: 1 }, { records: 50, segments: 31 }]) {
       const source = `198.51.100.${100 + (shape.segments ?? 0)}`;
       const tls = { name: "x.api.example", alpn: ["h2"] };

@@ -1,5 +1,5 @@
-// Worker threads as a user meets them: what happens to connections when one dies, which worker gets whom, and limits that
-// are exact although several threads count.
+// Worker threads as a user sees them: connections when one dies, the distribution of clients, and limits that are exact although several
+// threads count.
 import { spawnSync } from "node:child_process";
 import { describe, expect, test } from "vitest";
 import { parseAddress } from "../../src/core/address.ts";
@@ -23,7 +23,7 @@ describe("a worker that dies", () => {
         const { restarts = 0, state = "" } = workers[worker] ?? {};
         return restarts === Math.floor(death / 2) + 1 && state === "running";
       });
-      // The next death meets hundreds of connections again.
+      // The next death hits hundreds of connections again.
       await lb.waitAccepted(300);
     }
     const result = await load.stop();
@@ -37,7 +37,7 @@ describe("a worker that dies", () => {
     const lostPorts = new Set(lost.map(portOf));
     expect(result.failed.filter((failure) => !lostPorts.has(failure.port)).length).toBe(0);
 
-    // The number of a connection is never used again, not even by the worker that took a dead one's place.
+    // The number of a connection is never used again, not even by the replacement of a dead worker.
     const ids = lb.accessLines().map(({ id }) => id);
     expect(Math.min(...ids)).toBeGreaterThan(0);
     expect(new Set(ids).size).toBe(ids.length);
@@ -80,7 +80,7 @@ describe("a worker that dies", () => {
       expect(status.listeners[0]!.open).toBe(0);
       expect(status.pools[0]!.backends[0]!.open).toBe(0);
     }
-    // The backend has seen every one of them go.
+    // The backend has seen the end of each of them.
     await eventually("no connection left at the backend", () => backend.open.size === 0);
     expect((await lb.ready()).status).toBe(200);
   });
@@ -105,7 +105,7 @@ describe("a worker that dies", () => {
       const from = lb.log().length;
       await lb.restartWorker(0);
       const died = await lb.waitLog(({ event }) => event === "worker ended on request", 10_000, from);
-      // A check sees it within 11 ms, and the thread needs longer than that to boot: most rounds hit the time between.
+      // A check sees it within 11 ms, and the thread needs longer than that to boot: most rounds fall between.
       await new Promise((resolve) => setTimeout(resolve, Number(died["restart_in_ms"]) - 10 + 2 * round));
       backend.start();
       await isUp(true);
@@ -138,7 +138,7 @@ describe("a worker that dies", () => {
     const clients = await connectMany(port, 40);
     await lb.restartWorker(1);
     await lb.waitLog(({ event }) => event === "worker started again");
-    // Nobody else has ended yet, so all lines are of those that were lost.
+    // No other connection has ended yet, so all lines are those of the lost ones.
     const lines = await lb.waitLines(1, () => true);
     expect(lines.every(({ end, worker }) => end === "worker_lost" && worker === 1)).toBe(true);
     const lost = new Set(lines.map(({ client }) => client));
@@ -211,7 +211,7 @@ test("a rate limit is exact over all workers together", async () => {
   const seconds = (Math.max(...times) - Math.min(...times)) / 1000;
   expect(Math.abs(seconds - 4)).toBeLessThan(0.5);
   expect(Math.abs(ok - (10 + 50 * seconds))).toBeLessThanOrEqual(2);
-  // All four had their part in it.
+  // All four had a share.
   expect(new Set(lines.map(({ worker }) => worker))).toEqual(new Set([0, 1, 2, 3]));
 });
 

@@ -1,5 +1,5 @@
-// Claims, queues, health, drains, reloads and the death of workers together, in random order, against a reference that only counts.
-// FUZZ_SEED=n runs one sequence again; a failure names its seed and its last steps.
+// Claims, queues, health, drains, reloads and the death of workers together, in random order, compared with a reference that only counts.
+// FUZZ_SEED=n repeats one sequence; a failure names its seed and its last steps.
 import { describe, expect, test } from "vitest";
 import { forSeedsAsync, Random } from "../support/random.ts";
 import { Model } from "./model.ts";
@@ -14,7 +14,7 @@ describe("whatever happens in whatever order", () => {
 });
 
 describe("the model finds", () => {
-  // Each is seeded into the worker's side of the model (test/model/worker.ts).
+  // Each fault is put into the worker's side of the model (test/model/worker.ts).
   test.each<[Fault, RegExp]>([
     ["retry keeps its first place", /connections of backend/],
     ["claim is not noted", /connections of backend/],

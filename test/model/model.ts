@@ -1,5 +1,5 @@
-// The model: the supervisor's records and workers that are as real as they can be in one thread, and beside them a reference that only
-// counts. `run` takes random steps, compares after each of them, and at the end lets everything come to rest.
+// The model: the supervisor's records and workers, as real as possible in one thread, and a reference that only counts. `run` takes random
+// steps, compares after each of them, and at the end waits until everything is at rest.
 import { expect } from "vitest";
 import type { Config } from "../../src/config/schema.ts";
 import { BackendStates } from "../../src/supervisor/backend-states.ts";
@@ -24,16 +24,16 @@ const PROCESS_CAP = 60;
 const NAMES = ["a", "b", "c", "d", "e", "f"];
 const CLIENTS = 12;
 const BALANCES = ["round_robin", "least_connections", "random_two", "least_latency", "source_hash", "first"];
-/** Steps of which the message of a failure tells. */
+/** Number of steps in the message of a failure. */
 const TOLD = 40;
 
-/** What the reference knows of a backend besides the file: from health checks, the agent and the operator. */
+/** The reference's knowledge of a backend besides the file: from health checks, the agent and the operator. */
 interface Facts {
   up: boolean;
   drained: boolean;
   percent: number;
   ordered: "ready" | "drain" | "maintenance";
-  /** In place of the file's, as long as that is what it was then. */
+  /** Replaces the file's weight while that is unchanged. */
   weight: { value: number; file: number } | null;
 }
 
@@ -49,13 +49,13 @@ export class Model {
   readonly #states: BackendStates;
   readonly #open: Int32Array;
   readonly #slots: Slot[] = [];
-  /** By the record's key, as long as the config names it. */
+  /** By the record's key, while the config names it. */
   #facts = new Map<string, Facts>();
-  /** Every record that there ever was, to be counted at rest. */
+  /** Every record that ever existed, to be counted at rest. */
   readonly #backends = new Map<number, BackendRecord>();
   readonly #steps: string[] = [];
   readonly #log = recordingLog();
-  /** What a pick has done first that it must not. */
+  /** The first forbidden pick. */
   #brokenBy: string | null = null;
 
   constructor(random: Random, fault: Fault = "none") {
@@ -77,7 +77,7 @@ export class Model {
     for (let index = 0; index < WORKERS; index++) this.#slots.push(this.#startWorker(index, ledgerMemory(ROWS)));
   }
 
-  /** Takes so many steps and comes to rest. What it throws names the last steps. */
+  /** Takes this many steps and comes to rest. Its errors name the last steps. */
   async run(steps: number): Promise<void> {
     try {
       for (let step = 0; step < steps; step++) {
@@ -293,7 +293,7 @@ export class Model {
 
   // ---------------------------------------------------------------- the reference
 
-  /** What a worker may do that has this state, by looking at each backend. */
+  /** What a worker with this state may do, by a look at each backend. */
   #viewOf({ config, backends }: PoolRecord): View {
     const offered = (backend: BackendRecord): boolean => {
       const { drained, percent, ordered, weight } = this.#facts.get(backend.key)!;
@@ -328,7 +328,7 @@ export class Model {
     if (cap > 0 && held > cap) this.#broken(`${name} has ${held} connections, and may have ${cap}`);
   };
 
-  // A pick may come from a queue, where nobody would hear of a throw.
+  // A pick may come from a queue, where a thrown error would be lost.
   #broken(what: string): void {
     this.#brokenBy ??= what;
   }
@@ -337,7 +337,7 @@ export class Model {
     return this.#slots.flatMap(({ worker }) => [...worker.sessions]);
   }
 
-  /** Every count in shared memory is what the reference counts. */
+  /** Every count in shared memory equals the reference's. */
   #compare(): void {
     if (this.#brokenBy !== null) throw new Error(this.#brokenBy);
     const sessions = this.#sessions();
@@ -371,7 +371,7 @@ export class Model {
     for (const [entry, count] of entries) expect(table.open(entry), `connections of entry ${entry}`).toBe(count);
   }
 
-  /** Every worker knows everything; nobody waits where there is a place; then all end, and every count is zero. */
+  /** Every worker has the current state; no connection waits while there is a place; then all end, and every count is zero. */
   async #rest(): Promise<void> {
     this.#note("everything comes to rest");
     for (const { worker } of this.#slots) while (worker.mail.length > 0) worker.deliver();
@@ -401,7 +401,7 @@ export class Model {
     expect(this.#sessions()).toEqual([]);
     this.#compare();
     expect(this.#log.said.filter(({ level }) => level === "error")).toEqual([]);
-    // What is in no config any more is forgotten: nothing counts on it.
+    // Records that are in no config are forgotten: nothing counts on them.
     const later = performance.now() + 3_600_000;
     this.#registry.sweep(later);
     this.#registry.sweep(later + 3_600_000);
@@ -414,7 +414,7 @@ export class Model {
   }
 }
 
-/** Microtasks, and what one thread of this process tells another. */
+/** Microtasks, and messages between the threads of this process. */
 async function settle(): Promise<void> {
   for (let i = 0; i < 2; i++) await new Promise((resolve) => void setImmediate(resolve));
 }

@@ -1,5 +1,5 @@
-// One worker of the model: real pools, listeners, ledger and queue, and sessions that do with them what a TCP connection does, without
-// sockets. What the supervisor sends waits in `mail` until the model delivers it, so workers are behind as threads are.
+// One worker of the model: real pools, listeners, ledger and queue, and sessions that use them like a TCP connection, without sockets.
+// Messages of the supervisor wait in `mail` until the model delivers them, so workers lag as threads do.
 import type { EndedBy, End } from "../../src/core/ends.ts";
 import type { Plan, PoolState } from "../../src/messages.ts";
 import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
@@ -11,14 +11,14 @@ import { Pool, type Backend, type Queued } from "../../src/worker/pool.ts";
 import type { Session } from "../../src/worker/session.ts";
 import { plan, workerStart } from "../support/plans.ts";
 
-/** What is known of a pool by who has this state: ids of the backends that may be picked, a list for each tier, and their caps. */
+/** The facts of a pool in this state: ids of the backends that may be picked, a list per tier, and their caps. */
 export interface View {
   tiers: number[][];
   caps: Map<number, number>;
   queueSize: number;
 }
 
-/** What the supervisor sends, and the reference's idea of the same. */
+/** A message of the supervisor, and the reference's view of it. */
 export type Mail =
   { kind: "plan"; plan: Plan; views: Map<number, View> } | { kind: "state"; state: PoolState; view: View };
 
@@ -57,9 +57,9 @@ export class ModelWorker {
     else this.#update(mail.state, mail.view);
   }
 
-  // As DataPlane.apply, without sockets.
+  // Like DataPlane.apply, without sockets.
   #apply({ pools, listeners, maxConnections }: Plan, views: Map<number, View>): void {
-    // A state that was sent before the plan was made, and is still on its way, is in the plan.
+    // A state that was sent before the plan was made, and is still in transit, is included in the plan.
     for (const [id, view] of views) this.views.set(id, view);
     const next = new Map(pools.map((pool) => [pool.id, this.pools.get(pool.id) ?? new Pool(pool, null, this.index)]));
     for (const pool of pools) this.pools.get(pool.id)?.apply(pool, null);
@@ -68,7 +68,7 @@ export class ModelWorker {
     this.host.maxConnections = maxConnections;
   }
 
-  // As DataPlane.update.
+  // Like DataPlane.update.
   #update(state: PoolState, view: View): void {
     const pool = this.pools.get(state.pool);
     if (pool === undefined) return;
@@ -103,12 +103,12 @@ export class ModelWorker {
     return session;
   }
 
-  /** A tick of the clock, for those that wait. */
+  /** A tick of the clock, for waiters. */
   tick(): void {
     for (const queue of this.host.queues) if (!queue.tick()) this.host.queues.delete(queue);
   }
 
-  /** The thread is gone: nothing of it does anything from now on. Its claims stay. */
+  /** The thread is gone: it does nothing more. Its claims stay. */
   die(): void {
     this.isDead = true;
     for (const pool of this.pools.values()) {
@@ -145,7 +145,7 @@ export class ModelSession implements Session, Queued {
     return Math.imul(this.client + 1, 0x9e3779b1) >>> 0;
   }
 
-  // As dialing.ts dials.
+  // Like the dialing in dialing.ts.
   dial(): void {
     const { words } = this.host;
     const at = this.row * ROW_WORDS;
@@ -179,7 +179,7 @@ export class ModelSession implements Session, Queued {
     this.#begin(backend);
   }
 
-  // As dialing.ts begins an attempt.
+  // Like the start of an attempt in dialing.ts.
   #begin(backend: Backend): void {
     const { words } = this.host;
     const at = this.row * ROW_WORDS;
@@ -189,7 +189,7 @@ export class ModelSession implements Session, Queued {
     if (this.worker.fault !== "claim is not noted") words[at]! |= CLAIM.backend;
   }
 
-  /** Its attempt to connect fails: another backend, or the end. */
+  /** Its connect attempt fails: another backend, or the end. */
   fail(): void {
     const { backend, pool } = this;
     if (backend === null || pool === null) return;

@@ -1,4 +1,4 @@
-// Listening descriptors that are served, and clients of them. Whatever a test opens is closed after it.
+// Listening descriptors that are served, and clients of them. Everything that a test opens is closed after it.
 import { once } from "node:events";
 import { connect, type NetConnectOpts, type Socket as Peer } from "node:net";
 import { descriptorOf, listenOnDescriptor, type Listening } from "../../src/platform/bun.ts";
@@ -12,7 +12,7 @@ export interface Accepted {
   by: number;
 }
 
-/** `atEnd` is what calledAfterEach() gives. */
+/** `atEnd` is the result of calledAfterEach(). */
 export function accepting(atEnd: (() => unknown)[]) {
   /** A listening descriptor that is closed after the test. */
   function listening(text: string, backlog?: number): number {
@@ -21,7 +21,7 @@ export function accepting(atEnd: (() => unknown)[]) {
     return fd;
   }
 
-  /** Accepts on a duplicate; what is accepted is noted and answered with the number `by`. */
+  /** Accepts on a duplicate; records what is accepted and answers with the number `by`. */
   function serve(fd: number, accepted: Accepted[], by = 0): Listening {
     const listener = listenOnDescriptor(duplicate(fd) as number, null, {
       binaryType: "uint8array",

@@ -23,7 +23,7 @@ export class BackendProcess {
     this.#greeting = greeting;
   }
 
-  /** As it stands in a config. */
+  /** In the form of a config. */
   get address(): string {
     return `127.0.0.1:${this.port}`;
   }
@@ -47,7 +47,7 @@ export class BackendProcess {
     await noted;
   }
 
-  /** SIGKILL; resolves once the process is gone. The answer is the time then, on Date.now(). */
+  /** SIGKILL; resolves with the time, on Date.now(), when the process is gone. */
   async kill(): Promise<number> {
     const gone = once(this.#child!, "exit");
     this.#child!.kill("SIGKILL");
@@ -55,7 +55,7 @@ export class BackendProcess {
     return Date.now();
   }
 
-  /** The process stands still: the kernel goes on accepting for it, and nobody answers. */
+  /** Stops the process: the kernel still accepts for it, but nothing answers. */
   async hang(): Promise<void> {
     this.#child!.kill("SIGSTOP");
     await eventually("the backend stands still", () => standsStill(this.#child!.pid!));

@@ -1,5 +1,5 @@
-// Backends to balance over, in the test's own process: each counts what reaches it, can go away and come back on its port,
-// and is gone with `await using`. Two more are nobody: a port that refuses, and one that never answers a SYN.
+// Backends in the test's own process: each counts its connections, can disappear and return on its port, and ends with `await using`. Two
+// more have no server: a port that refuses, and one that never answers a SYN.
 import type { Socket } from "bun";
 import { closeDescriptor } from "../../src/platform/sockets.ts";
 import { listenAt } from "./endpoints.ts";
@@ -19,7 +19,7 @@ interface Behaviour {
   end?: (socket: Socket<Held>) => void;
 }
 
-/** Bytes that the kernel would not take yet, and whether a FIN follows them. */
+/** Bytes that the kernel has not taken yet, and whether a FIN follows them. */
 interface Held {
   queue: Uint8Array[];
   ending: boolean;
@@ -42,7 +42,7 @@ export class Backend {
     this.start();
   }
 
-  /** As it stands in a config. */
+  /** In the form of a config. */
   get address(): string {
     return this.host.includes(":") ? `[${this.host}]:${this.port}` : `${this.host}:${this.port}`;
   }
@@ -75,19 +75,19 @@ export class Backend {
     });
   }
 
-  /** Listens no more; what is connected goes on. */
+  /** Stops listening; open connections continue. */
   stopListening(): void {
     this.#server?.stop(false);
     this.#server = null;
   }
 
-  /** Listens no more and resets what is connected: a crash. */
+  /** Stops listening and resets open connections: a crash. */
   stop(): void {
     this.stopListening();
     this.reset();
   }
 
-  /** Resets every connection, and goes on listening. */
+  /** Resets every connection, and keeps listening. */
   reset(): void {
     for (const socket of this.open) socket.terminate();
     this.open.clear();
@@ -98,13 +98,13 @@ export class Backend {
   }
 }
 
-/** Writes all that the kernel takes now, the rest when it takes more. */
+/** Writes as much as the kernel takes now, the rest when it takes more. */
 export function send(socket: Socket<Held>, bytes: Uint8Array): void {
   socket.data.queue.push(bytes);
   flush(socket);
 }
 
-/** FIN, after everything that was to be sent. */
+/** FIN, after all queued bytes. */
 export function finish(socket: Socket<Held>): void {
   socket.data.ending = true;
   flush(socket);
@@ -129,33 +129,33 @@ async function backend(behaviour: Behaviour, { host = "127.0.0.1", port }: Backe
   return new Backend(host, port ?? (await freePort()), behaviour);
 }
 
-/** Sends back what it gets, FIN for FIN. */
+/** Echoes its input, and FIN for FIN. */
 export function echo(options?: BackendOptions): Promise<Backend> {
   return backend({ data: send }, options);
 }
 
-/** Says its name and a line feed at once, then sends back what it gets. */
+/** Sends its name and a line feed at once, then echoes its input. */
 export function tagged(name: string, options?: BackendOptions): Promise<Backend> {
   const greeting = new TextEncoder().encode(`${name}\n`);
   return backend({ open: (socket) => send(socket, greeting), data: send }, options);
 }
 
-/** Reads everything, says nothing, ends when its peer does. */
+/** Reads everything, sends nothing, ends when its peer does. */
 export function sink(options?: BackendOptions): Promise<Backend> {
   return backend({}, options);
 }
 
-/** Accepts, never reads a FIN as an end, says nothing. */
+/** Accepts, ignores a FIN, sends nothing. */
 export function silent(options?: BackendOptions): Promise<Backend> {
   return backend({ end: () => undefined }, options);
 }
 
-/** An address on which nobody listens, and where nobody will. */
+/** An address without a listener, now and later. */
 export async function refusing(): Promise<string> {
   return `127.0.0.1:${await freePort()}`;
 }
 
-/** An address that never answers a SYN: a listening socket whose accept queue is full and that nobody empties. */
+/** An address that never answers a SYN: a listening socket whose accept queue is full and is never emptied. */
 export interface Blackhole {
   address: string;
   port: number;

@@ -13,13 +13,13 @@ export function startBrowser(): Promise<Browser> {
   return chromium.launch({ executablePath: executable!, args: ["--no-sandbox", "--disable-gpu"] });
 }
 
-/** What went wrong in a page so far, and what it has asked for. */
+/** The errors of a page so far, and its requests. */
 export interface Watched {
   errors: string[];
   requests: string[];
 }
 
-/** Notes errors on the console, uncaught errors, failed requests, and every URL. */
+/** Records errors on the console, uncaught errors, failed requests, and every URL. */
 export function watch(page: Page): Watched {
   const seen: Watched = { errors: [], requests: [] };
   page.on("console", (message) => {

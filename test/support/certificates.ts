@@ -1,5 +1,5 @@
-// Certificates as a test wants them, made by the openssl program at the time of the test: an authority, leaves with names,
-// keys of either type, such as have expired, and the authority's list of what it revoked.
+// Certificates that a test defines, made by the openssl program during the test: an authority, leaves with names, keys of either type,
+// expired ones, and the authority's revocation list.
 import { execFile, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -8,7 +8,7 @@ import { promisify } from "node:util";
 
 const run = promisify(execFile);
 
-/** Why there is no talking TLS here, or null. The tests that need the programs skip with it. */
+/** Why TLS cannot be tested here, or null. Tests that need the programs skip with it. */
 export const peersMissing: string | null =
   ["openssl", "python3", "curl"]
     .filter((program) => spawnSync(program, [program === "openssl" ? "version" : "--version"]).status !== 0)
@@ -17,7 +17,7 @@ export const peersMissing: string | null =
 type KeyType = "ec" | "rsa" | "rsa1024";
 
 export interface AuthorityOptions {
-  /** The authority that signs it; left out, it signs itself. */
+  /** The authority that signs it; by default it signs itself. */
   by?: Authority;
   key?: KeyType;
   digest?: string;
@@ -27,9 +27,9 @@ export interface LeafOptions {
   /** "DNS:a.example", "IP:127.0.0.1" and so on. */
   names?: string[];
   key?: KeyType;
-  /** What the authority signs it with. */
+  /** The digest of the authority's signature. */
   digest?: string;
-  /** What it may be used for alone, in OpenSSL's word: "serverAuth", "clientAuth". */
+  /** Its only allowed use, in OpenSSL's term: "serverAuth", "clientAuth". */
   usage?: string;
   /** YYYYMMDDHHMMSSZ. */
   from?: string;
@@ -44,7 +44,7 @@ export interface Leaf {
   fingerprint: string;
 }
 
-/** The option of a listener's TLS that names these. */
+/** The option of a listener's TLS with these files. */
 export function certificates(...leaves: Leaf[]): string {
   return `certificates = [${leaves.map(({ cert, key }) => `{ cert = "${cert}", key = "${key}" }`).join(", ")}]`;
 }
@@ -52,7 +52,7 @@ export function certificates(...leaves: Leaf[]): string {
 const FROM = "20200101000000Z";
 const UNTIL = "21200101000000Z";
 
-/** An authority in a folder of its own, which goes with `using`. */
+/** An authority in a folder of its own, which is removed by `using`. */
 export class Authority {
   readonly dir = mkdtempSync(join(tmpdir(), "lb-ca-"));
   /** The authority's certificate. */
@@ -60,7 +60,7 @@ export class Authority {
   readonly #key = join(this.dir, "ca.key");
   readonly #config = join(this.dir, "ca.cnf");
   #made = 0;
-  /** `openssl ca` keeps a file of what it signed, so one must wait for the other. */
+  /** `openssl ca` keeps a file of what it signed, so calls run one after the other. */
   #signing: Promise<unknown> = Promise.resolve();
 
   static async make(name = "Test CA", options: AuthorityOptions = {}): Promise<Authority> {
@@ -92,7 +92,7 @@ export class Authority {
     await by.#signs("-batch", "-notext", "-md", digest, "-days", "3650", "-in", csr, "-out", this.cert);
   }
 
-  /** A certificate signed by the authority; `name` is its common name and, with nothing else said, its only DNS name. */
+  /** A certificate signed by the authority; `name` is its common name and, by default, its only DNS name. */
   async leaf(name: string, options: LeafOptions = {}): Promise<Leaf> {
     const { names = [`DNS:${name}`], key = "ec", digest = "sha256", usage, from = FROM, until = UNTIL } = options;
     const path = join(this.dir, `${++this.#made}`);
@@ -117,7 +117,7 @@ export class Authority {
     return { ...files, fingerprint: fingerprint(files.cert) };
   }
 
-  /** A certificate that nobody but itself vouches for. */
+  /** A self-signed certificate. */
   async selfSigned(name: string): Promise<Leaf> {
     const path = join(this.dir, `${++this.#made}`);
     const files = { cert: `${path}.pem`, key: `${path}.key` };
@@ -127,7 +127,7 @@ export class Authority {
     return { ...files, fingerprint: fingerprint(files.cert) };
   }
 
-  /** The list of what is revoked: these and all revoked before. Returns the file. */
+  /** The list of revoked certificates: these and all revoked before. Returns the file. */
   async revoke(...leaves: Leaf[]): Promise<string> {
     for (const { cert } of leaves) await this.#signs("-revoke", cert);
     const list = join(this.dir, `${++this.#made}.crl`);

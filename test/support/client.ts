@@ -1,4 +1,4 @@
-// A client as a test wants it: connects, says something, reads until it has what it waits for, and knows how it ended.
+// A client under the test's control: connects, sends, reads until a condition, and knows how it ended.
 import type { Socket } from "bun";
 import { expect } from "vitest";
 import { parseAddress } from "../../src/core/address.ts";
@@ -24,7 +24,7 @@ export class Client {
   readonly to: number;
   #text = "";
   #end: ClientEnd | null = null;
-  /** The FIN or RST of the peer; a FIN leaves this side open. */
+  /** The peer's FIN or RST; after a FIN this side stays open. */
   readonly ended: Promise<ClientEnd>;
   readonly #ended: (end: ClientEnd) => void;
   #wake = Promise.withResolvers<void>();
@@ -37,7 +37,7 @@ export class Client {
     this.#ended = resolve;
   }
 
-  /** All that was read and not taken yet. */
+  /** All bytes that were read and not taken yet. */
   get text(): string {
     return this.#text;
   }
@@ -47,13 +47,13 @@ export class Client {
     return this.#end;
   }
 
-  /** "127.0.0.1:54321", as the access log has it. */
+  /** "127.0.0.1:54321", in the form of the access log. */
   get address(): string {
     return this.host.includes(":") ? `[${this.host}]:${this.port}` : `${this.host}:${this.port}`;
   }
 
   send(text: string | Uint8Array): void {
-    // A write that meets a reset takes its errno away: what follows looks like an end.
+    // A write after a reset loses its errno: the next event looks like an end.
     if ((this.#socket?.write(text) ?? -1) < 0) this.over("reset");
   }
 
@@ -67,7 +67,7 @@ export class Client {
     return line;
   }
 
-  /** One line there and the same one back: the connection works. */
+  /** Sends one line and gets it back: the connection works. */
   async echoes(word = "ping"): Promise<boolean> {
     this.send(`${word}\n`);
     return (await this.line()) === word;
@@ -125,16 +125,13 @@ export class Client {
   }
 }
 
-/**
- * Resolves when the TCP connection stands; rejects with the errno's name when none comes about. A reset that follows at once
- * is a reset, as `ended` says.
- */
+/** Resolves when the TCP connection is established; rejects with the errno's name if it fails. An immediate reset is a reset in `ended`. */
 export async function connect(
   port: number,
   { host = "127.0.0.1", from, fromPort = 0 }: ConnectOptions = {},
 ): Promise<Client> {
   const { promise, resolve, reject } = Promise.withResolvers<Client>();
-  // Bun.connect by itself says ECONNREFUSED whatever has happened; an adopted descriptor knows the errno.
+  // Bun.connect itself reports ECONNREFUSED for every failure; an adopted descriptor knows the errno.
   const fd = beginConnect(addressOf(host, port), from === undefined ? null : addressOf(from, fromPort));
   if (fd < 0) throw new Error(errnoName(-fd));
   const client = new Client(port);
@@ -163,7 +160,7 @@ export async function connect(
   return promise;
 }
 
-/** So many at once, each of which is served. */
+/** This many at once, each of which is served. */
 export async function connectMany(port: number, count: number): Promise<Client[]> {
   const clients = await Promise.all(Array.from({ length: count }, () => connect(port)));
   for (const client of clients) expect(await client.echoes()).toBe(true);

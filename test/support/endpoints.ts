@@ -1,4 +1,4 @@
-// Addresses as they stand in a config, and descriptors that listen on them.
+// Addresses in the form of a config, and descriptors that listen on them.
 import { parseEndpoint, type Endpoint } from "../../src/core/address.ts";
 import { listenOn } from "../../src/platform/sockets.ts";
 
@@ -8,7 +8,7 @@ export function endpoint(text: string): Endpoint {
   return parsed;
 }
 
-/** A listening descriptor; whoever asks for it closes it. */
+/** A listening descriptor; the caller closes it. */
 export function listenAt(text: string, backlog = 128): number {
   const fd = listenOn(endpoint(text), backlog);
   if (typeof fd !== "number") throw new Error(`${fd.call}: ${fd.code}`);

@@ -1,4 +1,4 @@
-// Waits for what will be, with a deadline: for effects that tell nobody when they are there.
+// Waits for a future state, with a deadline: for effects without an event.
 
 /** Tries `probe` until it gives something other than undefined or false, or fails after `timeoutMs`. */
 export async function eventually<T>(

@@ -1,8 +1,8 @@
-// A socket that takes as many bytes as a test says and notes what is done to it.
+// A socket that takes as many bytes as a test allows and records the calls.
 import type { Socket } from "bun";
 
 export class FakeSocket {
-  /** Bytes that the kernel would take now. */
+  /** Number of bytes that the kernel would take now. */
   room = Infinity;
   closed = false;
   readonly written: number[] = [];
@@ -10,7 +10,7 @@ export class FakeSocket {
   paused = false;
 
   // Code under test is typed with Bun's Socket, a class of some fifty members. Any other member that it calls throws here.
-  /** As the code under test sees it. */
+  /** In the form that the code under test sees. */
   get socket(): Socket<unknown> {
     return this as unknown as Socket<unknown>;
   }

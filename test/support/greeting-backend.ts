@@ -14,7 +14,7 @@ Bun.listen({
   },
 });
 process.stdout.write("listens\n");
-// Its input ends with the test, and then this process does.
+// When the test ends, its input ends, and this process exits.
 createInterface({ input: process.stdin })
   .on("line", (line) => {
     greeting = line;

@@ -1,4 +1,4 @@
-// A thread that hangs: one of another process's, held still from outside.
+// A hanging thread: one of another process, stopped from outside.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
@@ -12,7 +12,7 @@ export function workerThreads(pid: number): number[] {
     .toSorted((a, b) => a - b);
 }
 
-/** Holds the thread still until the process ends or the answer is disposed of. Null = not permitted here. */
+/** Stops the thread until the process ends or the result is disposed. Null = not permitted here. */
 export async function holdThread(tid: number): Promise<Disposable | null> {
   const child = spawn("python3", [join(import.meta.dirname, "held_thread.py"), String(tid)], {
     stdio: ["ignore", "pipe", "ignore"],

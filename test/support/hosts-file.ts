@@ -1,14 +1,14 @@
-// Names as a test wants them: an /etc/hosts, and an /etc/resolv.conf, that the process under test alone sees.
+// Names that a test defines: an /etc/hosts, and an /etc/resolv.conf, that only the process under test sees.
 import { spawnSync } from "node:child_process";
 import { rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePort } from "./lb.ts";
 
-/** An /etc/hosts of the test's own. The wrapper puts it in the place of the machine's, in a mount namespace. */
+/** An /etc/hosts of the test. The wrapper mounts it over the machine's, in a mount namespace. */
 export async function hostsFile(resolvConf = "") {
   const file = join(tmpdir(), `lb-hosts-${process.pid}-${await freePort()}`);
-  // Always as long, and written over in one go: a look-up must never meet a file that is only half there.
+  // Always the same length, and overwritten in one write: a lookup must never read half a file.
   const text = (...lines: string[]): string => ["127.0.0.1 localhost", ...lines].join("\n").padEnd(500, "\n");
   await writeFile(file, text());
   await writeFile(`${file}.resolv`, resolvConf);
@@ -23,7 +23,7 @@ export async function hostsFile(resolvConf = "") {
   const tried = spawnSync(wrapper[0]!, [...wrapper.slice(1), "true"]);
   return {
     wrapper,
-    /** Why it cannot be had on this machine, or null. */
+    /** Why this machine does not support it, or null. */
     trouble: tried.status === 0 ? null : `no mount namespace here: ${String(tried.stderr).trim()}`,
     write: (...lines: string[]) => writeFile(file, text(...lines), { flag: "r+" }),
     [Symbol.asyncDispose]: async () => {
@@ -33,7 +33,7 @@ export async function hostsFile(resolvConf = "") {
   };
 }
 
-/** A name server that answers nothing, or null where this machine lets nobody have its port. */
+/** A name server that never answers, or null if its port is not available on this machine. */
 export async function silentServer() {
   const server = { address: "127.0.7.53", asked: 0 };
   try {

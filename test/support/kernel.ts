@@ -1,4 +1,4 @@
-// What the kernel says of a socket, asked for without the code under test: socket options and connection states.
+// The kernel's view of a socket, without the code under test: socket options and connection states.
 import { readFileSync } from "node:fs";
 import { openLibc } from "../../src/platform/libc.ts";
 
@@ -30,7 +30,7 @@ export function closedOnExec(fd: number): boolean {
   return (openLibc()!.fcntl(fd, F_GETFD, 0) & FD_CLOEXEC) !== 0;
 }
 
-/** The state of a TCP socket; of a listening one also how many wait in its accept queue, and for how many there is room. */
+/** The state of a TCP socket; for a listening one also the length of its accept queue, and its maximum. */
 export function tcpInfo(fd: number): { state: number; queued: number; backlog: number } {
   const info = new Uint8Array(256);
   if (openLibc()!.getsockopt(fd, SOL_TCP, TCP_INFO, info, new Uint32Array([256])) !== 0) throw new Error("no TCP_INFO");

@@ -1,5 +1,5 @@
-// The compiled binary under test: started with a config in a folder of its own, watched by its two logs and its admin
-// endpoint, and ended whatever happens. Knows no more of the product than a user does.
+// The compiled binary under test: started with a config in a folder of its own, observed through its two logs and its admin endpoint, and
+// ended in any case. Knows no more of the product than a user.
 import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
@@ -13,14 +13,14 @@ import { standsStill } from "./proc.ts";
 
 const repository = join(import.meta.dirname, "../..");
 
-/** The executable that all these tests run: what `npm test` has built, or the one that LB_BINARY names. */
+/** The executable of all these tests: built by `npm test`, or the one that LB_BINARY names. */
 export const binary = process.env["LB_BINARY"] ?? join(repository, "dist/lb");
 
 const START_MS = 10_000;
-/** A process that has live connections may take its shutdown_timeout; nobody waits for that after a test. */
+/** A process with live connections may take its shutdown_timeout; tests do not wait for that. */
 const STOP_MS = 1000;
 const WAIT_MS = 20_000;
-/** Where nothing has come for so long, nothing comes any more. */
+/** If nothing has come for this long, nothing more will come. */
 const STILL_MS = 100;
 
 /** One line of the access log, format = "json". */
@@ -62,14 +62,13 @@ export interface LbOptions {
   env?: Record<string, string>;
   /** Put before the binary's own command line; must exec it in the end, so that the pid is the binary's. */
   wrapper?: string[];
-  /** The whole text is given: neither [admin] nor [log] is added. */
+  /** The text is complete: neither [admin] nor [log] is added. */
   asItIs?: boolean;
 }
 
 /**
- * Starts `lb FILE` and waits until it listens. Unless the text has them, [admin] is on a free port (with a wrapper: on a
- * unix socket, which can be reached from any network namespace) and [log] writes JSON, the access log to stdout.
- * Throws with all that was written when it exits early.
+ * Starts `lb FILE` and waits until it listens. Unless the text has them, [admin] is on a free port (with a wrapper: on a unix socket, which
+ * is reachable from any network namespace) and [log] writes JSON, the access log to stdout. Throws with the whole output if it exits early.
  */
 export async function startLb(toml: string, options: LbOptions = {}): Promise<Lb> {
   const dir = await mkdtemp(join(tmpdir(), "lb-test-"));
@@ -84,14 +83,14 @@ export async function startLb(toml: string, options: LbOptions = {}): Promise<Lb
   return lb;
 }
 
-/** What runs now. A test that is given up at its timeout never comes to the end of its `await using`. */
+/** The running processes. A test that is abandoned at its timeout never reaches the end of its `await using`. */
 const running = new Set<Lb>();
 afterAll(async () => {
   await Promise.all([...running].map((lb) => lb.stop()));
 });
 
-// Whatever ends this process, a kill included, the processes that it has started end with it: a shell waits for the end of
-// its input, and then ends those of which it has not heard that they are gone.
+// However this process ends, by a kill too, the processes that it has started end with it: a shell waits for the end of its input, and then
+// kills those that were not reported as ended.
 const GUARD = `trap "" INT TERM; pids=" "
 while read -r what pid; do
   case $what in started) pids="$pids$pid " ;; ended) pids="\${pids%% $pid *} \${pids#* $pid }" ;; esac
@@ -113,7 +112,7 @@ function guarded(child: ChildProcess): void {
 export class Lb {
   readonly dir: string;
   readonly file: string;
-  /** Where GET /live is answered: "http://127.0.0.1:1234"; behind a unix socket "http://localhost", see `fetch`. */
+  /** The URL that answers GET /live: "http://127.0.0.1:1234"; behind a unix socket "http://localhost", see `fetch`. */
   readonly adminUrl: string;
   /** The unix socket of the admin endpoint, or null. */
   readonly adminSocket: string | null;
@@ -199,9 +198,8 @@ export class Lb {
   }
 
   /**
-   * The line of one client's connection; where only the address is known that it came `from`, the first one from there. The
-   * kernel gives a client the port of another that has connected to another listener, even while that one is open, so the
-   * port that it has connected to tells them apart.
+   * The line of one client's connection; if only the address is known, the first one `from` it. The kernel may give a client the port of
+   * another client of another listener, even while that one is open, so the destination port tells them apart.
    */
   lineOf(client: { address: string; to?: number } | { from: string }): Promise<AccessEntry> {
     if ("address" in client) {
@@ -227,7 +225,7 @@ export class Lb {
 
   // ---------------------------------------------------------------- the admin endpoint
 
-  /** A request to the admin endpoint, wherever it listens. */
+  /** A request to the admin endpoint, at any kind of address. */
   fetch(path: string, init: RequestInit = {}): Promise<Response> {
     const unix = this.adminSocket === null ? {} : { unix: this.adminSocket };
     return fetch(`${this.adminUrl}${path}`, { signal: AbortSignal.timeout(WAIT_MS), ...init, ...unix });
@@ -239,7 +237,7 @@ export class Lb {
     return (await response.json()) as Snapshot;
   }
 
-  /** The first status, asked for again and again, of which `predicate` is true. */
+  /** The first status for which `predicate` is true, by repeated requests. */
   async waitStatus(predicate: (status: Snapshot) => boolean, ms = WAIT_MS): Promise<Snapshot> {
     const deadline = performance.now() + ms;
     for (;;) {
@@ -256,13 +254,13 @@ export class Lb {
     return this.waitStatus(({ connections }) => connections.open === 0);
   }
 
-  /** Waits until the first listener has accepted more than so many new connections. */
+  /** Waits until the first listener has accepted more than this many new connections. */
   async waitAccepted(more: number): Promise<void> {
     const before = (await this.status()).listeners[0]!.accepted;
     await this.waitStatus(({ listeners }) => listeners[0]!.accepted > before + more);
   }
 
-  /** Waits until bytes have come to the first listener and none comes any more; how many that are. */
+  /** Waits until the first listener has got bytes and no more arrive; returns their number. */
   async waitStill(): Promise<{ bytes_in: number; bytes_out: number }> {
     let before = 0;
     for (const deadline = performance.now() + WAIT_MS; ;) {
@@ -291,7 +289,7 @@ export class Lb {
     return sum;
   }
 
-  /** What /ready answers, or /ready/LISTENER. */
+  /** The answer of /ready, or /ready/LISTENER. */
   async ready(listener?: string): Promise<{ status: number; text: string }> {
     const response = await this.fetch(listener === undefined ? "/ready" : `/ready/${listener}`);
     return { status: response.status, text: await response.text() };
@@ -304,7 +302,7 @@ export class Lb {
 
   // ---------------------------------------------------------------- config and signals
 
-  /** Writes the config in place, and does not wait for what comes of it. */
+  /** Writes the config in place, without waiting for the result. */
   async write(toml: string): Promise<void> {
     const text = this.configText(toml);
     this.#noteListeners(text);
@@ -329,7 +327,7 @@ export class Lb {
     }
   }
 
-  /** The text that the process gets to see: with [admin] and [log] where they are missing. */
+  /** The text that the process gets: with [admin] and [log] if they are missing. */
   configText(toml: string): string {
     if (this.#options.asItIs) return toml;
     const parts = [toml];
@@ -338,7 +336,7 @@ export class Lb {
     return parts.join("\n");
   }
 
-  /** Writes the config in place and waits until it is in force or refused; says which. */
+  /** Writes the config in place and waits until it is applied or refused; returns which. */
   async reload(toml: string): Promise<{ ok: boolean; generation: number; error: string | null }> {
     const before = await this.status();
     await this.write(toml);
@@ -356,7 +354,7 @@ export class Lb {
     return { ok, generation: config.generation, error: config.last_reload_error };
   }
 
-  /** The process stands still meanwhile: what peers send then lies in its sockets, all of it, when it goes on. */
+  /** The process is stopped meanwhile: bytes that peers send then wait in its sockets until it continues. */
   async whileHeld(task: () => Promise<unknown>): Promise<void> {
     this.signal("SIGSTOP");
     try {
@@ -398,13 +396,13 @@ export class Lb {
       try {
         parsed.push(JSON.parse(line));
       } catch {
-        // Not a line of ours, or torn: the test that cares looks at the raw lines.
+        // Not a complete line of lb: tests that care check the raw lines.
       }
     }
     this.#changed();
   }
 
-  // With a log level above info, or a text log, no line says so that could be read here.
+  // With a log level above info, or a text log, no line reports it in a readable form.
   #saysStarted(): boolean {
     return this.stderr.some((line) => / started /.test(line));
   }
@@ -413,7 +411,7 @@ export class Lb {
     for (const listener of [...this.#listeners]) listener();
   }
 
-  /** Resolves when `isSo` is; rejects when the process is gone and it is not, or after `ms`. */
+  /** Resolves when `isSo` is true; rejects if the process exits first, or after `ms`. */
   #until(what: string | (() => string), ms: number, isSo: () => boolean): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const fail = (why: string): void => {
@@ -462,12 +460,12 @@ export async function runLb(
 
 // ---------------------------------------------------------------------- ports
 
-/** Below the range that the kernel takes the ports of outgoing connections from, so that none of those gets in the way. */
+/** Below the kernel's range for outgoing ports, so that outgoing connections do not use them. */
 const PORT_FIRST = 10_000;
 const PORT_LAST = 32_000;
 const given = new Set<number>();
 
-/** Of so many neighbouring ports each thread that runs tests has one, so that no two find the same one free. */
+/** Each test thread has one of this many neighbouring ports, so that no two find the same one free. */
 const PORT_SHARES = 16;
 
 /** A port on which nobody listens, on any address; never the same one twice. */
@@ -508,7 +506,7 @@ function isFree(port: number): Promise<boolean> {
 
 let building: Promise<void> | null = null;
 
-/** Makes the binary where it is missing; `npm test` has made it before. */
+/** Builds the binary if it is missing; `npm test` has built it before. */
 function built(): Promise<void> {
   if (existsSync(binary)) return Promise.resolve();
   building ??= new Promise((resolve, reject) => {
@@ -523,7 +521,7 @@ function built(): Promise<void> {
   return building;
 }
 
-/** Hands on whole lines, as many as come at once. */
+/** Passes on whole lines, as many as arrive at once. */
 function eachLines(stream: NodeJS.ReadableStream, take: (lines: readonly string[]) => void): void {
   let rest = "";
   stream.setEncoding("utf8");

@@ -119,7 +119,7 @@ function portOf(fd: number): number {
   return name[4]!;
 }
 
-// A reset is what some tests wait for; nobody else wants to hear of it.
+// Some tests wait for a reset; all others ignore it.
 function quiet(peer: Peer): Peer {
   return peer.on("error", () => undefined);
 }

@@ -1,4 +1,4 @@
-// Connections in the ledger of a worker, as the worker itself would write them, for readers in other threads.
+// Connections in the ledger of a worker, in the form in which the worker writes them, for readers in other threads.
 import { parseAddress } from "../../src/core/address.ts";
 import type { OrderedEnd } from "../../src/messages.ts";
 import { monotonicMs } from "../../src/platform/clock.ts";
@@ -22,7 +22,7 @@ export interface LiveRow {
   backend?: number;
   client?: string;
   port?: number;
-  /** Behind a PROXY header, who connected. */
+  /** The peer, if the client comes from a PROXY header. */
   peer?: string;
   sni?: string;
   phase?: PhaseName;
@@ -34,7 +34,7 @@ export interface LiveRow {
 export class WorkerOfRows {
   readonly index: number;
   readonly ledger: Ledger;
-  /** What it was asked to end. */
+  /** The requested ends. */
   readonly asked: { end: OrderedEnd; ids: number[] }[] = [];
 
   constructor(index = 0, rows = 64) {

@@ -1,5 +1,5 @@
-// Load in a process of its own: a closed loop of short connections, each of which sends a line and must get it back, with
-// every failure counted by its kind. `startLoad` is the test's side; run as a program this file is the generator.
+// Load in a process of its own: a closed loop of short connections, each of which sends a line and must get it back, with failures counted
+// by kind. `startLoad` is the test's side; run as a program this file is the generator.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import type { Socket } from "bun";
@@ -8,24 +8,24 @@ import { adoptConnecting } from "../../src/platform/bun.ts";
 import { beginConnect, sockaddr } from "../../src/platform/sockets.ts";
 
 export interface LoadTask {
-  /** Each connection goes to the next one of these. */
+  /** Each connection uses the next of these. */
   ports: number[];
   host?: string;
-  /** Connections at once. */
+  /** Maximum number of open connections. */
   concurrency: number;
-  /** New connections a second at most; as many as possible if left out. */
+  /** Maximum number of new connections per second; unlimited by default. */
   rate?: number;
   /** Bind to these local addresses in turn. */
   from?: string[];
-  /** A connection that has no answer by then has failed. */
+  /** A connection without an answer by then has failed. */
   timeoutMs?: number;
-  /** Where the backend greets with its name: connections are counted by that first line. */
+  /** If the backend greets with its name: connections are counted by that first line. */
   tagged?: boolean;
-  /** Ends by itself after so many connections. */
+  /** Ends by itself after this many connections. */
   total?: number;
 }
 
-/** refused: no connection came about. reset, eof: it ended before the answer. timeout: no answer. wrong: another answer. */
+/** refused: the connect failed. reset, eof: it ended before the answer. timeout: no answer. wrong: another answer. */
 export type Failure = "refused" | "reset" | "eof" | "timeout" | "wrong";
 
 export interface LoadResult {
@@ -34,7 +34,7 @@ export interface LoadResult {
   failures: Partial<Record<Failure, number>>;
   /** The first thousand failures: what happened, the local port and how long it took. */
   failed: { kind: Failure; port: number; target: number; ms: number; atMs: number }[];
-  /** When it began, on Date.now(). `epochMs + atMs - ms` is when a failed connection did. */
+  /** Its start, on Date.now(). `epochMs + atMs - ms` is the start of a failed connection. */
   epochMs: number;
   byTag: Record<string, number>;
   seconds: number;
@@ -45,7 +45,7 @@ export interface LoadResult {
 export interface Load {
   /** Resolves when the first connection has been answered. */
   running: Promise<void>;
-  /** Ends it: connections under way are completed. */
+  /** Ends it: open connections are completed. */
   stop(): Promise<LoadResult>;
   /** For a task with a `total`: its end. */
   done: Promise<LoadResult>;
@@ -179,7 +179,7 @@ function generate(task: LoadTask): void {
       sent: false,
       timer: setTimeout(() => settle(attempt, "timeout"), timeoutMs),
     };
-    // Bun.connect by itself says ECONNREFUSED whatever has happened; an adopted descriptor knows the errno.
+    // Bun.connect itself reports ECONNREFUSED for every failure; an adopted descriptor knows the errno.
     const source = from?.[number % from.length];
     const fd = beginConnect(addressOf(host, target), source === undefined ? null : addressOf(source, 0));
     if (fd < 0) settle(attempt, "refused");
@@ -190,7 +190,7 @@ function generate(task: LoadTask): void {
     const attempt = socket.data;
     if (attempt.sent || attempt.over) return;
     attempt.sent = true;
-    // A write that meets a reset takes its errno away: what follows looks like an end.
+    // A write after a reset loses its errno: the next event looks like an end.
     if (socket.write(`${attempt.expected}\n`) < 0) settle(attempt, "reset");
   };
 

@@ -1,4 +1,4 @@
-// The openssl program as the other side of a TLS connection: s_client and s_server, and what they print.
+// The openssl program as the peer of a TLS connection: s_client and s_server, and their output.
 import { spawn, type ChildProcess } from "node:child_process";
 import { freePort } from "./lb.ts";
 
@@ -11,7 +11,7 @@ process.on("exit", () => {
 
 /** A process whose output is read as it comes. */
 export class Openssl {
-  /** stdout and stderr together, as they came. */
+  /** stdout and stderr together, in order. */
   output = "";
   readonly exited: Promise<number | null>;
   readonly #child: ChildProcess;
@@ -29,7 +29,7 @@ export class Openssl {
         this.output += text;
         this.#awaken();
       });
-    // What is said to a process that has gone is no fault.
+    // Writing to a process that has exited is not an error.
     child.stdin.on("error", () => undefined);
     child.once("close", (code) => {
       alive.delete(child);
@@ -52,7 +52,7 @@ export class Openssl {
     this.#child.kill("SIGKILL");
   }
 
-  /** Waits until the output is as asked for, or the process has ended. */
+  /** Waits until the output matches, or the process has ended. */
   async until(what: RegExp, ms = WAIT_MS): Promise<boolean> {
     const late = Promise.withResolvers<never>();
     const timer = setTimeout(() => late.reject(new Error(`openssl did not say ${what}:\n${this.output}`)), ms);
@@ -77,11 +77,11 @@ export class Openssl {
   }
 }
 
-/** What s_client tells of one connection. */
+/** What s_client reports about one connection. */
 export interface Said {
-  /** Where it came from: with no -bind an address of its own, by which its line of the access log is found. */
+  /** Its source address: without -bind an address of its own, which identifies its line of the access log. */
   from: string;
-  /** The handshake was done, and the line that was sent came back. */
+  /** The handshake was complete, and the sent line came back. */
   echoed: boolean;
   /** "CN = a.example" of the server's certificate; null = none was seen. */
   subject: string | null;
@@ -108,7 +108,7 @@ export async function sClient(port: number, ...args: string[]): Promise<Said> {
   using client = new Openssl(["s_client", "-connect", `127.0.0.1:${port}`, "-bind", `${from}:0`, ...args]);
   const line = `ping-${port}`;
   client.send(`${line}\n`);
-  // Its own lines are buffered and what the server sends is not, so the echo may stand in the middle of one.
+  // Its own lines are buffered and the server's output is not, so the echo may be in the middle of one.
   const echoed = await client.until(new RegExp(line));
   client.finish();
   await client.exited;

@@ -1,4 +1,4 @@
-// One TCP connection whose accepted end the test reads by descriptor, since the runtime's socket there is paused.
+// One TCP connection whose accepted end the test reads by descriptor, because the runtime's socket is paused there.
 import type { Socket } from "bun";
 import { once } from "node:events";
 import { connect, type Socket as Peer } from "node:net";

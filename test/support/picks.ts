@@ -1,4 +1,4 @@
-// Balancers without a pool: candidates that count, connections that are only a context, chance from a seed.
+// Balancers without a pool: candidates that count, connections that are only a context, randomness from a seed.
 import type { Balance } from "../../src/core/balance.ts";
 import { createBalancer } from "../../src/policy/balance.ts";
 import type { Balancer, Candidate, HashTable, PickContext } from "../../src/policy/candidate.ts";
@@ -12,9 +12,9 @@ export class FakeBackend implements Candidate {
   cap = Infinity;
   latency = 0;
   picks = 0;
-  /** How often it was asked whether it is full. */
+  /** Number of calls of `full`. */
   checks = 0;
-  /** How often it was asked for its connections. */
+  /** Number of calls of `openCount`. */
   reads = 0;
 
   constructor(id: number, weight = 1) {
@@ -40,7 +40,7 @@ export class FakeBackend implements Candidate {
 /** Backends with the ids 10, 11, ... and these weights. */
 export const backendsOf = (...weights: number[]) => weights.map((weight, i) => new FakeBackend(10 + i, weight));
 
-/** A connection: what it has tried, and the hash of its key. */
+/** A connection: the backends that it has tried, and the hash of its key. */
 export const context = (tried: readonly number[] | null = null, hash = 0): PickContext => ({
   tried,
   hashKey: () => hash,
@@ -55,7 +55,7 @@ export function tableOf(candidates: readonly Candidate[]): HashTable {
 }
 
 export interface BalancerOptions<C> {
-  /** What the table of source_hash is made of; the candidates unless given. */
+  /** The members of the source_hash table; by default the candidates. */
   all?: readonly C[];
   previous?: Balancer<Candidate> | null;
   startAt?: number;

@@ -51,7 +51,7 @@ export function tiersWith(ids: readonly number[], weights: readonly number[] = [
   return entries.length === 0 ? [] : [{ entries, table: null }];
 }
 
-/** All the backends are up unless it says otherwise. */
+/** By default all backends are up. */
 export function poolPlan(given: Partial<PoolPlan> = {}): PoolPlan {
   const id = given.id ?? ++lastId;
   const backends = given.backends ?? [backendPlan()];

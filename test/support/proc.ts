@@ -1,11 +1,11 @@
-// What the kernel says of a process and its sockets (proc(5)).
+// The kernel's view of a process and its sockets (proc(5)).
 import { readFileSync, readdirSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 
-/** Seconds of CPU that a process has used so far, all its threads together, in steps of 10 ms. */
+/** CPU seconds of all threads of a process so far, in steps of 10 ms. */
 export function cpuSeconds(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-  // Behind the name, which may hold anything: the state, and ten fields later the times, in ticks of USER_HZ = 100.
+  // After the name, which may contain anything: the state, and ten fields later the times, in ticks of USER_HZ = 100.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
@@ -23,12 +23,12 @@ export function descriptors(pid: number): number {
   return readdirSync(`/proc/${pid}/fd`).length;
 }
 
-/** Bytes of memory that a process has in RAM. */
+/** Resident memory of a process in bytes. */
 export function residentBytes(pid: number): number {
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) * 1024;
 }
 
-/** Sockets that have sent a SYN to a port of 127.0.0.1 and wait for the answer. */
+/** Number of sockets that have sent a SYN to a port of 127.0.0.1 and wait for the answer. */
 export async function synSent(port: number): Promise<number> {
   const remote = ` 0100007F:${port.toString(16).toUpperCase().padStart(4, "0")} 02 `;
   // Long after a load, and slow to read then: not in this thread, which may serve a backend.

@@ -1,11 +1,10 @@
-// PROXY headers of version 2, put together by the standard's text and by nothing of the product, so that a mistake there does
-// not hide itself.
+// PROXY headers of version 2, built from the standard's text and without code of the product, so that a mistake there is found.
 
 export interface HeaderV2 {
   command?: "proxy" | "local";
   /** Family and protocol in one byte: 0x11 TCP4, 0x21 TCP6, 0x31 UNIX, 0x00 UNSPEC. */
   family?: number;
-  /** Both ends as they stand in the header. */
+  /** Both ends in the form of the header. */
   addresses?: Uint8Array;
   tlvs?: readonly Uint8Array[];
   /** Adds a CRC32C: the right one, or this one. */

@@ -1,5 +1,5 @@
-// Python as the other side: peer.py run as one process, its operations as methods. It knows TLS and the PROXY protocol
-// from other code than ours, and can end a connection in each way that there is.
+// Python as the peer: peer.py runs as one process, with its operations as methods. Its TLS and PROXY protocol are code of others, and it
+// can end a connection in every way.
 import { spawn, type ChildProcess } from "node:child_process";
 import { createInterface } from "node:readline";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ process.on("exit", () => {
 });
 
 export interface PythonTls {
-  /** As a client: SNI, and with `ca` what the certificate must bear. */
+  /** As a client: SNI, and with `ca` the required name in the certificate. */
   name?: string;
   ca?: string;
   cert?: string;
@@ -22,21 +22,21 @@ export interface PythonTls {
   max?: "1.2" | "1.3";
 }
 
-/** What a peer knows of its TLS. */
+/** A peer's view of its TLS. */
 export interface TlsKnown {
   version: string;
   cipher: string;
   alpn: string | null;
   reused: boolean;
-  /** SHA-256 of the other side's certificate. */
+  /** SHA-256 of the peer's certificate. */
   fingerprint: string | null;
   /** The common name in it, where it was verified. */
   peer: string | null;
-  /** As a server: the name that was asked for. */
+  /** As a server: the requested name. */
   name: string | null;
 }
 
-/** A PROXY header as Python reads it. */
+/** A PROXY header as Python parsed it. */
 export interface PythonHeader {
   version: 1 | 2;
   command: "PROXY" | "LOCAL";
@@ -55,12 +55,12 @@ export interface ConnectOptions {
   from?: string;
   /** Sent before the handshake. */
   preface?: string | Uint8Array;
-  /** The preface goes out together with the hello, and is cut with it. */
+  /** The preface is sent together with the hello, and is cut with it. */
   joined?: boolean;
   tls?: PythonTls;
   /** Sends this many flights of the handshake, and the next one without its last byte: `error` is "stalled" then. */
   stall?: number;
-  /** The hello in records with so many bytes each, and in segments of so many. */
+  /** The hello in records with this many bytes each, and in segments of this many. */
   records?: number;
   segments?: number;
 }
@@ -73,11 +73,11 @@ export interface ServeOptions {
   /** A PROXY header comes first. */
   proxy?: boolean;
   tls?: PythonTls;
-  /** echo: also ends as its peer does, with close_notify where it speaks TLS. manual: the test says what to do. */
+  /** echo: also ends like its peer, with close_notify if TLS is used. manual: the test decides. */
   mode?: "echo" | "manual";
 }
 
-/** How the peer's bytes have ended: in TLS "fin" is an end without close_notify. */
+/** How the peer's bytes ended: with TLS, "fin" is an end without close_notify. */
 export type PythonEnd = "close_notify" | "fin" | "reset";
 
 interface Answer {
@@ -128,7 +128,7 @@ export class Python {
     return promise;
   }
 
-  /** Connects, and does the handshake if `tls` is given: what fails in it is the peer's `error`. */
+  /** Connects, and does the handshake if `tls` is given: its failure is the peer's `error`. */
   async connect(port: number, options: ConnectOptions = {}): Promise<PythonPeer> {
     const { host, from, preface, ...rest } = options;
     const answer = await this.call<{ connection: number; address: string; error: string | null; tls: TlsKnown | null }>(
@@ -156,15 +156,15 @@ export class Python {
   }
 }
 
-/** One connection of Python's, client or server. */
+/** One connection of Python, as a client or a server. */
 export class PythonPeer {
   readonly #python: Python;
   readonly #connection: number;
   /** "127.0.0.1:1234", its own. */
   readonly address: string;
-  /** Of a client: the port that it has connected to. */
+  /** A client's destination port. */
   readonly to: number;
-  /** Why there was no connection, or no handshake. */
+  /** Why the connect or the handshake failed. */
   readonly error: string | null;
   readonly tls: TlsKnown | null;
   readonly header: PythonHeader | null;
@@ -206,17 +206,17 @@ export class PythonPeer {
     return this.#call("exchange", { count, finish, want });
   }
 
-  /** close_notify, without FIN. */
+  /** close_notify without FIN. */
   async closeNotify(): Promise<void> {
     await this.#act("close_notify");
   }
 
-  /** FIN, without close_notify. */
+  /** FIN without close_notify. */
   async fin(): Promise<void> {
     await this.#act("fin");
   }
 
-  /** Both, or FIN where there is no TLS. */
+  /** Both, or only FIN without TLS. */
   async finish(): Promise<void> {
     await this.#act("finish");
   }
@@ -225,12 +225,12 @@ export class PythonPeer {
     await this.#act("reset");
   }
 
-  /** How many TCP segments have come, once all that was sent is acknowledged, a FIN too. */
+  /** The number of received TCP segments, once everything sent is acknowledged, including a FIN. */
   segments(): Promise<number> {
     return this.#call("act", { what: "segments_in" });
   }
 
-  /** Waits for the end of the TCP connection, whatever TLS has said. */
+  /** Waits for the end of the TCP connection, whatever TLS reports. */
   rawEnd(): Promise<"fin" | "reset"> {
     return this.#call("act", { what: "raw_end" });
   }
@@ -256,7 +256,7 @@ interface Seen {
   header?: PythonHeader;
 }
 
-/** A server of Python's, and the connections that it has had, failed ones among them. */
+/** A server in Python, and its connections, including failed ones. */
 export class PythonServer {
   readonly port: number;
   readonly connections: PythonPeer[] = [];

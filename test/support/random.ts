@@ -1,4 +1,4 @@
-// Chance that can be repeated: every fuzz test draws from a seed, and a failure names it. FUZZ_SEED=n runs that seed alone.
+// Repeatable randomness: every fuzz test draws from a seed, and a failure names it. FUZZ_SEED=n runs only that seed.
 
 export class Random {
   #state: number;
@@ -16,7 +16,7 @@ export class Random {
     return (t ^ (t >>> 14)) >>> 0;
   }
 
-  /** A whole number from 0 up to, and without, `end`. */
+  /** A whole number from 0 to `end` - 1. */
   below(end: number): number {
     return Math.floor((this.word() / 2 ** 32) * end);
   }
@@ -40,7 +40,7 @@ export class Random {
   }
 }
 
-/** Runs a property with `count` new seeds; what it throws is thrown on with the seed in its message. */
+/** Runs a property with `count` new seeds; rethrows its error with the seed in the message. */
 export function forSeeds(count: number, property: (random: Random) => void): void {
   for (const seed of seeds(count)) {
     try {
@@ -51,7 +51,7 @@ export function forSeeds(count: number, property: (random: Random) => void): voi
   }
 }
 
-/** The same for a property that takes its time, one seed after the other. */
+/** The same for an asynchronous property, one seed after the other. */
 export async function forSeedsAsync(count: number, property: (random: Random) => Promise<void>): Promise<void> {
   for (const seed of seeds(count))
     await property(new Random(seed)).catch((cause) => Promise.reject(failed(seed, cause)));

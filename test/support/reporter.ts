@@ -1,5 +1,5 @@
-// The end of a test run: why tests were skipped, where they say so, and as the very last line `N passed, N failed`, with
-// `, N skipped` where there are any. Everything above it is the default reporter's.
+// The end of a test run: why tests were skipped, and as the last line `N passed, N failed`, with `, N skipped` if there are any. Everything
+// above it comes from the default reporter.
 import type { Reporter, TestModule } from "vitest/node";
 
 export class Totals implements Reporter {
@@ -7,7 +7,7 @@ export class Totals implements Reporter {
     let passed = 0;
     let skipped = 0;
     const reasons = new Map<string, number>();
-    // An error outside of every test fails the run as well, so it has to be seen in the numbers.
+    // An error outside of every test fails the run as well, so the numbers must include it.
     let failed = unhandledErrors.length;
     for (const module of modules) {
       for (const test of module.children.allTests()) {
@@ -18,7 +18,7 @@ export class Totals implements Reporter {
         if (result.state !== "skipped" || result.note === undefined) continue;
         reasons.set(result.note, (reasons.get(result.note) ?? 0) + 1);
       }
-      // A file that cannot be loaded, or whose hooks fail, has no failed test to show for it.
+      // A file that cannot be loaded, or whose hooks fail, has no failed test.
       failed += countSuiteErrors(module);
     }
     const lines = [...reasons].map(([reason, count]) => `${count} skipped: ${reason}`);

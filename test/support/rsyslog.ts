@@ -7,7 +7,7 @@ import { eventually } from "./eventually.ts";
 import { freePorts } from "./lb.ts";
 import { missingOf, Server } from "./server.ts";
 
-/** The parts of a message, as rsyslog's parser of RFC 5424 names them. */
+/** The parts of a message, with the names of rsyslog's RFC 5424 parser. */
 export interface Received {
   pri: string;
   version: string;
@@ -40,7 +40,7 @@ export const rsyslogMissing = await missingOf("rsyslogd", "openssl");
 export class Rsyslog {
   readonly server: Server;
   readonly authority: Authority;
-  /** As `[log] syslog` names them. */
+  /** In the form of `[log] syslog`. */
   readonly unix: string;
   readonly udp: string;
   readonly tcp: string;
@@ -89,7 +89,7 @@ export class Rsyslog {
     `;
   }
 
-  /** Starts it, again too. */
+  /** Starts it, also a second time. */
   async begin(): Promise<void> {
     const before = this.server.log().length;
     await Bun.write(join(this.server.dir, "rsyslog.conf"), this.#config);

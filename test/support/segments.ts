@@ -1,5 +1,5 @@
-// Bytes that arrive in pieces, and are read in pieces: the kernel is asked whether the other side has read what was sent, so
-// that no two pieces are read as one.
+// Bytes that arrive and are read in pieces: the kernel says whether the other side has read what was sent, so that no two pieces are read
+// as one.
 import { readFileSync } from "node:fs";
 import type { Client } from "./client.ts";
 import { eventually } from "./eventually.ts";

@@ -1,4 +1,4 @@
-// Real servers for tests: programs of the system, in a folder of their own that goes with them, with what they log kept to be read.
+// Real servers for tests: system programs, each in a folder of its own that is removed with it, with their logs kept for the test.
 import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -18,7 +18,7 @@ export function unprivileged(command: string, args: string[]): [string, string[]
   return process.getuid?.() === 0 ? ["setpriv", [...asNobody, command, ...args]] : [command, args];
 }
 
-/** Which of these programs is not there, or null. */
+/** The first of these programs that is missing, or null. */
 export async function missingOf(...commands: string[]): Promise<string | null> {
   for (const command of commands) {
     const found = await run("sh", ["-c", `command -v "$0"`, command]).catch(() => null);
@@ -32,7 +32,7 @@ export class Server {
   #child: ChildProcess | null = null;
   #output = "";
 
-  /** Makes the folder alone: the server needs files in it. */
+  /** Makes only the folder: the server needs files in it. */
   static async make(name: string): Promise<Server> {
     const dir = await mkdtemp(join(tmpdir(), `lb-${name}-`));
     if (process.getuid?.() === 0) await chown(dir, NOBODY, NOBODY);
@@ -43,7 +43,7 @@ export class Server {
     this.dir = dir;
   }
 
-  /** Starts the program in the foreground; the end of the former one, if any, must have been waited for. */
+  /** Starts the program in the foreground; the end of the former one, if any, must have been awaited. */
   start([command, args]: [string, string[]]): void {
     const child = spawn(command, args, { cwd: this.dir, stdio: ["ignore", "pipe", "pipe"] });
     this.#child = child;

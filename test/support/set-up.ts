@@ -1,8 +1,8 @@
-// What the tests of a file or of a group share: made before the first of them, ended after the last. Where it needs a program
-// that this machine lacks, the tests say so and skip. And what a single test leaves to be undone.
+// Set-up that the tests of a file or of a group share: made before the first of them, ended after the last. If it needs a program that this
+// machine lacks, the tests skip with the reason. And clean-up of single tests.
 import { afterAll, afterEach, beforeAll, beforeEach } from "vitest";
 
-/** Gives back what it was given, which ends after the tests; what was kept last ends first. */
+/** Returns its argument, which ends after the tests, in reverse order. */
 type Keep = <T extends Disposable | AsyncDisposable>(thing: T | Promise<T>) => Promise<T>;
 
 export function setUp(make: (keep: Keep) => Promise<void>): void {
@@ -17,7 +17,7 @@ export function setUpUnless(missing: string | null, make: (keep: Keep) => Promis
   else beforeEach((context) => context.skip(missing));
 }
 
-/** What a test puts in here is called after it, the last first. */
+/** Functions in this list are called after the test, in reverse order. */
 export function calledAfterEach(): (() => unknown)[] {
   const calls: (() => unknown)[] = [];
   afterEach(async () => {

@@ -1,5 +1,5 @@
-// Short connections by the hundred thousand: threads that do nothing but blocking system calls, so that what is tested costs
-// more than the test. `startAnswering` and `connectOften` are the test's side; run as a program this file does the work.
+// Short connections by the hundred thousand: threads that only make blocking system calls, so that the code under test costs more than the
+// test. `startAnswering` and `connectOften` are the test's side; run as a program this file does the work.
 import { dlopen, FFIType } from "bun:ffi";
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
@@ -19,7 +19,7 @@ async function firstLine(child: ChildProcess): Promise<string> {
   return String(chunk);
 }
 
-/** A backend on a port of 127.0.0.1 that answers one message of each connection with as many bytes, and ends it. */
+/** A backend on a port of 127.0.0.1 that answers one message per connection with this many bytes, and ends it. */
 export async function startAnswering(port: number): Promise<AsyncDisposable> {
   const child = run("answer", port);
   await firstLine(child);
@@ -32,7 +32,7 @@ export async function startAnswering(port: number): Promise<AsyncDisposable> {
   };
 }
 
-/** Connects so many times, says something, waits for the answer and the end. How many went as they should. */
+/** Connects this many times, sends something, waits for the answer and the end. Returns the number of successes. */
 export async function connectOften(port: number, total: number): Promise<{ ok: number; seconds: number }> {
   const child = run("connect", port, total);
   return JSON.parse(await firstLine(child)) as { ok: number; seconds: number };
@@ -45,7 +45,7 @@ const MESSAGE_BYTES = 64;
 
 interface Work {
   kind: "answer" | "connect";
-  /** Of the listening socket. */
+  /** The descriptor of the listening socket. */
   fd: number;
   port: number;
   total: number;
@@ -119,7 +119,7 @@ function main(kind: "answer" | "connect", port: number, total: number): void {
     });
   }
   if (kind === "answer") process.stdout.write("answering\n");
-  // Ends with whoever has started it.
+  // Ends with its parent.
   process.stdin.on("end", () => process.exit(0)).resume();
 }
 

@@ -1,22 +1,22 @@
-// One side of a connection sends and the other reads nothing for a while: the flow comes to a stand, then goes on.
+// One side of a connection sends and the other reads nothing for a while: the flow stops, then continues.
 import { expect } from "vitest";
 import type { Lb } from "./lb.ts";
 import { residentBytes } from "./proc.ts";
 import type { PythonEnd, PythonPeer } from "./python.ts";
 
 export interface SlowReader {
-  /** Which of the two it is. */
+  /** The side that sends. */
   slow: "client" | "backend";
   client: PythonPeer;
   backend: PythonPeer;
-  /** What it sees after the last byte. */
+  /** What the reader sees after the last byte. */
   end: PythonEnd;
 }
 
 const BYTES = 60e6;
 const HELD_BYTES_MAX = 20e6;
 
-/** The other side is held back in bounded memory, every byte arrives, and the end is an orderly one. `lb` has one listener. */
+/** The sender is paused with bounded memory, every byte arrives, and the end is an orderly one. `lb` has one listener. */
 export async function expectHeldBack(lb: Lb, { slow, client, backend, end }: SlowReader): Promise<void> {
   const [talks, reads] = slow === "client" ? [backend, client] : [client, backend];
   const direction = slow === "client" ? "bytes_out" : "bytes_in";

@@ -1,4 +1,4 @@
-// A snapshot with something in every place.
+// A snapshot in which every field has a value.
 import type { BackendStatus, Snapshot } from "../../src/observe/snapshot.ts";
 import { CONNECT_BUCKETS_MS, LOOP_BUCKETS_MS, QUEUE_BUCKETS_MS } from "../../src/shared/counters.ts";
 

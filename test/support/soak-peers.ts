@@ -5,18 +5,18 @@ import { join } from "node:path";
 export interface SoakListener {
   name: string;
   port: number;
-  /** What its clients speak, and "limited": all of them come from one address. */
+  /** The protocols of its clients; "limited": all of them come from one address. */
   kind: "plain" | "tls" | "proxy" | "limited";
 }
 
 export interface SoakResult {
-  /** How many connections went which way. */
+  /** Number of connections by protocol. */
   counts: { [what: string]: number };
-  /** Each is a fault: bytes that are wrong, or an end that looks whole and is not. */
+  /** Each is an error: wrong bytes, or a truncated end that looks complete. */
   wrong: string[];
   /**
-   * Connections that were reset though neither end wanted it. The addresses: the one that the log should have, and the
-   * client's own, which it has where the PROXY header was not read yet.
+   * Connections that were reset although neither end wanted it. The addresses: the one that the log should have, and the client's own,
+   * which the log has if the PROXY header was not read yet.
    */
   cuts: [listener: string, mode: string, addresses: string[]][];
 }
@@ -49,7 +49,7 @@ export class SoakPeers {
     return this.#call("backend", { name, ...options });
   }
 
-  /** It listens no more, and its connections are reset. */
+  /** It stops listening, and its connections are reset. */
   kill(name: string): Promise<void> {
     return this.#call("kill", { name });
   }
@@ -72,7 +72,7 @@ export class SoakPeers {
     return this.#call("end");
   }
 
-  /** How many of so many connections at once from one address are served. */
+  /** The number of served connections, of this many at once from one address. */
   held(port: number, source: string, number: number): Promise<number> {
     return this.#call("held", { port, source, number });
   }

@@ -1,5 +1,5 @@
-// A connection between two fake sockets, on a clock that the test moves. The dialing is real, to a unix socket that
-// somebody listens on or nobody; what it opens is exchanged for a fake one.
+// A connection between two fake sockets, on a clock that the test moves. The dialing is real, to a unix socket with or without a listener;
+// the socket that it opens is replaced by a fake one.
 import { afterEach, beforeEach, expect } from "vitest";
 import { END_CODES, ENDED_BY, type End, type EndedBy } from "../../src/core/ends.ts";
 import type { FromWorker, ListenerPlan, PoolPlan } from "../../src/messages.ts";
@@ -17,7 +17,7 @@ import { Pool } from "../../src/worker/pool.ts";
 import { FakeSocket } from "./fake-socket.ts";
 import { backendPlan, listenerPlan, openOf, plan, poolPlan, workerStart } from "./plans.ts";
 
-/** The abstract unix socket that the tests listen on, and one that nobody listens on. */
+/** The abstract unix socket on which the tests listen, and one without a listener. */
 export const SOMEBODY = `lb-stage-${process.pid}-${Math.random()}`;
 export const NOBODY = `${SOMEBODY}-nobody`;
 export const RESET = Object.assign(new Error("reset"), { code: "ECONNRESET" });
@@ -25,7 +25,7 @@ export const encode = (text: string): Uint8Array => new TextEncoder().encode(tex
 
 let real: (() => void)[] = [];
 
-/** To be called once in a file: listens on SOMEBODY during each test. */
+/** Call it once per file: listens on SOMEBODY during each test. */
 export function listenDuringTests(): void {
   let listening: number;
   beforeEach(() => {
@@ -80,7 +80,7 @@ export class Stage {
     this.takeOver();
   }
 
-  /** Puts a fake socket in the place of the one that the last attempt has opened. */
+  /** Replaces the socket that the last attempt opened by a fake one. */
   takeOver(by: FakeSocket = this.backend): void {
     const opened = this.connection.backendSocket;
     if (opened === null) return;
@@ -101,7 +101,7 @@ export class Stage {
     while (this.plane.wheel.now < end) this.plane.wheel.advance(Math.min(end, this.plane.wheel.now + TICK_MS));
   }
 
-  /** Moves the clock to so long after the begin of the last attempt, which counts from the true time. */
+  /** Moves the clock to this long after the start of the last attempt, which counts from the real time. */
   passSinceDial(ms: number): void {
     this.pass(Math.max(0, this.connection.dialStartedMs - this.plane.wheel.now) + ms);
   }
@@ -110,14 +110,14 @@ export class Stage {
     return this.listenerPlan.counters[endCell(end, by)]!;
   }
 
-  /** How it has ended: "eof client", for example. */
+  /** The ends so far: "eof client", for example. */
   get ended(): string[] {
     return Object.keys(END_CODES).flatMap((end) =>
       ENDED_BY.flatMap((by) => Array<string>(this.ends(end as End, by)).fill(`${end} ${by}`)),
     );
   }
 
-  /** Places claimed of the process, the listener and the backends. */
+  /** Claimed places of the process, the listener and the backends. */
   get claims(): number[] {
     return [this.plane.open, this.listenerPlan.open, ...this.poolPlan.backends.map(openOf)].map(claimed);
   }

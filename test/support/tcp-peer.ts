@@ -1,22 +1,22 @@
-// Peers that are not Bun's: sockets in a Python process, told what to do from here. See tcp_peer.py, which does it.
+// Peers that are not Bun's: sockets in a Python process (tcp_peer.py), controlled from here.
 import { spawn, spawnSync, type ChildProcess } from "node:child_process";
 import { join } from "node:path";
 
-/** Why there are no such peers on this machine, or null if there are. */
+/** Why there are no such peers on this machine, or null. */
 export const pythonMissing: string | null =
   spawnSync("python3", ["--version"]).status === 0 ? null : "python3 is not installed";
 
 export type PeerEnd = "fin" | "reset";
 
 export interface SocketOptions {
-  /** SO_RCVBUF and SO_SNDBUF; the kernel's own if left out. */
+  /** SO_RCVBUF and SO_SNDBUF; the kernel's own by default. */
   rcvbuf?: number;
-  /** Of a client's: TCP_MAXSEG, which keeps buffers small on both sides. */
+  /** For clients: TCP_MAXSEG, which keeps buffers small on both sides. */
   maxseg?: number;
   sndbuf?: number;
 }
 
-/** How a slow reader reads: after each `every` bytes it does nothing for `pauseMs`. */
+/** A slow reader: after each `every` bytes it pauses for `pauseMs`. */
 export interface Slowness {
   every: number;
   pauseMs: number;
@@ -62,7 +62,7 @@ export class TcpPeers {
     return promise;
   }
 
-  /** Listens on an address as it stands in a config; port 0 takes a free one. */
+  /** Listens on an address in the form of a config; port 0 takes a free one. */
   async listen(address = "127.0.0.1:0", options: SocketOptions & { backlog?: number } = {}): Promise<PeerListener> {
     const made = await this.call<{ socket: number; address: string }>("listen", { address, ...options });
     return new PeerListener(this, made.socket, made.address === "unix" ? address : made.address);
@@ -73,7 +73,7 @@ export class TcpPeers {
     return new PeerSocket(this, made.socket, made.address);
   }
 
-  /** Opens many connections and sends on all of them until nothing more has gone anywhere for `quietMs`. */
+  /** Opens many connections and sends on all of them until no bytes have moved for `quietMs`. */
   async pushMany(address: string, connections: number, quietMs = 300): Promise<PeerGroup> {
     const made = await this.call<{ group: number; sent: number[] }>("push_many", {
       address,
@@ -109,7 +109,7 @@ export class TcpPeers {
 class PythonSocket {
   protected readonly peers: TcpPeers;
   readonly #number: number;
-  /** As it stands in a config: of a listener and of a client its own, of an accepted socket its peer's. */
+  /** In the form of a config: for a listener and a client its own address, for an accepted socket its peer's. */
   readonly address: string;
 
   constructor(peers: TcpPeers, number: number, address: string) {
@@ -127,7 +127,7 @@ class PythonSocket {
   }
 }
 
-/** A client, and its connection as the backend sees it. */
+/** A client, and its connection at the backend. */
 export interface PeerPair {
   client: PeerSocket;
   server: PeerSocket;
@@ -139,7 +139,7 @@ export class PeerListener extends PythonSocket {
     return new PeerSocket(this.peers, made.socket, made.peer);
   }
 
-  /** A client that is about to reach this listener, while no other one is. */
+  /** A client that will connect to this listener, while no other one does. */
   async pairWith(connecting: Promise<PeerSocket>): Promise<PeerPair> {
     const [client, server] = await Promise.all([connecting, this.accept()]);
     return { client, server };
@@ -157,17 +157,17 @@ export class PeerSocket extends PythonSocket {
     await this.call("send", { text });
   }
 
-  /** Sends so many bytes, no two blocks of them alike, and a FIN after them if told to. */
+  /** Sends this many bytes, all blocks different, and then a FIN if requested. */
   sendStream(count: number, finish = false): Promise<{ sent: number; crc: number; end: PeerEnd | null }> {
     return this.call("send_stream", { count, finish });
   }
 
-  /** Sends until nothing more has gone for `quietMs`: everything on the way is full. */
+  /** Sends until no bytes have moved for `quietMs`: all buffers are full. */
   fill(quietMs = 300): Promise<{ sent: number; end: PeerEnd | null }> {
     return this.call("fill", { quiet_ms: quietMs });
   }
 
-  /** Reads so many bytes; fewer where the end comes before. */
+  /** Reads this many bytes; fewer if the end comes before. */
   read(count: number): Promise<{ text: string; end: PeerEnd | null }> {
     return this.call("read", { count });
   }
@@ -177,12 +177,12 @@ export class PeerSocket extends PythonSocket {
     return this.call("drain", { every: slowness.every, pause_ms: slowness.pauseMs });
   }
 
-  /** Reads for `skipMs`, and then counts what comes in the next `ms`. */
+  /** Reads for `skipMs`, and then counts the bytes of the next `ms`. */
   measure(skipMs: number, ms: number): Promise<{ count: number; seconds: number }> {
     return this.call("measure", { skip_ms: skipMs, ms });
   }
 
-  /** How many segments have come, once all that was sent is acknowledged, a FIN too. */
+  /** The number of received segments, once everything sent is acknowledged, including a FIN. */
   async segments(): Promise<number> {
     return (await this.call<{ count: number }>("segments")).count;
   }
@@ -197,7 +197,7 @@ export class PeerSocket extends PythonSocket {
     await this.call("reset");
   }
 
-  /** Waits until the connection is over both ways, without reading; null if it is not after `ms`. */
+  /** Waits until both directions have ended, without reading; null if they have not after `ms`. */
   async hungUp(ms = 5000): Promise<"reset" | "closed" | null> {
     const { how } = await this.call<{ how: "reset" | "closed" | null }>("hung_up", { ms });
     return how;
@@ -208,7 +208,7 @@ export class PeerSocket extends PythonSocket {
 export class PeerGroup {
   readonly #peers: TcpPeers;
   readonly #group: number;
-  /** Bytes that each one could send. */
+  /** Number of bytes that each one could send. */
   readonly sent: readonly number[];
 
   constructor(peers: TcpPeers, group: number, sent: readonly number[]) {
@@ -217,7 +217,7 @@ export class PeerGroup {
     this.sent = sent;
   }
 
-  /** Sends on all of them until nothing more has gone anywhere for `quietMs`: bytes of each. */
+  /** Sends on all of them until no bytes have moved for `quietMs`: bytes of each. */
   async fill(quietMs = 300): Promise<number[]> {
     return (await this.#peers.call<{ sent: number[] }>("fill_many", { group: this.#group, quiet_ms: quietMs })).sent;
   }
@@ -226,7 +226,7 @@ export class PeerGroup {
     await this.#peers.call("finish_many", { group: this.#group });
   }
 
-  /** Reads all of them to their ends; the order is that of accepting. */
+  /** Reads all of them to their ends, in the order of accepting. */
   drain(): Promise<{ counts: number[]; ends: PeerEnd[] }> {
     return this.#peers.call("drain_many", { group: this.#group });
   }

@@ -1,7 +1,7 @@
-// Real threads for tests of shared memory: each runs the same module with a job of its own, and all of them can meet at a
-// barrier, so that what they do next really happens at once.
+// Real threads for tests of shared memory: each runs the same module with its own job, and all of them can meet at a barrier, so that their
+// next step really happens at the same time.
 
-/** Runs one thread of `module` for each job; the module answers by `serveJob`. A throw in a thread is thrown on. */
+/** Runs one thread of `module` for each job; the module answers with `serveJob`. An error in a thread is rethrown. */
 export async function runThreads<Result>(module: URL, jobs: readonly unknown[]): Promise<Result[]> {
   const barrier = new Int32Array(new SharedArrayBuffer(8));
   const workers: Worker[] = [];
@@ -26,7 +26,7 @@ export async function runThreads<Result>(module: URL, jobs: readonly unknown[]):
   }
 }
 
-/** The thread's side: takes the one job, does it and gives back the result. */
+/** The thread's side: takes the job, runs it and returns the result. */
 export function serveJob<Job>(run: (job: Job, meet: () => void) => unknown): void {
   const port = globalThis as unknown as {
     onmessage: (event: MessageEvent<{ job: Job; barrier: Int32Array; threads: number }>) => Promise<void>;
@@ -41,10 +41,10 @@ export function serveJob<Job>(run: (job: Job, meet: () => void) => unknown): voi
   };
 }
 
-/** How long a thread looks whether the others have come before it goes to sleep: sleepers do not start at once. */
+/** How long a thread polls for the others before it sleeps: sleepers do not start at the same time. */
 const SPINS = 20_000;
 
-// Cell 0 counts those that have come, cell 1 the meetings that are over.
+// Cell 0 counts the arrived threads, cell 1 the completed meetings.
 function meet(barrier: Int32Array, threads: number): void {
   const meeting = Atomics.load(barrier, 1);
   if (Atomics.add(barrier, 0, 1) === threads - 1) {

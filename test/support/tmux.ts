@@ -32,12 +32,12 @@ export class Tmux implements Disposable {
     this.#run("resize-window", "-x", String(columns), "-y", String(rows));
   }
 
-  /** What is on the screen, without trailing spaces; with `escapes` also how it looks. */
+  /** The content of the screen, without trailing spaces; with `escapes` also the attributes. */
   screen(escapes = false): string {
     return this.#run("capture-pane", "-p", ...(escapes ? ["-e"] : []));
   }
 
-  /** Whether a program has taken the alternate screen. */
+  /** Whether a program uses the alternate screen. */
   get isAlternate(): boolean {
     return this.#run("display-message", "-p", "#{alternate_on}").trim() === "1";
   }

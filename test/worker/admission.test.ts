@@ -1,5 +1,5 @@
-// Admission, in a data plane of the test's own thread that listens on real sockets: whom a listener lets in, what the others
-// see, and that every claim comes back.
+// Admission, in a data plane of the test's own thread that listens on real sockets: which clients are admitted, what the others see, and
+// that every claim is released.
 import { mkdtempSync, rmSync } from "node:fs";
 import { connect as connectUnix } from "node:net";
 import { once } from "node:events";
@@ -72,7 +72,7 @@ class Stage {
     return client;
   }
 
-  /** A client from there is turned away with this end. */
+  /** A client from there is refused with this end. */
   async refuses(end: End, from?: string): Promise<void> {
     const before = this.ends(end);
     const client = await this.client(from);
@@ -209,7 +209,7 @@ describe("the end that a refused client sees", () => {
     const client = await closing.client();
     client.send("hello?");
     expect(await client.ended).toBe("eof");
-    // What it goes on to say is no reason for a reset.
+    // Further bytes of the client do not cause a reset.
     client.send("anybody?");
     client.finish();
     await eventually("the end is counted", () => closing.ends("denied") === 1);

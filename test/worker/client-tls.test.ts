@@ -1,4 +1,4 @@
-// The handshake with a client: what is noted and counted when it succeeds, and why it fails. Clients of other TLS libraries are in
+// The handshake with a client: what is stored and counted when it succeeds, and why it fails. Clients of other TLS libraries are in
 // test/e2e/tls.test.ts.
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
@@ -72,7 +72,7 @@ class Stage {
     return this.#lines.map((line) => JSON.parse(line) as unknown)[0];
   }
 
-  /** Failed handshakes by their reasons, and those that went well. */
+  /** Failed handshakes by reason, and successful ones. */
   get counted(): [TlsFailure, number][] {
     const { counters } = this.listener;
     expect([LISTENER.tls12, LISTENER.tls13].map((cell) => counters[cell])).toEqual([0, 0]);

@@ -1,4 +1,4 @@
-// Which of FIN and RST the two peers see. Whatever has two sockets and two flows can be closed.
+// Which of FIN and RST the two peers see. Any object with two sockets and two flows can be closed.
 import { beforeEach, expect, test } from "vitest";
 import type { End, EndedBy } from "../../src/core/ends.ts";
 import type { ListenerPlan } from "../../src/messages.ts";

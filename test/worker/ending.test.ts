@@ -1,4 +1,4 @@
-// The end of any session: one that is no TCP connection has all that the end needs.
+// The end of any session: one that is not a TCP connection has everything that the end needs.
 import { beforeEach, describe, expect, test } from "vitest";
 import { addressAt, formatAddress } from "../../src/core/address.ts";
 import { REFUSALS, type End } from "../../src/core/ends.ts";

@@ -38,7 +38,7 @@ describe("a flow", () => {
     to.room = 3;
     flow.forward(bytes(10));
     expect([...to.written]).toEqual([0, 1, 2]);
-    // There is room again, but what came first goes first.
+    // There is room again, but earlier bytes go first.
     to.room = Infinity;
     flow.forward(bytes(10, 10));
     expect(to.written).toHaveLength(3);
@@ -78,7 +78,7 @@ describe("a flow", () => {
     flow.forward(bytes(1000));
     expect(from.calls).toEqual([]);
     flow.forward(bytes(1));
-    // Some bytes were on their way already.
+    // Some bytes were in flight already.
     flow.forward(bytes(1000));
     expect(from.calls).toEqual(["pause"]);
     expect(flow.queue?.bytes).toBe(1001);
@@ -182,10 +182,10 @@ describe("a flow", () => {
 
 describe("a flow with a bandwidth limit", () => {
   const MB = 1_000_000;
-  /** What may go at `nowMs`, on the clock that the flow reads. */
+  /** The number of bytes that may be sent at `nowMs`, on the clock that the flow reads. */
   const paced = (allowed: number): Pace => {
     const pace = new Pace(new OwnBandwidth(new BandwidthRate(MB), performance.now()));
-    // As if the time for so many bytes had passed: nothing else of it goes within this test.
+    // As if the time for this many bytes had passed: no others are sent within this test.
     pace.spend(-allowed);
     return pace;
   };
@@ -195,7 +195,7 @@ describe("a flow with a bandwidth limit", () => {
     flow.forward(bytes(10_000));
     expect(from.calls).toEqual([]);
     expect(to.written).toHaveLength(10_000);
-    // More than is ever saved.
+    // More than a burst can save.
     flow.forward(bytes(300_000, 10_000));
     expect(from.calls).toEqual(["pause"]);
     expect(to.written.length).toBeGreaterThanOrEqual(50_000);

@@ -1,4 +1,4 @@
-// The head on its own: what comes first, in whatever pieces, ends in the same answers and leaves the same bytes.
+// The head alone: what comes first, in any pieces, gives the same answers and leaves the same bytes.
 import { describe, expect, test } from "vitest";
 import { HELLO_HANDSHAKE_BYTES_MAX } from "../../src/wire/client-hello.ts";
 import { PROXY_V2_BYTES_MAX } from "../../src/wire/proxy-protocol.ts";
@@ -26,12 +26,12 @@ const needs = (given: Partial<HeadNeeds> = {}): HeadNeeds => ({
 });
 
 interface Outcome {
-  /** All the answers but "more", as a connection asks for them. */
+  /** All the answers except "more", in the order of a connection's calls. */
   answers: HeadAnswer[];
   bytes: Uint8Array;
 }
 
-/** Pushes the pieces as a connection does: after "proxy" it asks again with nothing. */
+/** Pushes the pieces like a connection: after "proxy" it pushes nothing once. */
 function feed(head: Head, pieces: readonly Uint8Array[]): Outcome {
   const answers: HeadAnswer[] = [];
   for (const piece of pieces) {
@@ -93,7 +93,7 @@ describe("a listener that expects only a PROXY header", () => {
     for (const said of ["GET / HTTP/1.0\r\n", "x", "PROXZ", "\r\n\r\n\0\r\nQUIX\n"]) {
       for (const pieces of cuts(encode(said))) {
         const head = new Head(needs({ proxyHeader: "optional" }));
-        // What comes after the answer is the connection's, and no longer the head's.
+        // Bytes after the answer belong to the connection, not to the head.
         const needed = pieces.findIndex((_, i) => isDecided(concat(...pieces.slice(0, i + 1)))) + 1;
         const { answers, bytes } = feed(head, pieces.slice(0, needed));
         expect(answers).toEqual([

@@ -1,4 +1,4 @@
-// A broken invariant in a real worker thread: the thread says what broke, resets its connections and ends.
+// A broken invariant in a real worker thread: the thread reports it, resets its connections and ends.
 import { afterEach, expect, test } from "vitest";
 import type { FromWorker } from "../../src/messages.ts";
 import { closeDescriptor } from "../../src/platform/sockets.ts";
@@ -39,7 +39,7 @@ test("releasing a place twice ends the worker, and no other connection gets the 
   using client = await connect(port);
   expect([await bystander.echoes(), await client.echoes()]).toEqual([true, true]);
   expect(claimed(listener.open)).toBe(2);
-  // As if both had given their places back already.
+  // As if both had released their places already.
   Atomics.store(listener.open, 0, 0);
   client.finish();
 
@@ -49,7 +49,7 @@ test("releasing a place twice ends the worker, and no other connection gets the 
   ]);
   expect(await bystander.ended).toBe("reset");
   expect(claimed(listener.open)).toBe(0);
-  // What is still claimed stays in the ledger; the place that was given back is not among it.
+  // Remaining claims stay in the ledger; the released place is not among them.
   const { words } = new Ledger(start.ledger);
   const claims = [1, 2].map((row) => words[row * ROW_WORDS]!);
   expect(claims.filter((bits) => bits & CLAIM.process)).toHaveLength(2);

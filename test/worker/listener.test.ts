@@ -1,4 +1,4 @@
-// What a listener expects of a client whose address is in the ledger, and where it sends it. Limits are in admission.test.ts.
+// What a listener expects of a client whose address is in the ledger, and where it routes it. Limits are in admission.test.ts.
 import { describe, expect, test } from "vitest";
 import { parseAddress, parseCidr } from "../../src/core/address.ts";
 import { cidrTable, type CidrTable } from "../../src/core/cidr-set.ts";

@@ -15,14 +15,14 @@ const own = (bytesPerSecond: number, nowMs = 0): Pace =>
   new Pace(new OwnBandwidth(new BandwidthRate(bytesPerSecond), nowMs));
 
 describe("a limit of one sender", () => {
-  /** Sends all that may go at `now`, and says when to come back. */
+  /** Sends all that may be sent at `now`, and returns when to come back. */
   function turn(pace: Pace, now: number): { bytes: number; nextMs: number } {
     const bytes = pace.allowance(now, Infinity);
     pace.spend(bytes);
     return { bytes, nextMs: pace.nextMs(now, Infinity) };
   }
 
-  /** Bytes that go in `ms` by a sender that comes back when it is told, `lateMs` of the turn later. */
+  /** The bytes in `ms` of a sender that comes back when told, later by `lateMs` of the turn. */
   function sent(bytesPerSecond: number, ms: number, lateMs: (turn: number) => number): number {
     const pace = own(bytesPerSecond);
     let total = 0;
@@ -80,7 +80,7 @@ describe("a limit of one sender", () => {
     const fast = own(100_000_000);
     expect(fast.allowance(60_000, Infinity)).toBe(SAVED_MS_MAX_FAST * 100_000);
     fast.spend(SAVED_MS_MAX_FAST * 100_000);
-    // Nothing of the pause is owed.
+    // Nothing is owed for the pause.
     expect(fast.nextMs(60_000, Infinity)).toBe(60_002);
   });
 
@@ -144,8 +144,8 @@ describe("a limit of one sender", () => {
 });
 
 /**
- * Connections of several workers that share one limit, on a clock of their own. Each worker runs its own connections when they are
- * due, later by what `lateMs` says for it.
+ * Connections of several workers that share one limit, on a clock of their own. Each worker runs its own connections when they are due,
+ * later by `lateMs`.
  */
 class Simulation {
   readonly random: Random;
@@ -161,7 +161,7 @@ class Simulation {
     const words = new BigInt64Array(bandwidthMemory(1));
     const rate = new BandwidthRate(bytesPerSecond);
     this.now = startMs;
-    // Each worker's clock has an origin of its own; one view a connection, as in a worker.
+    // Each worker's clock has its own origin; one view per connection, as in a worker.
     this.#limit = () => new SharedBandwidth(words, 0, "download", rate, 0);
   }
 
@@ -194,7 +194,7 @@ class Simulation {
     return id;
   }
 
-  /** A connection that sends `bytes` every `everyMs`, each time as soon as they may go. */
+  /** A connection that sends `bytes` every `everyMs`, each time as soon as allowed. */
   trickle(bytes: number, everyMs: number, lateMs: () => number): number {
     const id = this.moved.push(0) - 1;
     const pace = new Pace(this.#limit());
@@ -216,7 +216,7 @@ class Simulation {
     return id;
   }
 
-  /** Connections that come every `everyMs`, send `bytes` and end; a third of them ends while it waits. */
+  /** Connections that come every `everyMs`, send `bytes` and end; a third of them ends while waiting. */
   churn(bytes: number, everyMs: number, lateMs: () => number): void {
     const id = this.moved.push(0) - 1;
     const come = (): void => {
@@ -262,7 +262,7 @@ class Simulation {
 describe("a limit that connections of several workers share", () => {
   const SECONDS = 5;
   const rates = [100_000, 1_000_000, 12_500_000, 25_000_000, 125_000_000, 1_250_000_000];
-  /** How late each worker is: timers are, and a busy worker is more so. */
+  /** The lateness of each worker: timers are late, and a busy worker is later. */
   const lates: Record<string, (random: Random) => () => number> = {
     "both on time": (random) => () => random.below(1500) / 1000,
     "one up to 5 ms late": (random) => () => random.below(5000) / 1000,
@@ -372,7 +372,7 @@ describe("a limit that connections of several workers share", () => {
     const waits = other.nextMs(1000, 1000);
     one.giveBack(1000);
     other.giveBack(1000);
-    // Now nothing but what has gone is before it.
+    // Now only sent bytes are before it.
     expect(other.nextMs(1000, 1000)).toBeLessThan(waits);
     expect(other.nextMs(1000, 1000)).toBeCloseTo(1001, 0);
   });
@@ -399,7 +399,7 @@ describe("a limit that is not enforced", () => {
     expect(limit.exceededBy(50_000, 1000)).toBe(false);
     expect(limit.exceededBy(50_000, 1000)).toBe(false);
     expect(limit.exceededBy(50_000, 1000)).toBe(true);
-    // What was over it does not count: others are delayed no longer than the limit says.
+    // Bytes over the limit are not carried over: others are delayed only as the limit says.
     expect(limit.exceededBy(10_000, 1010)).toBe(false);
     expect(limit.exceededBy(10_000, 1010)).toBe(true);
     expect(limit.exceededBy(100_000, 2000)).toBe(false);

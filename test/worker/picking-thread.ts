@@ -1,4 +1,4 @@
-// A thread of pool.test.ts: picks from a pool again and again, holds two places at a time, and counts what it sees.
+// A thread of pool.test.ts: picks from a pool repeatedly, holds two places at a time, and counts what it sees.
 import type { PoolPlan } from "../../src/messages.ts";
 import { Pool, type Backend } from "../../src/worker/pool.ts";
 import { serveJob } from "../support/threads.ts";

@@ -33,7 +33,7 @@ const state = (
   memory: arena.memory,
 });
 
-/** The names of the next picks; each place is given back at once. */
+/** The names of the next picks; each place is released at once. */
 function picks(count: number, tried: readonly number[] | null = null): string {
   return Array.from({ length: count }, () => {
     const backend = pool.acquire(context(tried));
@@ -209,7 +209,7 @@ describe("a reload", () => {
     const held = pool.acquire(context())!;
     const changed = backends.map((backend) => ({ ...backend, maxConnections: 1 }));
     pool.apply({ ...given, backends: changed, version: 2 }, null);
-    // The new cap counts what began under the old plan.
+    // The new cap includes connections of the old plan.
     expect(sorted(Array.from({ length: 2 }, () => pool.acquire(context())!.name).join(""))).not.toContain(held.name);
     expect(pool.acquire(context())).toBeNull();
     held.giveBack();
@@ -243,7 +243,7 @@ describe("an attempt to connect", () => {
     b!.attemptEnded(BACKEND.connected, 1);
     c!.attemptEnded(BACKEND.refused, 0.1);
     const picked = picks(200);
-    // Of two that are drawn the faster one is picked: c never, b in two of three draws.
+    // Of two drawn backends the faster one is picked: never c, and b in two of three draws.
     expect(picked).not.toContain("c");
     expect(picked.replaceAll("a", "").length).toBeGreaterThan(100);
   });
@@ -291,7 +291,7 @@ describe("the cap of a backend", () => {
   test("counts what other workers claim between the pick and the claim", () => {
     const capped = [backendPlan({ name: "a", maxConnections: 1 }), backendPlan({ name: "b", maxConnections: 1 })];
     pool = new Pool(poolPlan({ backends: capped }), null, 0);
-    // Another worker is quicker each time that this one has looked and not claimed yet.
+    // Another worker is faster each time that this one has looked and not claimed yet.
     let stolen = 0;
     const claimOf = capped.map(openOf);
     const steal = (backend: Backend): boolean => {

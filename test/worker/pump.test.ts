@@ -1,5 +1,5 @@
-// Real connections through a data plane of the test's own thread: which bytes go through the kernel and which through this process,
-// and what happens while a receiver takes none.
+// Real connections through a data plane of the test's own thread: which bytes go through the kernel and which through this process, and
+// what happens while a receiver takes none.
 import { once } from "node:events";
 import type { Socket as Peer } from "node:net";
 import { describe, expect, test, vi } from "vitest";
@@ -36,7 +36,7 @@ async function sendingFrom(side: Side, given: Given = {}): Promise<Stage> {
   return { live, connection, sender, receiver, flow: side === "client" ? connection.toBackend : connection.toClient };
 }
 
-/** Every byte tells its place, so that loss and reordering are seen. */
+/** Every byte depends on its position, so that loss and reordering are detected. */
 function pattern(bytes: number): Buffer {
   const words = new Uint32Array(Math.ceil(bytes / 4));
   for (let i = 0; i < words.length; i++) words[i] = i;
@@ -51,7 +51,7 @@ async function received(peer: Peer): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-/** Sends until the sender's kernel takes no more while the flow is paused. Returns how many bytes were given to it. */
+/** Sends until the sender's kernel takes no more while the flow is paused. Returns the number of bytes. */
 async function fill({ sender, flow }: Stage): Promise<number> {
   const block = pattern(256 * KIB);
   let sent = 0;
@@ -71,14 +71,14 @@ async function fill({ sender, flow }: Stage): Promise<number> {
 }
 
 /**
- * Sends until the receiver's send buffer might not take another read of the runtime, and waits until all of it is in that buffer: the
- * flow is paused, and nothing waits in this process or in the sender's kernel. Returns how many bytes were sent.
+ * Sends until the receiver's send buffer might not take another read of the runtime, and waits until all of it is in that buffer: the flow
+ * is paused, and no bytes wait in this process or in the sender's kernel. Returns the number of bytes.
  */
 async function fillUntilPaused({ sender, receiver, flow }: Stage): Promise<number> {
   receiver.pause();
   let sent = 0;
   await eventually("the sender is paused and has nothing more", () => {
-    // A send buffer that has grown meanwhile makes the flow resume the sender; then it takes more to pause it.
+    // If the send buffer has grown meanwhile, the flow resumes the sender; then it takes more to pause it.
     if (flow.paused) return flow.queue === null && flow.pump?.waitedMs === 64;
     sender.write(pattern(64 * KIB));
     sent += 64 * KIB;
@@ -162,7 +162,7 @@ describe.skipIf(!ownSockets())("a receiver that reads nothing", () => {
     expect(connection.isRelaying).toBe(true);
     const all = received(receiver);
     receiver.resume();
-    // No event tells that the sender has more, and then that it has ended.
+    // No event reports that the sender has more, and then that it has ended.
     sender.end(pattern(KIB));
     expect((await all).length).toBe(sent + KIB);
   });
@@ -229,12 +229,12 @@ test.skipIf(!ownSockets())("bandwidth is reserved only for existing bytes", asyn
   const { sender, receiver, flow } = await sendingFrom("backend", { listener: { bandwidth } });
   const others = new SharedBandwidth(words, 0, "download", new BandwidthRate(rate));
   const endMs = (): number => Number(words[2]) / 1e6;
-  // A tenth of a second is saved, and another is to wait for.
+  // A tenth of a second is saved, and another one must be waited for.
   others.reserve(rate / 5, performance.now(), false);
   const beganMs = endMs();
   sender.write(pattern(1000));
   await eventually("the reservation", () => endMs() > beganMs);
-  // It would be seen for as long as this.
+  // It would be visible for as long as this.
   others.reserve(rate, performance.now(), false);
   await once(receiver, "data");
   expect(endMs() - beganMs).toBeCloseTo(1001, 3);

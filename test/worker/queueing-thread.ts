@@ -1,4 +1,4 @@
-// A thread of wait-queue.test.ts: connections that come, wait for a place, hold it for a moment and free it.
+// A thread of wait-queue.test.ts: connections that come, wait for a place, hold it for a moment and release it.
 import { add, claim, claimed, giveBack } from "../../src/shared/cells.ts";
 import { SharedQueue } from "../../src/shared/queue.ts";
 import { WaitQueue, type Waiter } from "../../src/worker/wait-queue.ts";
@@ -7,19 +7,19 @@ import { serveJob } from "../support/threads.ts";
 
 export interface QueueJob {
   memory: SharedArrayBuffer;
-  /** The cap's cell. `inside` counts those who hold a place, on its own. */
+  /** The cap's cell. `inside` counts the holders of a place separately. */
   open: Int32Array;
   inside: Int32Array;
   worker: number;
   max: number;
-  /** Connections of this thread, and how many of them at once. */
+  /** Connections of this thread, and the maximum at once. */
   times: number;
   atOnce: number;
   seed: number;
 }
 
 export interface QueueResult {
-  /** Times that more than the cap were inside. */
+  /** Number of times that more than the cap were inside. */
   broken: number;
   /** On a clock that all threads share. */
   waits: { arrivedMs: number; servedMs: number }[];

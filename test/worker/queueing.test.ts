@@ -10,7 +10,7 @@ import { encode, listenDuringTests, RESET, SOMEBODY, Stage } from "../support/st
 
 listenDuringTests();
 
-/** A connection that waits for the one place of its pool, which another has. */
+/** A connection that waits for the only place of its pool, which another one has. */
 function queued() {
   const capped = backendPlan({ address: `unix:@${SOMEBODY}`, maxConnections: 1 });
   const memory = queueMemory();
@@ -74,7 +74,7 @@ test.each([
 });
 
 function waitOut(stage: Stage): void {
-  // The time counts from the true clock, which the wheel is behind.
+  // The time counts from the real clock; the wheel lags behind it.
   stage.pass(Math.max(0, performance.now() - stage.plane.wheel.now) + 1000 - 2 * TICK_MS);
   expect(stage.connection.phase.name).toBe("queued");
   stage.pass(4 * TICK_MS);
@@ -91,14 +91,14 @@ test("waits again behind a failed connect while another backend is full, with wh
   attemptFailed(connection, "ECONNREFUSED");
   expect([connection.phase.name, connection.backend]).toEqual(["queued", null]);
   expect([first!, other!].map((backend) => claimed(openOf(backend)))).toEqual([0, 1]);
-  // The place of the one that it has tried is none for it.
+  // The place at a backend that it has tried is not for it.
   await Promise.resolve();
   expect(connection.phase.name).toBe("queued");
   giveBack(openOf(other!));
   connection.pool!.queue!.placeFreed();
   await Promise.resolve();
   expect(connection.backend!.id).toBe(other!.id);
-  // No further retry is allowed, and nobody is left to try.
+  // No further retry is allowed, and no backend is left.
   attemptFailed(connection, "ECONNREFUSED");
   expect(stage.ended).toEqual(["connect_refused backend"]);
   expect(stage.lines[0]).toMatchObject({ retries: 1, backend: other!.name, end: "connect_refused" });

@@ -1,4 +1,4 @@
-// What is read of a client before it is routed, from a fake socket. No pool is there, so whoever comes through has no route.
+// What is read of a client before it is routed, from a fake socket. There is no pool, so clients that pass have no route.
 import { describe, expect, test } from "vitest";
 import { parseAddress, parseCidr } from "../../src/core/address.ts";
 import { cidrTable } from "../../src/core/cidr-set.ts";

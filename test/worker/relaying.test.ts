@@ -79,7 +79,7 @@ describe("relaying", () => {
     connection.backendData(backend.socket, encode("reply"));
     expect(client.text).toBe("reply");
     expect(connection.phase.name).toBe("relaying");
-    // After our own FIN, the backend's comes as a close without an error.
+    // After lb's own FIN, the backend's comes as a close without an error.
     connection.backendClosed(backend.socket, undefined);
     expect(client.calls).toEqual(["pause", "resume", "close"]);
     expect(stage.ended).toEqual(["eof client"]);
@@ -122,7 +122,7 @@ describe("relaying", () => {
     connection.backendData(backend.socket, encode("reply"));
     connection.backendClosed(backend.socket, undefined);
     expect(connection.phase.name).toBe("relaying");
-    // Its number may be another socket's now.
+    // Its descriptor may be another socket's now.
     expect(stage.words[connection.row * ROW_WORDS + ROW.backendFd]).toBe(-1);
     client.room = Infinity;
     connection.clientDrained();
@@ -286,7 +286,7 @@ describe("a bandwidth limit", () => {
     connection.clientEnded();
     connection.backendData(backend.socket, encode("at once"));
     expect(client.text).toBe("at once");
-    // What a tenth of a second is worth at the most.
+    // At most a tenth of a second's worth.
     expect(backend.text.length).toBeLessThanOrEqual(100);
     expect(backend.calls).toEqual([]);
     const began = performance.now();

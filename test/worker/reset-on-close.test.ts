@@ -77,7 +77,7 @@ describe.skipIf(!ownSockets())("the backend's socket", () => {
 
   test("is not changed by a second call of each", async () => {
     const [first, second] = [await connected(), await connected()];
-    // The state says that the option is set or cleared already, so the kernel is not asked again.
+    // The state says that the option is already set or cleared, so there is no system call.
     resetBackendOnClose(stateOf({ backendFd: first.fd, resetsBackend: true }));
     expect(await first.closed()).toBe("FIN");
     resetOnClose(second.fd);

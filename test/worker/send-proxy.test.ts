@@ -7,7 +7,7 @@ import { ClientFacts } from "../../src/worker/session.ts";
 
 const SERVER = { address: parseAddress("198.51.100.1")!, port: 443 };
 
-/** A session whose client is there, or at a Unix socket; its socket is closed already. */
+/** A session whose client has an address, or is at a unix socket; its socket is already closed. */
 function session(client: string | null, facts: Partial<ClientFacts> = {}): HeaderSource {
   const words = new Int32Array(3 * ROW_WORDS);
   const at = 2 * ROW_WORDS;

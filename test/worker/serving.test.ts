@@ -56,7 +56,7 @@ function tlsServer(): TlsServer {
   });
 }
 
-/** A listening socket of the supervisor's. */
+/** A listening socket of the supervisor. */
 async function socketFor({ plan: { id } }: Listener, backlog = 16): Promise<SocketPlan> {
   const port = await freePort();
   const fd = listenAt(`127.0.0.1:${port}`, backlog);
@@ -66,7 +66,7 @@ async function socketFor({ plan: { id } }: Listener, backlog = 16): Promise<Sock
 
 const listenersOf = (...all: Listener[]): Map<number, Listener> => new Map(all.map((one) => [one.plan.id, one]));
 
-/** Serves the sockets by the listeners, as a plan would have it. */
+/** Serves the sockets with the listeners, like a plan. */
 function apply(sockets: SocketPlan[], ...listeners: Listener[]): void {
   const all = listenersOf(...listeners);
   serving.serve(sockets, all, serving.begin(sockets, all));

@@ -1,4 +1,4 @@
-// On real sockets, with what the kernel says of them.
+// On real sockets, checked with the kernel's view of them.
 import { dlopen, FFIType } from "bun:ffi";
 import { once } from "node:events";
 import { createServer, type AddressInfo, type Socket as Peer } from "node:net";

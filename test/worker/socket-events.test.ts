@@ -1,5 +1,4 @@
-// Who is to blame for an error on a TLS socket: the peer, or a handler of ours. The product's tables of handlers run on real
-// TLS sockets.
+// Which side caused an error on a TLS socket: the peer, or a handler of lb. The product's tables of handlers run on real TLS sockets.
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { connect as connectTcp, createServer } from "node:net";
@@ -24,7 +23,7 @@ const secureContext = createSecureContext({ cert: CERT, key: KEY }).context as T
 
 const atEnd = calledAfterEach();
 
-/** The data of both sockets: says what it hears of faults. */
+/** The data of both sockets: reports the errors that it gets. */
 class Side implements ClientSide, BackendSide {
   readonly said = Promise.withResolvers<string>();
   readonly host = {
@@ -39,7 +38,7 @@ class Side implements ClientSide, BackendSide {
   backendTlsFailed(): void {
     this.said.resolve("fault of the backend's connection");
   }
-  // As a handler with a fault of its own: Buffer.from throws ERR_INVALID_ARG_TYPE.
+  // Like a handler with a bug: Buffer.from throws ERR_INVALID_ARG_TYPE.
   clientData(): void {
     Buffer.from(5 as never);
   }
@@ -65,7 +64,7 @@ class Side implements ClientSide, BackendSide {
   backendSession(): void {}
 }
 
-/** A TCP relay that, once told to, spoils the last byte of each chunk that comes from `side`. */
+/** A TCP relay that, once told to, corrupts the last byte of each chunk from `side`. */
 async function spoiling(port: number, side: "client" | "server"): Promise<{ port: number; spoil: () => void }> {
   let armed = false;
   const spoiled = (chunk: Buffer): Buffer => {

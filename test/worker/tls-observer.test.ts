@@ -8,7 +8,7 @@ const host = {
   },
 };
 
-/** A record of TLS 1.3 that hides so many bytes: its head, the type and the tag come on top. */
+/** A TLS 1.3 record with this many bytes inside; its header, the type and the tag are added. */
 function record(bytes: number): Uint8Array {
   const length = bytes + 17;
   const wire = new Uint8Array(5 + length);

@@ -1,4 +1,4 @@
-// Which context a handshake gets. That the contexts do what they should is shown by real clients in test/e2e/tls.test.ts.
+// Which context a handshake gets. Real clients in test/e2e/tls.test.ts show that the contexts work.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -6,7 +6,7 @@ import type { TlsServerPlan } from "../../src/messages.ts";
 import { TlsServer } from "../../src/worker/tls-server.ts";
 
 const file = (name: string): string => readFileSync(join(import.meta.dirname, "../config/fixtures", name), "utf8");
-/** What the certificates say of names does not count here: the plan says it. */
+/** The names in the certificates do not matter here: the plan has them. */
 const EC = { cert: file("site.pem"), key: file("site.key") };
 const RSA = { cert: file("site-rsa.pem"), key: file("site-rsa.key") };
 const OTHER = { cert: file("other.pem"), key: file("other.key") };

@@ -27,7 +27,7 @@ class Cap {
   }
 }
 
-/** Wake-ups arrive when the test says so. */
+/** Wake-ups arrive when the test delivers them. */
 class HeldQueue extends SharedQueue {
   readonly woken = new Set<number>();
   readonly #sleepers = new Map<number, () => void>();
@@ -59,7 +59,7 @@ class Worker implements Places<Waiting, Place> {
   readonly queue: WaitQueue<Place, Waiting>;
   readonly waiting = new Set<Waiting>();
   holding = 0;
-  /** What it was about to do comes to nothing. */
+  /** Its pending action has no effect. */
   isDead = false;
   readonly index: number;
   readonly #cap: Cap;
@@ -70,7 +70,7 @@ class Worker implements Places<Waiting, Place> {
     this.queue = new WaitQueue<Place, Waiting>(shared, index, this);
   }
 
-  /** Numbers of waiters for which no place is good. */
+  /** Numbers of waiters that can use no place. */
   readonly picky = new Set<number>();
 
   acquire({ number }: Pick<Waiting, "number"> = { number: 0 }): Place | null {
@@ -105,14 +105,14 @@ class Waiting implements Waiter<Place> {
   }
 }
 
-/** Several workers in one thread. No clock ticks: wake-ups alone must do. */
+/** Several workers in one thread. No clock ticks: only wake-ups serve. */
 class Model {
   readonly shared = new HeldQueue(queueMemory());
   readonly cap: Cap;
   readonly size: number;
   readonly workers: Worker[];
   arrived = 0;
-  /** Numbers in the order in which they were served, and those that were served before an older one. */
+  /** Numbers in the order of service, and those that were served before an older one. */
   readonly served: number[] = [];
   readonly overtook: number[] = [];
 
@@ -156,7 +156,7 @@ class Model {
     worker.queue.leave(waiting);
   }
 
-  /** As the supervisor does it for a dead worker, whose place another takes. */
+  /** Like the supervisor for a dead worker, which is replaced. */
   die(worker: Worker): void {
     const { index, waiting, holding } = worker;
     worker.isDead = true;
@@ -174,7 +174,7 @@ class Model {
       turns = woken.size === 0 ? turns + 1 : 0;
       for (const worker of [...woken]) {
         this.shared.arrive(worker);
-        // Whoever was not asleep has died or has nobody that waits.
+        // A worker that was not asleep has died or has no waiter.
         if (this.workers[worker]!.waiting.size === 0) woken.delete(worker);
       }
     }
@@ -208,7 +208,7 @@ describe("a queue over several workers", () => {
       else if (what < 75) model.leave(worker, random);
       else if (what < 77) model.die(worker);
       else if (what < 79) {
-        // A reload: each worker hears of it, as it does of its new plan.
+        // A reload: each worker gets it, like its new plan.
         model.cap.max = random.between(1, 6);
         for (const { queue } of model.workers) queue.serveSoon();
       } else if (what < 90) model.shared.arrive(worker.index);
@@ -305,7 +305,7 @@ describe("a queue over several workers", () => {
     const model = new Model(2, 1, 10);
     const [holder, late] = model.workers as [Worker, Worker];
     model.arrive(holder);
-    // Another thread's free comes between the claim that failed and `join`.
+    // Another thread's release comes between the failed claim and `join`.
     const enter = late.queue.enter.bind(late.queue);
     late.queue.enter = (size) => {
       model.free(holder);
@@ -368,7 +368,7 @@ describe("threads that share a queue", () => {
       0,
       NOBODY,
     ]);
-    // How much earlier than the one that is served now somebody came who was served later.
+    // How much earlier an arrival was that is served after the current one.
     const waits = results.flatMap((result) => result.waits).toSorted((a, b) => a.servedMs - b.servedMs);
     let earliestMs = Infinity;
     const late = waits.toReversed().map(({ arrivedMs }) => {
