@@ -9,7 +9,7 @@ import { json, route, type Route } from "./route.ts";
 const changed = json(
   "Changed",
   v.object({ ok: v.literal(true), message: v.string() }),
-  "The change is in force; `message` says what it was.",
+  "The change is applied; `message` describes it.",
 );
 
 function changedOf(result: Result<string>): Result<{ ok: true; message: string }> {
@@ -34,13 +34,13 @@ export const CHANGE_ROUTES: readonly Route[] = [
       state: absent(
         choice(["ready", "drain", "maintenance"]),
         undefined,
-        "drain: no new connections. maintenance: nor health checks. Left out = not changed.",
+        "drain: no new connections. maintenance: no new connections and no health checks. Default: no change.",
       ),
       weight: absent(orNull(whole(0, 256)), undefined, "null = the file's. Left out = not changed."),
       timeout: absent(
         duration({ zero: "at once" }),
         undefined,
-        "With drain or maintenance: what is still connected after this time ends as `drain`. Left out = never.",
+        "With drain or maintenance: connections that are open after this time end as `drain`. Default: never.",
       ),
     },
     errors: ["no_such_pool", "no_such_backend", "bad_change"],
@@ -65,7 +65,7 @@ export const CHANGE_ROUTES: readonly Route[] = [
     method: "DELETE",
     path: "/api/pools/{pool}/backends/{backend}",
     access: "change",
-    summary: "Remove a backend; one of the file stays away until its entry there changes",
+    summary: "Remove a backend; one of the file stays removed until its entry there changes",
     parameters: { pool, backend },
     errors: ["no_such_pool", "no_such_backend", "bad_change", "change_failed"],
     reply: changed,
@@ -76,7 +76,7 @@ export const CHANGE_ROUTES: readonly Route[] = [
     method: "PATCH",
     path: "/api/listeners/{listener}",
     access: "change",
-    summary: "Stop accepting on a listener, or resume; open connections go on",
+    summary: "Stop accepting on a listener, or resume; open connections continue",
     parameters: { listener: required(text("listener's name"), "Name of the listener.") },
     body: { state: required(choice(["ready", "drain"]), "drain: new connections are refused.") },
     errors: ["no_such_listener", "change_failed"],

@@ -37,7 +37,7 @@ async function listenAtPath(path: string, options: HttpOptions): Promise<HttpSer
   }
   if (typeof started !== "string") return started;
   const exists = started === "EADDRINUSE" && !isSocket(path);
-  return `unix:${path}: ${exists ? "a file that is no socket is in its place: remove it" : reason(started)}`;
+  return `unix:${path}: ${exists ? "a file that is not a socket has this path: remove it" : reason(started)}`;
 }
 
 /** Makes a socket file to which only this user may connect from the start. */

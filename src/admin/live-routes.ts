@@ -53,7 +53,7 @@ export const LIVE_ROUTES: readonly Route[] = [
       sort: row(
         choice(CONNECTION_SORTS),
         "age_ms",
-        "By what the connections are sorted: the largest first, or with a - before it the smallest.",
+        "The sort key: the largest first, or with a leading - the smallest first.",
       ),
     },
     errors: FILTER_ERRORS,
@@ -92,7 +92,7 @@ export const LIVE_ROUTES: readonly Route[] = [
       client: FILTER_ROWS.client,
       listener: FILTER_ROWS.listener,
       limit: row(whole(0, CLIENTS_MAX), CLIENTS_DEFAULT, "Clients in the answer."),
-      sort: row(choice(CLIENT_SORTS), "open", "By what the clients are sorted, the largest first."),
+      sort: row(choice(CLIENT_SORTS), "open", "The sort key, the largest first."),
     },
     errors: ["no_such_listener"],
     reply: json("Clients", clientList, "The clients."),

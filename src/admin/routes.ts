@@ -24,7 +24,7 @@ const readiness = text<Readiness>(
 const done = json(
   "Done",
   v.object({ ok: v.literal(true), message: v.string() }),
-  "The change is made; `message` says what it was.",
+  "The change is made; `message` describes it.",
 );
 
 /** The message of an operation as a reply. */

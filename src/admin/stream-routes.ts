@@ -27,7 +27,7 @@ export const STREAM_ROUTES: readonly Route[] = [
     method: "GET",
     path: "/api/logs",
     access: "read",
-    summary: "The lines of the access log from now on, also where the log is off",
+    summary: "The lines of the access log from now on, even if the log is off",
     query: {
       ...FILTER_ROWS,
       end: absent(choice(END_NAMES), undefined, "How the connection ended."),

@@ -26,12 +26,12 @@ export function describeAdminCommands(
   asking("status", "show listeners, pools, backends and workers")
     .option("--json", "print the snapshot of GET /api/status")
     .option("--watch", "again each second, until interrupted")
-    .option("--diff", "only what was changed at run time, and differs from the file")
+    .option("--diff", "only run-time changes that differ from the file")
     .action(async (options: AdminOptions) => end(await (await import("./status.ts")).status(options)));
   asking("top", "the same live on the whole terminal: sort, filter, drain, kill").action(
     async (options: AdminOptions) => end(await (await import("./top/top.ts")).top(options)),
   );
-  asking("reload", "load the config file again, and say what changed or what is wrong with it").action(
+  asking("reload", "load the config file again, and print the changes or the problems").action(
     async (options: AdminOptions) => end(await (await import("./reload.ts")).reload(options)),
   );
 
@@ -58,7 +58,7 @@ export function describeAdminCommands(
     .option("--pool <NAME>", "only of this pool")
     .option("--backend <NAME>", "only at this backend")
     .option("--sort <KEY>", "by this key of the JSON, such as age_ms or -age_ms")
-    .option("--limit <N>", "at most so many", count)
+    .option("--limit <N>", "maximum number of rows", count)
     .option("--json", "print the answer of GET /api/connections")
     .option("--kill", "end them with a reset; needs a filter")
     .option("--yes", "do not ask before --kill")
@@ -70,7 +70,7 @@ export function describeAdminCommands(
     });
   asking("clients", "list the clients with the most connections or refusals")
     .option("--sort <KEY>", "by this key of the JSON, such as open or refusals")
-    .option("--limit <N>", "at most so many", count)
+    .option("--limit <N>", "maximum number of rows", count)
     .option("--json", "print the answer of GET /api/clients")
     .action(async (options: AdminOptions) => end(await (await import("./clients.ts")).clients(options)));
   asking("explain", "say which limits, route, pool and backend a client would get")
@@ -84,7 +84,7 @@ export function describeAdminCommands(
     .option("--json", "as JSON")
     .action(async (options: AdminOptions) => end(await (await import("./config.ts")).config(options)));
   asking("logs", "print access lines as connections end, until interrupted")
-    .option("-f, --follow", "what it does anyway")
+    .option("-f, --follow", "follow the log (the default)")
     .option("--client <ADDRESS>", "only of this client, or of this CIDR")
     .option("--listener <NAME>", "only of this listener")
     .option("--pool <NAME>", "only of this pool")

@@ -43,7 +43,7 @@ export function describe(program: Program, result: { code: number }): Command {
   const lb = new Command("lb")
     .description("lb - a layer-4 load balancer")
     .usage("FILE\n       lb COMMAND [ARGUMENTS] [OPTIONS]")
-    .argument("[FILE]", "the config to run with; with a path where a command has that name: ./check")
+    .argument("[FILE]", "the config to run with; use a path if a command has the same name: ./check")
     .version(`lb ${program.version}`, "-v, --version", "print the version")
     .helpOption("-h, --help", "print help, also of a command")
     .helpCommand(false)
@@ -104,7 +104,7 @@ export function describe(program: Program, result: { code: number }): Command {
     process.stdout.write((await import("./man.ts")).manPage(lb, program.version, afterHelp));
   });
   command("help", "print help")
-    .argument("[COMMAND]", "of which command")
+    .argument("[COMMAND]", "the command to explain")
     .action((name: string | undefined) => {
       if (name === undefined) return lb.help();
       const found = lb.commands.find((one) => one.name() === name && !planned.includes(name));

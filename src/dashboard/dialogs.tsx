@@ -59,7 +59,7 @@ function Modal(props: {
 
 const STATES = [
   ["ready", "Ready", "gets new connections while it is up"],
-  ["drain", "Drain", "gets no new connections; those that live go on"],
+  ["drain", "Drain", "gets no new connections; open ones continue"],
   ["maintenance", "Maintenance", "as drain, and without health checks"],
 ] as const;
 

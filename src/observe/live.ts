@@ -16,7 +16,7 @@ const connection = v.object({
   client: said(v.string(), "Address and port, from a trusted PROXY header if there is one; unix for a unix socket."),
   peer: said(v.nullable(v.string()), "The address that connected to lb, if that is a proxy and not the client."),
   sni: said(v.nullable(v.string()), "The server name that the client sent."),
-  pool: said(v.nullable(v.string()), "null where the listener has none and no route is chosen yet."),
+  pool: said(v.nullable(v.string()), "null if the listener has none and no route is chosen yet."),
   backend: said(v.nullable(v.string()), "null before one is picked."),
   phase: v.picklist(PHASES),
   age_ms: v.number(),
@@ -24,7 +24,7 @@ const connection = v.object({
   bytes_out: said(v.number(), "To the client."),
   rate_in: said(
     v.number(),
-    "Bytes per second since an earlier request that lies 1 s to 30 s back; the average over the life of the connection where there was none.",
+    "Bytes per second since an earlier request, 1 s to 30 s before; the average over the life of the connection if there was none.",
   ),
   rate_out: v.number(),
   worker: v.number(),
@@ -101,7 +101,7 @@ export interface ClientQuery extends Pick<ConnectionFilter, "client" | "listener
 const limit = v.object({
   limit: said(v.string(), "The option that sets it, or what else is asked of a client."),
   verdict: v.picklist(["passes", "refuses", "would refuse"]),
-  end: said(v.nullable(v.picklist(END_NAMES)), "How the connection would end where the limit refuses it."),
+  end: said(v.nullable(v.picklist(END_NAMES)), "How the connection would end if the limit refuses it."),
   current: said(v.nullable(v.number()), "What is in use now; of rate_limit the tokens that are left."),
   max: v.nullable(v.number()),
   detail: v.string(),
@@ -117,13 +117,13 @@ export type ExplainedCandidate = v.InferOutput<typeof candidate>;
 
 export const explanation = v.object({
   outcome: said(v.string(), "What would become of the connection, in a sentence."),
-  end: said(v.nullable(v.picklist(END_NAMES)), "How it would end before it comes to a backend; null = it would not."),
+  end: said(v.nullable(v.picklist(END_NAMES)), "How it would end before it reaches a backend; null = it would not."),
   limits: said(v.array(limit), "In the order in which they are asked."),
   route: said(v.nullable(v.string()), "The first route that takes it, with its conditions; null = none."),
   pool: v.nullable(v.string()),
   backend: said(
     v.nullable(v.string()),
-    "Where it would go, if that is certain: by source_hash and first, and where there is one candidate only.",
+    "The backend, if that is certain: with source_hash and first, and if there is only one candidate.",
   ),
   candidates: said(v.array(candidate), "All backends of the pool."),
 });

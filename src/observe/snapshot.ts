@@ -92,7 +92,7 @@ const backend = v.object({
   address: v.string(),
   state: said(
     v.picklist(["ready", "drain", "maintenance"]),
-    "The state set by an operator. drain: no new connections. maintenance: nor health checks.",
+    "The state set by an operator. drain: no new connections. maintenance: no new connections and no health checks.",
   ),
   changes: said(
     v.array(v.string()),
@@ -131,7 +131,7 @@ const backend = v.object({
   ended: count(),
   tls_truncated: said(
     count(),
-    "Connections that the backend ended with FIN and without a close_notify, where it speaks TLS.",
+    "Connections that the backend ended with FIN but without close_notify, if TLS is used with it.",
   ),
   health: v.object({
     up: v.boolean(),
@@ -205,7 +205,7 @@ export const snapshot = v.object({
   process: v.object({
     cpu_seconds: said(v.number(), "Of all threads, user and system."),
     resident_bytes: v.number(),
-    open_files: said(v.nullable(v.number()), "null where the system does not report it."),
+    open_files: said(v.nullable(v.number()), "null if the system does not report it."),
   }),
   access_log_lines_lost: said(count(), "Access log lines lost because the disk, a reader or a receiver was too slow."),
   otel: said(v.nullable(otel), "The export to OpenTelemetry; null = off."),

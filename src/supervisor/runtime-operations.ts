@@ -124,7 +124,7 @@ export class RuntimeOperations implements Pick<
     if (error !== null) return failure("change_failed", error, CHANGE_CURE);
     const value =
       state === "drain"
-        ? `listener ${name} accepts no new connections; those that are open go on`
+        ? `listener ${name} accepts no new connections; open ones continue`
         : `listener ${name} accepts connections`;
     return { ok: true, value, change: { before: { state: before }, after: { state } } };
   }
@@ -184,7 +184,7 @@ const STATE_WORDS: Record<OperatorState, string> = {
 function sentence({ state, weight, timeoutMs }: BackendChange, file: number): string {
   const parts: string[] = [];
   if (state !== undefined) parts.push(STATE_WORDS[state]);
-  if (timeoutMs !== undefined) parts.push(`what is still connected ends in ${formatDuration(timeoutMs)}`);
+  if (timeoutMs !== undefined) parts.push(`connections that are still open end in ${formatDuration(timeoutMs)}`);
   if (weight === null) parts.push(`weight ${file} as in the file`);
   else if (weight !== undefined) parts.push(`weight ${weight}, the file says ${file}`);
   return parts.join("; ");

@@ -282,7 +282,7 @@ function troubleWithFile(path: string): string | null {
   const state = stateOfSocketFile(path);
   if (state === "listening") return `${OTHER_PROCESS} or choose another path`;
   if (state !== "abandoned" && state !== "ENOENT")
-    return `there is a socket of that name, and lb cannot find out whether somebody listens on it (${state}); remove it or choose another path`;
+    return `a socket of that name exists, and lb cannot find out whether a process listens on it (${state}); remove it or choose another path`;
   if (state === "abandoned") unlinkSync(path);
   return null;
 }

@@ -701,7 +701,7 @@ describe("a bind", () => {
   test("to a file that is not a socket does not touch it", async () => {
     const path = join(folder, "precious");
     writeFileSync(path, "data");
-    expect(await refusedStart(`unix:${path}`)).toMatch(/precious: a file that is no socket is in its place/);
+    expect(await refusedStart(`unix:${path}`)).toMatch(/precious: a file that is not a socket has this path/);
     expect(readFileSync(path, "utf8")).toBe("data");
   });
 
