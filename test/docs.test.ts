@@ -1,4 +1,4 @@
-// What the documents list must be what the code has.
+// The lists in the documents match the code.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";

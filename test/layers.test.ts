@@ -1,5 +1,5 @@
-// Imports point at the ground. Which folder stands on which is the table below; a file may import from its own folder
-// and from the rows beneath it, never from a neighbour in its row. Inside a folder no file may import itself by way of others.
+// Imports point downward. The table below is the order of the folders; a file may import from its own folder and from the rows below it,
+// never from a neighbour in its row. Inside a folder no file may import itself through others.
 import { readdirSync, readFileSync } from "node:fs";
 import { join, posix } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -21,14 +21,14 @@ const ROWS = [
 /** Folders of pure code: no package, no `node:` module, no `bun`, and not the `Bun` global. */
 const PURE = ["core", "policy", "wire"];
 
-/** Things that only one folder may touch. */
+/** Things that only one folder may use. */
 const RESERVED_MODULES = { "bun:ffi": "platform" };
 const RESERVED_GLOBALS = { Atomics: "shared" };
 
-/** Imports that the table forbids and that are right all the same; each says why. */
+/** Imports that the table forbids but that are allowed; each with its reason. */
 const EXCEPTIONS: { file: string; imports: string; reason: string }[] = [];
 
-/** A source file as far as the rules go: what it imports (as written) and every identifier in it. */
+/** A source file as the rules see it: its imports (as written) and every identifier in it. */
 interface Source {
   file: string;
   imports: string[];
@@ -125,7 +125,7 @@ describe("the rules", () => {
   });
 });
 
-/** One sentence for each broken rule. */
+/** One sentence per broken rule. */
 function violations(sources: Source[], exceptions: typeof EXCEPTIONS): string[] {
   const found: string[] = [];
   for (const { file, imports, identifiers } of sources) {
@@ -148,13 +148,13 @@ function violations(sources: Source[], exceptions: typeof EXCEPTIONS): string[] 
   return found;
 }
 
-/** The files of each circle of imports: those that import each other, directly or by way of others (Tarjan 1972). */
+/** The files of each import cycle: those that import each other, directly or through others (Tarjan 1972). */
 function circles(sources: Source[]): string[] {
   const imports = new Map(sources.map((source) => [source.file, targetsOf(source)]));
   const order = new Map<string, number>();
   const open: string[] = [];
   const found: string[] = [];
-  /** The earliest file still open that is reached from this one. */
+  /** The earliest open file that is reached from this one. */
   const walk = (file: string): number => {
     const mine = order.size;
     order.set(file, mine);

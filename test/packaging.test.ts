@@ -1,4 +1,4 @@
-// What packaging/ says of metrics: the alerts in the real promtool, and that every metric named is one that lb has.
+// The metrics in packaging/: the alerts in the real promtool, and that lb has every metric that is named.
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

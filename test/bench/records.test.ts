@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { Records } from "../../bench/load/records.ts";
 
-/** A record of TLS 1.3 that hides so many of the application's bytes. */
+/** A TLS 1.3 record with this many application bytes. */
 function record(bytes: number, type = 23): Uint8Array {
   const length = bytes + 17;
   return Uint8Array.from([type, 3, 3, length >> 8, length & 255, ...new Uint8Array(length).fill(type)]);

@@ -63,7 +63,7 @@ it("reports that the token changed, without showing it", () => {
 });
 
 describe("TLS", () => {
-  /** `files` says which fixture stands behind a name. */
+  /** `files` maps names to fixtures. */
   function withTls(tls: string, files: Record<string, string> = {}, pool = ""): Config {
     const fixture = (path: string) => files[path] ?? files[basename(path)] ?? basename(path);
     const text = `${base}${pool}[listeners.web.tls]\n${tls}`;
@@ -83,7 +83,7 @@ describe("TLS", () => {
     const tls = `certificates = [${site}, ${other}]`;
     expect(summarize(withTls(tls), withTls(tls))).toEqual([]);
     expect(summarize(withTls(tls), withTls(tls, rsa))).toEqual(["listeners.web: certificate site.pem changed"]);
-    // The same certificate, with another chain behind it.
+    // The same certificate with another chain.
     expect(summarize(withTls(tls), withTls(tls, { "site.pem": "gap.pem" }))).toEqual([
       "listeners.web: certificate site.pem changed",
     ]);

@@ -93,7 +93,7 @@ backends = ["unix:app.sock"]
     expect(config.pools["app"]!["backends"]).toMatchObject([{ address: "unix:app.sock" }]);
   });
 
-  // Nothing is lost or invented: as a file it means the same.
+  // Nothing is lost or added: as a file it is equivalent.
   const folder = fileURLToPath(new URL("./golden", import.meta.url));
   const files = readdirSync(folder).filter((name) => name.endsWith(".toml"));
   const env = { SECRET: "hunter2-is-secret", LB_POOL: "app", SSL_CERT_FILE: `${folder}/../fixtures/ca.pem` };
@@ -114,7 +114,7 @@ backends = ["unix:app.sock"]
   }
 });
 
-/** JSON as TOML: each key of the top in an inline form. */
+/** JSON as TOML: each top-level key in an inline form. */
 function tomlOf(config: Record<string, unknown>): string {
   return Object.entries(config)
     .map(([key, value]) => `${key} = ${inline(value)}\n`)

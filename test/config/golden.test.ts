@@ -1,4 +1,4 @@
-// Each golden/NAME.toml with what `lb check` says of it in golden/NAME.txt. UPDATE_GOLDEN=1 writes the answers anew.
+// Each golden/NAME.toml with the output of `lb check` for it in golden/NAME.txt. UPDATE_GOLDEN=1 writes the outputs again.
 import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
@@ -15,7 +15,7 @@ const names = readdirSync(folder)
   .filter((file) => file.endsWith(".toml"))
   .map((file) => file.slice(0, -".toml".length));
 
-// Git keeps no such modes, and a key that all can read gets a warning.
+// Git does not store such modes, and a key that all can read gets a warning.
 beforeAll(() => {
   const fixtures = fileURLToPath(new URL("./fixtures", import.meta.url));
   for (const file of readdirSync(fixtures)) {

@@ -126,7 +126,7 @@ describe("the smallest file", () => {
   });
 });
 
-/** The whole of the configuration contract; what is not supported yet with its default. */
+/** The whole configuration contract; unsupported options have their defaults. */
 const everything = `
 workers          = "auto"
 max_connections  = "auto"
@@ -363,7 +363,7 @@ describe("files", () => {
     expect(messages(loadConfig(pipe, {}))[0]).toContain(why);
     const path = write("piped.toml", `admin.token_file = "pipe"\n${minimal}`);
     for (const once of [false, true]) expect(messages(loadConfig(path, {}, { once }))[0]).toContain(why);
-    // A link is as good as what it leads to.
+    // A link counts as its target.
     write("real.toml", minimal);
     symlinkSync("real.toml", join(folder, "link.toml"));
     expect(messages(loadConfig(join(folder, "link.toml"), {}))).toEqual([]);

@@ -1,4 +1,4 @@
-// What `npm run generate` writes is current, and says what the schema says.
+// The output of `npm run generate` is current, and matches the schema.
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { describe, expect, it } from "vitest";

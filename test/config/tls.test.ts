@@ -12,7 +12,7 @@ const fixture = (name: string) => new URL(`fixtures/${name}`, import.meta.url);
 const day = 86_400_000;
 const app = '[pools.app]\nbackends = ["127.0.0.1:3000"]\n';
 
-/** Files are those of the fixtures; a mode makes them so. */
+/** Files are those of the fixtures, with this mode. */
 function load(text: string, options: { now?: number; mode?: number } = {}): LoadResult {
   const { now = Date.UTC(2030, 0, 1), mode = 0o600 } = options;
   return parseConfig(text, {
@@ -122,7 +122,7 @@ describe("a pool's TLS", () => {
   });
 
   describe("without a CA bundle of its own", () => {
-    /** What comes of it on a system with these bundles. */
+    /** The result on a system with these bundles. */
     const on = (bundles: readonly string[], env: Record<string, string> = {}, tls = ""): LoadResult =>
       parseConfig(`[listeners.a]\nbind = ":1"\npool = "app"\n${app}[pools.app.tls]\n${tls}\n`, {
         file: "/etc/lb/lb.toml",
@@ -254,7 +254,7 @@ describe("a key", () => {
 });
 
 it("checks cipher lists with the library that will use them", () => {
-  // The list of a common recommendation: what the library does not have is named, and the rest is used.
+  // The list of a common recommendation: unsupported suites are named, and the rest is used.
   const list = "ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305:DHE-RSA-AES128-GCM-SHA256";
   expect(() => createSecureContext({ ciphers: list })).not.toThrow();
   expect(told(load(listener(`${pair("site.pem", "site.key")}\nciphers = "${list}"`)))).toEqual([

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { depthMax } from "../../src/config/syntax.ts";
 import { readToml } from "../../src/config/toml.ts";
 
-/** What is wrong, as "line:column message". */
+/** The problem, as "line:column message". */
 function told(text: string): string {
   const read = readToml(text);
   return read.is === "tree" ? "fine" : `${read.at.line}:${read.at.column} ${read.message}`;
@@ -68,7 +68,7 @@ describe("a duplicate key", () => {
 });
 
 describe("a line of some megabytes", () => {
-  // Both took a time that grows with the square of the line: minutes, where it is parts of a second now.
+  // Both took quadratic time in the length of the line: minutes instead of parts of a second.
   it("is parsed in linear time", () => {
     expect(told(`deny = [${'"10.0.0.1", '.repeat(300_000)}]`)).toBe("fine");
     expect(told(`${" ".repeat(3_000_000)}a${" ".repeat(3_000_000)}= 1`)).toBe("fine");
@@ -96,7 +96,7 @@ describe("the depth", () => {
   });
 
   it("of a key of 8 million parts is refused in little memory", () => {
-    // Not by what the parent is told, which counts the parent's own memory at the fork.
+    // Not by the numbers that the parent gets, which include the parent's own memory at the fork.
     const script = `
       const { readToml } = await import(${JSON.stringify(join(import.meta.dirname, "../../src/config/toml.ts"))});
       console.log(readToml("a" + ".a".repeat(8_000_000) + " = 1").message);

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { BLOCKED, ByteQueue, CLOSED, DRAINED, RELEASE_FROM_BYTES } from "../../src/core/byte-queue.ts";
 
-/** Takes as many bytes in all as it is given room for, and then is closed if `closes`. */
+/** Takes bytes up to its total room, and then is closed if `closes`. */
 class Writer {
   written: number[] = [];
   writes = 0;
@@ -243,7 +243,7 @@ describe("ByteQueue", () => {
   });
 });
 
-/** Bytes of all the buffers that the queue's writes show: each is written as a view on the buffer that holds it. */
+/** Bytes of all the buffers behind the queue's writes: each write is a view of the buffer that holds it. */
 function retained(queue: ByteQueue): number {
   const buffers = new Map<ArrayBufferLike, number>();
   queue.drainTo({ write: (chunk) => (buffers.set(chunk.buffer, chunk.buffer.byteLength), chunk.byteLength) });

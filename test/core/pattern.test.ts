@@ -1,4 +1,4 @@
-// The patterns mean what JavaScript's regular expressions mean: the same answers for the same texts, but in linear time.
+// The patterns mean the same as JavaScript's regular expressions: the same answers for the same texts, but in linear time.
 import { describe, expect, test } from "vitest";
 import { compilePattern, PATTERN_SIZE_MAX, PatternSearch, type Pattern } from "../../src/core/pattern.ts";
 import { forSeeds, type Random } from "../support/random.ts";

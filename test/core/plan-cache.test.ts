@@ -16,7 +16,7 @@ test("equal plans share one object, and keep it from one cache to the next as lo
   expect(first.get({ name: "a" }, 7)).not.toBe(a);
   const second = new PlanCache(Made, first);
   expect(second.get({ name: "a" })).toBe(a);
-  // Nobody asked for it in the second.
+  // Nobody requested it in the second.
   const b = first.get({ name: "b" });
   expect(new PlanCache(Made, second).get({ name: "b" })).not.toBe(b);
 });

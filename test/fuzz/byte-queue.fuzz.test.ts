@@ -3,7 +3,7 @@ import { BLOCKED, ByteQueue, CLOSED, DRAINED } from "../../src/core/byte-queue.t
 import type { Random } from "../support/random.ts";
 import { forSeeds } from "../support/random.ts";
 
-/** Takes as much as it has room for, and notes it. */
+/** Takes as much as it has room for, and records it. */
 class Writer {
   readonly written: number[] = [];
   room = 0;

@@ -12,7 +12,7 @@ const fromBig = (big: bigint): Address => {
 };
 const isMapped = (address: Address) => isIPv4(address[0], address[1], address[2]);
 
-/** Words that are often the same, so that sets are dense and neighbours meet. */
+/** Words that are often equal, so that sets are dense and neighbours meet. */
 function addressOf(random: Random): Address {
   const word = () => random.pick([0, 1, 0xffffffff, 0x80000000, 0xffff, random.below(4) * 2 ** 30, random.word()]);
   return random.oneIn(2) ? [0, 0, 0xffff, word()] : [word(), word(), word(), word()];
@@ -20,7 +20,7 @@ function addressOf(random: Random): Address {
 
 function cidrOf(random: Random): Cidr {
   const address = addressOf(random);
-  // In IPv4 the prefix stays within the family, as it does in what is read from text.
+  // In IPv4 the prefix stays within the family, as in prefixes that are parsed from text.
   const prefix = isMapped(address) ? random.between(96, 128) : random.between(0, 128);
   const masked = maskAddress(address, prefix);
   return isMapped(masked) && prefix < 96 ? { address: masked, prefix: 128 } : { address: masked, prefix };

@@ -34,7 +34,7 @@ function inChunks(random: Random, bytes: Uint8Array, most: number): HelloAnswer 
   return answer;
 }
 
-/** Asserts that whole, in chunks, byte by byte and with more behind it, the answer is the same. */
+/** Asserts that the answer is the same in one piece, in chunks, byte by byte and with more bytes after it. */
 function expectSteady(random: Random, bytes: Uint8Array): void {
   const whole = parseClientHello(bytes);
   expect(inChunks(random, bytes, random.pick([1, 2, 5, 50, 600]))).toEqual(whole);
@@ -47,7 +47,7 @@ function expectSteady(random: Random, bytes: Uint8Array): void {
 function mutated(random: Random, bytes: Uint8Array): Uint8Array {
   let changed = bytes;
   for (let left = random.between(1, 3); left > 0 && changed.length > 0; left--) {
-    // Lengths are dense at the beginning.
+    // Lengths are dense at the start.
     const at = random.below(random.oneIn(2) ? changed.length : Math.min(120, changed.length));
     const before = changed.subarray(0, at);
     const after = changed.subarray(at);

@@ -80,7 +80,7 @@ describe(`configs of seed ${seed}`, () => {
     for (let round = 0; round < 2000; round++) {
       let text = pick(random, texts);
       for (let times = Math.floor(random() * 4); times > 0; times--) text = damaged(text, random);
-      // Left out: what lb refuses beyond the standard, and a CR alone, which only smol-toml refuses, as the standard does.
+      // Omitted: what lb refuses beyond the standard, and a CR alone, which only smol-toml refuses, as the standard says.
       if (text.startsWith("\uFEFF") || /(\.a){9}|\[{33}|\r(?!\n)/.test(text)) continue;
       let isValid = true;
       try {
@@ -111,7 +111,7 @@ describe(`configs of seed ${seed}`, () => {
   });
 });
 
-/** How an array's element begins; that of an array of tables has the place of the key in its header. */
+/** The start of an array's element; for an array of tables, the place of the key in its header. */
 function elementForm(value: unknown): RegExp {
   if (typeof value === "string") return /^"/;
   if (Array.isArray(value)) return /^\[/;
@@ -153,7 +153,7 @@ function damaged(text: string, random: () => number): string {
   }
 }
 
-/** A table whose keys are k1, k2, … and whose scalars are numbers, none of them twice. */
+/** A table whose keys are k1, k2, … and whose scalars are distinct numbers. */
 function randomTable(random: () => number, depth: number, counter = { next: 1 }): Record<string, unknown> {
   const table: Record<string, unknown> = {};
   for (let keys = 1 + Math.floor(random() * 4); keys > 0; keys--)

@@ -1,4 +1,4 @@
-// The reader of HTTP responses: the same answer at every split point, and no bytes that it falls over.
+// The reader of HTTP responses: the same answer at every split point, and no exception for any bytes.
 import { describe, expect, test } from "vitest";
 import { HTTP_BODY_BYTES_MAX, HttpResponseReader } from "../../src/wire/http-response.ts";
 import { forSeeds, type Random } from "../support/random.ts";
@@ -28,7 +28,7 @@ function split(random: Random, bytes: Uint8Array, most: number): Uint8Array[] {
   return chunks;
 }
 
-/** Whole, at every single split point where it is short, byte by byte and in chunks of random sizes: always the same. */
+/** Whole, at every single split point if it is short, byte by byte and in chunks of random sizes: always the same. */
 function expectSteady(random: Random, bytes: Uint8Array): Reading {
   const hasBody = !random.oneIn(5);
   const whole = readIn([bytes], hasBody);
@@ -45,7 +45,7 @@ function expectSteady(random: Random, bytes: Uint8Array): Reading {
 const word = (random: Random) =>
   random.pick(["a", "Content-Length", "transfer-encoding", "chunked", "5", "ffff", " ", ":", ";", ","]);
 
-/** A response that is right, or nearly so. */
+/** A valid response, or a nearly valid one. */
 function response(random: Random): { bytes: Uint8Array; body: Uint8Array } {
   const body = random.bytes(random.oneIn(20) ? random.below(80_000) : random.below(60));
   const interim = random.oneIn(4) ? "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" : "";

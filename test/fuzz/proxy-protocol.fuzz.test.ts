@@ -48,7 +48,7 @@ function headerV2Of(random: Random): ProxyHeaderV2 {
 const headerOf = (random: Random) =>
   random.oneIn(3) ? proxyHeaderV1(endOf(random), endOf(random)) : proxyHeaderV2(headerV2Of(random));
 
-/** A few changes of the kinds that a broken or a hostile sender makes. */
+/** A few changes such as a broken or hostile sender makes. */
 function mutated(random: Random, bytes: Uint8Array): Uint8Array {
   let changed = bytes;
   for (let left = random.between(1, 3); left > 0 && changed.length > 0; left--) {
@@ -182,7 +182,7 @@ describe("a PROXY header", () => {
             Uint8Array.of(random.pick([0, 12, 13, 18, 20, 36, 40, 60, 216, 219, 230, 255])),
           );
       if (random.oneIn(10)) bytes = bytes.subarray(0, random.below(bytes.length));
-      // A wrong beginning is none of this property's business.
+      // This property does not cover a wrong beginning.
       if (parseProxyHeader(bytes).is !== "more") return;
       const text = bytes[0] === 0x50;
       while (true) {
@@ -234,7 +234,7 @@ function formatEnd(random: Random, shape: string): string {
   }
 }
 
-/** The grammar of section 2.1 in another way. */
+/** The grammar of section 2.1, written in another way. */
 function isLine(line: string): boolean {
   if (line.length > PROXY_V1_BYTES_MAX || !/^[^\r\n]*\r\n$/.test(line)) return false;
   if (/^PROXY UNKNOWN[ \r]/.test(line)) return true;

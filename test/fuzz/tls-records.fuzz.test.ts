@@ -19,7 +19,7 @@ function sealed(random: Random, type: number, content: number, added: number, is
   return { wire, data: isData ? content : 0 };
 }
 
-/** Records after a handshake: data mostly, with TLS 1.3 also messages that come out as none. No data of an alert's length. */
+/** Records after a handshake: mostly data, with TLS 1.3 also messages that give no data. No data has an alert's length. */
 function recordsOf(random: Random, tls13: boolean, orderly: boolean): Sealed[] {
   const added = tls13 ? 17 : random.pick([16, 24]);
   const records = Array.from({ length: random.below(8) }, () => {
@@ -32,7 +32,7 @@ function recordsOf(random: Random, tls13: boolean, orderly: boolean): Sealed[] {
   return records;
 }
 
-/** What a walk says of the records, in chunks of any sizes, cut off `short` bytes before their end. */
+/** The result of a walk over the records, in chunks of any sizes, cut off `short` bytes before their end. */
 function verdict(random: Random, records: readonly Sealed[], short: number): boolean {
   const wire = Uint8Array.from(records.flatMap((one) => [...one.wire]));
   const length = wire.length - short;
@@ -70,7 +70,7 @@ describe("TLS records, without decryption", () => {
         expect(typeof walk.closesOrderly(random.below(10_000))).toBe("boolean");
       }
     });
-    // All heads and no payload is the most work for a byte.
+    // All headers and no payload is the most work per byte.
     const empty = new Uint8Array(5_000_000);
     const walk = new RecordWalk();
     const began = performance.now();

@@ -28,7 +28,7 @@ const full: AccessLine = {
   error: "EHOSTUNREACH",
 };
 
-/** logfmt as its readers read it: key=value or key="value", apart by single spaces. */
+/** Parses logfmt: key=value or key="value", separated by single spaces. */
 function parseText(line: string): Record<string, string> {
   const values: Record<string, string> = {};
   let rest = line;

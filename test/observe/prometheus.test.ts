@@ -92,7 +92,7 @@ describe("the metrics", () => {
     expect(ended("eof", "client")).toBe(30);
     expect(ended("eof", "backend")).toBe(0);
     expect(ended("connect_refused", "backend")).toBe(2);
-    // An unusual combination is shown when it is observed, and only then.
+    // An unusual combination is shown only when it is observed.
     expect(ended("idle_timeout", "client")).toBe(1);
     expect(ended("idle_timeout", "backend")).toBeUndefined();
   });

@@ -1,5 +1,5 @@
-// Each of Bun's undeclared ways against the kernel and a peer that is not Bun's own socket code under test. What fails here
-// after an upgrade of Bun is what the data plane can no longer rely on.
+// Each of Bun's undeclared APIs against the kernel and a peer that does not use Bun's sockets. If a test fails here after an upgrade of
+// Bun, the data plane can no longer rely on that API.
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket as Peer } from "node:net";
 import type { Socket } from "bun";
@@ -25,7 +25,7 @@ const TCP_NODELAY = 1;
 
 const atEnd = calledAfterEach();
 
-/** Notes the events of sockets in order, and waits for them. */
+/** Records the events of sockets in order, and waits for them. */
 class Events {
   readonly seen: string[] = [];
   socket: Socket<unknown> | null = null;
@@ -62,7 +62,7 @@ function client(port: number, host = "127.0.0.1"): Peer {
   return peer;
 }
 
-/** A server of another make; what it accepts. */
+/** A server of another implementation; its accepted sockets. */
 async function server(): Promise<{ port: number; accepted: Promise<Peer> }> {
   const listener: Server = createServer({ allowHalfOpen: true });
   atEnd.push(() => listener.close());
@@ -88,7 +88,7 @@ describe("Bun.listen({ fd })", () => {
     expect(events.socket!.data).toBe("data");
     listening.stop(false);
     await expect(once(client(port), "connect")).rejects.toThrow("ECONNREFUSED");
-    // What was accepted lives on.
+    // The accepted connection continues.
     events.socket!.write("still here");
     expect(String((await once(peer, "data"))[0])).toBe("still here");
   });
@@ -114,7 +114,7 @@ describe("Bun.listen({ fd })", () => {
     events.socket!.write("answer");
     expect(String((await once(first, "data"))[0])).toBe("answer");
     events.socket!.shutdown();
-    // After our own FIN the connection is done: the end has come already.
+    // After lb's own FIN the connection is complete: the end has come already.
     await events.until("close");
 
     const second = client(port);
@@ -314,7 +314,7 @@ describe("an accepted socket", () => {
     const peer = client(port);
     peer.write("waits");
     await events.until("open");
-    // Another connection, begun later, has come through: the paused one had its chance to be read.
+    // Another connection, opened later, has passed bytes: the paused one had its chance to be read.
     const later = client(port);
     later.write("waits");
     await eventually("the later one is open", () => events.seen.filter((event) => event === "open").length === 2);

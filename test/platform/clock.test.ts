@@ -23,7 +23,7 @@ describe("monotonicMs", () => {
       const before = Number(monotonicNs()) / 1e6;
       const now = monotonicMs();
       const after = Number(monotonicNs()) / 1e6;
-      // The origin was taken between two calls.
+      // The origin was read between two calls.
       expect(now).toBeGreaterThan(before - 1);
       expect(now).toBeLessThan(after + 1);
     }

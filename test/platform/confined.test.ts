@@ -5,7 +5,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 
 const program = join(import.meta.dirname, "confined.ts");
 
-/** Runs the program in the surroundings that the wrapper makes; what it printed. */
+/** Runs the program in the environment of the wrapper; returns its output. */
 async function run(wrapper: string[], args: string[]): Promise<unknown> {
   const [command, ...rest] = [...wrapper, process.execPath, program, ...args];
   const child = spawn(command!, rest, { stdio: ["ignore", "pipe", "pipe"] });

@@ -1,5 +1,5 @@
-// A program of the tests in this folder, for what wants a process of its own: a network namespace with addresses that the
-// machine does not have, or a limit of few open files. Prints what it saw as JSON.
+// A program of the tests in this folder, for tests that need a process of their own: a network namespace with addresses that the machine
+// does not have, or a low limit of open files. Prints its result as JSON.
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { connect } from "node:net";
@@ -31,7 +31,7 @@ function ip(...args: string[]): void {
   if (status !== 0) throw new Error(`ip ${args.join(" ")}: ${stderr}`);
 }
 
-/** Which of four sockets takes the connections of each source, four from each. */
+/** Which of four sockets gets the connections of each source, four from each. */
 async function spreadIPv6(sources: readonly string[]): Promise<Record<string, string[]>> {
   const port = 7000;
   const fds = Array.from({ length: 4 }, () => listenOn({ kind: "any", port }, 64) as number);

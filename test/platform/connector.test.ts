@@ -83,6 +83,7 @@ describe.skipIf(!ownSockets())("with sockets of its own, a connector", () => {
     const events = new Events();
     // Bound to the port that it connects to, which the kernel sometimes does by itself.
     const fd = events.connector.connect(at(`127.0.0.1:${port}`), sockaddr(endpoint(`127.0.0.1:${port}`)), "a");
+    expect(fd).toBeGreaterThan(0);
     await eventually("it is connected", () => events.seen.includes("drain a"));
     expect(isSelfConnected(events.sockets[0]!, fd, port)).toBe(true);
   });

@@ -40,7 +40,7 @@ describe.skipIf(!ownSockets())("listening sockets", () => {
     const other = await freePort();
     listening(`0.0.0.0:${other}`);
     expect(found(`127.0.0.1:${other}`)).toEqual(["0.0.0.0"]);
-    // "0.0.0.0" takes no IPv6.
+    // "0.0.0.0" does not include IPv6.
     expect(found(`[::1]:${other}`)).toEqual([]);
 
     const dual = await freePort();

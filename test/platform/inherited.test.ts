@@ -1,4 +1,4 @@
-// Which sockets a service manager has passed. That lb serves them is shown in test/e2e/socket-activation.test.ts.
+// Which sockets a service manager has passed. test/e2e/socket-activation.test.ts shows that lb serves them.
 import { expect, test } from "vitest";
 import { inheritedSockets } from "../../src/platform/inherited.ts";
 

@@ -1,4 +1,4 @@
-// A thread of bun.test.ts: serves the listening descriptor that it is given, and is busy for ever once a client says so.
+// A thread of bun.test.ts: serves the given listening descriptor, and is busy for ever once a client asks for it.
 import { listenOnDescriptor } from "../../src/platform/bun.ts";
 
 declare const self: { onmessage: (event: MessageEvent<number>) => void; postMessage(message: string): void };

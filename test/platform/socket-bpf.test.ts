@@ -25,7 +25,7 @@ describe("setAffinity", () => {
     return { fds, accepted, port };
   }
 
-  /** Connects `times` times from each source; the sockets that took the connections, by source. */
+  /** Connects `times` times from each source; returns the sockets that got the connections, by source. */
   async function visitsFrom(
     sources: readonly string[],
     port: number,
@@ -113,7 +113,7 @@ describe("dropNewConnections", () => {
 
     closeDescriptor(fd);
     listener.stop(false);
-    // The client's kernel tries again after a second, and is refused then.
+    // The client's kernel tries again after a second, and is then refused.
     await eventually("the SYN is answered", () => tcpInfo(after).state !== SYN_SENT);
     expect(tcpInfo(after).state).not.toBe(ESTABLISHED);
     queued.end();

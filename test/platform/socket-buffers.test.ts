@@ -58,7 +58,7 @@ describe.skipIf(!ownSockets())("a socket's buffers", () => {
     let written = 0;
     for (let taken = 1; taken > 0; written += taken) taken = Math.max(0, socket.write(block));
     expect(sendRoom(fd, limit, limit)).toBe(0);
-    // Without the limit the send buffer itself takes more, and its size says how much.
+    // Without the limit the send buffer itself takes more; its size says how much.
     const more = sendRoom(fd, 1e9, 1e9);
     expect(more).toBeGreaterThan(0);
     limitUnsent(fd, 1e9);

@@ -82,7 +82,7 @@ describe("listenOn", () => {
     await visit({ host: "::1", port });
     const refused = connect({ host: "127.0.0.1", port });
     await expect(once(refused, "connect")).rejects.toThrow("ECONNREFUSED");
-    // And leaves the IPv4 address to others.
+    // The IPv4 address stays free for others.
     const accepted: Accepted[] = [];
     serve(listening(`0.0.0.0:${port}`), accepted);
     await visit({ host: "127.0.0.1", port });
@@ -130,7 +130,7 @@ describe("listenOn", () => {
     const alone = listenOn(endpoint(`127.0.0.1:${port}`), 1, false) as number;
     atEnd.push(() => closeDescriptor(alone));
     expect(listenOn(endpoint(`127.0.0.1:${port}`), 1)).toEqual({ call: "bind", code: "EADDRINUSE" });
-    // TEST-NET-1 (RFC 5737) is nobody's.
+    // TEST-NET-1 (RFC 5737) belongs to nobody.
     expect(listenOn(endpoint(`192.0.2.1:${port}`), 1)).toEqual({ call: "bind", code: "EADDRNOTAVAIL" });
     expect(listenOn(endpoint("unix:/no/such/folder/a.sock"), 1)).toEqual({ call: "bind", code: "ENOENT" });
     const before = descriptors(process.pid);
@@ -211,7 +211,7 @@ describe("options of a listening socket that every accepted one inherits", () =>
 });
 
 describe("resetOnClose", () => {
-  /** What a client sees when its connection is closed from under it. */
+  /** What a client sees when its connection is closed. */
   async function endOf(prepare: (fd: number) => void): Promise<string> {
     const port = await freePort();
     const accepted: Accepted[] = [];
@@ -269,7 +269,7 @@ describe("peerAddress", () => {
 });
 
 describe("peekNext", () => {
-  /** A descriptor from which nobody reads, connected to a peer of another make. */
+  /** A descriptor that is not read, connected to a peer of another implementation. */
   async function connected(): Promise<{ fd: number; peer: Peer }> {
     const server = createServer();
     atEnd.push(() => server.close());
@@ -351,7 +351,7 @@ describe("beginConnect", () => {
       closeDescriptor(fd);
     };
     for (let i = 0; i < 100; i++) await connectAndClose("unseen");
-    // The queue is in order: what was before this one would have been accepted before it.
+    // The queue is in order: earlier connections would have been accepted before this one.
     await connectAndClose("visible");
     await eventually("the one that is to be seen", () => accepted.length > 0);
     expect(accepted.length).toBe(1);
@@ -361,7 +361,7 @@ describe("beginConnect", () => {
 
   test("says at once what the kernel knows at once, and leaves no descriptor behind", async () => {
     const local = sockaddr(endpoint("127.0.0.1:1"));
-    // TEST-NET-1 (RFC 5737) is nobody's.
+    // TEST-NET-1 (RFC 5737) belongs to nobody.
     const foreign = sockaddr(endpoint("192.0.2.1:0"));
     const before = descriptors(process.pid);
     for (let i = 0; i < 1000; i++) {
@@ -378,7 +378,7 @@ describe("isConnectedToItself", () => {
     for (const host of ["127.0.0.1", "127.0.0.5", "[::1]"]) {
       const port = await freePort();
       const address = sockaddr(endpoint(`${host}:${port}`));
-      // Bound to the port that it connects to: what the kernel does by chance with a port of its own choice.
+      // Bound to the port that it connects to, which the kernel sometimes does by itself.
       const itself = beginConnect(address, address);
       expect(itself).toBeGreaterThan(0);
       atEnd.push(() => closeDescriptor(itself));

@@ -108,7 +108,7 @@ describe.skipIf(!ownSockets())("splice", () => {
     const [dead, living] = [await pair(), await pair()];
     dead.peer.resetAndDestroy();
     await eventually("the sender's reset", () => splice.move(dead.fd, living.fd, 1000) === SENDER_FAILED);
-    // Nothing of the ones before is left in the pipe.
+    // Nothing of the former ones is left in the pipe.
     const chunks = heard(living.peer);
     const other = await pair();
     other.peer.write("found");

@@ -1,5 +1,5 @@
-// TLS towards the backends without a backend: the name that goes with each, what a handshake's end means, which sessions are
-// kept. Real handshakes are in test/e2e/tls-backends.test.ts.
+// TLS towards the backends without a backend: the name for each, the meaning of a failed handshake, and which sessions are kept. Real
+// handshakes are in test/e2e/tls-backends.test.ts.
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -53,7 +53,7 @@ describe("the name", () => {
 });
 
 describe("the verdict on a handshake", () => {
-  /** A socket whose peer has shown a certificate for these names. */
+  /** A socket whose peer has sent a certificate for these names. */
   const shown = (subjectaltname: string): ShowsCertificate => ({
     getPeerCertificate: () => ({ subject: { CN: "x" }, subjectaltname }),
   });
@@ -91,14 +91,14 @@ describe("the verdict on a handshake", () => {
   test("for a backend without a name depends on its address and on the chain", () => {
     const verdict = (names: string, done: boolean, error: Error | null): string | null =>
       client().verdict("", "10.0.0.1:1", shown(names), done, error);
-    // Without a name the runtime calls every good chain another's.
+    // Without a name the runtime reports a wrong name for every valid chain.
     expect(verdict("IP Address:10.0.0.1", false, MISMATCH)).toBeNull();
     expect(verdict("IP Address:10.0.0.1", true, null)).toBeNull();
     for (const names of ["IP Address:10.0.0.2", "DNS:10.0.0.1", "DNS:db.example", ""]) {
       expect(verdict(names, false, MISMATCH)).toBe("ERR_TLS_CERT_ALTNAME_INVALID");
       expect(verdict(names, true, null)).toBe("ERR_TLS_CERT_ALTNAME_INVALID");
     }
-    // The runtime calls a handshake done with an expired certificate when it is not to reject any.
+    // The runtime reports success for a handshake with an expired certificate if it must not reject any.
     expect(verdict("IP Address:10.0.0.1", true, failed("CERT_HAS_EXPIRED"))).toBe("CERT_HAS_EXPIRED");
     expect(verdict("IP Address:10.0.0.1", false, failed("DEPTH_ZERO_SELF_SIGNED_CERT"))).toBe(
       "DEPTH_ZERO_SELF_SIGNED_CERT",

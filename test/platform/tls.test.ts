@@ -1,5 +1,5 @@
-// What the data plane relies on of Bun's TLS, most of it undeclared, against Node's TLS API and Python. What fails here after an
-// upgrade of Bun is what src/worker/client-tls.ts, tls-server.ts and dialing.ts can no longer rely on.
+// The behaviour of Bun's TLS on which the data plane relies, most of it undeclared, against Node's TLS API and Python. If a test fails here
+// after an upgrade of Bun, src/worker/client-tls.ts, tls-server.ts and dialing.ts can no longer rely on it.
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { connect as connectTcp, createServer, type Socket as Peer } from "node:net";
@@ -38,7 +38,7 @@ const context = (options: object = { cert: CERT, key: KEY }): TlsContext =>
 
 const atEnd = calledAfterEach();
 
-/** Notes what a TLS socket and its plain twin are told. */
+/** Records the events of a TLS socket and its plain twin. */
 class Heard {
   readonly seen: string[] = [];
   text = "";
@@ -53,7 +53,7 @@ class Heard {
     return tlsFacts(this.socket!);
   }
 
-  /** For the plain socket: `data` is what it has for its data before and after. */
+  /** For the plain socket: its data before and after. */
   static plain(first: (socket: Socket<Heard>, chunk: Uint8Array) => void) {
     return {
       binaryType: "uint8array" as const,
@@ -111,7 +111,7 @@ const SERVER: ServerTls = {
   rejectUnauthorized: false,
 };
 
-/** A server that becomes TLS when `first` bytes have come, which are then the initial data. */
+/** A server that becomes TLS when `first` bytes have come, which are the initial data. */
 function serve(tls: Partial<ServerTls> = {}, first = 1): { port: number; heard: Heard[] } {
   const heard: Heard[] = [];
   const listener = Bun.listen<Heard>({
@@ -155,20 +155,20 @@ const said = async (socket: Peer | TLSSocket): Promise<string> => String((await 
 
 describe("an accepted socket that becomes a TLS server", () => {
   test("uses the bytes that were read before, however many, and calls the handlers in order", async () => {
-    // The second has to wait for half of a hello, the third for a whole one and more.
+    // The second must wait for half of a hello, the third for a whole one and more.
     for (const first of [1, 500, 1000]) {
       const { port, heard } = serve({}, first);
       const peer = await client(port);
       peer.write("ping");
       const [state] = heard;
       await eventually("the bytes are there", () => state!.text === "ping");
-      // `open` comes before the call returns; the handshake is told before any byte.
+      // `open` comes before the call returns; the handshake is reported before any byte.
       expect(state!.seen.slice(0, 2)).toEqual(["open", "returned"]);
       expect(state!.seen.indexOf("handshake")).toBeLessThan(state!.seen.indexOf("data"));
       expect(state!.handshake?.done).toBe(true);
       state!.socket!.write("pong");
       expect(await said(peer)).toBe("pong");
-      // The twin hears ciphertext, the hello not among it.
+      // The twin gets ciphertext, but not the hello.
       expect(state!.twinBytes).toBeGreaterThan(4);
     }
   });
@@ -182,7 +182,7 @@ describe("an accepted socket that becomes a TLS server", () => {
       await eventually("the handshake is done", () => heard[i]?.handshake?.done === true);
       expect(heard[i]!.facts.getTLSVersion()).toBe(version);
       expect(heard[i]!.socket!.isSessionReused()).toBe(i === 1);
-      // Tickets of TLS 1.3 go out with the first bytes.
+      // TLS 1.3 tickets are sent with the first bytes.
       heard[i]!.socket!.write("hello");
       if (i === 0) await eventually("a session is there", () => session !== undefined);
     }
@@ -213,7 +213,7 @@ describe("an accepted socket that becomes a TLS server", () => {
       none.on("error", () => undefined);
       atEnd.push(() => void none.destroy());
       await eventually("the server knows", () => heard.length > 1 && heard[1]!.handshake !== null);
-      // None at all: no fault where it is optional.
+      // None at all: no error if it is optional.
       expect(heard[1]!.handshake!.done).toBe(!rejectUnauthorized);
       expect(heard[1]!.socket?.authorized ?? false).toBe(false);
     }
@@ -273,7 +273,7 @@ describe("an accepted socket that becomes a TLS server", () => {
 });
 
 describe("a listening descriptor with TLS", () => {
-  /** Serves a descriptor of the listening socket, as one that can be exchanged for another. */
+  /** Serves a descriptor of the listening socket, which can be replaced by another one. */
   function listening(tls: Partial<ServerTls> = {}, fd = listenAt("127.0.0.1:0", 16)) {
     const heard: Heard[] = [];
     const again = duplicate(fd) as number;
@@ -352,7 +352,7 @@ describe.skipIf(peersMissing !== null)("an end", () => {
         await eventually(`the end is heard (${how})`, () => heard[i]!.seen.includes("end"));
         expect(heard[i]!.text).toBe("bye");
         expect(heard[i]!.seen).not.toContain("close");
-        // Half closed: this side goes on, and ends with close_notify and FIN in one.
+        // Half closed: this side continues, and ends with close_notify and FIN together.
         heard[i]!.socket!.write("you too");
         heard[i]!.socket!.shutdown();
         expect(await peer.read()).toEqual({ data: "you too", end: "close_notify" });
@@ -371,7 +371,7 @@ const CLIENT: ClientTls = {
   serverName: "www.example.com",
 };
 
-/** Connects, becomes a TLS client, and waits for what becomes of the handshake. */
+/** Connects, becomes a TLS client, and waits for the result of the handshake. */
 async function upgrade(port: number, tls: Partial<ClientTls> = {}, session: Uint8Array | null = null): Promise<Heard> {
   const heard = new Heard();
   let begun = false;
@@ -467,7 +467,7 @@ describe("a connected socket that becomes a TLS client", () => {
     const { port } = await tlsServer({ minVersion: version, maxVersion: version });
     const first = await upgrade(port);
     expect(first.socket!.isSessionReused()).toBe(false);
-    // Tickets of TLS 1.3 go out with the first bytes.
+    // TLS 1.3 tickets are sent with the first bytes.
     first.socket!.write("ping");
     await eventually("a session is there", () => first.sessions.length > 0);
     const second = await upgrade(port, {}, first.sessions.at(-1));

@@ -10,7 +10,7 @@ function items(pool: number, count: number, silent = false): Item[] {
   return Array.from({ length: count }, (_, i) => ({ pool, silent, name: `${pool}.${i}` }));
 }
 
-/** Takes as many as there are to take. */
+/** Takes as many as possible. */
 function takeAll(queue: CheckQueue<Item>): string[] {
   const taken: string[] = [];
   for (let item = queue.next(); item !== null; item = queue.next()) taken.push(item.name);
@@ -115,7 +115,7 @@ test("whatever happens, no place is lost, none is given twice, and everyone gets
       }
       expect(running.size).toBeLessThanOrEqual(places);
     }
-    // From now on nothing new comes, and all that wait run in the end.
+    // From now on nothing new arrives, and all that wait run in the end.
     for (let rounds = 0; waiting.size > 0 || running.size > 0; rounds++) {
       expect(rounds).toBeLessThan(100);
       for (const item of running) queue.remove(item);

@@ -1,16 +1,16 @@
-// What every balancing algorithm owes, whatever it prefers; then what those promise that share connections out by weight, in
-// turn or by chance. A new algorithm is a line in the registry and in one of the lists below.
+// The contract of every balancing algorithm; then that of those that distribute connections by weight, in turn or by chance. A new
+// algorithm is a line in the registry and in one of the lists below.
 import { describe, expect, test } from "vitest";
 import { BALANCES, type Balance } from "../../src/core/balance.ts";
 import type { Balancer } from "../../src/policy/candidate.ts";
 import { backendsOf, balancerOf, context, FakeBackend } from "../support/picks.ts";
 import { forSeeds, Random } from "../support/random.ts";
 
-/** Those that give each backend its turns: shares are exact. */
+/** Those with turns: shares are exact. */
 const IN_TURN: Balance[] = ["round_robin", "least_connections"];
 /** Those that draw by chance, or by a hash of random clients: shares are right on average. */
 const BY_CHANCE: Balance[] = ["random_two", "least_latency", "source_hash"];
-/** Those that ask for connections in an order of their own. */
+/** Those that need connections in an order of their own. */
 const IN_ORDER: Balance[] = ["first"];
 
 const clients = new Random(7);
@@ -197,7 +197,7 @@ describe.each(IN_TURN)("%s, in turn,", (kind) => {
     ]) {
       const all = backendsOf(...weights);
       let balancer = make(all);
-      // Short stints, so that a balancer that began anew each time would favour the first.
+      // Short lives, so that a balancer that started again each time would favour the first.
       for (let round = 0; round < 600; round++) {
         balancer = balancerOf(kind, round % 2 ? all : all.slice(0, 3), { previous: balancer });
         serve(balancer, 3);
@@ -271,7 +271,7 @@ describe.each(IN_TURN)("%s, in turn,", (kind) => {
 describe.each(BY_CHANCE)("%s, by chance,", (kind) => {
   const COUNT = 20_000;
 
-  // Six standard deviations of a binomial count: with these seeds the numbers never change anyway.
+  // Six standard deviations of a binomial count; with these seeds the numbers never change.
   const near = (picks: number, share: number) =>
     expect(Math.abs(picks - COUNT * share)).toBeLessThanOrEqual(
       6 * Math.sqrt(COUNT * share * (1 - share)) + 0.01 * COUNT * share,

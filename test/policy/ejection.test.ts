@@ -48,7 +48,7 @@ describe("failures", () => {
 });
 
 describe("an ejection", () => {
-  /** Ejects at `nowMs` for its whole time; answers when it ends. */
+  /** Ejects at `nowMs` for the whole duration; returns its end. */
   const serve = (ejection: ReturnType<typeof neverEjected>, nowMs: number): number => {
     noteFailures(ejection, connect(3), RULES, nowMs);
     eject(ejection, RULES, nowMs);

@@ -11,7 +11,7 @@ function slotsOf(table: Uint32Array, count: number): number[] {
   return slots;
 }
 
-/** The part of the slots in which the names differ. */
+/** The fraction of slots with different names. */
 function moved(a: [MaglevEntry[], Uint32Array], b: [MaglevEntry[], Uint32Array]): number {
   let different = 0;
   for (let i = 0; i < MAGLEV_SLOTS; i++) if (a[0][a[1][i]!]!.name !== b[0][b[1][i]!]!.name) different++;

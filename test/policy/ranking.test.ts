@@ -1,4 +1,4 @@
-// The order that round_robin, least_connections and first keep, against looking at every candidate.
+// The order that round_robin, least_connections and first keep, compared with a look at every candidate.
 import { describe, expect, test } from "vitest";
 import type { Balance } from "../../src/core/balance.ts";
 import type { Balancer } from "../../src/policy/candidate.ts";
@@ -11,7 +11,7 @@ const load = ({ open, weight }: FakeBackend) => open / weight;
 const many = (count: number, weights = 1) =>
   Array.from({ length: count }, (_, i) => new FakeBackend(i, 1 + (i % weights)));
 
-/** One worker's connections: it picks, and says which places it gives back. */
+/** One worker's connections: it picks, and reports the places that it releases. */
 class Connections {
   readonly #random: Random;
   readonly #balancer: Balancer<FakeBackend>;
@@ -72,7 +72,7 @@ describe.each<[Balance, (a: FakeBackend, b: FakeBackend) => number]>([
 });
 
 describe("least_connections over several workers", () => {
-  /** The largest difference between the loads of two backends after `count` changes, with each worker's own balancer. */
+  /** The largest difference between the loads of two backends after `count` changes, with a balancer per worker. */
   function spreadOf(balancers: readonly Balancer<FakeBackend>[], all: readonly FakeBackend[], random: Random): number {
     const workers = balancers.map((balancer) => new Connections(random, balancer));
     for (let i = 0; i < 10 * all.length; i++) random.pick(workers).begin();
@@ -93,7 +93,7 @@ describe("least_connections over several workers", () => {
     const balancer = balancerOf("least_connections", all);
     const random = new Random(3);
     for (let i = 0; i < 3000; i++) {
-      // Others open and end connections and tell nobody.
+      // Others open and end connections without notice.
       for (let change = 0; change < 20; change++) random.pick(all).open = random.below(9);
       const least = Math.min(...all.map(load));
       expect(load(balancer.pick(context())!)).toBe(least);
@@ -143,7 +143,7 @@ describe.each<Balance>(["round_robin", "least_connections", "first"])("%s with a
     const all = many(1000, 5);
     for (const backend of all.slice(0, full)) backend.cap = 0;
     const connections = new Connections(new Random(1), balancerOf(balance, all));
-    // The first pick finds out who is full.
+    // The first pick finds out which are full.
     connections.begin();
     for (const backend of all) backend.checks = backend.reads = 0;
     const picks = 2000;
@@ -183,7 +183,7 @@ describe("round_robin", () => {
     serve(3 * sum(rest));
     for (const backend of rest) expect(Math.abs(backend.picks - 3 * backend.weight)).toBeLessThanOrEqual(1);
     for (const backend of all) backend.cap = Infinity;
-    // Within so many picks all have been looked at again.
+    // Within this many picks all have been read again.
     serve(all.length);
     serve(3 * sum(all));
     for (const backend of all)

@@ -3,7 +3,7 @@ import { isChanging, record, startRiseFall, type CheckResult } from "../../src/p
 
 const RESULTS: Record<string, CheckResult> = { "+": "success", "-": "failure", "?": "unknown" };
 
-/** The transitions of a row of results: "+", "-" and "?" for the checks, ".", "U" and "D" for what they lead to. */
+/** The transitions for a row of results: "+", "-" and "?" for the checks, ".", "U" and "D" for their effects. */
 function run(rise: number, fall: number, results: string, up = true): string {
   const state = startRiseFall(rise, fall, up);
   return [...results]

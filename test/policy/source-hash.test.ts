@@ -5,7 +5,7 @@ import { Random } from "../support/random.ts";
 const all = Array.from({ length: 10 }, (_, id) => new FakeBackend(id));
 const hashes = ((random) => Array.from({ length: 5000 }, () => random.word()))(new Random(3));
 
-/** Which backend each client gets. */
+/** The backend of each client. */
 function choices(candidates: readonly FakeBackend[], tried: readonly number[] | null = null): number[] {
   const balancer = balancerOf("source_hash", candidates, { all });
   return hashes.map((hash) => balancer.pick(context(tried, hash))!.id);

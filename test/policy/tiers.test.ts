@@ -129,7 +129,7 @@ test("every random pool follows these rules", () => {
     const threshold = random.below(101);
     const byId = new Map(pool.map((each) => [each.id, each]));
     const tiers = tiersOf(pool, threshold);
-    // Whoever is usable is in the tier of its priority, whatever else is.
+    // Every usable backend is in the tier of its priority.
     for (const each of pool.filter(isUsable))
       expect(tiers.find(({ priority }) => priority === each.priority)?.entries.map(({ id }) => id)).toContain(each.id);
     expect(tiers.map(({ priority }) => priority)).toEqual(
@@ -149,7 +149,7 @@ test("every random pool follows these rules", () => {
       const usable = entries.filter(({ id }) => isUsable(byId.get(id)!)).length;
       expect(usable / entries.length).toBeLessThan(threshold / 100);
     }
-    // Nobody is turned away while somebody is usable, or could be in a panic.
+    // No connection is refused while a backend is usable, or could be in panic mode.
     const offered = pool.some(({ weight, drained }) => weight > 0 && !drained);
     if (offered && threshold > 0) expect(tiers.length).toBeGreaterThan(0);
   });

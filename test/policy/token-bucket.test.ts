@@ -3,7 +3,7 @@ import { NO_TOKEN, takeToken, tokenIntervalNs } from "../../src/policy/token-buc
 
 const SECOND = 1_000_000_000;
 
-/** A bucket and how many of its tries get a token. */
+/** A bucket and the number of its tries that get a token. */
 function bucket(rate: number, burst: number) {
   let fullAt = 0;
   const intervalNs = tokenIntervalNs(rate);

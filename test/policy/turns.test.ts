@@ -3,7 +3,7 @@ import { Turns } from "../../src/policy/turns.ts";
 import { backendsOf } from "../support/picks.ts";
 import { forSeeds } from "../support/random.ts";
 
-/** The index whose turn is next, found by looking at all. */
+/** The index with the next turn, found by a look at all. */
 const nextOf = ({ at }: Turns, has: (index: number) => boolean = () => true): number =>
   at.reduce((best, time, index) => (has(index) && (best < 0 || time < at[best]!) ? index : best), -1);
 
@@ -13,7 +13,7 @@ function take(turns: Turns, has?: (index: number) => boolean): number {
   return index;
 }
 
-/** By how many picks any candidate is ever ahead of its share or behind it. */
+/** By how many picks a candidate is at most ahead of its share or behind it. */
 function lagOf(weights: readonly number[], picks: number, next: () => number): number {
   const total = weights.reduce((a, b) => a + b);
   const counts = weights.map(() => 0);
@@ -25,7 +25,7 @@ function lagOf(weights: readonly number[], picks: number, next: () => number): n
   return most;
 }
 
-/** Smooth weighted round robin as nginx has it, the reference: one look at all candidates for each pick. */
+/** Smooth weighted round robin as in nginx, the reference: a look at all candidates for each pick. */
 function smooth(weights: readonly number[]): () => number {
   const total = weights.reduce((a, b) => a + b);
   const credits = weights.map(() => 0);

@@ -11,10 +11,10 @@ test("reservations of several threads follow each other, and none is lost", asyn
   const [threads, times, bytes, nowMs] = [4, 5000, 1000, 1_000_000];
   const job: BandwidthJob = { kind: "bandwidth", memory, bytesPerSecond: 1_000_000, bytes, nowMs, times };
   const ends = await runThreads<number[]>(thread, Array<BandwidthJob>(threads).fill(job));
-  // A millisecond each, of which half was given back.
+  // A millisecond each, half of which was returned.
   const limit = new SharedBandwidth(new BigInt64Array(memory), 0, "upload", new BandwidthRate(1_000_000), 0);
   expect(limit.reserve(1, nowMs, false)).toBeCloseTo(nowMs - SAVED_MS_MAX + (threads * times) / 2 + 0.001, 3);
-  // The threads did compete: each of them was within the time of the others.
+  // The threads did compete: each of them ran during the time of the others.
   const first = ends.map((each) => each[0]!);
   const last = ends.map((each) => each.at(-1)!);
   expect(Math.max(...first)).toBeLessThan(Math.min(...last));

@@ -118,7 +118,7 @@ describe("claim", () => {
     const results = await runThreads<CapResult>(thread, [job, job, job, job]);
     expect(results.map(({ broken }) => broken)).toEqual([0, 0, 0, 0]);
     for (const { admitted, refused } of results) expect(admitted + refused).toBe(job.times);
-    // Without a refusal the threads were never there at the same time, and the test has said nothing.
+    // Without a refusal the threads never competed, and the test shows nothing.
     expect(results.reduce((sum, { refused }) => sum + refused, 0)).toBeGreaterThan(0);
     expect(claimed(open)).toBe(0);
   });

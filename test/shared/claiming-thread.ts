@@ -1,11 +1,11 @@
-// A thread of the tests in this folder: claims and gives back as its job says, and counts what it sees.
+// A thread of the tests in this folder: claims and releases as its job says, and counts what it sees.
 import { BandwidthRate } from "../../src/policy/bandwidth.ts";
 import { SharedBandwidth } from "../../src/shared/bandwidth.ts";
 import { claim, giveBack } from "../../src/shared/cells.ts";
 import { ClientTable, type ClientLimits } from "../../src/shared/clients.ts";
 import { serveJob } from "../support/threads.ts";
 
-/** Claims and gives back the same cap `times` times. `inside` counts those who hold a place, on its own. */
+/** Claims and releases the same cap `times` times. `inside` counts the holders of a place separately. */
 export interface CapJob {
   kind: "cap";
   cell: Int32Array;
@@ -25,7 +25,7 @@ export interface RateJob {
   steps: number;
 }
 
-/** All threads wait for each other before each client, and after so many steps, so that none is done before another begins. */
+/** All threads wait for each other before each client, and after a number of steps, so that none finishes before another begins. */
 const STEPS_TOGETHER = 100;
 const CLAIMS_TOGETHER = 3000;
 
@@ -40,7 +40,7 @@ export interface ClientCapJob {
   seed: number;
 }
 
-/** Reserves bandwidth at one moment, and gives half of it back, `times` times. */
+/** Reserves bandwidth at one moment, and returns half of it, `times` times. */
 export interface BandwidthJob {
   kind: "bandwidth";
   memory: SharedArrayBuffer;
@@ -55,7 +55,7 @@ export type Job = CapJob | RateJob | ClientCapJob | BandwidthJob;
 export interface CapResult {
   admitted: number;
   refused: number;
-  /** Times that more than the cap were inside. */
+  /** Number of times that more than the cap were inside. */
   broken: number;
 }
 
@@ -81,7 +81,7 @@ serveJob<Job>((job, meet) => {
   }
 });
 
-/** When each reservation ended, in their order. */
+/** The end of each reservation, in order. */
 function reserveBandwidth(job: BandwidthJob, meet: () => void): number[] {
   const rate = new BandwidthRate(job.bytesPerSecond);
   const limit = new SharedBandwidth(new BigInt64Array(job.memory), 0, "upload", rate, 0);
@@ -97,7 +97,7 @@ function reserveBandwidth(job: BandwidthJob, meet: () => void): number[] {
 function competeForCap({ cell, inside, max, times }: CapJob, meet: () => void): CapResult {
   const result = { admitted: 0, refused: 0, broken: 0 };
   for (let i = 0; i < times; i++) {
-    // All are there at once now and then, or one might be done before another begins.
+    // All meet from time to time, because otherwise one might finish before another begins.
     const together = i % CLAIMS_TOGETHER === 0;
     if (together) meet();
     const admitted = claim(cell, max);

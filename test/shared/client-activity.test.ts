@@ -1,4 +1,4 @@
-// The busiest clients of a worker: exact for few, bounded for many, and of the last minute alone.
+// The most active clients of a worker: exact for few clients, bounded for many, and only of the last minute.
 import { describe, expect, test } from "vitest";
 import { formatAddress, addressAt } from "../../src/core/address.ts";
 import {
@@ -21,7 +21,7 @@ function client(number: number): { w0: number; w1: number; w2: number; w3: numbe
   return { w0: 0, w1: 0, w2: 0xffff, w3: number | 0 };
 }
 
-/** Counts by "listener address": the count and its possible error, summed up over the windows. */
+/** Counts by "listener address": the count and its possible error, summed over the windows. */
 function read(activity: ClientActivity, which: Activity, nowMs = NOW): Map<string, { count: number; error: number }> {
   const counts = new Map<string, { count: number; error: number }>();
   activity.each(which, nowMs, (listener, words, count, error) => {
@@ -98,7 +98,7 @@ describe("time", () => {
   test("begins a window with empty tables, and does not count in one that is over", () => {
     const activity = new ClientActivity(activityMemory());
     activity.add(ACTIVITY.connections, 4, NOW, WEB, client(1));
-    // The same slot of the ring, and after that again an earlier time.
+    // The same slot of the ring, and then an earlier time again.
     const later = NOW + (WINDOWS + 1) * WINDOW_MS;
     activity.add(ACTIVITY.connections, 1, later, WEB, client(2));
     activity.add(ACTIVITY.connections, 1, NOW, WEB, client(1));

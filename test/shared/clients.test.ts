@@ -83,7 +83,7 @@ describe("the cap of one client", () => {
     const jobs: ClientCapJob[] = [1, 2, 3, 4].map((seed) => ({ ...job, seed }));
     const results = await runThreads<ClientCapResult>(thread, jobs);
     expect(results.map(({ broken }) => broken)).toEqual([0, 0, 0, 0]);
-    // All three have happened, or the test has not been where it wanted to go.
+    // All three have happened, or the test has not reached its case.
     for (const { admitted } of results) expect(admitted).toBeGreaterThan(0);
     const answered = (answer: number): number => results.reduce((sum, { answers }) => sum + (answers[answer] ?? 0), 0);
     expect(answered(CLIENT_TABLE_FULL)).toBeGreaterThan(0);
@@ -100,7 +100,7 @@ describe("the rate of one client", () => {
     const at = (ms: number): boolean => claimAs(table, 1, limits, SECOND + ms * 1_000_000) >= 0;
     for (let i = 0; i < 10; i++) expect(at(0)).toBe(true);
     expect([at(0), at(19), at(20), at(20), at(39), at(40)]).toEqual([false, false, true, false, false, true]);
-    // A second later the bucket is full again, and no fuller.
+    // A second later the bucket is full again, but not more than full.
     for (let i = 0; i < 10; i++) expect(at(1100)).toBe(true);
     expect(at(1100)).toBe(false);
   });
@@ -129,7 +129,7 @@ describe("the rate of one client", () => {
     const job: RateJob = { ...base, memory: clientMemory(64), stepNs: 1_000_000, steps: 10_000 };
     const admitted = await runThreads<RateResult>(thread, [job, job, job, job]);
     expect(admitted.reduce((sum, [count]) => sum + count!, 0)).toBe(510);
-    // Some of them from each: else the threads have not competed.
+    // Each has some of them; otherwise the threads have not competed.
     expect(admitted.filter(([count]) => count! > 0).length).toBeGreaterThan(1);
   });
 
@@ -183,7 +183,7 @@ describe("a limit that is not enforced", () => {
     const both: ClientLimits = { ...rateOf(0.001, 1), maxOpen: 1, dryRunRate: true, dryRunOpen: true };
     expect(claimAs(table, 2, both)).toBeGreaterThanOrEqual(0);
     claimAs(table, 2, both);
-    // The cap would have refused it before the rate was asked.
+    // The cap would have refused it before the rate was checked.
     expect(table.dryRun).toBe(CAP);
     const rateOnly: ClientLimits = { ...both, dryRunRate: false };
     expect(claimAs(table, 2, rateOnly)).toBe(CLIENT_OVER_RATE);
@@ -243,7 +243,7 @@ describe("a full table", () => {
     const entries = Array.from({ length: WAYS }, (_, client) => claimAs(table, client, capOf(2)));
     expect(new Set(entries).size).toBe(WAYS);
     expect(claimAs(table, 99, capOf(2))).toBe(CLIENT_TABLE_FULL);
-    // Those inside go on as before.
+    // Existing connections continue.
     expect(claimAs(table, 5, capOf(2))).toBe(entries[5]);
     table.release(entries[3]!);
     expect(claimAs(table, 99, capOf(2))).toBe(entries[3]);
@@ -258,7 +258,7 @@ describe("a full table", () => {
     expect(held.every((entry) => entry >= 0)).toBe(true);
     let now = 2 * SECOND;
     let refused = 0;
-    // Of this thread alone: others of the test run share the process.
+    // Only of this thread: other tests share the process.
     Bun.gc(true);
     const before = heapStats();
     for (let address = 10_000; address < 1_010_000; address++) {

@@ -1,26 +1,26 @@
-// A thread of ledger.test.ts: a worker that gives its rows to one connection after the other, or a reader from outside.
+// A thread of ledger.test.ts: a worker that gives its rows to one connection after the other, or a reader from another thread.
 import { Ledger, PROXIED, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { serveJob } from "../support/threads.ts";
 
 export interface LedgerJob {
   role: "worker" | "reader";
   memory: SharedArrayBuffer;
-  /** One Int32 cell: 1 when the reader has seen enough, or the worker has waited for that long enough. */
+  /** One Int32 cell: 1 when the reader has seen enough, or the worker has waited long enough for that. */
   done: Int32Array;
 }
 
 export interface ReaderResult {
-  /** Rows read that belonged together, and those of them with the address of a PROXY header. */
+  /** Consistent rows that were read, and those of them with the address of a PROXY header. */
   whole: number;
   proxied: number;
-  /** Rows that were another's in between, and were found out. */
+  /** Rows that changed owners during the read, which was detected. */
   changed: number;
-  /** Rows that were taken for whole and were not. */
+  /** Inconsistent rows that were taken for consistent. */
   torn: number;
 }
 
 const HELD = 3;
-/** What the reader is to see: threads of a busy machine do not always run at the same time. */
+/** What the reader must see, because threads of a busy machine do not always run at the same time. */
 const READS = 3_000_000;
 const CHANGES = 200;
 const WAIT_MS = 40_000;
@@ -33,12 +33,12 @@ serveJob<LedgerJob>((job, meet) => {
   return null;
 });
 
-// The words of an address tell whose it is: the number of the connection, and twice that behind a PROXY header.
+// The words of an address identify the owner: the number of the connection, and twice that with a PROXY header.
 function writeAddress(words: Int32Array, at: number, value: number): void {
   for (let i = 0; i < 5; i++) words[at + i] = value;
 }
 
-// As Ledger.replaceAddress where the thread loses the processor in the middle.
+// Like Ledger.replaceAddress if the thread is preempted in the middle.
 function replaceSlowly(words: Int32Array, at: number, value: number): void {
   Atomics.store(words, at + ROW.proxied, PROXIED.changing);
   for (let i = 0; i < 5; i++) {

@@ -66,7 +66,7 @@ describe("Ledger", () => {
     ledger.words[at] = PROXIED.yes;
     expect([ledger.isStill(row, 5), ledger.isStill(row, -5)]).toEqual([false, true]);
 
-    // What was read of a connection that has ended since is still of that one, until the row has another.
+    // What was read of a connection that has ended since still belongs to it, until another connection gets the row.
     ledger.release(row);
     expect(ledger.isStill(row, -5)).toBe(true);
     ledger.take();
@@ -92,7 +92,7 @@ describe("Ledger", () => {
       }
     }
     expect(Math.max(...owner.keys())).toBeLessThan(ledger.words.length);
-    // What writes a peer's address writes the port behind it.
+    // The writer of a peer's address writes the port after it.
     expect(ROW.port).toBe(ROW.address + ADDRESS_WORDS);
   });
 

@@ -21,7 +21,7 @@ test("the oldest ticket is the one that was taken first, also where the numbers 
   const memory = queueMemory();
   const queue = new SharedQueue(memory);
   expect(queue.oldest()).toBe(NOBODY);
-  // Just before the end of the numbers. The word of the tickets is the second cache line.
+  // Just before the end of the numbers. The word of the tickets is in the second cache line.
   new Int32Array(memory)[16] = 2 ** 31 - 2;
   const tickets = [0, 1, 2].map(() => queue.takeTicket());
   expect(tickets[0]! > tickets[1]!).toBe(true);

@@ -28,7 +28,7 @@ import {
 
 const bytesOf = (...parts: Part[]) => Uint8Array.from(joined(...parts).bytes);
 
-/** What a hello with these parts says; the test fails if it is none. */
+/** The content of a hello with these parts; the test fails if it is not a hello. */
 function read(parts: HelloParts): ClientHello {
   const answer = parseClientHello(hello(parts));
   expect(answer).toHaveProperty("hello");
@@ -37,7 +37,7 @@ function read(parts: HelloParts): ClientHello {
 
 const nameOf = (name: string) => read({ extensions: [serverName(name)] }).serverName;
 
-/** Why a hello with these parts is bad; the test fails if it is not. */
+/** Why a hello with these parts is invalid; the test fails if it is valid. */
 function fault(parts: HelloParts): string {
   const answer = parseClientHello(hello(parts));
   expect(answer).toHaveProperty("why");
@@ -240,7 +240,7 @@ describe("a wrong length", () => {
       if (by === 255) bytes[size > 1 ? last - 1 : last]! += by;
       else bytes[last]! += by;
       const answer = parseClientHello(bytes);
-      // A longer message might come in a further record. The longer record shows by the message that ends in it.
+      // A longer message might come in a further record. The message that ends in it shows the longer record.
       if (of === "message" && by > 0) expect(["more", "bad"]).toContain(answer.is);
       else expect(answer.is, `${of} ${by}`).toBe("bad");
       expect(inPieces(bytes, 1), `${of} ${by}`).toEqual(answer);

@@ -1,4 +1,4 @@
-// ClientHellos for tests: captured ones from fixtures/, and built ones in which every length field can be found.
+// ClientHellos for tests: captured ones from fixtures/, and built ones with access to every length field.
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 
@@ -9,13 +9,13 @@ export const FIXTURE_NAMES = readdirSync(FIXTURES)
   .map((file) => file.slice(0, -".hex".length))
   .toSorted();
 
-/** The first line of a fixture says what made it; the others are the bytes. */
+/** The first line of a fixture names its source; the others are the bytes. */
 export function fixture(name: string): Uint8Array {
   const text = readFileSync(join(FIXTURES, `${name}.hex`), "utf8").replace(/^#.*$/gm, "");
   return new Uint8Array(Buffer.from(text.replace(/\s/g, ""), "hex"));
 }
 
-/** Bytes that know where their length fields are. */
+/** Bytes that know the positions of their length fields. */
 export interface Piece {
   bytes: number[];
   lengths: { at: number; size: number; of: string }[];
@@ -70,7 +70,7 @@ export interface HelloParts {
   sessionId?: Part;
   suites?: Part;
   compressions?: Part;
-  /** Null leaves the extensions' length out too, as before TLS 1.2. */
+  /** Null omits the extensions' length too, as before TLS 1.2. */
   extensions?: Part[] | null;
 }
 
@@ -98,7 +98,7 @@ export const record = (...parts: Part[]) => joined([22, 3, 1], vector(2, "record
 /** The message in one record. */
 export const hello = (parts: HelloParts = {}) => Uint8Array.from(record(message(parts)).bytes);
 
-/** The handshake bytes of a hello, without the heads of its records. */
+/** The handshake bytes of a hello, without the headers of its records. */
 export function unwrap(bytes: Uint8Array): Uint8Array {
   const payloads: Uint8Array[] = [];
   for (let at = 0, next; at < bytes.length; at = next) {

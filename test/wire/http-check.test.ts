@@ -5,7 +5,7 @@ function check(given: Partial<HttpCheckSpec> = {}): HttpCheck {
   return new HttpCheck({ method: "GET", path: "/", host: "a.example", status: [[200, 399]], body: "", ...given });
 }
 
-/** What a check makes of an answer, read whole and byte by byte. */
+/** The result of a check for an answer, read whole and byte by byte. */
 function verdict(answer: string, given: Partial<HttpCheckSpec> = {}, cut: "closed" | "timeout" = "closed") {
   const [whole, slow] = [check(given), check(given)];
   whole.begin();

@@ -6,7 +6,7 @@ import {
   HttpResponseReader,
 } from "../../src/wire/http-response.ts";
 
-/** What a response is, read whole, and with `closed` up to the server's FIN. */
+/** The meaning of a response, read whole, and with `closed` up to the server's FIN. */
 function read(text: string, { head = false, closed = false } = {}) {
   const reader = new HttpResponseReader(!head);
   let answer = reader.push(Buffer.from(text, "latin1"));

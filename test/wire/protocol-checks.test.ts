@@ -1,4 +1,4 @@
-// The exchanges that know a protocol: what they say, and what they make of answers, however those are cut.
+// The exchanges that know a protocol: what they send, and their results for answers, however those are cut.
 import { describe, expect, test } from "vitest";
 import type { Cut, Exchange, Step } from "../../src/wire/exchange.ts";
 import { MYSQL_BYTES_MAX, MysqlCheck } from "../../src/wire/mysql-check.ts";
@@ -13,7 +13,7 @@ const words = (step: Step): string => {
   return sent + (step.is === "bad" ? `bad: ${step.why}` : step.is);
 };
 
-/** What an exchange says at its begin and to each answer; the last step must not depend on how the last answer is cut. */
+/** What an exchange sends first and after each answer; the last step must not depend on how the last answer is cut. */
 function talk(make: () => Exchange, answers: (string | Uint8Array)[], cut?: Cut): string[] {
   const exchange = make();
   const said = [words(exchange.begin())];
@@ -25,7 +25,7 @@ function talk(make: () => Exchange, answers: (string | Uint8Array)[], cut?: Cut)
     again.begin();
     for (const answer of all.slice(0, -1)) again.push(answer);
     const first = again.push(last.slice(0, at));
-    // An answer that is good or bad early stays so, whatever comes behind.
+    // An early result stays the same, whatever follows.
     const step = first.is === "more" && first.send === null ? again.push(last.slice(at)) : first;
     expect(step.is, `cut at ${at}`).toBe(
       said.at(-1)!.includes("bad:") ? "bad" : said.at(-1)!.split(" ").at(-1)!.split(",")[0],
@@ -53,7 +53,7 @@ describe("Redis", () => {
     ["master", info("slave"), 'bad: expected role:master, found "role:slave"'],
     ["replica", info("slave"), "ok"],
     ["replica", info("master"), 'bad: expected role:slave, found "role:master"'],
-    // A master that loads its data has its role already.
+    // A master that loads its data already has its role.
     ["master", info("master").replace("+PONG", "-LOADING x"), 'bad: expected role:master, found "-LOADING x"'],
     ["master", "+PONG\r\n-NOPERM this user\r\n", 'bad: expected role:master, found "-NOPERM this user"'],
   ] as const)("%s: %j", (role, answer, step) => {

@@ -57,7 +57,7 @@ function headerOf(bytes: Uint8Array): ProxyHeader {
 
 const tlvsOf = (bytes: Uint8Array) => headerOf(bytes).tlvs as Tlvs;
 
-/** Expects that it is refused at its last byte, no earlier and no later. */
+/** Expects that it is refused at its last byte, neither earlier nor later. */
 function expectBadAtLast(bytes: Uint8Array, why?: string): void {
   expect(parseProxyHeader(bytes.slice(0, -1)), "one byte earlier").toEqual({ is: "more" });
   expect(parse(bytes)).toEqual({ is: "bad", why: why ?? expect.any(String) });
@@ -249,7 +249,7 @@ describe("TLVs", () => {
     checksum: false,
   };
 
-  // The header that the guide to AWS's Network Load Balancer shows, checksum and padding included.
+  // The header from the guide to AWS's Network Load Balancer, including checksum and padding.
   const AWS = hex(`
     0d0a0d0a000d0a515549540a 21 11 0054 ac1f0771 ac1f0a1f c8f2 0050
     03 0004 e8d6892d
@@ -335,7 +335,7 @@ describe("TLVs", () => {
     const cut = (type: number, length: number) => v2(0x21, 0x11, concat(INET_BLOCK, tlv(type, hex(""), length)), 19);
     expectBadAtLast(cut(0x04, 5));
     expectBadAtLast(cut(0x04, 0x100).slice(0, -1));
-    // What would be left has no place for another TLV.
+    // The rest has no room for another TLV.
     expectBadAtLast(cut(0x04, 3));
     expectBadAtLast(cut(0x04, 2));
     expect(parse(cut(0x04, 4)).is).toBe("more");
@@ -351,7 +351,7 @@ describe("TLVs", () => {
     expectBadAtLast(cut(0x05, UNIQUE_ID_BYTES_MAX + 1));
     for (const length of [0, 4, 6, 7]) expectBadAtLast(cut(0x20, length));
     for (const length of [5, 8]) expect(parse(cut(0x20, length)).is).toBe("more");
-    // Where no length is left that the type could have, the type alone is enough.
+    // If no valid length for the type is left, the type alone is enough.
     for (const [type, room] of [
       [0x03, 3],
       [0x03, 6],

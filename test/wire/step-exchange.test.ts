@@ -19,7 +19,7 @@ const replies = (wanted: RegExp, refused: RegExp): ExchangeStep => ({
   expect: { is: "reply", wanted, refused, words: String(wanted) },
 });
 
-/** What an exchange says at its begin and to each answer: "" for nothing, "ok", or why it is bad. */
+/** What an exchange sends first and after each answer: "" for nothing, "ok", or why it fails. */
 function run(steps: ExchangeStep[], answers: string[], cut?: Cut): string[] {
   const exchange = new StepExchange(steps);
   const words = (step: Step): string => {

@@ -6,7 +6,7 @@ const CHANGE_CIPHER_SPEC = 20;
 const ALERT = 21;
 const DATA = 23;
 
-/** A record as it stands on the wire, and how many bytes of data come out of it. */
+/** A record in its wire format, and the number of data bytes in it. */
 interface Sealed {
   wire: Uint8Array;
   data: number;
@@ -17,7 +17,7 @@ const record = (type: number, payload: number, data = 0): Sealed => {
   wire.set([type, 3, 3, payload >> 8, payload & 0xff]);
   return { wire, data };
 };
-/** TLS 1.3 seals type and tag in, 17 bytes. */
+/** TLS 1.3 encrypts type and tag too, 17 bytes. */
 const data13 = (bytes: number): Sealed => record(DATA, bytes + 17, bytes);
 const hidden13 = (bytes: number): Sealed => record(DATA, bytes + 17);
 const closeNotify13 = hidden13(2);
@@ -28,7 +28,7 @@ const closeNotify12 = record(ALERT, 26);
 const finished13 = [record(CHANGE_CIPHER_SPEC, 1), hidden13(52)];
 const finished12 = [record(HANDSHAKE, 33), record(CHANGE_CIPHER_SPEC, 1), record(HANDSHAKE, 40)];
 
-/** What the walk says after the records have come in chunks that end at these places, each decrypted before the next. */
+/** The result of a walk over the records in chunks that end at these places, each decrypted before the next. */
 function orderly(records: readonly Sealed[], ends: readonly number[] = [], cutOff = 0): boolean {
   const wire = records.flatMap((sealed) => [...sealed.wire]);
   wire.length -= cutOff;
