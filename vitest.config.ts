@@ -3,7 +3,7 @@ import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 import { Totals } from "./test/support/reporter.ts";
 
-/** `import page from "./page.html" with { type: "text" }` means to Vite what it means to Bun. */
+/** `import page from "./page.html" with { type: "text" }` works in Vite as in Bun. */
 const textImports = {
   name: "text-imports",
   enforce: "pre" as const,
@@ -50,7 +50,7 @@ export default defineConfig({
       },
       {
         extends: true,
-        // These run the compiled binary and mostly wait, for timeouts and peers.
+        // These run the compiled binary and mostly wait for timeouts and peers.
         test: {
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
@@ -61,7 +61,7 @@ export default defineConfig({
       },
       {
         extends: true,
-        // These make load or measure it: after all others, one file at a time.
+        // These make load or measure it: they run after all others, one file at a time.
         test: {
           name: "load",
           include: ALONE,

@@ -1,4 +1,5 @@
-// The Grafana dashboard in packaging/grafana, from a table of panels: what one would otherwise click together and never read again.
+// The Grafana dashboard in packaging/grafana, from a table of panels, which is easier to review than a dashboard exported from the user
+// interface.
 
 /** A row of the table: [title, unit, [legend, expression]...]. */
 type PanelRow = [title: string, unit: string, ...queries: [legend: string, expr: string][]];

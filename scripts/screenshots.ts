@@ -1,5 +1,5 @@
-// Takes the pictures of the dashboard in docs/images, of a real lb in front of small servers with some traffic, and prints what
-// `lb top` shows of it. Needs dist/lb, Chromium and tmux: bun scripts/screenshots.ts [FOLDER]
+// Takes the screenshots of the dashboard in docs/images, from a real lb in front of small servers with some traffic, and prints the screen
+// of `lb top`. Needs dist/lb, Chromium and tmux: bun scripts/screenshots.ts [FOLDER]
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,10 +10,10 @@ const out = process.argv[2] ?? join(import.meta.dir, "../docs/images");
 const binary = join(import.meta.dir, "../dist/lb");
 const folder = mkdtempSync(join(tmpdir(), "lb-pictures-"));
 const ADMIN = "127.0.0.1:9900";
-/** Of traffic before the pictures, so that the charts have something to show. */
+/** Duration of traffic before the screenshots, so that the charts show something. */
 const WARM_UP_MS = 75_000;
 
-/** A server that answers with so many bytes after so many milliseconds. */
+/** A server that answers with this many bytes after this many milliseconds. */
 function server(port: number, bytes: number, delayMs: number): void {
   const body = "x".repeat(bytes);
   Bun.serve({
@@ -54,7 +54,7 @@ async function traffic(url: string, everyMs: number, signal: AbortSignal): Promi
     void fetch(url, { headers: { Connection: "close" } })
       .then((response) => response.arrayBuffer())
       .catch(() => undefined);
-    // Busier and quieter by turns.
+    // Busy and quiet in turn.
     await Bun.sleep(everyMs * (1 + 0.6 * Math.sin(i / 60)) * (0.5 + Math.random()));
   }
 }

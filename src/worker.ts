@@ -1,4 +1,4 @@
-// Entry of a data-plane thread. Sits beside main.ts, because in the compiled binary every module's URL is the entry's.
+// Entry of a data-plane thread. It is beside main.ts, because in the compiled binary every module's URL is the entry's.
 import type { FromWorker, ToWorker } from "./messages.ts";
 import { DataPlane } from "./worker/plane.ts";
 

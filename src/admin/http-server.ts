@@ -204,7 +204,7 @@ async function answer(incoming: IncomingMessage, outgoing: ServerResponse, conte
   if (waitMs > 0) await Bun.sleep(waitMs);
   const begunMs = performance.now();
   const answering = options.answer(requestOf(incoming, body));
-  // What the handler does at once; that a reload takes its time costs nobody else anything.
+  // Only the synchronous part of the handler counts; the time that a reload takes delays nobody else.
   const workMs = performance.now() - begunMs;
   const { status, headers, content } = await answering;
   const bytesOut = typeof content === "string" ? content.length : 0;

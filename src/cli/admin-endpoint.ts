@@ -7,7 +7,7 @@ import { expand, type Environment } from "../config/env.ts";
 import { absoluteEndpoint, absolutePath } from "../config/paths.ts";
 import { formatAddress, formatEndpoint, parseEndpoint, type Endpoint } from "../core/address.ts";
 
-/** Where a config is searched if none is given, in this order. */
+/** The paths at which a config is searched if none is given, in this order. */
 export const DEFAULT_FILES = ["lb.toml", "/etc/lb/lb.toml"];
 const DEFAULT_BIND = "127.0.0.1:9900";
 

@@ -66,7 +66,7 @@ function kindOf(kind: AnyKind, value: unknown, place: Place): unknown {
   return typeof value === "string" ? escaped(located(kind, value, place)) : value;
 }
 
-/** What the file says where a secret came from the environment; else the value, which means the same in a file. */
+/** The file's text if a secret came from the environment; otherwise the value, which means the same in a file. */
 function textOf({ kind, secret }: RowInfo, value: string, place: Place): unknown {
   const { path, expansions } = place;
   const key = JSON.stringify(path);
@@ -105,7 +105,7 @@ function escaped(value: string): string {
   return value.replaceAll("${", () => "$${");
 }
 
-/** A health check may take no longer than its interval where no timeout is given (load.ts). */
+/** A health check without a timeout takes at most its interval (load.ts). */
 function limitHealthTimeout(pool: Record<string, unknown>, given: Record<string, unknown>): void {
   if (given["timeout"] !== undefined) return;
   const health = pool["health"] as { timeout: string; interval: string };

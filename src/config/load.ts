@@ -45,7 +45,7 @@ export interface ParseOptions extends Partial<Disk> {
   /** The config file as the user named it: for messages, and for the folder that paths are relative to. */
   file: string;
   env: Environment;
-  /** The time at which certificates must be valid, in milliseconds since 1970; left out = now. */
+  /** The time at which certificates must be valid, in milliseconds since 1970; default: now. */
   now?: number;
 }
 
@@ -112,7 +112,7 @@ function parseAll(text: string, options: ParseOptions, folder: string, named: Na
   const result = safeParse(fileSchema, tree);
   const findings: Finding[] = [...unset, ...findingsOf(result.issues ?? [], unset)];
   const found = unset.length + (result.issues?.length ?? 0);
-  // Nobody reads more problems than that, so options are not checked against each other yet.
+  // More problems are not useful, so options are not checked against each other yet.
   if (found > PROBLEMS_MAX) return { ok: false, ...place(findings, found), ...readBy(named) };
 
   const config = limitHealthTimeouts(result.output as FileConfig, tree, soundness(findings));

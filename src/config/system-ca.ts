@@ -26,7 +26,7 @@ export const NO_BUNDLE = {
   hint: 'name a bundle, such as ca = "ca.pem"; or install the package ca-certificates; or set SSL_CERT_FILE',
 } as const;
 
-/** The same where no option names a bundle. */
+/** The same if no option names a bundle. */
 export const NO_BUNDLE_FOR_TLS = {
   message: "is verified by the CA certificates of the system, and this system has none",
   hint: "install the package ca-certificates; or set SSL_CERT_FILE to a bundle",

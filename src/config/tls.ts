@@ -297,7 +297,7 @@ class Section {
     return tls.cert === "" && tls.key === "" ? { cert_pem: null, key_pem: null } : this.ownPair(tls);
   }
 
-  /** A certificate and its key that may be left out together; null also where they are. */
+  /** A certificate and its key, which may both be omitted; null then too. */
   ownPair({ cert, key }: { cert: string; key: string }): CertificateConfig | null {
     if (cert === "" && key === "") return null;
     if (cert === "") this.refuse(["key"], "needs cert, the certificate of this key");
@@ -319,7 +319,7 @@ class Section {
     return null;
   }
 
-  /** The CA bundle of the system for a connection that no option names another one for; `key` is where a problem is reported. */
+  /** The CA bundle of the system for a connection without an option for another one; problems are reported at `key`. */
   systemCa(key: string): string | null {
     const name = systemBundle(this.subject.env, this.subject.files);
     if (name !== null) return this.authorities(key, name)?.pem ?? null;

@@ -28,7 +28,7 @@ export function expectedFound(words: string, value: unknown, example?: string): 
 }
 
 function found(value: unknown, words: string): string {
-  // The type is named if it is what is wrong.
+  // The type is named if it is wrong.
   const otherType = /number|true or false|table|array/.test(words) && !words.includes('"');
   if (typeof value === "string") return quote(value) + (otherType ? " (a string)" : "");
   if (typeof value === "number") return String(value) + (words.includes("number") ? "" : " (a number)");

@@ -68,7 +68,7 @@ export function lineOfRow(
   };
 }
 
-/** A line without its line feed. Names from the config are safe in both formats; everything is escaped all the same. */
+/** A line without its line feed. Names from the config are safe in both formats; everything is escaped anyway. */
 export function formatAccess(format: "text" | "json", line: AccessLine): string {
   return format === "json" ? asJson(line) : asText(line);
 }

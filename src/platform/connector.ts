@@ -1,4 +1,4 @@
-// Connects to a backend, with a socket of our own where that is possible and with Bun's own API elsewhere. For the caller both are the
+// Connects to a backend, with a socket of lb's own if possible, otherwise with Bun's API. For the caller both are the
 // same: `open` passes the socket, the first `drain`, `data` or `end` means that it is connected, `close` or `connectError` that it failed
 // and why.
 import type { Socket, SocketHandler } from "bun";

@@ -20,7 +20,7 @@ export function connectDatagrams(to: Uint8Array): number | string {
 
 /**
  * Sends one datagram. Returns null, or the name of the errno, and then nothing was sent. ECONNREFUSED of UDP is the answer to an earlier
- * datagram (udp(7)), and is told once.
+ * datagram (udp(7)), and is reported once.
  */
 export function sendDatagram(fd: number, bytes: Uint8Array): string | null {
   const c = requireLibc();

@@ -30,7 +30,7 @@ export function receive(fd: number, into: Uint8Array, maxBytes: number): number 
 }
 
 /**
- * How many bytes a socket has received that nobody has read. 0 at the peer's FIN, NOTHING_YET, or RECEIVE_FAILED, which consumes the
+ * The number of received and unread bytes of a socket. 0 at the peer's FIN, NOTHING_YET, or RECEIVE_FAILED, which consumes the
  * error as in `receive`.
  */
 export function unread(fd: number): number {

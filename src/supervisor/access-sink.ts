@@ -108,7 +108,7 @@ export class AccessSink {
     if (isSyslog(this.#target)) this.#output?.close();
   }
 
-  /** What was in use writes what it has. */
+  /** The former output writes its queue. */
   #use(output: AccessOutput | null): void {
     const former = this.#output;
     this.#output = output;

@@ -1,4 +1,4 @@
-// Logs certificates that expire soon, each day anew. The load of a config logs them for its first day.
+// Logs certificates that expire soon, daily. The load of a config logs them for the first day.
 import type { CertificateConfig, Config } from "../config/schema.ts";
 import type { Fields, Log } from "./log.ts";
 import { daysLeft } from "./status.ts";

@@ -16,7 +16,7 @@ export interface AccessOutput {
   push(batch: Batch): void;
   /** Resolves when everything is written or lost. */
   drained(): Promise<void>;
-  /** Ends it, after it has written what it has. */
+  /** Ends it after it has written its queue. */
   retire(): void;
   /** Ends it at once. */
   close(): void;

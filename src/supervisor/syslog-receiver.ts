@@ -20,7 +20,7 @@ export interface ReceiverOwner {
   ready(): void;
   /** It is over. `code` is an errno or the name of another reason. Called once at most. */
   failed(code: string): void;
-  /** So many messages were not received. The connection goes on. */
+  /** This many messages were not received. The connection stays open. */
   lost(messages: number, code: string): void;
 }
 

@@ -45,7 +45,7 @@ export interface ProxyHeader {
   /** Both null if the header has no IP addresses: LOCAL, UNKNOWN, UNSPEC, UNIX. */
   source: ProxyEnd | null;
   destination: ProxyEnd | null;
-  /** Null if there are none, with LOCAL, and where they cannot be told from addresses. */
+  /** Null if there are none, with LOCAL, and if they cannot be distinguished from addresses. */
   tlvs: Tlvs | null;
 }
 

@@ -7,7 +7,7 @@ import { latin1 } from "./latin1.ts";
 export const UNIQUE_ID_BYTES_MAX = 128;
 
 /**
- * The content of the TLVs; null = not present. Where a type occurs twice, the first one counts. Only lengths and the checksum are
+ * The content of the TLVs; null = not present. If a type occurs twice, the first one counts. Only lengths and the checksum are
  * validated: texts are the sender's and may contain any character.
  */
 export interface Tlvs {

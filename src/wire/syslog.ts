@@ -6,7 +6,7 @@ const APP_NAME = "lb";
 const MSGID = "access";
 /** Length of `2026-01-01T00:00:00.000Z`, the time in a line; it has the form of a TIMESTAMP (RFC 5424 section 6.2.3). */
 const TIME_LENGTH = 24;
-/** Where it begins: behind `time=` and `{"time":"`. */
+/** Its position: after `time=` and `{"time":"`. */
 const TIME_AT = { text: 5, json: 9 };
 
 const LINE_FEED = 0x0a;

@@ -65,7 +65,7 @@ export function releaseBackend({ host: { words }, row, pool, backend }: Session)
   pool.release(backend);
 }
 
-/** The place in the queue of the session's pool, where it waits. Notes for the log how long it has waited. */
+/** The place in the queue of the session's pool, if it waits. Stores the wait for the log. */
 export function leaveQueue(session: Session): void {
   const { host, row, pool } = session;
   const { words } = host;

@@ -26,7 +26,7 @@ export class Serving {
   readonly #cells: Int32Array;
   readonly #onClosed: () => void;
   readonly #served = new Map<string, Served>();
-  /** Sockets that are about to be closed and still accept what is in their queues. */
+  /** Sockets that will be closed and still accept the connections in their queues. */
   readonly #draining = new Set<Served>();
 
   /** `onClosed` is called for each socket that was emptied and closed. */
@@ -104,7 +104,7 @@ export class Serving {
     for (const listening of replaced) listening.stop(false);
   }
 
-  /** Accepts what is queued on every socket, and then closes it. */
+  /** Accepts the queued connections of every socket, and then closes it. */
   retireAll(): void {
     for (const [key, served] of this.#served) this.#retire(key, served);
   }

@@ -7,7 +7,7 @@ import type { Flow } from "./flow.ts";
 
 /**
  * What follows the first chunk from the backend, before it is forwarded: after FIN_NEXT `forwardBeforeFin` is to be called and then
- * the FIN passed on; after RESET_NEXT nobody else will hear of the reset. Descriptors may be -1. Hot path.
+ * the FIN passed on; after RESET_NEXT the reset is not reported again. Descriptors may be -1. Hot path.
  */
 export function endAfter(clientFd: number, backendFd: number): ReturnType<typeof peekNext> {
   if (clientFd < 0 || backendFd < 0 || !ownSockets()) return NO_END;

@@ -2,7 +2,7 @@
 import type { Socket, SocketHandler } from "bun";
 import { isConnectionFault, type TlsHandler } from "../platform/bun.ts";
 
-/** Where a broken invariant ends. */
+/** Handles a broken invariant. */
 export interface Crashes {
   crash(error: unknown): never;
 }

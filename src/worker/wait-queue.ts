@@ -22,7 +22,7 @@ export interface Waiter<P> {
 
 /** Number of ticks for which a free place may stay unused by the waiter that has the turn, before it loses the turn. */
 export const UNUSED_TICKS = 4;
-/** Time between two waiters that take a place where they have failed, though nothing shows that they would not fail again. */
+/** Time between two waiters that take a place where they have failed, although they may fail again. */
 export const TRY_AGAIN_MS = 1000;
 
 /** One waiter in the list of its worker. */

@@ -77,7 +77,7 @@ export interface View {
   note: string;
 }
 
-/** The columns and rows of a view, in the order of the config or of the answer. Made once for the same data: a key changes only what is selected. */
+/** The columns and rows of a view, in the order of the config or of the answer. Computed once for the same data: a key changes only the selection. */
 export function viewOf(name: ViewName, data: TopData): View {
   const { snapshot } = data;
   if (snapshot === null) return { columns: [], rows: [], note: "" };
