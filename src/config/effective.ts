@@ -1,6 +1,5 @@
-// The effective config: what the file says, with every option that it leaves out, in the form in which it would stand in a file. Secrets from the
-// environment stand as `${NAME}`, and the contents of files (tokens, keys) are not in it. Names of files are absolute, so that it means the same
-// in any folder.
+// The effective config: the file's config with all defaults, in the form of a file. Secrets from the environment appear as `${NAME}`, and
+// the contents of files (tokens, keys) are not included. File names are absolute, so that it means the same in any folder.
 import { expand, type Environment, type Expansion } from "./env.ts";
 import { absolutePath } from "./paths.ts";
 import type { KeyPath } from "./problem.ts";
@@ -12,7 +11,7 @@ import { isTable, type Kind } from "./wording.ts";
 
 type AnyKind = Kind<unknown, unknown>;
 
-/** Of a text that was loaded without problems in the same environment. `folder` is that of its file. */
+/** The effective config of a text that was loaded without problems in the same environment. `folder` is that of its file. */
 export function effectiveConfig(
   text: string,
   { folder, env }: { folder: string; env: Environment },
@@ -75,7 +74,7 @@ function textOf({ kind, secret }: RowInfo, value: string, place: Place): unknown
   return isOneOrMore(kind) ? [text] : text;
 }
 
-/** With the absolute name of a file or of a socket to listen on. The address of a backend is its name too, so it stays. */
+/** With the absolute name of a file or of a socket to listen on. The address of a backend is also its name, so it does not change. */
 function located({ words }: AnyKind, value: string, { path, folder }: Place): string {
   if (words === "file" && value !== "") return absolutePath(folder, value);
   if (path.join(".") === "log.access" && !LOG_WORDS.includes(value)) return absolutePath(folder, value);

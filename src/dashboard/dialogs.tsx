@@ -68,7 +68,7 @@ function BackendDialog({ pool, backend, state, weight }: Dialog & { is: "backend
   const [nextWeight, setWeight] = useState(String(weight));
   const [timeout, setTimeout] = useState("");
   const send = async (): Promise<void> => {
-    // A timeout needs the state, also where this stays.
+    // A timeout needs the state, even if the state does not change.
     const ends = timeout !== "" && nextState !== "ready";
     const body = {
       ...((nextState !== state || ends) && { state: nextState }),

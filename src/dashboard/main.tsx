@@ -113,7 +113,7 @@ function take({ name, data }: StreamEvent): void {
   }
 }
 
-/** A message of the log of lb, as `log.format = "json"` writes it. */
+/** A message of the log of lb, in the form of `log.format = "json"`. */
 interface LogMessage {
   time: string;
   level: string;

@@ -5,7 +5,7 @@ import type { BackendStatus, ListenerStatus, Snapshot } from "./snapshot.ts";
 /** Duration of the process-wide history. */
 export const HISTORY_SECONDS = 600;
 
-/** Connections that a listener refused. */
+/** Number of connections that a listener refused. */
 export function refusals({ ends }: ListenerStatus): number {
   return sum(ends, ({ end, count }) => (UNSERVED.has(end) ? count : 0));
 }

@@ -1,4 +1,4 @@
-// Datagrams to one receiver, by UDP or to a unix socket: Bun has no unix datagrams, and its UDP socket loses a packet for each error.
+// Datagrams to one receiver, over UDP or to a unix socket: Bun has no unix datagrams, and its UDP socket loses a packet for each error.
 import { errno, errnoName, requireLibc } from "./libc.ts";
 
 const SOCK_DGRAM = 2;
@@ -19,8 +19,8 @@ export function connectDatagrams(to: Uint8Array): number | string {
 }
 
 /**
- * Sends one datagram. Returns null, or the name of the errno, and then nothing was sent. ECONNREFUSED of UDP is the answer to an earlier
- * datagram (udp(7)), and is reported once.
+ * Sends one datagram. Returns null, or the name of the errno, in which case nothing was sent. ECONNREFUSED of UDP is the answer to an
+ * earlier datagram (udp(7)), and is reported once.
  */
 export function sendDatagram(fd: number, bytes: Uint8Array): string | null {
   const c = requireLibc();

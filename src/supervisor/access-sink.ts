@@ -1,5 +1,5 @@
-// Where the lines of the access log go: a stream, a file, a syslog receiver, or nowhere. It never blocks the supervisor: lines that cannot
-// be written soon enough are lost and counted.
+// The target of the access log: a stream, a file, a syslog receiver, or none. It never blocks the supervisor: lines that cannot be written
+// soon enough are dropped and counted.
 import { closeSync, constants, existsSync, openSync, unlinkSync } from "node:fs";
 import type { Config, SyslogConfig } from "../config/schema.ts";
 import { isJournal } from "../platform/journal.ts";
@@ -13,8 +13,8 @@ export type AccessTarget = Config["log"]["access"];
 /** Maximum number of unwritten bytes of the access log, over all workers. */
 export const ACCESS_BYTES_MAX = 16 * 1024 * 1024;
 /**
- * The same while the target is a syslog receiver, which may be gone for hours. Less than a worker may have unwritten (LOG_PENDING_MAX), so
- * that lost lines are counted here.
+ * The same for a syslog receiver, which may be unreachable for hours. Less than a worker may have unwritten (LOG_PENDING_MAX), so that lost
+ * lines are counted here.
  */
 export const SYSLOG_BYTES_MAX = 2 * 1024 * 1024;
 /** Minimum interval of warnings of one kind. */
@@ -26,7 +26,7 @@ export class AccessSink {
   #target: AccessTarget = "off";
   #output: AccessOutput | null = null;
   #isJournal = false;
-  /** The one in use and those before it that still have something to write. */
+  /** The current output and former ones that still have something to write. */
   readonly #outputs = new Set<AccessOutput>();
   #waitingBytes = 0;
   #linesLost = 0;
@@ -119,7 +119,7 @@ export class AccessSink {
     void former.drained().then(() => this.#outputs.delete(former));
   }
 
-  /** null = nowhere; a text = why there is none. */
+  /** null = none; a text = why there is none. */
   #outputFor(target: AccessTarget): AccessOutput | string | null {
     if (isSyslog(target)) return this.#syslogOutput(target.syslog);
     const opened = open(target);
@@ -159,7 +159,7 @@ export class AccessSink {
   }
 }
 
-/** Lines of the access log as the journal takes them. */
+/** Lines of the access log in the form for the journal. */
 function withPriority(lines: string): string {
   return `${PRIORITY.info}${lines.slice(0, -1).replaceAll("\n", `\n${PRIORITY.info}`)}\n`;
 }

@@ -1,4 +1,4 @@
-// The process log, on stderr. It never blocks the supervisor: lines that cannot be written soon enough are lost and counted.
+// The process log, on stderr. It never blocks the supervisor: lines that cannot be written soon enough are dropped and counted.
 import { word } from "../observe/access-line.ts";
 import type { Config } from "../config/schema.ts";
 import { isJournal } from "../platform/journal.ts";
@@ -9,13 +9,13 @@ export type Fields = Record<string, string | number | boolean>;
 
 const SEVERITY: Record<Level, number> = { debug: 0, info: 1, warn: 2, error: 3 };
 
-/** How a line for the journal begins: "<", a severity of syslog, ">" (sd-daemon(3)). */
+/** The start of a line for the journal: "<", a syslog severity, ">" (sd-daemon(3)). */
 export const PRIORITY: Record<Level, string> = { debug: "<7>", info: "<6>", warn: "<4>", error: "<3>" };
 
 /** Maximum number of unwritten bytes of the process log. */
 const LOG_BYTES_MAX = 1024 * 1024;
 
-/** An error of several lines for stderr, before there is a log. */
+/** An error of several lines for stderr, before the log exists. */
 export function forStderr(text: string): string {
   return isJournal(2, process.env) ? text.replace(/^/gm, PRIORITY.error) : text;
 }
@@ -86,7 +86,7 @@ export class Log {
     this.#output.push({ bytes, lines: 1, settled: () => this.#settled(bytes.length) });
   }
 
-  // The journal has a time of its own.
+  // The journal stores its own time.
   #time(): string | undefined {
     return this.#isJournal ? undefined : new Date().toISOString();
   }

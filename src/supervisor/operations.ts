@@ -1,4 +1,4 @@
-// The operations of the running lb (admin/operations.ts), each from the part that can do it. It decides nothing else.
+// Implements the operations of a running lb (admin/operations.ts): each calls the part that can do it.
 import { dirname } from "node:path";
 import { failure, readinessOf, type Dashboard, type Operations, type Result } from "../admin/operations.ts";
 import { effectiveConfig } from "../config/effective.ts";
@@ -25,11 +25,11 @@ const WORKER_CURE = "`workers` of GET /api/status lists the workers by index";
 export interface OperationParts {
   /** The config file. */
   file: string;
-  /** null = not built. */
+  /** null = it was not built. */
   dashboard: Dashboard | null;
   phase: () => Phase;
   snapshot: () => Snapshot;
-  /** Proxied connections of the whole process. */
+  /** Number of proxied connections of the whole process. */
   open: Int32Array<SharedArrayBuffer>;
   registry: Registry;
   active: ActiveConfig;

@@ -9,9 +9,9 @@ export interface Batch {
   settled: () => void;
 }
 
-/** Where the lines of the access log go. */
+/** A target of the access log's lines. */
 export interface AccessOutput {
-  /** No line will ever be taken again. */
+  /** It will never take a line again. */
   readonly broken: boolean;
   push(batch: Batch): void;
   /** Resolves when everything is written or lost. */
@@ -50,7 +50,7 @@ export class Output implements AccessOutput {
   /** All later writes fail too. */
   broken = false;
 
-  /** `closesFd`: the descriptor belongs to it. */
+  /** `closesFd`: the descriptor belongs to the output. */
   constructor(fd: number, lost: (lines: number, code: string) => void, closesFd = false) {
     this.fd = fd;
     this.#lost = lost;
@@ -81,7 +81,7 @@ export class Output implements AccessOutput {
     void this.drained().then(() => this.close());
   }
 
-  /** Must be idle. */
+  /** It must be idle. */
   close(): void {
     if (this.#closesFd) closeSync(this.fd);
   }

@@ -42,7 +42,7 @@ import type { WorkerSlot } from "./worker-slot.ts";
 
 /** The last part of shutdown_timeout, over which the remaining connections are ended. */
 const SPREAD_PART = 1 / 5;
-/** At the timeout of a drain, what still lives is ended over this long. */
+/** At a drain timeout, the remaining connections are ended over this time. */
 const DRAIN_SPREAD_MS = 1000;
 const HOUSEKEEPING_MS = 1000;
 /** Time limit for writing the last log lines before exit. */
@@ -278,7 +278,7 @@ export class Supervisor {
     });
   }
 
-  // Those that have connections.
+  // The workers that have connections.
   readonly #workers = (): readonly WorkerSlot[] => [...this.#fleet.slots, ...this.#fleet.retiring];
 
   // ---------------------------------------------------------------- the backends

@@ -1,30 +1,30 @@
-// The access log to a syslog receiver: a queue of lines, one connection at a time, and a pause that grows while there is none. Lines wait
-// while the receiver cannot be reached or is slow; how many may wait is decided in access-sink.ts.
+// The access log to a syslog receiver: a queue of lines, one connection at a time, and a growing pause while there is none. Lines wait
+// while the receiver is unreachable or slow; access-sink.ts decides how many.
 import { hostname } from "node:os";
 import type { SyslogConfig } from "../config/schema.ts";
 import { SyslogMessages } from "../wire/syslog.ts";
 import type { AccessOutput, Batch } from "./output.ts";
 import { openReceiver, receiverAddress, type Receiver, type ReceiverOwner } from "./syslog-receiver.ts";
 
-/** Maximum message by UDP: what receivers should take (RFC 5426 section 3.2). */
+/** Maximum size of a message over UDP, which receivers should accept (RFC 5426 section 3.2). */
 const DATAGRAM_BYTES_MAX = 2048;
-/** Maximum of other messages: what receivers should take (RFC 5425 section 4.3.1). */
+/** Maximum size of other messages, which receivers should accept (RFC 5425 section 4.3.1). */
 const MESSAGE_BYTES_MAX = 8192;
 /** Pause before another connection: doubles from the first to the second, until a connection has lasted. */
 const PAUSE_MS_MIN = 100;
 const PAUSE_MS_MAX = 10_000;
 const LASTED_MS = 10_000;
-/** UDP says nothing of a receiver that has moved: its name is looked up again this often. */
+/** UDP does not show that a receiver has moved, so its name is looked up again at this interval. */
 const NAME_MS = 60_000;
-/** A receiver by UDP that has refused nothing for so long is there. */
+/** A UDP receiver that has refused nothing for this long counts as reachable. */
 const ACCEPTED_MS = 1000;
-/** Time of the last lines of an output that is not used any more. */
+/** Time limit for the last lines of an output that is no longer used. */
 const RETIRE_MS = 5000;
 
 export interface SyslogHost {
   /** Lines that have not been received. */
   lost(lines: number, code: string): void;
-  /** The receiver cannot be reached any more, or (null) can be again. */
+  /** The receiver has become unreachable, or (null) reachable again. */
   trouble(code: string | null): void;
 }
 
@@ -58,7 +58,7 @@ export class SyslogOutput implements AccessOutput, ReceiverOwner {
     return this.#state === "over";
   }
 
-  /** Connects before there is a line, so that a receiver that is not there is known. */
+  /** Connects before there is a line, so that an unreachable receiver is known. */
   start(): void {
     this.#open();
   }
@@ -80,7 +80,7 @@ export class SyslogOutput implements AccessOutput, ReceiverOwner {
     });
   }
 
-  /** What waits is lost. */
+  /** Waiting lines are lost. */
   close(): void {
     if (this.#state === "over") return;
     this.#state = "over";
@@ -94,7 +94,7 @@ export class SyslogOutput implements AccessOutput, ReceiverOwner {
 
   // ---------------------------------------------------------------- the queue
 
-  // Deferred, so that a large queue does not hold the event loop.
+  // Deferred, so that a large queue does not block the event loop.
   #pumpLater(): void {
     if (this.#isPumping) return;
     this.#isPumping = true;
@@ -156,7 +156,7 @@ export class SyslogOutput implements AccessOutput, ReceiverOwner {
     if (this.#state !== "opening") return;
     this.#state = "open";
     this.#openedMs = performance.now();
-    // Without a line, a stream that is connected is all that can be known.
+    // Without a line, a connected stream is all that can be known.
     if (this.#config.transport !== "udp") this.#recovered();
     this.#pumpLater();
   }
@@ -179,7 +179,7 @@ export class SyslogOutput implements AccessOutput, ReceiverOwner {
       this.#pump();
     }, this.#pauseMs);
     this.#pauseMs = Math.min(2 * this.#pauseMs, PAUSE_MS_MAX);
-    // A receiver that closes an idle connection is in no trouble.
+    // A receiver that closes an idle connection has no problem.
     if (!wasIdle) this.#troubled(code);
   }
 

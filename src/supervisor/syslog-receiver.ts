@@ -1,5 +1,5 @@
-// One connection to a syslog receiver: datagrams (UDP, unix) or a stream (TCP, TLS, unix). What is sent, when to connect again, and what
-// is lost, is decided in syslog-output.ts.
+// One connection to a syslog receiver: datagrams (UDP, unix) or a stream (TCP, TLS, unix). syslog-output.ts decides what is sent, when to
+// connect again, and what is lost.
 import type { Socket, SocketHandler } from "bun";
 import type { SyslogConfig } from "../config/schema.ts";
 import { formatEndpoint, type Endpoint } from "../core/address.ts";
@@ -12,13 +12,13 @@ import { TlsClient } from "../platform/tls-client.ts";
 import { lookUp } from "./lookup.ts";
 import { lineFramed, octetCounted } from "../wire/syslog.ts";
 
-/** Whoever uses a receiver. Each is called later, never from within a call of the receiver, except `lost`. */
+/** The user of a receiver. Its methods are called later, never from within a call of the receiver, except `lost`. */
 export interface ReceiverOwner {
   /** Connected: `send` may be called. */
   opened(): void;
-  /** Takes messages again, after it has taken fewer than all. */
+  /** Takes messages again, after it has not taken all. */
   ready(): void;
-  /** It is over. `code` is an errno or the name of another reason. Called once at most. */
+  /** The connection is over. `code` is an errno or the name of another reason. Called at most once. */
   failed(code: string): void;
   /** This many messages were not received. The connection stays open. */
   lost(messages: number, code: string): void;

@@ -42,8 +42,8 @@ export class Flow {
   pump: PumpState | null = null;
 
   /**
-   * Bytes of the sender, in a buffer that belongs to the flow from now on, and which ends with them. False = the receiver is gone, and the
-   * bytes with it. Hot path.
+   * Takes bytes of the sender, which are the last of a buffer that belongs to the flow from now on. False = the receiver is gone, and the
+   * bytes are lost. Hot path.
    */
   forward(chunk: Uint8Array): boolean {
     if (this.queue === null && this.to !== null) {

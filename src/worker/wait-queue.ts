@@ -8,7 +8,8 @@ export interface Places<W, P> {
   /** Claims a place for a waiter; null = there is none. */
   acquire(waiter: W): P | null;
   /**
-   * Claims a place where the waiter has failed, if others were served there since; with `regardless`, also if not. Null = there is none.
+   * Claims a place at a backend that has failed for the waiter, if others were served there since; with `regardless`, also if not. null =
+   * there is none.
    */
   acquireAgain(waiter: W, regardless: boolean): P | null;
   /** Whether `acquire` would find a place now. */
@@ -22,7 +23,7 @@ export interface Waiter<P> {
 
 /** Number of ticks for which a free place may stay unused by the waiter that has the turn, before it loses the turn. */
 export const UNUSED_TICKS = 4;
-/** Time between two waiters that take a place where they have failed, although they may fail again. */
+/** Minimum time between two waiters that claim a place at a backend that has failed for them, although it may fail again. */
 export const TRY_AGAIN_MS = 1000;
 
 /** One waiter in the list of its worker. */
@@ -154,8 +155,8 @@ export class WaitQueue<P, W extends Waiter<P>> {
     this.#tryAgain();
   }
 
-  // Everybody here has failed at the places that are free. Only another attempt shows that a backend is back. The youngest makes it, because
-  // one that fails waits behind all others.
+  // All waiters here have failed at the backends with free places. Only another attempt shows that a backend is back. The youngest makes
+  // it, because a waiter that fails waits behind all others.
   #tryAgain(): void {
     const nowMs = performance.now();
     if (nowMs < this.#triedAgainMs + TRY_AGAIN_MS) return;

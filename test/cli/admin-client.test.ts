@@ -100,7 +100,7 @@ describe("a request", () => {
     return client.json({ method: "GET", path: "/api/x", timeoutMs: 300 }).catch((error: unknown) => error);
   };
 
-  test("that is refused fails with what lb says and its cure", async () => {
+  test("that is refused fails with lb's reason and cure", async () => {
     const problem = JSON.stringify({ detail: "there is no pool x", cure: "the pools are a and b" });
     expect(await failure((_, response) => response.writeHead(404).end(problem))).toMatchObject({
       message: "there is no pool x",
@@ -108,7 +108,7 @@ describe("a request", () => {
     });
   });
 
-  test("without the token that lb wants says how to give one", async () => {
+  test("without the required token says how to give one", async () => {
     expect(await failure((_, response) => response.writeHead(401).end())).toMatchObject({
       message: expect.stringMatching(/needs a token$/),
       cure: expect.stringMatching(/--token-file/),
@@ -150,7 +150,7 @@ describe("a command", () => {
     return { code, said };
   };
 
-  test("ends with 1 where lb cannot be asked, and says what to do", async () => {
+  test("exits with 1 if lb cannot be reached, and says what to do", async () => {
     const admin = await serve(() => undefined);
     servers.pop()!.close();
     expect(await run({ admin })).toEqual({
@@ -161,7 +161,7 @@ describe("a command", () => {
     });
   });
 
-  test("ends with 2 where the options are wrong", async () => {
+  test("exits with 2 for invalid options", async () => {
     expect(await run({ admin: "nonsense" })).toEqual({ code: 2, said: expect.stringMatching(/^lb: nonsense: /) });
     expect(await run({ config: join(folder, "missing.toml") })).toMatchObject({ code: 2 });
   });

@@ -24,7 +24,7 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-test.each(SHELLS)("what is packaged for %s is what lb completion prints", (shell) => {
+test.each(SHELLS)("the packaged completion for %s is the output of lb completion", (shell) => {
   const packaged = readFileSync(join(import.meta.dirname, `../../packaging/completion/lb.${shell}`), "utf8");
   expect(packaged).toBe(completion(lb, shell));
 });

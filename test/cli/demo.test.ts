@@ -65,7 +65,7 @@ test("runs lb with a valid config over three backends that answer with their nam
   expect(existsSync(seen)).toBe(false);
 });
 
-test("prints what to try as soon as the admin endpoint listens", async () => {
+test("prints suggestions as soon as the admin endpoint listens", async () => {
   await demo(async (file) => {
     const { listeners, admin } = configOf(file);
     expect(out).toEqual([]);

@@ -104,7 +104,7 @@ const CONNECTION: ConnectionStatus = {
 const NOTHING = { new_connections: 0, bytes_in: 0, bytes_out: 0, refusals: 0 };
 const CLIENT: ClientStatus = { client: "192.0.2.0/24", open: 3, ...NOTHING, error: NOTHING };
 
-test("lb top asks what there is to ask, and changes what there is to change", () => {
+test("lb top uses only existing routes, for requests and for changes", () => {
   const data = {
     ...NO_DATA,
     snapshot: filledSnapshot(),

@@ -26,7 +26,7 @@ test("says why the process is not ready", () => {
   ]);
 });
 
-test("counts as refused what was ended before a backend was chosen", () => {
+test("counts connections that ended before a backend was chosen as refused", () => {
   const [listener] = filledSnapshot().listeners;
   const ends = [
     { end: "eof", end_by: "client", count: 5 },

@@ -25,7 +25,7 @@ test("a column without a word in it is left out, unless there are no rows", () =
   expect(table(columns, [])).toEqual(["A  B"]);
 });
 
-test("what a terminal would obey is shown as a question mark", () => {
+test("control characters are shown as question marks", () => {
   expect(printable("a\x1b[31mb\n\u202Ec\u0085")).toBe("a?[31mb??c?");
   expect(table([{ title: "A", cell: (row: string) => row }], ["\x1b]0;x\x07"])).toEqual(["A", "?]0;x?"]);
 });

@@ -23,7 +23,7 @@ it("reports nothing if both configs mean the same", () => {
   expect(summarize(config(base), config(`${base}retries = 2 # the default\n`))).toEqual([]);
 });
 
-it("names the options that changed, those of sections too", () => {
+it("names the changed options, including those of sections", () => {
   const next = base
     .replace("pool =", 'rate_limit.rate = "1/s"\ntimeouts.idle = "1h"\npool =')
     .replace("[listeners", 'workers = 2\nlog.access = "off"\nadmin.bind = "unix:a.sock"\n[listeners');
@@ -104,7 +104,7 @@ describe("TLS", () => {
     ).toEqual(["listeners.web: certificates in another order"]);
   });
 
-  it("names what else changed in its files, once", () => {
+  it("names other changes in its files, once", () => {
     const tls = `certificates = [${site}]\nclient_auth = "required"\nclient_ca = "ca.pem"\nclient_crl = "clients.crl"`;
     const pool = '[pools.app.tls]\nca = "ca.pem"\ncert = "other.pem"\nkey = "other.key"\n';
     const next = { "ca.pem": "site.pem", "clients.crl": "old.crl", "other.pem": "cn-only.pem" };
@@ -118,7 +118,7 @@ describe("TLS", () => {
     expect(summarize(withTls(tls), withTls(elsewhere))).toEqual(["listeners.web: tls.client_ca changed"]);
   });
 
-  it("reports where TLS is enabled or disabled", () => {
+  it("reports that TLS is enabled or disabled", () => {
     const lines = [summarize(config(base), withTls(`certificates = [${site}]`))];
     lines.push(summarize(withTls(`certificates = [${site}]`), config(base)));
     expect(lines).toEqual([["listeners.web: tls changed"], ["listeners.web: tls changed"]]);

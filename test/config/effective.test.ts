@@ -23,7 +23,7 @@ function effective(text: string, env: Record<string, string> = {}) {
 }
 
 describe("the effective config", () => {
-  it("has what the file says, and the default of every option that it leaves out", () => {
+  it("has the values of the file, and the default of every other option", () => {
     const config = effective(minimal);
     expect(config).toMatchObject({
       workers: "auto",

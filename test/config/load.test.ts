@@ -240,7 +240,7 @@ describe("a file with every option", () => {
   });
 });
 
-describe("what values become", () => {
+describe("parsed values", () => {
   it("makes paths absolute, from the folder of the config", () => {
     const { listeners, pools, log, admin } = parsed(
       `[log]\naccess = "logs/access.log"\n[admin]\nbind = "unix:admin.sock"\n[listeners.a]\nbind = ["unix:run/a.sock", "unix:@a"]\npool = "p"\n[pools.p]\nbackends = ["unix:../b.sock"]`,

@@ -90,7 +90,7 @@ describe("the places in a long text", () => {
     expect(lines(paths)).toEqual([1, 3, 2]);
   });
 
-  it("are those of the whole text, for keys behind it", () => {
+  it("are those of the whole text, for keys after it", () => {
     expect(lines([["u", "c"], ["a"]])).toEqual([text.split("\n").length - 1, 1]);
   });
 

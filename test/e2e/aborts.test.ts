@@ -132,7 +132,7 @@ describe.each(Object.keys(WAYS) as Way[])("%s", (way) => {
   });
 });
 
-test('before a backend is reached, over_limit holds for every end: a bad PROXY header ends with FIN where it is "close"', async () => {
+test('before a backend is reached, over_limit applies to every end: a bad PROXY header ends with FIN if it is "close"', async () => {
   using backend = await echo();
   const [soft, hard] = await freePorts(2);
   const listener = (name: string, port: number, more: string): string =>

@@ -73,7 +73,7 @@ const changes = ({ lines }: Stream): { event: string }[] =>
   );
 
 describe("GET /api/events", () => {
-  test("brings snapshots, and that a backend goes down and comes up, that a worker dies and that the config is reloaded", async () => {
+  test("has snapshots, and reports that a backend goes down and up, that a worker dies and that the config is reloaded", async () => {
     using events = await open("/api/events");
     await eventually("two snapshots", () => events.lines.filter((line) => line === "event: snapshot").length >= 2);
     const first = events.lines.find((line) => line.startsWith("data: "))!;
@@ -133,7 +133,7 @@ describe("GET /api/logs", () => {
     expect([none.lines, long.lines, lb.accessLines()]).toEqual([[], [], []]);
   });
 
-  test("tells of connections that die with their worker", async () => {
+  test("has lines of connections that die with their worker", async () => {
     using lost = await open("/api/logs?end=worker_lost");
     using client = await connect(port);
     expect(await client.echoes()).toBe(true);

@@ -143,7 +143,7 @@ describe.concurrent("a bandwidth limit", () => {
     await Promise.all([client.reset(), server.reset()]);
   });
 
-  test("saves nothing up while nobody sends", async () => {
+  test("saves no bandwidth while no bytes are sent", async () => {
     const { client, server } = await pair("bits");
     await server.send("x");
     expect((await client.read(1)).text).toBe("x");

@@ -116,7 +116,7 @@ test("lb top without a terminal names the commands to use instead", async () => 
   expect(await run("top")).toMatchObject({ code: 2, stdout: "", stderr: expect.stringMatching(/lb status prints/) });
 });
 
-test("lb config prints what lb check accepts in any folder, and no secret", async () => {
+test("lb config prints a config that lb check accepts in any folder, without secrets", async () => {
   const { code, stdout } = await run("config");
   expect(code).toBe(0);
   expect(stdout).toContain(`token_file = "${join(folder, "admin.token")}"`);
@@ -154,7 +154,7 @@ describe("lb check --deep", () => {
   };
   const pool = (backends: string, more = ""): string => `[pools.app]\nbackends = [${backends}]\n${more}`;
 
-  test("says that everything works where it does, and leaves nothing behind", async () => {
+  test("reports that everything works, and leaves nothing behind", async () => {
     using backend = await echo();
     const bind = await freePort();
     const log = join(folder, "access.log");

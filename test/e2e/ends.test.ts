@@ -279,7 +279,7 @@ describe("clients that a listener refuses", () => {
     await small.waitLog(({ event }) => event.includes("max_connections"));
   });
 
-  test("proxy_header_bad: no header where one is required", async () => {
+  test("proxy_header_bad: a required header is missing", async () => {
     using client = await visit("proxied");
     client.send("GET / HTTP/1.1\r\n\r\n");
     expect(await client.ended).toBe("reset");

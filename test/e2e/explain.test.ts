@@ -30,7 +30,7 @@ async function explained(lb: Lb, body: object): Promise<Explanation> {
   return (await response.json()) as Explanation;
 }
 
-test("a client goes where it is said to go, is refused as it is said, and a question costs no token", async () => {
+test("a client is routed and refused as predicted, and a prediction costs no token", async () => {
   await using stack = new AsyncDisposableStack();
   const backends = await Promise.all(Array.from({ length: 5 }, () => echo()));
   for (const backend of backends) stack.use(backend);
@@ -136,7 +136,7 @@ test("names and protocols choose the route that is said, and are refused as it i
   });
 });
 
-test("a wrong question is refused with what is wrong", async () => {
+test("an invalid request is refused with the reason", async () => {
   const [port] = await freePorts(1);
   await using lb = await startLb(`
     [listeners.web]

@@ -247,7 +247,7 @@ describe("a change of the pool while connections wait", () => {
     await expectAtRest(lb);
   });
 
-  test("a backend that dies fails nobody: who was refused by it waits for the others", async () => {
+  test("a backend that dies fails no connection: refused ones wait for the others", async () => {
     using dying = await tagged("a");
     using living = await tagged("b");
     const port = await freePort();

@@ -105,7 +105,7 @@ describe("a backend", () => {
     held.reset();
   });
 
-  test("that is drained with a timeout loses what still lives then, as `drain`", async () => {
+  test("that is drained with a timeout loses its remaining connections then, as `drain`", async () => {
     const port = await freePort();
     await using lb = await startLb(config(port, [{ name: "a" }, { name: "b", weight: 0 }]));
     const held = [await connect(port), await connect(port), await connect(port)];
@@ -246,7 +246,7 @@ describe("a backend", () => {
 });
 
 describe("a listener", () => {
-  test("that is drained accepts nobody, keeps what lives over a reload, and resumes", async () => {
+  test("that is drained accepts no connection, keeps open ones over a reload, and resumes", async () => {
     const [port, other] = await freePorts(2);
     const text = (more = ""): string => `${config(port, AB)}${more}
       [listeners.other]

@@ -86,7 +86,7 @@ function resetAll(pairs: readonly PeerPair[]): Promise<unknown> {
 }
 
 describe.concurrent("a bandwidth limit that is shared", () => {
-  test("by the connections of a listener is exact over all workers, each way, and fair where they are split 1 to 9", async () => {
+  test("by the connections of a listener is exact over all workers, in each direction, and fair if they are split 1 to 9", async () => {
     const pairs = await unevenPairs("listener", "127.1.1");
     for (const { client, server } of pairs) {
       void client.sendStream(100 * MB).catch(() => {});

@@ -107,7 +107,7 @@ describe.skipIf(rsyslogMissing !== null)("rsyslog", async () => {
     await lb.waitLog(({ event }) => event.includes(AGAIN));
   });
 
-  test("that refuses datagrams loses those lines, which are counted, and gets every further one when it is there again", async () => {
+  test("that refuses datagrams loses those lines, which are counted, and gets every later one when it is back", async () => {
     await using lb = await start(rsyslog.udp);
     await receive(await exchange());
     await rsyslog.end();

@@ -293,7 +293,7 @@ describe("a backend without TLS, or a slow one", () => {
   });
 });
 
-describe("what is negotiated with a backend", () => {
+describe("negotiation with a backend", () => {
   test("ALPN: lb's protocols are offered in their order", async () => {
     const [h2, http] = await Promise.all([serve(good, { alpn: ["h2"] }), serve(good, { alpn: ["http/1.1", "h2"] })]);
     const ports = await freePorts(2);

@@ -194,7 +194,7 @@ describe("client authentication", () => {
       }
     });
 
-    test("cannot be bypassed with a session of a listener where none was sent", async () => {
+    test("cannot be bypassed with a session of a listener to which no certificate was sent", async () => {
       const { file } = await session(optional, version);
       expect(await resume(optional, file, version)).toMatchObject({ echoed: true, reused: true });
       await refused(required, file, version);

@@ -152,7 +152,7 @@ describe.each(WAYS)("the chain of a certificate on a listener whose sockets are 
   });
 });
 
-describe("what is negotiated", () => {
+describe("negotiation", () => {
   let lb: Lb;
   let plain: number;
   let withAlpn: number;

@@ -67,7 +67,7 @@ test("shows the backends first, sorts, filters, changes the view, and leaves a c
   await terminal.shows(/ icanon .* echo /s);
 });
 
-test("follows the size of the terminal, without colour where that is wanted", async () => {
+test("follows the size of the terminal, without colours if requested", async () => {
   await using lb = await running();
   using terminal = new Tmux(80, 24, { NO_COLOR: "1" });
   start(terminal, lb);

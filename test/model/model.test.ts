@@ -8,7 +8,7 @@ import type { Fault } from "./worker.ts";
 const STEPS = 400;
 
 describe("whatever happens in whatever order", () => {
-  test("every count is right after every step and zero at rest, only backends that may be picked are, and nobody waits beside a free place", async () => {
+  test("after every step the counts are right, only allowed backends are picked, and no connection waits beside a free place; at rest all counts are zero", async () => {
     await forSeedsAsync(25, (random) => new Model(random).run(STEPS));
   });
 });

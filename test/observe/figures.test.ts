@@ -14,14 +14,14 @@ describe("the state in a word", () => {
     expect(backendState({ ...backend, up: false, state: "drain" })).toEqual({ word: "drain", tone: "warn" });
   });
 
-  test("of a listener says that it is drained, whatever its pools have", () => {
+  test("of a listener says that it is drained, whatever the state of its pools", () => {
     expect(listenerState(listener!)).toEqual({ word: "ready", tone: "good" });
     expect(listenerState({ ...listener!, ready: false })).toEqual({ word: "no backend", tone: "bad" });
     expect(listenerState({ ...listener!, ready: false, state: "drain" })).toEqual({ word: "drain", tone: "warn" });
   });
 });
 
-test("changes at run time are listed with what they concern", () => {
+test("run-time changes are listed with their targets", () => {
   const snapshot = filledSnapshot();
   expect(runtimeChanges(snapshot)).toEqual([]);
   snapshot.listeners[0]!.changes = ["drain by API"];

@@ -139,7 +139,7 @@ describe("Bun.listen({ fd })", () => {
     expect(tcpInfo(fd).backlog).toBe(1024);
   });
 
-  test("in another thread: what is queued when that thread dies is served by the next", async () => {
+  test("in another thread: connections that are queued when that thread dies are served by the next", async () => {
     const port = await freePort();
     const fd = listenAt(`127.0.0.1:${port}`);
     atEnd.push(() => closeDescriptor(fd));

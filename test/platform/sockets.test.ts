@@ -116,7 +116,7 @@ describe("listenOn", () => {
     expect(codeOf(listenOn(endpoint(at), 1, false))).toBe("EADDRINUSE");
   });
 
-  test("can only bind, which finds the address taken where somebody listens, and lets no client in where nobody does", async () => {
+  test("can only bind, which detects a listening socket at the address, and admits no client if there is none", async () => {
     const [port, other] = [await freePort(), await freePort()];
     listening(`127.0.0.1:${port}`);
     expect(codeOf(listenOn(endpoint(`127.0.0.1:${port}`), null, false))).toBe("EADDRINUSE");
@@ -169,7 +169,7 @@ describe("duplicate", () => {
     expect(accepted).toHaveLength(1);
   });
 
-  test("says why it cannot", () => {
+  test("reports why it fails", () => {
     expect(duplicate(999_999)).toEqual({ call: "fcntl", code: "EBADF" });
   });
 });
@@ -263,7 +263,7 @@ describe("peerAddress", () => {
     expect(read(accepted[0]!.fd)).toEqual({ words: [0, 0, 0, 0], port: 0 });
   });
 
-  test("says when there is no peer", async () => {
+  test("reports that there is no peer", async () => {
     expect(read(listening(`127.0.0.1:${await freePort()}`))).toBeNull();
   });
 });
@@ -340,7 +340,7 @@ describe("beginConnect", () => {
     await eventually("it is accepted", () => accepted.length === 1);
   });
 
-  test("unseen: what is closed as soon as it is connected is never accepted", async () => {
+  test("unseen: a connection that is closed as soon as it is connected is never accepted", async () => {
     const port = await freePort();
     const accepted: Accepted[] = [];
     serve(listening(`127.0.0.1:${port}`), accepted);
@@ -359,7 +359,7 @@ describe("beginConnect", () => {
 
   const errorNumber = { ENOENT: -2, EADDRNOTAVAIL: -99 };
 
-  test("says at once what the kernel knows at once, and leaves no descriptor behind", async () => {
+  test("returns immediate errors at once, and leaves no descriptor open", async () => {
     const local = sockaddr(endpoint("127.0.0.1:1"));
     // TEST-NET-1 (RFC 5737) belongs to nobody.
     const foreign = sockaddr(endpoint("192.0.2.1:0"));

@@ -14,7 +14,7 @@ const RULES: EjectionRules = { failures: 3, windowMs: 1000, ejectForMs: 10_000 }
 const connect = (count: number) => ({ connect: count, earlyReset: 0 });
 
 describe("failures", () => {
-  test("eject when there are enough within the window, whoever reported them", () => {
+  test("eject when there are enough within the window, from any worker", () => {
     const ejection = neverEjected();
     expect(noteFailures(ejection, connect(1), RULES, 0)).toBe(false);
     expect(noteFailures(ejection, { connect: 0, earlyReset: 1 }, RULES, 500)).toBe(false);
@@ -82,7 +82,7 @@ describe("an ejection", () => {
     expect([other.lastMs, other.inARow]).toEqual([10_000, 1]);
   });
 
-  test("is not cut short by the limit where eject_for is longer", () => {
+  test("is not shortened by the limit if eject_for is longer", () => {
     const ejection = neverEjected();
     eject(ejection, { ...RULES, ejectForMs: 600_000 }, 0);
     endEjection(ejection, 600_000);

@@ -44,7 +44,7 @@ describe.each<[Balance, (a: FakeBackend, b: FakeBackend) => number]>([
   ["least_connections", (a, b) => load(a) - load(b)],
   ["first", (a, b) => a.id - b.id],
 ])("%s over many backends", (balance, order) => {
-  test("picks what a look at every candidate finds, where one worker alone changes counts", () => {
+  test("picks the same as a look at every candidate, if only one worker changes counts", () => {
     forSeeds(15, (random) => {
       const all = many(random.between(REREAD_ALL_MAX + 1, 300), random.between(1, 4));
       for (const backend of all) if (random.oneIn(2)) backend.cap = random.below(5);
@@ -88,7 +88,7 @@ describe("least_connections over several workers", () => {
     return most;
   }
 
-  test("sees what other workers do exactly with few backends", () => {
+  test("sees the changes of other workers exactly with few backends", () => {
     const all = many(REREAD_ALL_MAX);
     const balancer = balancerOf("least_connections", all);
     const random = new Random(3);

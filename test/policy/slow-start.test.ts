@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { RAMP_FROM, rampAt, rampStepMs } from "../../src/policy/slow-start.ts";
 
-test("a ramp goes in a straight line from a tenth to all", () => {
+test("a ramp grows linearly from a tenth to the full weight", () => {
   expect([0, 2500, 5000, 7500, 10_000].map((ms) => Number(rampAt(ms, 10_000).toFixed(3)))).toEqual([
     0.1, 0.325, 0.55, 0.775, 1,
   ]);
@@ -9,7 +9,7 @@ test("a ramp goes in a straight line from a tenth to all", () => {
   expect(rampAt(-1, 10_000)).toBe(RAMP_FROM);
 });
 
-test("there is no ramp where slow_start is 0", () => {
+test("there is no ramp with slow_start 0", () => {
   expect(rampAt(0, 0)).toBe(1);
 });
 

@@ -83,7 +83,7 @@ describe("Turns", () => {
     expect(lagOf(weights, 2000, () => take(turns))).toBeLessThan(3);
   });
 
-  test("go on in a successor where they were, also with other weights", () => {
+  test("continue in a successor, also with other weights", () => {
     const all = backendsOf(1, 1, 1);
     const turns = new Turns(all, null);
     expect([take(turns), take(turns)]).toEqual([0, 1]);

@@ -94,7 +94,7 @@ describe("claim", () => {
     expect(claim(open, 3)).toBe(true);
   });
 
-  test("refuses to release what is not claimed, and the cap stays exact", () => {
+  test("refuses to release an unclaimed place, and the cap stays exact", () => {
     const open = cell();
     expect(() => giveBack(open)).toThrow("given back twice");
     expect(claim(open, 1)).toBe(true);

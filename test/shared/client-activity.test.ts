@@ -84,7 +84,7 @@ describe("a flood of addresses", () => {
 });
 
 describe("time", () => {
-  test("leaves what is older than a minute behind, and takes what began within it", () => {
+  test("drops counts that are older than a minute, and keeps those that began within it", () => {
     const activity = new ClientActivity(activityMemory());
     activity.add(ACTIVITY.connections, 1, NOW - WINDOWS * WINDOW_MS, WEB, client(1));
     activity.add(ACTIVITY.connections, 1, NOW - (WINDOWS - 1) * WINDOW_MS, WEB, client(2));
@@ -95,7 +95,7 @@ describe("time", () => {
     expect(NOW - windowsBeginMs(NOW)).toBe((WINDOWS - 1) * WINDOW_MS + 5000);
   });
 
-  test("begins a window with empty tables, and does not count in one that is over", () => {
+  test("starts a window with empty tables, and does not count in a past one", () => {
     const activity = new ClientActivity(activityMemory());
     activity.add(ACTIVITY.connections, 4, NOW, WEB, client(1));
     // The same slot of the ring, and then an earlier time again.

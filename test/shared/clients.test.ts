@@ -42,7 +42,7 @@ describe("the cap of one client", () => {
     expect(claimAs(table, 1, capOf(2))).toBe(entry);
   });
 
-  test("refuses to release what is not open, and keeps the client's entry", () => {
+  test("refuses to release a connection that is not open, and keeps the client's entry", () => {
     const table = new ClientTable(clientMemory(64));
     const entry = claimAs(table, 1, capOf(1));
     table.release(entry);
@@ -149,7 +149,7 @@ describe("a limit that is not enforced", () => {
   const CAP = dryRunBit("max_connections_per_client");
   const RATE = dryRunBit("rate_limit");
 
-  test("admits what a cap would refuse, says so, and gives it no place", () => {
+  test("admits a connection that a cap would refuse, reports it, and gives it no place", () => {
     const table = new ClientTable(clientMemory(64));
     const limits: ClientLimits = { ...capOf(1), dryRunOpen: true };
     const entry = claimAs(table, 1, limits);
@@ -162,7 +162,7 @@ describe("a limit that is not enforced", () => {
     expect([table.claimed, table.dryRun]).toEqual([true, 0]);
   });
 
-  test("admits what a rate would refuse, says so, and takes tokens as if it were enforced", () => {
+  test("admits a connection that a rate would refuse, reports it, and takes tokens as if it were enforced", () => {
     const table = new ClientTable(clientMemory(64));
     const limits: ClientLimits = { ...rateOf(1, 2), dryRunRate: true };
     const at = (ms: number): number => {
@@ -172,7 +172,7 @@ describe("a limit that is not enforced", () => {
     expect([at(0), at(0), at(0), at(999), at(1000), at(1000)]).toEqual([0, 0, RATE, RATE, 0, RATE]);
   });
 
-  test("leaves the other limit in force, which does not see what the first would have refused", () => {
+  test("still enforces the other limit, which does not count what the first would have refused", () => {
     const table = new ClientTable(clientMemory(64));
     const capOnly: ClientLimits = { ...rateOf(0.001, 1), maxOpen: 2, dryRunRate: true };
     claimAs(table, 1, capOnly);

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { NOBODY, QUEUE_WORKERS_MAX, queueMemory, SharedQueue } from "../../src/shared/queue.ts";
 
-test("takes as many as its size says and nobody where that is 0, for workers that it has words for", () => {
+test("takes `size` waiters, none with size 0, for workers within its range", () => {
   const queue = new SharedQueue(queueMemory());
   expect([queue.enter(0, 0), queue.enter(0, 2), queue.enter(1, 2), queue.enter(2, 2)]).toEqual([
     false,
@@ -17,7 +17,7 @@ test("takes as many as its size says and nobody where that is 0, for workers tha
   expect(() => queue.leave()).toThrow("a place was given back twice");
 });
 
-test("the oldest ticket is the one that was taken first, also where the numbers wrap around", () => {
+test("the oldest ticket is the one that was taken first, also when the numbers wrap around", () => {
   const memory = queueMemory();
   const queue = new SharedQueue(memory);
   expect(queue.oldest()).toBe(NOBODY);
@@ -34,7 +34,7 @@ test("the oldest ticket is the one that was taken first, also where the numbers 
   expect(queue.oldest()).toBe(NOBODY);
 });
 
-test("no ticket is 0, which stands for nobody", () => {
+test("no ticket is 0, which means none", () => {
   const memory = queueMemory();
   new Int32Array(memory)[16] = -2;
   const queue = new SharedQueue(memory);

@@ -1,4 +1,4 @@
-"""Holds one thread of a process still, as a kernel that does not answer it would, until this program ends.
+"""Stops one thread of a process, like a system call that does not return, until this program ends.
 
 Says "held" when the thread stands still. Usage: held_thread.py TID
 """
@@ -16,7 +16,7 @@ if libc.ptrace(PTRACE_ATTACH, tid, None, None) != 0:
     sys.exit("ptrace: %s" % os.strerror(ctypes.get_errno()))
 os.waitpid(tid, WALL)
 print("held", flush=True)
-# The end of the thread is told to this process alone; until it has heard of it, the process of the thread is not gone.
+# Only this process is notified of the end of the thread; until it has read that, the thread's process is not gone.
 while True:
     _, status = os.waitpid(tid, WALL)
     if os.WIFEXITED(status) or os.WIFSIGNALED(status):

@@ -59,7 +59,7 @@ class Stalled(ValueError):
 
 
 class Connection:
-    """One socket, with TLS on it or not. TLS runs over memory, so that every byte and every end can be told apart."""
+    """One socket, with TLS on it or not. TLS runs over memory, so that every byte and every end is distinguishable."""
 
     def __init__(self, sock):
         sock.settimeout(TIMEOUT_S)
@@ -68,12 +68,12 @@ class Connection:
         self.tls = None
         self.pending = b""
         self.end = None
-        # How many flights go out whole; of the one after them the last byte is kept back.
+        # Number of flights that are sent whole; the next one is sent without its last byte.
         self.flights = None
-        # The hello in records of so many bytes, and in segments of so many.
+        # The hello in records of this many bytes, and in segments of this many.
         self.records = None
         self.segments = None
-        # What goes out together with the hello.
+        # Bytes that are sent together with the hello.
         self.preface = None
 
     # -- TLS
@@ -123,7 +123,7 @@ class Connection:
         if self.segments is not None:
             for at in range(0, len(data), self.segments):
                 self.socket.sendall(data[at : at + self.segments])
-                # Lets the other side read what is there, most of the time.
+                # Usually lets the other side read the bytes so far.
                 time.sleep(0)
             self.segments = None
             return
@@ -153,7 +153,7 @@ class Connection:
             self.drive(self.tls.write, data)
 
     def receive(self):
-        """Some bytes, or none and `end` says why: "close_notify", "fin" or "reset"."""
+        """Some bytes, or none, and then `end` has the reason: "close_notify", "fin" or "reset"."""
         if self.pending:
             data, self.pending = self.pending, b""
             return data
@@ -190,7 +190,7 @@ class Connection:
     # -- ends
 
     def close_notify(self):
-        """Says that no more will come, in TLS' own words, and sends no FIN."""
+        """Sends close_notify without FIN."""
         try:
             self.tls.unwrap()
         except (ssl.SSLWantReadError, ssl.SSLError):
@@ -210,7 +210,7 @@ class Connection:
         self.socket.close()
 
     def segments_in(self):
-        """How many segments have come, once all that was sent is acknowledged: tcpi_segs_in, tcpi_unacked (linux/tcp.h)."""
+        """The number of received segments, once everything sent is acknowledged: tcpi_segs_in, tcpi_unacked (linux/tcp.h)."""
         while True:
             info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
             if struct.unpack_from("I", info, 24)[0] == 0:
@@ -218,7 +218,7 @@ class Connection:
             time.sleep(0.002)
 
     def raw_end(self):
-        """How the TCP connection under it ends: "fin" or "reset"."""
+        """How its TCP connection ends: "fin" or "reset"."""
         try:
             while self.socket.recv(CHUNK):
                 pass
@@ -302,7 +302,7 @@ def note_name(tls, name, _):
 
 
 class Server:
-    """Accepts, reads the PROXY header and does the handshake if it is to, says what it saw, and then does its `mode`."""
+    """Accepts, reads the PROXY header and does the handshake if told to, reports them, and then runs its `mode`."""
 
     def __init__(self, number, options):
         self.number = number
@@ -364,7 +364,7 @@ class Server:
 
 
 def in_records(flight, size):
-    """The one handshake record that a hello is, as several: a TLS server may not mind (RFC 8446, section 5.1)."""
+    """Splits the single handshake record of a hello into several, which a TLS server must accept (RFC 8446, section 5.1)."""
     kind, payload = flight[:3], flight[5:]
     pieces = [payload[at : at + size] for at in range(0, len(payload), size)]
     return b"".join(kind + struct.pack("!H", len(piece)) + piece for piece in pieces)
@@ -426,7 +426,7 @@ def close(connection):
 
 
 def exchange(connection, count, finish, want=None):
-    """Sends `count` bytes and reads as many, or `want`, at the same time; then ends and waits for the end, if it is to.
+    """Sends `count` bytes and reads as many, or `want`, at the same time; then ends and waits for the end, if told to.
     Hashes both ways."""
     it = connections[connection]
     want = count if want is None else want
@@ -441,7 +441,7 @@ def exchange(connection, count, finish, want=None):
         if time.monotonic() > deadline:
             raise TimeoutError("%d of %d sent, %d waiting, %d received, end %s" % (count - left, count, len(raw), got, it.end))
         if not raw and left > 0:
-            # Blocks differ from one another, so that a lost or doubled one is seen.
+            # All blocks differ, so that a lost or doubled one is detected.
             chunk = (struct.pack("!Q", counter) + block)[: min(left, len(block))]
             counter += 1
             sent.update(chunk)
@@ -508,7 +508,7 @@ def flood(port, count, data):
 
 
 def flood_over(flood):
-    """Waits until the other side has ended every one of them. How many were reset."""
+    """Waits until the other side has ended all of them. Returns the number of resets."""
     resets = 0
     for sock in floods.pop(flood):
         try:

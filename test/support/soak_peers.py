@@ -1,4 +1,4 @@
-"""Both ends of the soak: clients that do everything to a connection that clients do, and backends that check every byte.
+"""Both ends of the soak: clients that do everything that clients do to connections, and backends that check every byte.
 
 Sockets and TLS are Python's. Takes one JSON object a line, answers each with one line. Clients and backends know what the other
 will send, from a header that begins each connection, so each byte and each end can be judged on both sides.
@@ -25,7 +25,7 @@ CUT = "reset"
 lock = threading.Lock()
 counts = {}
 wrong = []
-# Connections that were cut though neither end wanted it: the log has to say why.
+# Connections that were cut although neither end wanted it: the log must have the reason.
 cuts = []
 backends = {}
 numbers = iter(range(1, 1 << 62))
@@ -53,11 +53,11 @@ class Cut(Exception):
 
 
 class Truncated(Exception):
-    """An end, orderly or a bare FIN under TLS, where more should have come."""
+    """An end, orderly or a bare FIN under TLS, before the expected bytes have come."""
 
 
 class Secure:
-    """TLS on a socket, over memory: the ssl module's own sockets take a reset for an end without close_notify."""
+    """TLS on a socket, over memory: the ssl module's own sockets report a reset as an end without close_notify."""
 
     def __init__(self, sock, context, **how):
         self.socket = sock
@@ -184,7 +184,7 @@ class Backend:
         threading.Thread(target=self.accept, args=(self.listening,), daemon=True).start()
 
     def kill(self):
-        """As a process that dies: it listens no more and everything is reset."""
+        """Like the death of a process: it stops listening and everything is reset."""
         # A thread that waits in accept() would keep the socket listening.
         self.listening.shutdown(socket.SHUT_RDWR)
         self.listening.close()
@@ -237,7 +237,7 @@ class Backend:
         except Cut:
             count("backend: reset")
         except Truncated as error:
-            # Our own kill ends the reading too.
+            # The test's own kill ends the reading too.
             if raw not in self.doomed:
                 violation(f"backend: connection {what} ended {error}")
         except (ssl.SSLError, ConnectionError):
@@ -306,7 +306,7 @@ class Clients:
         with lock:
             number = next(numbers)
         kind = listener["kind"]
-        # Every connection comes from an address of its own, by which its line is found.
+        # Every connection has its own source address, which identifies its line.
         source = f"127.{64 + (number >> 16) % 64}.{number >> 8 & 255}.{number & 255}"
         if kind == "limited":
             source = "127.9.9.9"
@@ -392,7 +392,7 @@ class Clients:
 
 
 def held(port, source, number):
-    """How many of so many connections at once from one address are served; each is asked for one answer."""
+    """The number of served connections, of this many at once from one address; each requests one answer."""
     socks, served = [], 0
     for _ in range(number):
         sock = socket.socket()

@@ -1,4 +1,4 @@
-"""TCP and unix sockets by Python's own socket module, for tests that want a peer which is not Bun.
+"""TCP and unix sockets by Python's own socket module, for tests that need a peer that is not Bun.
 
 Takes one JSON object a line, {"id", "op", ...}, and answers each with one line. Every operation has a thread of its own, so
 a reader that waits keeps nobody from writing.
@@ -95,7 +95,7 @@ def send(on, text):
 
 
 def send_stream(on, count, finish=False):
-    """Sends so many bytes, no block of them like another; their checksum, and how it ended where it could not."""
+    """Sends this many bytes, all blocks different; returns their checksum, and how it ended if it failed."""
     sock, left, crc, number, end = sockets[on], count, 0, 0, None
     try:
         while left > 0:
@@ -112,7 +112,7 @@ def send_stream(on, count, finish=False):
 
 
 def fill(on, quiet_ms):
-    """Sends until nothing more has gone for so long; how much went."""
+    """Sends until no bytes have moved for this long; returns the number of bytes."""
     sock, sent, crc = sockets[on], 0, 0
     sock.setblocking(False)
     end = None
@@ -132,7 +132,7 @@ def fill(on, quiet_ms):
 
 
 def read(on, count):
-    """So many bytes, fewer where the end comes before: "fin" or "reset"."""
+    """This many bytes, fewer if the end comes before: "fin" or "reset"."""
     sock, data, end = sockets[on], b"", None
     try:
         while len(data) < count:
@@ -147,7 +147,7 @@ def read(on, count):
 
 
 def drain(on, chunk=1 << 18, every=0, pause_ms=0):
-    """Reads to the end; with `every`, stops for a while each time that so many bytes have come."""
+    """Reads to the end; with `every`, pauses after each such number of bytes."""
     sock, count, crc, next_pause = sockets[on], 0, 0, every
     buffer = bytearray(chunk)
     view = memoryview(buffer)
@@ -169,7 +169,7 @@ def drain(on, chunk=1 << 18, every=0, pause_ms=0):
 
 
 def measure(on, skip_ms, ms):
-    """Reads for a while and then counts what comes for another while: bytes, and the time in seconds that it really took."""
+    """Reads for a while and then counts the bytes of another while: bytes, and the real time in seconds."""
     sock = sockets[on]
     start = time.monotonic()
     while time.monotonic() < start + skip_ms / 1000:
@@ -181,7 +181,7 @@ def measure(on, skip_ms, ms):
 
 
 def segments(on):
-    """How many segments have come, once all that was sent is acknowledged: tcpi_segs_in, tcpi_unacked (linux/tcp.h)."""
+    """The number of received segments, once everything sent is acknowledged: tcpi_segs_in, tcpi_unacked (linux/tcp.h)."""
     while True:
         info = sockets[on].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
         if struct.unpack_from("I", info, 24)[0] == 0:
@@ -207,7 +207,7 @@ def close(on):
 
 
 def hung_up(on, ms):
-    """Waits until the connection is over in both directions: "reset", "closed", or None if it is not after so long."""
+    """Waits until the connection is over in both directions: "reset", "closed", or None if it is not after this time."""
     poll = select.poll()
     poll.register(sockets[on], 0)
     if not poll.poll(ms):
@@ -220,7 +220,7 @@ def hung_up(on, ms):
 
 
 def push_many(address, connections, quiet_ms):
-    """Opens many connections and sends on all of them until nothing more goes anywhere for so long."""
+    """Opens many connections and sends on all of them until no bytes have moved for this long."""
     family, name = parse(address)
     group = []
     for _ in range(connections):
@@ -248,7 +248,7 @@ def connect_many(address, connections):
 
 
 def fill_many(group, quiet_ms):
-    """Sends on all connections of a group until nothing more goes anywhere for so long; how much went on each."""
+    """Sends on all connections of a group until no bytes have moved for this long; returns the bytes of each."""
     selector = selectors.DefaultSelector()
     sent = [0] * len(sockets[group])
     for i, sock in enumerate(sockets[group]):

@@ -18,7 +18,7 @@ describe("an agent's line", () => {
     expect(parseAgentLine(line)).toEqual(report);
   });
 
-  test.each(["", "hello", "50", "-5%", "5.5%", "# up", "HTTP/1.1 400 Bad Request"])("%j says nothing", (line) => {
+  test.each(["", "hello", "50", "-5%", "5.5%", "# up", "HTTP/1.1 400 Bad Request"])("%j is no report", (line) => {
     expect(parseAgentLine(line)).toBeNull();
   });
 });
@@ -38,7 +38,7 @@ describe("the exchange", () => {
     expect([exchange.end("closed").is, exchange.report.up]).toEqual(["ok", false]);
   });
 
-  test("fails where the line does not end in time, is too long, or says nothing", () => {
+  test("fails if the line does not end in time, is too long, or is no report", () => {
     const exchange = new AgentExchange();
     expect(exchange.end("closed")).toMatchObject({ is: "bad", why: "closed before the answer" });
     exchange.push(Buffer.from("do"));

@@ -89,7 +89,7 @@ describe("a captured hello", () => {
     expect(unwrap(fixture("openssl-split")).length).toBe(fixture("openssl-split").length - 10);
   });
 
-  test.each(FIXTURE_NAMES)("of %s is parsed to what its client was told to send", (name) => {
+  test.each(FIXTURE_NAMES)("of %s is parsed to the values that its client sent", (name) => {
     expect(parseClientHello(fixture(name))).toEqual({ is: "hello", hello: CAPTURED[name] });
   });
 
@@ -155,7 +155,7 @@ describe("the reader", () => {
   });
 });
 
-describe("what is not TLS", () => {
+describe("bytes that are not TLS", () => {
   test.each([
     ["HTTP", "G"],
     ["a PROXY header", "P"],

@@ -67,7 +67,7 @@ describe("an exchange of steps", () => {
     }
   });
 
-  test("reports what it found if the answer can no longer match", () => {
+  test("reports the bytes that it found if the answer can no longer match", () => {
     expect(run([replies(/^\+PONG/, /^-.*/)], ["-LOADING data\r\n"])[1]).toBe(
       'expected /^\\+PONG/, found "-LOADING data"',
     );

@@ -217,7 +217,7 @@ describe("followers", () => {
     filter: { ...EVERY, ...filter },
   });
 
-  test("get lines in their own format, also where the log is off", () => {
+  test("get lines in their own format, even if the log is off", () => {
     log.format = "off";
     log.follow([follower(1), follower(2, {}, "text")]);
     ended();
@@ -262,7 +262,7 @@ describe("followers", () => {
     expect(followed.map((one) => one.follower)).toEqual([1]);
   });
 
-  test("lose the lines beyond a maximum for each tick, and are told how many", () => {
+  test("lose the lines beyond a maximum per tick, and learn their number", () => {
     log.follow([follower(1)]);
     const count = FOLLOWED_CHARACTERS_MAX / 100;
     for (let i = 0; i < count; i++) ended();

@@ -149,7 +149,7 @@ describe('with on_abort = "close" an end that lb imposes', () => {
     },
   );
 
-  test.each(["killed", "drain", "backend_down"] as const)("%s is a reset all the same, before it relays too", (end) => {
+  test.each(["killed", "drain", "backend_down"] as const)("%s is a reset anyway, also before relaying", (end) => {
     const relaying = new Stage({ listener: { ...closing, overLimit: "close" } });
     relaying.relay();
     relaying.pass(5000);
@@ -181,7 +181,7 @@ describe('with on_abort = "close" an end that lb imposes', () => {
     expect(how(stage)).toEqual([["terminate"], ["pause", "terminate"]]);
   });
 
-  test("backend_down is a reset all the same", () => {
+  test("backend_down is a reset anyway", () => {
     const stage = new Stage({ listener: closing });
     stage.relay();
     stage.pass(5000);

@@ -34,7 +34,7 @@ describe("a flow", () => {
     expect([small.length, large.length]).toEqual([RELEASE_FROM_BYTES - 1, 0]);
   });
 
-  test("keeps what the receiver does not take, and everything after it, in order", () => {
+  test("queues bytes that the receiver does not take, and everything after them, in order", () => {
     to.room = 3;
     flow.forward(bytes(10));
     expect([...to.written]).toEqual([0, 1, 2]);
@@ -190,7 +190,7 @@ describe("a flow with a bandwidth limit", () => {
     return pace;
   };
 
-  test("sends what is allowed at once, and queues the rest with the sender paused", () => {
+  test("sends the allowed bytes at once, and queues the rest with the sender paused", () => {
     flow.pace = paced(50_000);
     flow.forward(bytes(10_000));
     expect(from.calls).toEqual([]);
@@ -212,7 +212,7 @@ describe("a flow with a bandwidth limit", () => {
     expect(flow.drained).toBe(true);
   });
 
-  test("does not count what the receiver did not take", () => {
+  test("does not count bytes that the receiver did not take", () => {
     flow.pace = paced(50_000);
     to.room = 10;
     flow.forward(bytes(50_000));

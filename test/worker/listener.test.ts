@@ -41,7 +41,7 @@ test("a PROXY header is expected from trusted peers, and from those on a unix so
 describe("the ClientHello", () => {
   const route = (given: Partial<RoutePlan>): RoutePlan => ({ sni: [], alpn: [], clients: null, pool: 1, ...given });
 
-  test("is read only where a route or the hash depends on it", () => {
+  test("is read only if a route or the hash depends on it", () => {
     expect(listener().readsHello).toBe(false);
     expect(listener({ routes: [route({ clients: table("10.0.0.0/8") })] }).readsHello).toBe(false);
     expect(listener({ routes: [route({ sni: ["a.example"] })] }).readsHello).toBe(true);

@@ -3,7 +3,7 @@ import { LOOP_BUCKETS_MS, WORKER } from "../../src/shared/counters.ts";
 import { TICK_MS } from "../../src/worker/clock.ts";
 import { LoopDelay } from "../../src/worker/loop-delay.ts";
 
-test("counts how late each tick is, and says when the next one is due", () => {
+test("counts the delay of each tick, and reports when the next one is due", () => {
   const counters = new Float64Array(WORKER.size);
   const delay = new LoopDelay(counters);
   const delays = (): Record<string, number> =>

@@ -101,13 +101,13 @@ describe("a limit of one sender", () => {
     },
   );
 
-  test("has whoever waits come back for a portion: 50 ms' worth, or 64 KiB if that is less, or 2 ms' worth if that is more", () => {
+  test("makes a waiting sender come back for a portion: 50 ms' worth, or 64 KiB if that is less, or 2 ms' worth if that is more", () => {
     expect(own(1_000_000).nextMs(0, Infinity)).toBe(50);
     expect(own(6_553_600).nextMs(0, Infinity)).toBe(10);
     expect(own(65_536_000).nextMs(0, Infinity)).toBe(2);
   });
 
-  test("does not wait for a portion where fewer bytes wait", () => {
+  test("does not wait for a whole portion if fewer bytes wait", () => {
     const pace = own(1_000_000);
     expect(pace.nextMs(0, 2000)).toBe(2);
     expect(pace.allowance(1, 2000)).toBe(0);
@@ -121,7 +121,7 @@ describe("a limit of one sender", () => {
     expect(pace.allowance(1000, Infinity)).toBe(1);
   });
 
-  test("keeps what the receiver did not take, and saves no more while it takes nothing", () => {
+  test("keeps the credit that the receiver did not use, and saves no more while it takes nothing", () => {
     const pace = own(1_000_000);
     let now = 0;
     for (; now < 10_000; now += 10) pace.allowance(now, Infinity);
@@ -335,7 +335,7 @@ describe("a limit that connections of several workers share", () => {
     for (const id of greedy) expect(run.moved[id]).toBeGreaterThan(0);
   });
 
-  test("loses to a worker that dies what it has reserved, and nothing lasting", () => {
+  test("loses to a worker that dies only its current reservations", () => {
     const rate = 1_000_000;
     const run = new Simulation(6, rate);
     for (let i = 0; i < 10; i++) run.greedy(() => run.random.below(1000) / 1000);
@@ -362,7 +362,7 @@ describe("a limit that connections of several workers share", () => {
     expect(most).toBeLessThan(20);
   });
 
-  test("holds nothing for a connection that is idle, and gives back what one did not use", () => {
+  test("holds nothing for an idle connection, and returns unused reservations", () => {
     const words = new BigInt64Array(bandwidthMemory(1));
     const limit = new SharedBandwidth(words, 0, "upload", new BandwidthRate(1_000_000), 0);
     const [one, other] = [new Pace(limit), new Pace(limit)];
@@ -393,7 +393,7 @@ describe("a limit that is not enforced", () => {
     own: (rate) => new OwnBandwidth(rate, 0),
     shared: (rate) => new SharedBandwidth(new BigInt64Array(bandwidthMemory(1)), 0, "upload", rate, 0),
   };
-  test.each(Object.keys(kinds))("says what it would have delayed (%s)", (kind) => {
+  test.each(Object.keys(kinds))("reports what it would have delayed (%s)", (kind) => {
     const limit = kinds[kind]!(new BandwidthRate(1_000_000));
     // A tenth of a second is saved.
     expect(limit.exceededBy(50_000, 1000)).toBe(false);

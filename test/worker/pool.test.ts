@@ -288,7 +288,7 @@ describe("the cap of a backend", () => {
     expect(claimed(openOf(backends[1]!)) + claimed(openOf(backends[2]!))).toBe(7);
   });
 
-  test("counts what other workers claim between the pick and the claim", () => {
+  test("counts places that other workers claim between the pick and the claim", () => {
     const capped = [backendPlan({ name: "a", maxConnections: 1 }), backendPlan({ name: "b", maxConnections: 1 })];
     pool = new Pool(poolPlan({ backends: capped }), null, 0);
     // Another worker is faster each time that this one has looked and not claimed yet.

@@ -42,7 +42,7 @@ test("claims a place in the queue, in the ledger too, until it is served", async
   expect(claimed(openOf(capped))).toBe(0);
 });
 
-test("holds what the client says, and its FIN behind it, and pauses one that says too much", async () => {
+test("holds the client's bytes and its FIN, and pauses a client that sends too much", async () => {
   const { stage, free } = queued();
   const { connection, client, backend } = stage;
   connection.clientData(encode("request"));
@@ -80,7 +80,7 @@ function waitOut(stage: Stage): void {
   stage.pass(4 * TICK_MS);
 }
 
-test("waits again behind a failed connect while another backend is full, with what is left of its time", async () => {
+test("waits again after a failed connect while another backend is full, with the rest of its time", async () => {
   const [first, other] = [1, 2].map(() => backendPlan({ address: `unix:@${SOMEBODY}`, maxConnections: 1 }));
   const queue = { size: 10, timeoutMs: 1000, memory: queueMemory() };
   const stage = new Stage({ pool: { backends: [first!, other!], retries: 1, queue } });

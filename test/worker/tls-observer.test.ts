@@ -42,7 +42,7 @@ test("treats two bytes of data as data, although the record looks like close_not
   expect(observer.cut).toBe(true);
 });
 
-test("counts only what the plain socket had read before", () => {
+test("counts only bytes that the plain socket had read before", () => {
   const observer = new TlsObserver(host, new Float64Array(1), 0);
   observer.push(closeNotify.slice(0, 3));
   observer.clientData(closeNotify.slice(3));

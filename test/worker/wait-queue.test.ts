@@ -194,7 +194,7 @@ class Model {
 }
 
 describe("a queue over several workers", () => {
-  test("in any order of events nobody overtakes, no place stays free while somebody waits, and every count ends at zero", async () => {
+  test("in any order of events no waiter overtakes, no place stays free while one waits, and every count ends at zero", async () => {
     await forSeedsAsync(200, play);
   });
 
@@ -228,7 +228,7 @@ describe("a queue over several workers", () => {
     expect(model.served).toEqual(model.served.toSorted((a, b) => a - b));
   }
 
-  test("goes before a worker that does not use a free place for several ticks, and not sooner", async () => {
+  test("overtakes a worker that leaves a free place unused for several ticks, and not sooner", async () => {
     const model = new Model(2, 1, 10);
     const [blocked, other] = model.workers as [Worker, Worker];
     model.arrive(other);
@@ -251,7 +251,7 @@ describe("a queue over several workers", () => {
     expect(other.queue.tick()).toBe(false);
   });
 
-  test("lets others pass one that can use no free place, after several ticks, and serves it when it can", async () => {
+  test("lets others overtake one that can use no free place, after several ticks, and serves it when it can", async () => {
     const model = new Model(1, 1, 10);
     const [worker] = model.workers as [Worker];
     for (let i = 0; i < 3; i++) model.arrive(worker);
@@ -318,7 +318,7 @@ describe("a queue over several workers", () => {
     expect(late.holding).toBe(1);
   });
 
-  test("serves at a tick what no wake-up came for", async () => {
+  test("serves at a tick a waiter without a wake-up", async () => {
     const model = new Model(1, 1, 10);
     const [worker] = model.workers as [Worker];
     model.arrive(worker);
@@ -330,7 +330,7 @@ describe("a queue over several workers", () => {
     expect(model.served).toEqual([2]);
   });
 
-  test("refuses to let go one that does not wait, and counts each wait in its worker's row", async () => {
+  test("refuses to remove one that does not wait, and counts each wait in its worker's row", async () => {
     const model = new Model(2, 1, 10);
     const [, worker] = model.workers as [Worker, Worker];
     model.arrive(worker);

@@ -52,7 +52,7 @@ describe("fits the terminal", () => {
     }
   });
 
-  test("long names leave room for the other columns, and are cut where they are alike", () => {
+  test("long names leave room for the other columns, and are cut where they are equal", () => {
     const data = dataOf(3, (i) => `backend-with-a-very-long-name-of-the-backend-${i}`);
     data.snapshot!.pools[0]!.name = "p".repeat(64);
     const at80 = bare(drawn({}, data));
