@@ -63,7 +63,7 @@ export const features: Scenario = {
   about:
     `CPU per new connection with a feature, divided by that without; ${turns} turns of ${connectionsPerTurn} connections for each, ` +
     "in alternation. A thousand backends are names (hard links) of one unix socket: a thousand TCP addresses cost the kernel more " +
-    "than one, whoever connects to them. A connection to it costs two thirds of one by TCP, so ratios are larger there.",
+    "than one, with any load balancer. A connection to it costs two thirds of one by TCP, so ratios are larger there.",
   contenders: [lb],
   // Other processes affect both sides of each ratio.
   ignoresOthers: true,

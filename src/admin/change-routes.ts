@@ -36,7 +36,7 @@ export const CHANGE_ROUTES: readonly Route[] = [
         undefined,
         "drain: no new connections. maintenance: no new connections and no health checks. Default: no change.",
       ),
-      weight: absent(orNull(whole(0, 256)), undefined, "null = the file's. Left out = not changed."),
+      weight: absent(orNull(whole(0, 256)), undefined, "null = the file's weight. Default: no change."),
       timeout: absent(
         duration({ zero: "at once" }),
         undefined,

@@ -101,7 +101,7 @@ const STATES = [
   ["maintenance", "drain a backend and stop its health checks"],
 ] as const;
 
-const TIMEOUT = "end what still lives there after this time, such as 30s; left out = never";
+const TIMEOUT = "end connections that are open after this time, such as 30s; default: never";
 
 function backendName(text: string): string {
   if (/^[^/]+\/./.test(text)) return text;

@@ -85,7 +85,7 @@ function located({ words }: AnyKind, value: string, { path, folder }: Place): st
 /** Values of log.access that name no file. */
 const LOG_WORDS = ["stdout", "stderr", "off", "syslog"];
 
-/** A table of texts, which may all be secret: those of the file too are shown as a variable, which whoever uses this text must set. */
+/** A table of texts, any of which may be secret: all are shown as variables, which users of this text must set. */
 function secretTexts(table: Record<string, unknown>, { path, expansions }: Place): Record<string, string> {
   const shown = (name: string): string => {
     const key = JSON.stringify([...path, name]);

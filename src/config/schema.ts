@@ -65,7 +65,7 @@ const admin = section('{ bind = "127.0.0.1:9900" }', {
       key: row(text("file"), "", "Private key of the certificate, PEM, not encrypted."),
     }),
     {},
-    "HTTPS, with TLS 1.2 at least. Left out = HTTP.",
+    "HTTPS, with TLS 1.2 or later. Default: HTTP.",
   ),
 });
 
@@ -257,11 +257,11 @@ const listenerRows = {
       burst: absent(
         whole(1, 1_000_000),
         null,
-        "Number of new connections per client that may exceed the rate at once. Left out = what `rate` allows in one second, at least 1.",
+        "Number of new connections per client that may exceed the rate at once. Default: the number that `rate` allows in one second, at least 1.",
       ),
     }),
     null,
-    "Limit on new connections per client: a token bucket, exact across all workers. Left out = no limit.",
+    "Limit on new connections per client: a token bucket, exact across all workers. Default: no limit.",
   ),
   over_limit: row(
     choice(["reset", "close"]),
@@ -285,8 +285,8 @@ const listenerRows = {
   ),
   bandwidth: row(
     section('{ upload = "10MB/s", download = "10MB/s" }', {
-      upload: absent(bandwidth(), 0, "From the client to the backend. Left out = no limit."),
-      download: absent(bandwidth(), 0, "From the backend to the client. Left out = no limit."),
+      upload: absent(bandwidth(), 0, "From the client to the backend. Default: no limit."),
+      download: absent(bandwidth(), 0, "From the backend to the client. Default: no limit."),
       per: row(
         choice(["connection", "client", "listener"]),
         "connection",
@@ -294,10 +294,10 @@ const listenerRows = {
       ),
     }),
     {},
-    "Bandwidth limits, exact across all workers. After a pause, as much as 100 ms are worth may pass at once; above 100 Mbit/s it is 4 ms. Left out = no limit.",
+    "Bandwidth limits, exact across all workers. After a pause, 100 ms' worth of bytes may pass at once; above 100 Mbit/s it is 4 ms' worth. Default: no limit.",
   ),
   timeouts: row(listenerTimeouts, {}, "Timeouts of the connections."),
-  tls: absent(listenerTls, null, "TLS termination. Left out = no TLS."),
+  tls: absent(listenerTls, null, "TLS termination. Default: no TLS."),
   routes: row(
     list(route),
     [],
@@ -315,7 +315,7 @@ export const backendRows = {
     dialAddress(),
     "Address to connect to. A name that resolves to several addresses becomes several backends.",
   ),
-  name: absent(nameText(), null, "Name in logs and metrics. Left out = the address."),
+  name: absent(nameText(), null, "Name in logs and metrics. Default: the address."),
   weight: row(whole(0, 256), 1, "Share of the connections, relative to the other backends; 0 = no new connections."),
   max_connections: row(whole(0, connectionsMax), 0, "Maximum number of concurrent connections; 0 = no limit."),
   backup: row(flag(), false, "Use this backend only when no other is up."),
@@ -514,9 +514,9 @@ const pool = section('{ backends = ["127.0.0.1:3000"] }', {
     "Queue for connections that arrive when every backend has its max_connections. First come, first served.",
   ),
   keepalive: row(keepalive(), "75s", "TCP keepalive on connections to backends. No effect on Unix sockets."),
-  health: row(health, {}, "Active health check. Left out = tcp with these defaults."),
-  passive: absent(passive, null, "Passive health check by real traffic. Left out = off."),
-  tls: absent(poolTls, null, "TLS to the backends. Left out = no TLS."),
+  health: row(health, {}, "Active health check. Default: tcp with these defaults."),
+  passive: absent(passive, null, "Passive health check by real traffic. Default: off."),
+  tls: absent(poolTls, null, "TLS to the backends. Default: no TLS."),
 });
 
 // ------------------------------------------------------------------ the file
@@ -549,7 +549,7 @@ export const file = section("{}", {
   ),
   admin: row(admin, {}, "The admin endpoint."),
   log: row(log, {}, "The log and the access log."),
-  otel: absent(otel, null, "Export of metrics and access lines to OpenTelemetry. Left out = off."),
+  otel: absent(otel, null, "Export of metrics and access lines to OpenTelemetry. Default: off."),
   listeners: row(named("listener", listener), {}, "Listeners: addresses that accept connections of clients."),
   pools: row(named("pool", pool), {}, "Pools: groups of backends."),
 });

@@ -119,7 +119,7 @@ test("kills a connection after a confirmation", async () => {
   expect(await lb.lineOf(client)).toMatchObject({ end: "killed", end_by: "lb" });
 });
 
-test("drains a backend in the dialog, ends what lives there later, and puts it back", async () => {
+test("drains a backend in the dialog, ends its connections later, and makes it ready again", async () => {
   const port = await freePort();
   await using lb = await startLb(config(port).replace('name = "two" }', 'name = "two", backup = true }'));
   const { page } = await open(lb);
@@ -267,7 +267,7 @@ test("loads itself again when lb was replaced by another version", async () => {
   expect([loads, versions]).toEqual([2, []]);
 });
 
-test("says that lb is gone, keeps the last figures, and goes on when it is there again", async () => {
+test("shows that lb is gone, keeps the last figures, and continues when lb is back", async () => {
   const [port, admin] = [await freePort(), await freePort()];
   const text = config(port, `[admin]\nbind = "127.0.0.1:${admin}"\n`);
   const first = await startLb(text);

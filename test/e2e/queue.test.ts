@@ -360,7 +360,7 @@ describe("a change of the pool while connections wait", () => {
 
     await reload(config(port, capped(backend, 2), queue(4)));
     expect(await clients[0]!.line()).toBe("a");
-    // A size below what waits turns away whoever comes, and nobody who is there.
+    // A size below the number of waiters refuses new connections, but no waiter.
     await reload(config(port, capped(backend, 2), queue(1)));
     using refused = await connect(port);
     expect(await refused.ended).toBe("reset");

@@ -85,7 +85,7 @@ function handshakes(port: number) {
     while (!over) await one();
   });
   return {
-    /** Waits until so many more are done. */
+    /** Waits until this many more are complete. */
     more: (count: number) => {
       const enough = done + count;
       return eventually(`${count} more handshakes`, () => done >= enough);

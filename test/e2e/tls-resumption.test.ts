@@ -215,7 +215,7 @@ describe("client authentication", () => {
         // Where a certificate is optional, a handshake from the beginning with none is fine, the session is not.
         const without = await resume(port, file, version);
         if (without.echoed) expect([port, without.reused]).toEqual([optional, false]);
-        // With a good one now, whatever becomes of the session.
+        // With a valid one now, whether the session is resumed or not.
         const now = await resume(port, file, version, ...shows(mine));
         if (now.echoed) expect(now.reused).toBe(false);
       }

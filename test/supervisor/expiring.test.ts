@@ -9,7 +9,7 @@ const DAY_MS = 86_400_000;
 beforeEach(() => void vi.useFakeTimers({ now: Date.UTC(2026, 0, 1) }));
 afterEach(() => void vi.useRealTimers());
 
-/** A config whose admin endpoint has a certificate that expires in so many days. */
+/** A config whose admin endpoint has a certificate that expires in this many days. */
 function configOf(days: number): Config {
   const text = '[listeners.web]\nbind = ":1"\npool = "app"\n[pools.app]\nbackends = ["127.0.0.1:1"]\n';
   const loaded = parseConfig(text, { file: "lb.toml", env: {} });

@@ -11,7 +11,7 @@ import { encode, listenDuringTests, RESET, Stage } from "../support/stage.ts";
 
 listenDuringTests();
 
-// The engine has sizes of 16 + 8 x (6, 8, 12, 18, 26, 30, 38, ...) bytes for an object with so many fields.
+// The engine has sizes of 16 + 8 x (6, 8, 12, 18, 26, 30, 38, ...) bytes for an object with this many fields.
 test("a connection takes 224 bytes and each of its flows 80, while small chunks go through it", () => {
   const stage = new Stage({ listener: { timeoutsMs: { handshake: 0, idle: 60_000, halfClose: 1000, lifetime: 0 } } });
   stage.relay();
