@@ -51,7 +51,7 @@ export interface Admin {
   stop(): void;
 }
 
-/** Of the CPU: a dashboard and a few scrapers take a hundredth of a core. */
+/** Share of the CPU: a dashboard and a few scrapers take a hundredth of a core. */
 const BUDGET = { share: 0.1, burstMs: 5000 };
 /** Idle connections live longer than usual scrape intervals, so that scrapers can reuse them. */
 const TIMES = { requestMs: 10_000, idleMs: 75_000, stalledMs: 20_000 };

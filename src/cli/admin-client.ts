@@ -103,7 +103,7 @@ export class AdminClient {
       return new AdminError(`${this.name} ${isRefused ? "does not accept the token" : "needs a token"}`, TOKEN_CURE);
     const { detail, cure } = problemOf(text) ?? { detail: `${this.name} answered with status ${status}`, cure: "" };
     if (status !== 400) return new AdminError(detail, cure);
-    // To a user of commands, parts of a request and the document that describes them say nothing.
+    // Users of commands do not know the parts of a request and the document that describes them.
     return new AdminError(detail.replace(/^(body|query)\./, ""), cure.includes("openapi.json") ? "" : cure, true);
   }
 }

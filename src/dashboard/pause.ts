@@ -1,6 +1,6 @@
-// A wait that a signal ends early.
+// A wait that a signal can end early.
 
-/** Leaves nothing behind on the signal: the page of a wall pauses for months with the same one. */
+/** Removes its listener from the signal: a page on a wall display pauses for months with the same signal. */
 export function pause(ms: number, signal: AbortSignal): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   const end = (): void => {

@@ -35,7 +35,7 @@ export interface AccessLine {
   worker: number;
   end: End;
   endBy: EndedBy;
-  /** The reason behind the end if it has a name, such as an errno's. */
+  /** The reason for the end if it has a name, such as an errno's. */
   error: string;
 }
 

@@ -1,10 +1,10 @@
 // The snapshot and access lines as requests of OTLP/HTTP with JSON (https://opentelemetry.io/docs/specs/otlp/). The metrics are those of
-// /metrics, from the same table. Nothing is counted or sent here.
+// /metrics, from the same table. This file neither counts nor sends.
 import type { JsonAccessLine } from "./access-line.ts";
 import { METRICS, type Metric, type Sample } from "./metrics.ts";
 import type { Snapshot } from "./snapshot.ts";
 
-/** Data points of one request at most, so that no request is too large for a receiver. */
+/** Maximum number of data points per request, so that no request is too large for a receiver. */
 export const POINTS_MAX = 5000;
 
 /** SEVERITY_NUMBER_INFO. */
@@ -12,7 +12,7 @@ const INFO = 9;
 /** AGGREGATION_TEMPORALITY_CUMULATIVE. */
 const CUMULATIVE = 2;
 
-/** What sends, as attributes of the resource. */
+/** The sender, as attributes of the resource. */
 export interface Process {
   version: string;
   hostname: string;
@@ -22,7 +22,7 @@ export interface Process {
 type Value = { stringValue: string } | { intValue: string } | { doubleValue: number };
 type Attribute = { key: string; value: Value };
 
-/** The bodies of the requests for /v1/metrics; each is made when it is asked for. */
+/** The bodies of the requests for /v1/metrics; each is made when it is needed. */
 export function* metricsRequests(snapshot: Snapshot, process: Process, nowMs: number): Generator<object> {
   const times = {
     startTimeUnixNano: nanoseconds(Date.parse(snapshot.started_at)),
@@ -70,14 +70,14 @@ function metricOf({ name, type, labels, help }: Metric, samples: Sample[], times
     : { ...described, histogram: aggregated };
 }
 
-/** In the words of UCUM, as OpenTelemetry has them. */
+/** UCUM units, as OpenTelemetry uses them. */
 function unitOf(name: string): { unit?: string } {
   if (/_seconds(_total)?$/.test(name)) return { unit: "s" };
   if (/_bytes(_total)?$/.test(name)) return { unit: "By" };
   return name.endsWith("_ratio") ? { unit: "1" } : {};
 }
 
-// 64-bit integers are strings in JSON. A metric has one type of value, whatever its value is.
+// 64-bit integers are strings in JSON. Each metric always has the same type of value.
 function valueOf(name: string, value: Sample["value"]): object {
   if (typeof value === "number")
     return /_(seconds|ratio)(_total)?$/.test(name) ? { asDouble: value } : { asInt: String(value) };
@@ -128,7 +128,7 @@ function scopeOf({ version }: Process): object {
 
 function attribute(key: string, value: string | number): Attribute {
   if (typeof value === "string") return { key, value: { stringValue: value } };
-  // Times are fractions even where they are whole, so that an attribute has one type.
+  // Times are always fractions, so that an attribute has one type.
   if (key.endsWith("_ms")) return { key, value: { doubleValue: value } };
   return { key, value: { intValue: String(value) } };
 }

@@ -51,7 +51,7 @@ export const FIRST_END = { none: 0, client: 1, backend: 2 } as const;
 
 /** Maximum length of a server name in a ClientHello that a ledger stores (RFC 1035 section 2.3.4). */
 export const SNI_BYTES_MAX = 255;
-/** Names are behind all rows, so that connections without one need no memory for it. */
+/** Names are stored after all rows, so that connections without one need no memory for it. */
 const SNI_BYTES = 256;
 
 /** Bits of ROW.claims: what must be released. A row without the bit `row` is free. */

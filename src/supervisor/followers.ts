@@ -65,7 +65,7 @@ export class Followers {
   }
 }
 
-/** Lines for a reader of the admin API, who is told of lost ones in the text. */
+/** Lines for a reader of the admin API; the text has the number of dropped ones. */
 class FeedSink implements LineSink {
   readonly feed: Feed;
   readonly #format: Follower["format"];

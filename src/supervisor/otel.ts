@@ -1,5 +1,5 @@
-// The export to OpenTelemetry: the metrics at each interval, and access lines each second. The workers know only that somebody follows
-// the access log. What waits is bounded, and neither a slow receiver nor a dead one delays anything else.
+// The export to OpenTelemetry: the metrics at each interval, and access lines each second. The workers only know that the access log has a
+// follower. The queue is bounded, and a slow or dead receiver delays nothing else.
 import { hostname } from "node:os";
 import type { OtelConfig } from "../config/schema.ts";
 import { EVERY_LINE } from "../observe/access-filter.ts";
@@ -11,9 +11,9 @@ import type { Logger } from "./log.ts";
 import { OtlpSender, type Sent } from "./otlp-sender.ts";
 
 const LINES_EVERY_MS = 1000;
-/** Access lines of one request at most. */
+/** Maximum number of access lines per request. */
 const LINES_MAX = 1000;
-/** Characters of access lines that may wait. */
+/** Maximum number of unsent characters of access lines. */
 export const OTEL_PENDING_MAX = 2 * 1024 * 1024;
 
 interface Counts {
@@ -28,7 +28,7 @@ export interface OtelSources {
   snapshot: () => Snapshot;
 }
 
-/** One for the process: what it has counted outlives a change of the config. */
+/** One per process: its counts survive a change of the config. */
 export class Otel {
   readonly #sources: OtelSources;
   readonly #metrics: Counts = { success: 0, failure: 0 };
@@ -56,7 +56,7 @@ export class Otel {
     };
   }
 
-  /** From now on; what waits for a former receiver has this time to be sent. */
+  /** Applies a config; lines for a former receiver have this time to be sent. */
   configure(config: OtelConfig | null, timeoutMs: number): void {
     if (JSON.stringify(config) === JSON.stringify(this.#config)) return;
     void this.#export?.end(timeoutMs);
@@ -150,7 +150,7 @@ class Export implements LineSink {
     this.#lines = [];
   }
 
-  // The next interval's metrics replace those that could not be sent, since all are cumulative.
+  // The next interval's metrics replace unsent ones, because all are cumulative.
   #exportMetrics(withinMs: number): Promise<void> {
     this.#sendingMetrics ??= this.#sendMetrics(withinMs).finally(() => (this.#sendingMetrics = null));
     return this.#sendingMetrics;

@@ -1,16 +1,16 @@
-// Requests of OTLP/HTTP to one receiver: which answers are tried again, and when. What is sent is decided in otel.ts.
+// Requests of OTLP/HTTP to one receiver: which answers are retried, and when. otel.ts decides what is sent.
 import { parseAddress } from "../core/address.ts";
 import type { OtelConfig } from "../config/schema.ts";
 import { lookUp } from "./lookup.ts";
 
-/** Time for one request. */
+/** Timeout of a request. */
 const REQUEST_MS = 10_000;
-/** Pause before a request is sent again: doubles from the first to the second, with up to a fifth more at random. */
+/** Pause before a retry: doubles from the first to the second, with up to a fifth more at random. */
 const PAUSE_MS_MIN = 500;
 const PAUSE_MS_MAX = 30_000;
-/** Longest pause that a receiver may ask for. */
+/** Maximum pause that a receiver may request. */
 const RETRY_AFTER_MS_MAX = 300_000;
-/** What is read of an answer. */
+/** Maximum number of bytes that are read of an answer. */
 const ANSWER_BYTES_MAX = 64 * 1024;
 
 /** Answers after which the same request may succeed (OTLP/HTTP, "Retryable Response Codes"). */
@@ -23,16 +23,16 @@ export class OtlpSender {
   readonly #config: OtelConfig;
   readonly #tell: (sent: Sent) => void;
   readonly #ended = new AbortController();
-  /** The receiver has asked for no request before. */
+  /** The receiver allows no request before this time. */
   #notBeforeMs = 0;
 
-  /** `tell` hears the result of each request. */
+  /** `tell` is called with the result of each request. */
   constructor(config: OtelConfig, tell: (sent: Sent) => void) {
     this.#config = config;
     this.#tell = tell;
   }
 
-  /** Sends until it succeeds, cannot succeed, or `untilMs` (of performance.now) has passed. Never throws. */
+  /** Sends until the request succeeds, cannot succeed, or `untilMs` (of performance.now) has passed. Never throws. */
   async send(path: string, body: string, untilMs: number): Promise<Sent> {
     let pauseMs = PAUSE_MS_MIN;
     let atMs = this.#notBeforeMs;
@@ -52,7 +52,7 @@ export class OtlpSender {
     return sent;
   }
 
-  /** What is under way is given up. */
+  /** Aborts requests in flight. */
   end(): void {
     this.#ended.abort();
   }
@@ -92,7 +92,7 @@ export class OtlpSender {
   }
 }
 
-// The runtime's look-up for a request occupies the thread pool, which writes the logs. A name without an answer is found out here.
+// The runtime's lookup for a request occupies the thread pool, which also writes the logs. So a name without an answer is detected here.
 async function resolvable(endpoint: string): Promise<void> {
   const { hostname } = new URL(endpoint);
   if (parseAddress(hostname.replace(/^\[|\]$/g, "")) === null) await lookUp(hostname);
@@ -108,7 +108,7 @@ async function answerOf(response: Response): Promise<string> {
   return text;
 }
 
-/** The records that the receiver did not take, of a request that has succeeded in part. */
+/** The number of rejected records of a request that succeeded partly. */
 function rejectedIn(text: string): number {
   try {
     const { partialSuccess } = JSON.parse(text) as { partialSuccess?: { rejectedLogRecords?: string | number } };

@@ -110,7 +110,7 @@ export class Reloads {
     );
   }
 
-  /** Resolves when no reload is under way and the watch has stopped. */
+  /** Resolves when no reload is in progress and the watch has stopped. */
   async stop(): Promise<void> {
     await this.#last;
     this.#watch?.stop();
@@ -286,7 +286,7 @@ export class Reloads {
   }
 }
 
-/** What has come of a reload. `since` says what the changes are counted from. */
+/** The result of a reload. `since` names the config with which it is compared. */
 function messageOf(generation: number, changes: readonly string[], since: string): string {
   const lines = changes.slice(0, SHOWN_MAX);
   if (changes.length > lines.length) lines.push(`${changes.length - lines.length} more, see the log`);

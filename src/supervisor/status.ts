@@ -51,7 +51,7 @@ export interface StatusSources {
   loadedAtMs: number;
   generation: number;
   reloads: { success: number; failure: number; lastError: string | null };
-  /** Of the admin endpoint; null = plain HTTP. */
+  /** The certificate of the admin endpoint; null = plain HTTP. */
   adminCertificate: CertificateConfig | null;
   phase: Phase;
   open: number;

@@ -27,16 +27,16 @@ export interface ReceiverOwner {
 export interface Receiver {
   /** Sends from the message with this index on. Returns how many it has taken. */
   send(messages: readonly Uint8Array[], from: number): number;
-  /** With what it has taken delivered, as far as that is up to this machine. The owner hears nothing more. */
+  /** Closes after delivering the messages that it has taken, as far as this machine can. The owner is not called any more. */
   close(): void;
 }
 
-/** Until TCP is connected and the TLS handshake is done. */
+/** Timeout of the TCP connect and the TLS handshake together. */
 const CONNECT_MS = 10_000;
-/** Until a receiver that takes nothing more is given up. */
+/** A receiver that takes nothing for this long is abandoned. */
 const STALL_MS = 60_000;
 
-/** The address to connect to, or why there is none; the addresses of a name are taken in turn. */
+/** The address to connect to, or why there is none; the addresses of a name are used in turn. */
 export async function receiverAddress(endpoint: Endpoint, attempt: number): Promise<Endpoint | string> {
   if (endpoint.kind !== "name") return endpoint;
   try {
@@ -48,7 +48,7 @@ export async function receiverAddress(endpoint: Endpoint, attempt: number): Prom
   }
 }
 
-/** Why a receiver cannot be connected to, or null. By UDP that says little. */
+/** Why a receiver cannot be connected to, or null. With UDP this detects little. */
 export async function receiverTrouble(config: SyslogConfig): Promise<string | null> {
   const address = await receiverAddress(config.endpoint, 0);
   if (typeof address === "string") return address;
@@ -58,7 +58,7 @@ export async function receiverTrouble(config: SyslogConfig): Promise<string | nu
   return promise.finally(() => receiver.close());
 }
 
-/** `address` has the transport's own form: no host name. */
+/** `address` has the transport's own form, without a host name. */
 export function openReceiver(config: SyslogConfig, address: Endpoint, owner: ReceiverOwner): Receiver {
   const { transport } = config;
   if (transport === "tcp" || transport === "tls") return new StreamReceiver(config, address, owner, octetCounted);
@@ -69,7 +69,7 @@ export function openReceiver(config: SyslogConfig, address: Endpoint, owner: Rec
   return typeof fd === "string" ? new NoReceiver(owner, fd) : new DatagramReceiver(fd, transport === "udp", owner);
 }
 
-/** One that cannot be reached at all. */
+/** A receiver that is unreachable. */
 class NoReceiver implements Receiver {
   #owner: ReceiverOwner | null;
 
@@ -126,8 +126,7 @@ class DatagramReceiver implements Receiver {
     return messages.length - from;
   }
 
-  // A receiver by UDP that is not there has answered an earlier datagram. This one was not sent, and is sent now: the receiver
-  // may be there again.
+  // A missing UDP receiver has answered an earlier datagram. This one was not sent, and is sent now, because the receiver may be back.
   #sendOne(message: Uint8Array): string | null {
     const code = sendDatagram(this.#fd, message);
     if (code !== "ECONNREFUSED" || !this.#isUdp) return code;
@@ -162,7 +161,7 @@ class StreamReceiver implements Receiver {
   readonly #tls: { client: TlsClient; host: string } | null;
   #phase: "connecting" | "handshake" | "open" | "closed" = "connecting";
   #socket: Socket<StreamReceiver | null> | null = null;
-  /** Bytes of the first message of the next `send` that are written already. */
+  /** Number of bytes of the first message of the next `send` that are already written. */
   #writtenBytes = 0;
   #isFull = false;
   #timer: ReturnType<typeof setTimeout>;
@@ -270,7 +269,7 @@ const events: SocketHandler<StreamReceiver | null, "uint8array"> = {
   binaryType: "uint8array",
   open: (socket) => socket.data?.adopt(socket),
   drain: (socket) => socket.data?.drained(socket),
-  // Receivers say nothing.
+  // Receivers send nothing.
   data: () => undefined,
   end: (socket) => socket.data?.fail("ECONNRESET"),
   close: (socket, error) => socket.data?.fail(codeOf(error)),

@@ -31,7 +31,7 @@ const STOP_GRACE_MS = 1000;
 /** Restart back-off of a worker that dies repeatedly: the pause doubles with each death. */
 const RESTART_FIRST_MS = 10;
 const RESTART_MAX_MS = 5000;
-/** A worker with outdated state in this many comparisons in a row has lost a message; one under way has arrived by then. */
+/** A worker with outdated state in this many comparisons in a row has lost a message; a message in transit has arrived by then. */
 const BEHIND_TIMES = 2;
 /** After this lifetime, a worker's death counts as the first again. */
 const STABLE_MS = 10_000;

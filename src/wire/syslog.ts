@@ -13,7 +13,7 @@ const LINE_FEED = 0x0a;
 const BRACE = 0x7b;
 const SPACE = 0x20;
 
-/** Who sends: the HOSTNAME and the PROCID of each message. */
+/** The sender: the HOSTNAME and the PROCID of each message. */
 export interface Sender {
   hostname: string;
   pid: number;
@@ -69,7 +69,7 @@ function cutAt(text: Uint8Array, bytesMax: number): number {
   return end;
 }
 
-/** With its length in front (octet counting, RFC 6587 section 3.4.1, RFC 5425 section 4.3). */
+/** With its length before it (octet counting, RFC 6587 section 3.4.1, RFC 5425 section 4.3). */
 export function octetCounted(message: Uint8Array): Uint8Array {
   const length = String(message.length);
   const frame = new Uint8Array(length.length + 1 + message.length);
@@ -79,7 +79,7 @@ export function octetCounted(message: Uint8Array): Uint8Array {
   return frame;
 }
 
-/** With a line feed behind it (RFC 6587 section 3.4.2), as receivers on unix sockets expect it. */
+/** With a line feed after it (RFC 6587 section 3.4.2), as receivers on unix sockets expect. */
 export function lineFramed(message: Uint8Array): Uint8Array {
   const frame = new Uint8Array(message.length + 1);
   frame.set(message);

@@ -3,5 +3,5 @@
 /** One tick of the worker's clock: timeouts end within two ticks after their time, bandwidth is handed out once a tick. */
 export const TICK_MS = 50;
 
-/** `wheel.now` is up to a tick behind, so a timeout counts from a tick later: it may end late, never early. */
+/** `wheel.now` lags by up to a tick, so timeouts start a tick later: they may end late, never early. */
 export const LATE_MS = TICK_MS;

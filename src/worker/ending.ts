@@ -16,7 +16,7 @@ export function conclude(session: Session, ended: Ended): void {
     const startedMs = host.floats[session.row * ROW_FLOATS + ROW_FLOAT.startedMs]!;
     countTime(listener.counters, LIFE_TIMES, monotonicMs() - startedMs);
   }
-  // Before the log, which says how long it has waited.
+  // Before the log line, which has the time in the queue.
   leaveQueue(session);
   host.log(session, ended);
   countForClient(session, ended);

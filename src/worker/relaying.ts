@@ -198,7 +198,7 @@ function startKeepalive(connection: Connection, nowMs: number): void {
   connection.keepaliveMs = 0;
 }
 
-// A timer that comes early looks at the times again, so it is not moved to a later one.
+// A timer that fires early checks the times again, so it is not moved to a later time.
 function schedule(connection: Connection): void {
   const { startedWheelMs, keepaliveMs } = connection;
   let at = nextDueWheelMs(connection, connection.listener.plan.timeoutsMs);

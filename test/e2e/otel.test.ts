@@ -37,7 +37,7 @@ async function exchange(): Promise<string> {
   return client.address;
 }
 
-/** What changes between two looks. */
+/** Values that change between two readings. */
 const MOVES = /^(process_|lb_otel_|lb_worker_event_loop)/;
 const FAILS = "export to OpenTelemetry fails";
 const AGAIN = "takes exports again";

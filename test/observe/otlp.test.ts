@@ -9,7 +9,7 @@ import { filledSnapshot } from "../support/snapshot.ts";
 const sender = { version: "1.2.3", hostname: "edge-1", pid: 4711 };
 const NOW_MS = Date.parse("2026-11-22T19:47:00.084Z");
 
-/** As the request goes over the wire. */
+/** In the form of the request on the wire. */
 const sent = (request: object): unknown => JSON.parse(JSON.stringify(request));
 
 describe("metrics for OpenTelemetry", () => {

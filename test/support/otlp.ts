@@ -1,5 +1,5 @@
-// What a receiver of OpenTelemetry makes of a request: it must survive the way through the official protobuf definitions unchanged, so
-// a name or a type that they do not have is found. And a receiver over HTTP that answers as a test wants.
+// A receiver's view of an OpenTelemetry request: it must pass through the official protobuf definitions unchanged, so that unknown names
+// and types are found. And an HTTP receiver whose answers a test chooses.
 import { createServer, type IncomingMessage } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import { readFileSync } from "node:fs";
@@ -78,7 +78,7 @@ export function plain(attributes: Attributes): Record<string, string | number> {
   );
 }
 
-/** The request as the definitions have it. */
+/** The request in the form of the definitions. */
 function official(type: MessageType, request: object): void {
   const message = type.fromObject(request);
   expect(type.verify(message)).toBeNull();
@@ -137,7 +137,7 @@ export function logRecords(body: unknown): LogRecord[] {
   return (body as LogsRequest).resourceLogs[0]!.scopeLogs[0]!.logRecords;
 }
 
-/** A request that came, before it is looked at. */
+/** A received request, before it is parsed. */
 export interface Export {
   path: string;
   headers: IncomingMessage["headers"];
@@ -153,7 +153,7 @@ export interface Answer {
 
 export class OtlpReceiver {
   readonly exports: Export[] = [];
-  /** What is answered, by the path of the request. */
+  /** The answer, by the path of the request. */
   answer: (path: string) => Answer = () => ({ status: 200, body: "{}" });
   readonly url: string;
   readonly #close: () => void;
@@ -188,7 +188,7 @@ export class OtlpReceiver {
     this.#close = close;
   }
 
-  /** The last metrics that came after `count` exports. */
+  /** The latest metrics after `count` exports. */
   async metrics(count = 0): Promise<Metrics> {
     const last = await eventually("metrics", () =>
       this.exports.slice(count).findLast(({ path }) => path === "/v1/metrics"),
@@ -196,7 +196,7 @@ export class OtlpReceiver {
     return new Metrics(last.body);
   }
 
-  /** All access lines that came, as attributes. */
+  /** All received access lines, as attributes. */
   lines(): Record<string, string | number>[] {
     const bodies = this.exports.filter(({ path }) => path === "/v1/logs").map(({ body }) => body);
     return bodies.flatMap((body) => logRecords(body).map(({ attributes }) => plain(attributes)));

@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { connect, type Socket as Peer } from "node:net";
 import { descriptorOf } from "../../src/platform/bun.ts";
 
-/** Calls of `atEnd` close both ends. With `reads` false, the peer leaves what it gets in the kernel. */
+/** Functions in `atEnd` close both ends. With `reads` false, the peer leaves received bytes in the kernel. */
 export async function pausedPair(
   atEnd: (() => void)[],
   { reads = true } = {},

@@ -127,7 +127,7 @@ class Top {
 
   // ---------------------------------------------------------------- drawing
 
-  // Once for all keys that have come together, as from a key that is held down.
+  // Once for all keys that arrive together, for example from a key that is held down.
   #drawSoon(): void {
     if (this.#isDrawnSoon) return;
     this.#isDrawnSoon = true;
