@@ -124,7 +124,9 @@ export class Cells {
   /** For each cell of a row, the sum over all workers. */
   totals(): Float64Array {
     const sums = new Float64Array(this.#size);
-    for (const rows of this.#views()) rows.forEach((count, at) => (sums[at % this.#size]! += count));
+    for (const rows of this.#views())
+      for (let row = 0; row < rows.length; row += sums.length)
+        for (let at = 0; at < sums.length; at++) sums[at]! += rows[row + at]!;
     return sums;
   }
 
