@@ -2,7 +2,7 @@
 // interface, and nothing is left behind.
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join, relative } from "node:path";
 
 const NAMES = ["A", "B", "C"] as const;
 const LISTEN_PORT = 8080;
@@ -165,6 +165,13 @@ async function answers(adminPort: number): Promise<boolean> {
   return true;
 }
 
+/** How the shell finds this executable: "dist/lb" after a build, or its whole path. */
+function commandName(): string {
+  const path = relative(process.cwd(), process.execPath);
+  if (basename(path) !== "lb") return "lb";
+  return path.startsWith("..") ? process.execPath : path.includes("/") ? path : `./${path}`;
+}
+
 function hints(file: string, { listenPort, adminPort, backendPorts }: Ports): string {
   const isTerminal = process.stdout.isTTY && !process.env["NO_COLOR"];
   const bold = (text: string): string => (isTerminal ? `\x1b[1m${text}\x1b[0m` : text);
@@ -178,6 +185,8 @@ ${step("Ask it several times:", `curl http://127.0.0.1:${listenPort}`)}
 ${step("Take backend B away:", `curl -X POST http://127.0.0.1:${backendPorts[1]}/stop`)}
 ${dim(`${" ".repeat(30)}it comes back after ${STOPPED_FOR_SECONDS} s; no request fails meanwhile`)}
 ${step("Crash a worker thread:", `curl -X POST -H 'X-Lb-Admin: 1' ${admin}/api/workers/0/restart`)}
+${step("See the dashboard:", `${admin}/`)}
+${step("The same in a terminal:", `${commandName()} top --admin 127.0.0.1:${adminPort}`)}
 ${step("See the metrics:", `curl ${admin}/metrics`)}
 ${step("See the whole status:", `curl ${admin}/api/status`)}
 ${step("Edit, and it reloads:", file)}

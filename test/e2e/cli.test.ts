@@ -254,6 +254,12 @@ describe("lb demo", () => {
       const names = answers.map((text) => /backend ([ABC])/.exec(text)?.[1] ?? text);
       expect(new Set(names)).toEqual(new Set(["A", "B", "C"]));
 
+      const dashboard = /See the dashboard:\s+(http\S+)/.exec(output)?.[1] ?? "";
+      expect(await (await fetch(dashboard)).text()).toMatch(/^<!doctype html>/i);
+      const command = /The same in a terminal:\s+(\S+) top --admin (\S+)/.exec(output);
+      expect(command?.[1]).toMatch(/lb$/);
+      expect(await runLb(["status", "--admin", command?.[2] ?? ""])).toMatchObject({ code: 0 });
+
       // One is stopped for a while, and no request fails.
       const stop = /curl -X POST (http:\/\/127\.0\.0\.1:\d+\/stop)/.exec(output)?.[1] ?? "";
       expect((await fetch(stop, { method: "POST" })).status).toBe(200);
