@@ -395,7 +395,7 @@ const health = section('{ type = "tcp", interval = "2s" }', {
   initial: row(
     choice(["up", "down"]),
     "up",
-    "State before the first result; with `role` set it is down. The first result sets the state by itself, without `rise` or `fall`.",
+    "State before the first result; with `role` set it is down. The first result alone sets the state, without `rise` or `fall`.",
   ),
   agent_port: row(
     whole(0, 65535),

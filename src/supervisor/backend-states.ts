@@ -233,7 +233,7 @@ export class BackendStates {
         (backend) => backend.config.name === name && (address === null || backend.address === address),
       );
       this.#options.endConnections(new Set(ended.map(({ id }) => id)));
-      this.#options.log.info("time of a drain is over, connections are ended", {
+      this.#options.log.info("drain timeout reached, connections are ended", {
         pool,
         backends: ended.map((backend) => backend.name).join(" "),
       });
