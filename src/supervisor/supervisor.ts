@@ -9,7 +9,7 @@ import { inheritedSockets } from "../platform/inherited.ts";
 import { formatAccess } from "../observe/access-line.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 import { add, claimed } from "../shared/cells.ts";
-import { auditFields, startAdmin, type Admin } from "../admin/admin.ts";
+import type { Admin } from "../admin/admin.ts";
 import { AccessSink } from "./access-sink.ts";
 import { BackendStates } from "./backend-states.ts";
 import { ledgerRows, shares, tooFewFiles } from "./budget.ts";
@@ -250,7 +250,9 @@ export class Supervisor {
     return null;
   }
 
-  #startAdmin(config: Config): Promise<Admin | { error: string }> {
+  // Loaded here, because it takes 3 MB with the runtime's HTTP, which an lb without it does not need.
+  async #startAdmin(config: Config): Promise<Admin | { error: string }> {
+    const { auditFields, startAdmin } = await import("../admin/admin.ts");
     return startAdmin({
       bind: config.admin.bind,
       ...adminAccess(config),
