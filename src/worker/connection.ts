@@ -380,6 +380,9 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
   abandon(): void {
     // Already closed if its own end was what failed.
     if (this.phase !== closed) this.enter(closed);
+    // Other threads reuse the numbers before this one has ended.
+    this.host.words[this.row * ROW_WORDS + ROW.clientFd] = -1;
+    this.host.words[this.row * ROW_WORDS + ROW.backendFd] = -1;
     this.client?.terminate();
     this.backendSocket?.terminate();
   }

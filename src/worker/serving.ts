@@ -116,6 +116,8 @@ export class Serving {
 
   /** The worker ends: closes everything without calling `onClosed`. */
   abandon(): void {
+    // A thread may take long to end, and other threads reuse the numbers: the supervisor must not replace those.
+    this.#cells.fill(0);
     for (const { listening } of [...this.#served.values(), ...this.#draining]) listening.stop(false);
   }
 

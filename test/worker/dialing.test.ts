@@ -29,6 +29,15 @@ describe("dialing", () => {
     expect(stage.backend.calls).toEqual(["terminate"]);
   });
 
+  test("leaves no descriptor in the ledger when the worker ends: other threads reuse their numbers", () => {
+    const stage = new Stage();
+    const at = stage.connection.row * ROW_WORDS;
+    stage.dial();
+    stage.words[at + ROW.clientFd] = stage.words[at + ROW.backendFd]!;
+    stage.connection.abandon();
+    expect([stage.words[at + ROW.clientFd], stage.words[at + ROW.backendFd]]).toEqual([-1, -1]);
+  });
+
   test("queues what the client sends meanwhile, and its FIN, and passes both on in order", () => {
     const stage = new Stage();
     const { connection, client, backend } = stage;

@@ -162,6 +162,14 @@ describe.skipIf(!ownSockets())("a socket of the plan", () => {
     expect(closed).toBe(2);
   });
 
+  test("leaves the supervisor no descriptors to replace when the worker ends: other threads reuse their numbers", async () => {
+    const web = listener();
+    apply([await socketFor(web), await socketFor(web)], web);
+    expect(served()).toBe(2);
+    serving.abandon();
+    expect(served()).toBe(0);
+  });
+
   test("is served by address if the supervisor has no descriptor for it", async () => {
     const web = listener();
     const port = await freePort();
