@@ -20,3 +20,18 @@ export async function askLb(
     return error.isBadUsage ? 2 : 1;
   }
 }
+
+let isWatched = false;
+
+/**
+ * Prints a line, and resolves when it is written: the process may exit then. It exits when nobody reads its output any more, as in
+ * `lb logs | head`, which console.log ignores.
+ */
+export function print(line: string): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  if (!isWatched)
+    process.stdout.on("error", ({ code }: NodeJS.ErrnoException) => process.exit(code === "EPIPE" ? 0 : 1));
+  isWatched = true;
+  process.stdout.write(`${line}\n`, "utf8", () => resolve());
+  return promise;
+}

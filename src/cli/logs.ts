@@ -1,5 +1,5 @@
 // `lb logs`: the access lines of a running lb, as connections end.
-import { askLb } from "./admin-command.ts";
+import { askLb, print } from "./admin-command.ts";
 import type { AdminOptions } from "./admin-endpoint.ts";
 
 export interface LogsOptions extends AdminOptions {
@@ -33,6 +33,6 @@ export function logs({
     format: json === true ? "json" : "text",
   };
   return askLb(options, async (lb) => {
-    for await (const line of lb.lines({ method: "GET", path: "/api/logs", query })) console.log(line);
+    for await (const line of lb.lines({ method: "GET", path: "/api/logs", query })) await print(line);
   });
 }

@@ -2,7 +2,7 @@
 import { runtimeChanges } from "../observe/figures.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
 import type { AdminClient } from "./admin-client.ts";
-import { askLb } from "./admin-command.ts";
+import { askLb, print } from "./admin-command.ts";
 import type { AdminOptions } from "./admin-endpoint.ts";
 import { statusText } from "./status-text.ts";
 
@@ -21,7 +21,7 @@ export function status(options: StatusOptions): Promise<number> {
     do {
       const text = await textOf(client, options);
       if (options.watch === true && process.stdout.isTTY) process.stdout.write(CLEAR);
-      console.log(text);
+      await print(text);
       if (options.watch === true) await Bun.sleep(INTERVAL_MS);
     } while (options.watch === true);
   });

@@ -56,7 +56,10 @@ afterAll(() => void server.close());
 beforeEach(() => {
   asked = [];
   vi.spyOn(console, "log").mockImplementation(() => undefined);
-  vi.spyOn(process.stdout, "write").mockImplementation(() => true);
+  vi.spyOn(process.stdout, "write").mockImplementation((_text, _encoding, written) => {
+    written?.();
+    return true;
+  });
 });
 
 const program = { version: "1.2.3", run: () => Promise.resolve(9) };

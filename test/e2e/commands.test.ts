@@ -1,11 +1,12 @@
 // The commands that ask a running lb, as a user types them: what they print where, and their exit codes.
+import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { echo } from "../support/backends.ts";
-import { freePort, runLb, startLb, type Lb } from "../support/lb.ts";
+import { binary, freePort, runLb, startLb, type Lb } from "../support/lb.ts";
 
 let lb: Lb;
 let folder: string;
@@ -127,6 +128,22 @@ test("lb config prints a config that lb check accepts in any folder, without sec
   expect(await runLb(["check", file])).toMatchObject({ code: 0, stdout: expect.stringMatching(/: fine/) });
   const { stdout: json } = await run("config", "--json");
   expect(JSON.parse(json)).toMatchObject({ pools: { app: { balance: "round_robin" } } });
+});
+
+test("a reader gets the whole config however slow it is, and ends what it does not read", async () => {
+  const many = Array.from({ length: 1000 }, (_, i) => `"127.0.0.1:${i + 1}"`).join(", ");
+  await using big = await startLb(
+    config(`[pools.many]\nbackends = [${many}]\nhealth = { type = "off" }\n`).replace(
+      `:${port}"`,
+      `:${await freePort()}"`,
+    ),
+  );
+  const shell = (command: string): string =>
+    spawnSync("sh", ["-c", command], { encoding: "utf8", env: { ...process.env, LB: binary, FILE: big.file } }).stdout;
+  const whole = shell('"$LB" config --config "$FILE" | (sleep 0.5; cat)');
+  expect(whole.length).toBeGreaterThan(65_536);
+  expect(whole.match(/^address = /gm)).toHaveLength(1001);
+  expect(shell('"$LB" status --watch --config "$FILE" | head -n 1')).toMatch(/^lb .* ready\n$/);
 });
 
 test("lb explain, connections and clients print tables", async () => {
