@@ -89,9 +89,12 @@ class NoReceiver implements Receiver {
 
 // ---------------------------------------------------------------------- datagrams
 
-/** Delay before another attempt when the queue of the receiver is full: doubles from the first to the second. */
-const RETRY_MS_MIN = 5;
-const RETRY_MS_MAX = 200;
+/**
+ * Delay before another attempt when the queue of the receiver is full: doubles from the first to the second while the receiver takes
+ * nothing. The queue of a unix socket has ten places by default (net.unix.max_dgram_qlen), and no event tells that there is room.
+ */
+const RETRY_MS_MIN = 1;
+const RETRY_MS_MAX = 128;
 /** unix(7) and ip(7): there is no room now. */
 const FULL = new Set(["EAGAIN", "ENOBUFS"]);
 
@@ -117,6 +120,7 @@ class DatagramReceiver implements Receiver {
       if (code === null) continue;
       if (code === "EMSGSIZE") this.#owner.lost(1, code);
       else {
+        if (at > from) this.#retryMs = RETRY_MS_MIN;
         if (FULL.has(code)) this.#retry();
         else this.#fail(code);
         return at - from;

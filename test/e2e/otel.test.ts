@@ -149,7 +149,7 @@ test("the last lines and metrics come before the process ends, even if shutdown 
   );
 });
 
-test("a receiver that never answers holds the end of the process for a bounded time", async () => {
+test("a receiver that refuses connections holds the end of the process for a bounded time", async () => {
   await using lb = await start(`endpoint = "http://${await refusing()}"`);
   await exchange();
   await lb.waitLog(({ event, error }) => event === FAILS && /ConnectionRefused|ECONNREFUSED/.test(String(error)));

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { configOf } from "../support/config.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort } from "../support/lb.ts";
+import { missingOf } from "../support/server.ts";
 import { recordingLog } from "../support/recording-log.ts";
 import { AccessSink, SYSLOG_BYTES_MAX } from "../../src/supervisor/access-sink.ts";
 import type { Log } from "../../src/supervisor/log.ts";
@@ -118,6 +119,32 @@ test("a unix socket that is a stream gets one line per message", async () => {
   ]);
   await sink.close(1000);
 });
+
+test("a unix socket of datagrams, with a short queue, gets thousands of lines in a few seconds", async (context) => {
+  if (await missingOf("python3")) context.skip("no python3 here");
+  const path = join(folder, "datagrams");
+  // The runtime has no unix datagrams. The program ends after the last message, and says how many were in order.
+  const program = `import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(sys.argv[1])
+sys.stdout.write("ready\\n"); sys.stdout.flush()
+sys.stdout.write("%d\\n" % sum(b" id=%d " % i in s.recv(9000) for i in range(6000))); sys.stdout.flush()`;
+  const child = Bun.spawn(["python3", "-c", program, path], { stdout: "pipe", stderr: "inherit" });
+  const output = child.stdout.getReader();
+  await output.read();
+  const { sink } = sinkTo(`unix:${path}`);
+  let settled = 0;
+  try {
+    for (let i = 0; i < 6000; i += 200)
+      sink.write(Array.from({ length: 200 }, (_, at) => line(i + at)).join(""), 200, () => settled++);
+    await eventually("all lines are sent", () => settled === 30, 20_000);
+    expect(Buffer.from((await output.read()).value!).toString()).toBe("6000\n");
+    expect(sink.linesLost).toBe(0);
+  } finally {
+    child.kill();
+    await sink.close(100);
+  }
+}, 60_000);
 
 test("lines to a receiver that never comes are dropped and counted when the target changes or the process ends", async () => {
   const { sink, said } = sinkTo(`unix:${join(folder, "nowhere")}`);

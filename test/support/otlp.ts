@@ -155,6 +155,8 @@ export class OtlpReceiver {
   readonly exports: Export[] = [];
   /** The answer, by the path of the request. */
   answer: (path: string) => Answer = () => ({ status: 200, body: "{}" });
+  /** No answer comes before. */
+  hold: Promise<void> = Promise.resolve();
   readonly url: string;
   readonly #close: () => void;
 
@@ -165,8 +167,10 @@ export class OtlpReceiver {
       request.on("end", () => {
         const path = request.url!;
         receiver.exports.push({ path, headers: request.headers, body: JSON.parse(text), atMs: performance.now() });
-        const { status, headers = {}, body = "" } = receiver.answer(path);
-        response.writeHead(status, { "Content-Type": "application/json", ...headers }).end(body);
+        void receiver.hold.then(() => {
+          const { status, headers = {}, body = "" } = receiver.answer(path);
+          response.writeHead(status, { "Content-Type": "application/json", ...headers }).end(body);
+        });
       });
     };
     const server =
@@ -194,6 +198,12 @@ export class OtlpReceiver {
       this.exports.slice(count).findLast(({ path }) => path === "/v1/metrics"),
     );
     return new Metrics(last.body);
+  }
+
+  /** How many access lines each request had, whatever they look like. */
+  lineCounts(): number[] {
+    const bodies = this.exports.filter(({ path }) => path === "/v1/logs").map(({ body }) => body as LogsRequest);
+    return bodies.map(({ resourceLogs }) => resourceLogs[0]!.scopeLogs[0]!.logRecords.length);
   }
 
   /** All received access lines, as attributes. */
