@@ -117,7 +117,7 @@ complete -c lb -n '__fish_seen_subcommand_from explain' -l ca -r -F -d 'certific
 complete -c lb -n '__fish_seen_subcommand_from explain' -l listener -x -d 'the listener that it connects to'
 complete -c lb -n '__fish_seen_subcommand_from explain' -l client -x -d 'its address, such as 192.0.2.1'
 complete -c lb -n '__fish_seen_subcommand_from explain' -l sni -x -d 'the server name that it asks for'
-complete -c lb -n '__fish_seen_subcommand_from explain' -l alpn -x -d 'the protocol that it offers, such as h2'
+complete -c lb -n '__fish_seen_subcommand_from explain' -l alpn -x -d 'the protocols that it offers, such as h2 http/1.1'
 complete -c lb -n '__fish_seen_subcommand_from explain' -l json -d 'print the answer of POST /api/explain'
 complete -c lb -n '__fish_seen_subcommand_from explain' -s h -l help -d 'print help'
 complete -c lb -n '__fish_seen_subcommand_from explain' -f

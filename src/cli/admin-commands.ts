@@ -77,7 +77,7 @@ export function describeAdminCommands(
     .requiredOption("--listener <NAME>", "the listener that it connects to")
     .requiredOption("--client <ADDRESS>", "its address, such as 192.0.2.1")
     .option("--sni <NAME>", "the server name that it asks for")
-    .option("--alpn <PROTOCOL>", "the protocol that it offers, such as h2")
+    .option("--alpn <PROTOCOL...>", "the protocols that it offers, such as h2 http/1.1")
     .option("--json", "print the answer of POST /api/explain")
     .action(async (options: ExplainOptions) => end(await (await import("./explain.ts")).explain(options)));
   asking("config", "print the effective config, with every option that the file leaves out")

@@ -63,7 +63,13 @@ export function endpointOrFile(text: string): AdminOptions {
 }
 
 function located({ admin, config }: AdminOptions, env: Environment): AdminEndpoint | { error: string } {
-  if (admin !== undefined) return byAddress(admin);
+  if (admin !== undefined) {
+    const found = byAddress(admin);
+    // The token and the certificate of a config that is given too.
+    const file = config === undefined ? null : byFile(config, env);
+    if ("error" in found || file === null || "error" in file) return found;
+    return { ...found, token: file.token, tls: admin.startsWith("http://") ? null : (file.tls ?? found.tls) };
+  }
   const file = config ?? DEFAULT_FILES.find((name) => existsSync(name));
   return file === undefined ? at(DEFAULT_BIND) : byFile(file, env);
 }

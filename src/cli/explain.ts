@@ -8,7 +8,7 @@ export interface ExplainOptions extends AdminOptions {
   listener: string;
   client: string;
   sni?: string;
-  alpn?: string;
+  alpn?: string[];
   json?: boolean;
 }
 

@@ -71,6 +71,20 @@ describe("the token", () => {
   });
 });
 
+test("an address beside a config gets the token of that config", () => {
+  file("beside.token", "from-config");
+  const config = file("beside.toml", '[admin]\nbind = "127.0.0.1:1"\ntoken_file = "beside.token"\n');
+  expect(adminEndpoint({ config, admin: "127.0.0.1:2" }, {})).toMatchObject({
+    endpoint: { port: 2 },
+    token: "from-config",
+    tls: null,
+  });
+  expect(adminEndpoint({ config: join(folder, "none.toml"), admin: "127.0.0.1:2" }, {})).toMatchObject({
+    endpoint: { port: 2 },
+    token: null,
+  });
+});
+
 describe("a request", () => {
   test("carries the token, the header against cross-site requests, the query and the body", async () => {
     const seen: { request: IncomingMessage; body: string }[] = [];

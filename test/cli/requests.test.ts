@@ -79,7 +79,7 @@ test.each([
   ],
   ["connections --client 192.0.2.1 --kill --yes", "DELETE /api/connections"],
   ["clients --sort refusals --limit 5", "GET /api/clients"],
-  ["explain --listener web --client 192.0.2.1 --sni a.example --alpn h2", "POST /api/explain"],
+  ["explain --listener web --client 192.0.2.1 --sni a.example --alpn h2 http/1.1", "POST /api/explain"],
   ["logs -f --client ::1 --listener web --pool app --backend b1 --end eof --min-duration 10s", "GET /api/logs"],
   ["config", "GET /api/config"],
   ["health --ready web", "GET /ready/{listener}"],
