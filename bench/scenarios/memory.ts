@@ -36,6 +36,12 @@ export function memoryOf({ name, contenders, tls = false }: IdleMemory): Scenari
         better: "lower",
       },
       {
+        key: "empty",
+        title: `memory in all, no connection${tls ? ", listener with TLS" : ""}`,
+        unit: "MiB",
+        better: "lower",
+      },
+      {
         key: "base",
         title: `memory in all, ${warmConnections} idle connections${tls ? ", listener with TLS" : ""}`,
         unit: "MiB",
@@ -45,6 +51,8 @@ export function memoryOf({ name, contenders, tls = false }: IdleMemory): Scenari
     async measure(bench, proxy) {
       if (openFilesMax() < 2 * (idleConnections + warmConnections) + 1000)
         throw new Error("the limit of open files (ulimit -Hn) is too low");
+      await Bun.sleep(settleMs);
+      const empty = proxy.memory();
       const load = new Load(bench, "idle", { port: proxy.port, connections: idleConnections, warmConnections, tls });
       return await withLoad(load, async () => {
         await Bun.sleep(settleMs);
@@ -56,6 +64,7 @@ export function memoryOf({ name, contenders, tls = false }: IdleMemory): Scenari
           each: (after.data - before.data) / idleConnections / 1024,
           total: after.total / 2 ** 20,
           base: before.total / 2 ** 20,
+          empty: empty.total / 2 ** 20,
         };
       });
     },
