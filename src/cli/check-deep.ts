@@ -10,6 +10,7 @@ import { lookUp } from "../supervisor/lookup.ts";
 import { Probe, type Outcome } from "../supervisor/probe.ts";
 import { Registry, type BackendRecord, type PoolRecord } from "../supervisor/registry.ts";
 import { ListeningSockets } from "../supervisor/sockets.ts";
+import { transparencyTrouble } from "../supervisor/transparency.ts";
 import { AdminClient, AdminError } from "./admin-client.ts";
 import { adminEndpoint } from "./admin-endpoint.ts";
 
@@ -35,6 +36,8 @@ export async function checkDeep(config: Config, file: string, told: (finding: Fi
   for (const listener of config.listeners) await bindAll(config, listener, isRunning, tell);
   const trouble = await accessLogTrouble(config.log.access);
   if (trouble !== null) tell({ verdict: "failed", at: "log.access", text: trouble });
+  const opaque = transparencyTrouble(config);
+  if (opaque !== null) tell({ verdict: "failed", at: "pools", text: opaque });
   const addresses = await resolveAll(config, tell);
   const { pools } = new Registry().draft(config, 1, (host) => addresses.get(host) ?? []);
   for (const pool of pools) await askAll(pool, tell);

@@ -31,16 +31,6 @@ export function text(words: string, least = 0): Kind<string, string> {
   return withWords(schema, words, example);
 }
 
-/** A kind with some words that are refused until their feature exists. */
-export function reserving<In, Out>(words: readonly string[], kind: Kind<In, Out>): Kind<In, Out> {
-  const run: Run = (dataset, config) => {
-    const { value } = dataset;
-    if (typeof value !== "string" || !words.includes(value)) return kind["~run"](dataset, config);
-    return problem(dataset, config, `${JSON.stringify(value)} is ${notSupportedYet}`);
-  };
-  return replaceRun(kind, run);
-}
-
 const textExamples: Readonly<Record<string, string>> = {
   file: '"certs/site.pem"',
   "pool's name": '"app"',
@@ -341,11 +331,15 @@ export function ipAddress(): Kind<string, Address> {
 }
 
 /** An IP address without a port, or "". */
-export function addressOrNone(): Kind<string, string> {
-  const message = expected('an IP address such as "10.0.0.5", or ""');
-  const isAddress = (given: string) => given === "" || parseAddress(given) !== null;
-  return withWords(v.pipe(v.string(message), v.check(isAddress, message)), "IP address");
+/** A local address for connects: an IP address, "" for the kernel's choice, or the client's address, with its port or without. */
+export function sourceAddress(): Kind<string, string> {
+  const message = expected('an IP address such as "10.0.0.5", "client", "client_with_port", or ""');
+  const isSource = (given: string) => SOURCE_WORDS.includes(given) || parseAddress(given) !== null;
+  return withWords(v.pipe(v.string(message), v.check(isSource, message)), 'IP address, "client" or "client_with_port"');
 }
+
+const SOURCE_WORDS = ["", "client", "client_with_port"];
+
 function quantity(
   words: string,
   pattern: RegExp,

@@ -5,7 +5,7 @@ import type { InferOutput } from "valibot";
 import { BALANCES, HASH_KEYS } from "../core/balance.ts";
 import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import {
-  addressOrNone,
+  sourceAddress,
   bandwidth,
   bindAddress,
   choice,
@@ -22,7 +22,6 @@ import {
   protocolName,
   rate,
   regularExpression,
-  reserving,
   serverName,
   size,
   sniPattern,
@@ -482,9 +481,9 @@ const pool = section('{ backends = ["127.0.0.1:3000"] }', {
     "Number of further backends to try after a failed connect. There is no retry once data of the client has been sent.",
   ),
   source_address: row(
-    reserving(["client", "client_with_port"], addressOrNone()),
+    sourceAddress(),
     "",
-    `Local address of connections to the backends, health checks included; "" = chosen by the kernel.`,
+    `Local address of connections to the backends, health checks included; "" = chosen by the kernel. client = the address of the client, client_with_port = its port too: Linux, with the capability CAP_NET_RAW, and with routes that bring the backends' packets back to this machine; not for health checks, nor where client and backend are not both IPv4 or both IPv6.`,
   ),
   send_proxy: row(
     choice(["off", "v1", "v2"]),

@@ -34,14 +34,20 @@ export class Connector<Data> {
 
   /**
    * Begins to connect. Returns the descriptor, NO_DESCRIPTOR, or the negative errno, after which nothing is left to clean up. `source` is
-   * the sockaddr of the local address with port 0, or null. Hot path.
+   * the sockaddr of the local address, or null; `transparent` as in beginConnect. Hot path.
    */
-  connect(to: Destination, source: Uint8Array | null, data: Data, visibility: Visibility = "visible"): number {
+  connect(
+    to: Destination,
+    source: Uint8Array | null,
+    data: Data,
+    visibility: Visibility = "visible",
+    transparent = false,
+  ): number {
     if (!ownSockets()) {
       connectByAddress(to.endpoint, data, this.#portableEvents);
       return NO_DESCRIPTOR;
     }
-    const fd = beginConnect(to.sockaddr, source, visibility);
+    const fd = beginConnect(to.sockaddr, source, visibility, transparent);
     if (fd >= 0) adoptConnecting(fd, data, this.#events);
     return fd;
   }

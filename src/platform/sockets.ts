@@ -20,6 +20,7 @@ const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_MORE = 0x8000;
 const SOL_IP = 0;
+const IP_TRANSPARENT = 19;
 const IP_BIND_ADDRESS_NO_PORT = 24;
 const SOL_TCP = 6;
 const TCP_CORK = 3;
@@ -31,6 +32,7 @@ const TCP_QUICKACK = 12;
 /** Index in words of 64 bits. */
 const TCP_INFO_BYTES_RECEIVED = 16;
 const SOL_IPV6 = 41;
+const IPV6_TRANSPARENT = 75;
 const IPV6_V6ONLY = 26;
 const F_DUPFD_CLOEXEC = 1030;
 const EAGAIN = 11;
@@ -280,19 +282,28 @@ export type Visibility = "visible" | "unseen";
 
 /**
  * Begins a connect without waiting for it. Returns a descriptor whose connect is in progress (Bun.connect({ fd }) adopts it), or the
- * negative errno. `source` is the sockaddr of the local address with port 0, or null. Hot path.
+ * negative errno. `source` is the sockaddr of the local address, with port 0 where the kernel chooses it, or null; one of another family
+ * than the destination is ignored. With `transparent`, the source may be an address of another machine (EPERM without CAP_NET_RAW). Hot path.
  *
  * "unseen": if the TCP socket is closed within the kernel's delay of an acknowledgement (200 ms) after it is connected, a reset is sent in
  * place of the ACK. The handshake is then never completed, and accept(2) on the other side never returns the connection.
  */
-export function beginConnect(to: Uint8Array, source: Uint8Array | null, visibility: Visibility = "visible"): number {
+export function beginConnect(
+  to: Uint8Array,
+  source: Uint8Array | null,
+  visibility: Visibility = "visible",
+  transparent = false,
+): number {
   const c = requireLibc();
   const family = familyOf(to);
   const fd = c.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno(c);
-  if (source !== null && family !== AF_UNIX) {
+  if (source !== null && familyOf(source) === family) {
+    if (transparent && !setTransparent(fd, family)) return abandoned(c, fd);
     // ip(7): the port is chosen at connect, so that one local port can be used for many destinations.
-    setInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+    if (source[2] === 0 && source[3] === 0) setInt(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+    // A client may come back from a port whose former connection to the backend is in TIME_WAIT.
+    else setInt(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (c.bind(fd, source, source.length) !== 0) return abandoned(c, fd);
   }
   if (visibility === "unseen" && family !== AF_UNIX) {
@@ -305,6 +316,23 @@ export function beginConnect(to: Uint8Array, source: Uint8Array | null, visibili
   if (error === EINPROGRESS) return fd;
   c.close(fd);
   return -error;
+}
+
+/** Lets a socket bind to addresses of other machines (ip(7), ipv6(7)). False = this process may not. */
+function setTransparent(fd: number, family: number): boolean {
+  if (family === AF_INET6) return setInt(fd, SOL_IPV6, IPV6_TRANSPARENT, 1);
+  return setInt(fd, SOL_IP, IP_TRANSPARENT, 1);
+}
+
+/** Whether this process may connect from addresses of other machines; always false without sockets of our own. */
+export function mayBindForeign(): boolean {
+  if (!ownSockets()) return false;
+  const c = requireLibc();
+  const fd = c.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return false;
+  const may = setTransparent(fd, AF_INET);
+  c.close(fd);
+  return may;
 }
 
 function abandoned(c: Libc, fd: number): number {

@@ -7,6 +7,7 @@ import { countedProblems, formatProblem } from "../config/problem.ts";
 import type { Config } from "../config/schema.ts";
 import type { Admin } from "../admin/admin.ts";
 import { tooFewFiles } from "./budget.ts";
+import { transparencyTrouble } from "./transparency.ts";
 import type { Fleet } from "./fleet.ts";
 import { needsOf, workerCount, type ActiveConfig } from "./active-config.ts";
 import type { AccessSink } from "./access-sink.ts";
@@ -195,6 +196,8 @@ export class Reloads {
     const old = active.config;
     const tooFew = tooFewFiles(needsOf(config));
     if (tooFew !== null) return tooFew;
+    const opaque = transparencyTrouble(config);
+    if (opaque !== null) return opaque;
     const bound = await sockets.bind(config, workerCount(config));
     if ("error" in bound) return bound.error;
     const admin = await this.#nextAdmin(old, config);

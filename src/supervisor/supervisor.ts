@@ -36,6 +36,7 @@ import { RuntimeChanges } from "./runtime-changes.ts";
 import { RuntimeOperations } from "./runtime-operations.ts";
 import { Resolver } from "./resolve.ts";
 import { ListeningSockets } from "./sockets.ts";
+import { transparencyTrouble } from "./transparency.ts";
 import { takeSnapshot } from "./status.ts";
 import { TopClients } from "./top-clients.ts";
 import type { WorkerSlot } from "./worker-slot.ts";
@@ -229,6 +230,8 @@ export class Supervisor {
     const count = workerCount(config);
     const tooFew = tooFewFiles(needsOf(config));
     if (tooFew !== null) return tooFew;
+    const opaque = transparencyTrouble(config);
+    if (opaque !== null) return opaque;
     const bound = await this.#sockets.bind(config, count);
     if ("error" in bound) return bound.error;
     const trouble = this.#access.configure(config.log.access);

@@ -2,10 +2,12 @@
 // does the TLS handshake if the pool uses them, names failures, and picks another backend. The connection's timer is the deadline of the
 // attempt.
 import type { Socket } from "bun";
+import { addressAt, isUnixPeerAt } from "../core/address.ts";
 import type { End } from "../core/ends.ts";
 import { upgradeToClient } from "../platform/bun.ts";
 import { Connector, isSelfConnected, NO_DESCRIPTOR } from "../platform/connector.ts";
 import { errnoName, LOCAL_ERRORS } from "../platform/libc.ts";
+import { sockaddr } from "../platform/sockets.ts";
 import { faultOf } from "../platform/tls-client.ts";
 import { BACKEND } from "../shared/counters.ts";
 import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../shared/ledger.ts";
@@ -90,11 +92,22 @@ function beginAttempt(connection: Connection, backend: Backend, pool: Pool): voi
   connection.dialStartedMs = performance.now();
   connection.connectMs = -1;
   // The socket belongs to the connection when this returns; `drain` or `data` means that it is connected, `close` that it failed.
-  const fd = connector.connect(backend, pool.source, connection);
+  const fd = pool.isTransparent
+    ? connector.connect(backend, clientSource(connection, pool), connection, "visible", true)
+    : connector.connect(backend, pool.source, connection);
   if (fd < 0) return attemptFailed(connection, errnoName(-fd));
   words[at + ROW.backendFd] = fd === NO_DESCRIPTOR ? -1 : fd;
   // The wheel's clock lags by more than a tick while the thread waits for a CPU; the deadline must not.
   wheel.schedule(connection, Math.max(wheel.now, connection.dialStartedMs) + pool.plan.connectTimeoutMs);
+}
+
+/** The sockaddr of the client, to connect from; null = it has no IP address. */
+function clientSource({ host, row }: Connection, { plan }: Pool): Uint8Array | null {
+  const { words } = host;
+  const at = row * ROW_WORDS + ROW.address;
+  if (isUnixPeerAt(words, at)) return null;
+  const port = plan.sourceAddress === "client_with_port" ? words[at + 4]! : 0;
+  return sockaddr({ kind: "ip", address: addressAt(words, at), port });
 }
 
 // In the phase dialing: TCP is connected, TLS is not yet.

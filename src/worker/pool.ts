@@ -156,6 +156,7 @@ export class Pool implements Places<Queued, Backend> {
   readonly #reports: FailureReports | null;
   #plan: PoolPlan;
   #source: Uint8Array | null = null;
+  #isTransparent = false;
   #tls: TlsClient | null = null;
   #backends: Backend[] = [];
   /** Ids of the backends that were down in the last state. */
@@ -198,6 +199,11 @@ export class Pool implements Places<Queued, Backend> {
     return this.#source;
   }
 
+  /** Connects come from the client's own address. */
+  get isTransparent(): boolean {
+    return this.#isTransparent;
+  }
+
   /** A backend could be picked if none were full: it is up and takes new connections. */
   get hasCandidate(): boolean {
     return this.#tiers.length > 0;
@@ -224,7 +230,8 @@ export class Pool implements Places<Queued, Backend> {
   apply(plan: PoolPlan, tls: TlsClient | null): void {
     this.#plan = withoutBackends(plan);
     this.#tls = tls;
-    const source = plan.sourceAddress === "" ? null : parseAddress(plan.sourceAddress);
+    const source = parseAddress(plan.sourceAddress);
+    this.#isTransparent = plan.sourceAddress.startsWith("client");
     this.#source = source === null ? null : sockaddr({ kind: "ip", address: source, port: 0 });
     const { memory } = plan.queue;
     if (memory !== null) this.#queue ??= new WaitQueue<Backend, Queued>(new SharedQueue(memory), this.#worker, this);
