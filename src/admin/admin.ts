@@ -52,7 +52,7 @@ export interface Admin {
 }
 
 /** Share of the CPU: a dashboard and a few scrapers take a hundredth of a core. */
-const BUDGET = { share: 0.1, burstMs: 5000 };
+const BUDGET = { share: 0.05, burstMs: 3000 };
 /** Idle connections live longer than usual scrape intervals, so that scrapers can reuse them. */
 const TIMES = { requestMs: 10_000, idleMs: 75_000, stalledMs: 20_000 };
 /** Maximum fraction of the connections that streams may use, so that some are always left for requests. */
