@@ -8,7 +8,7 @@ import { absoluteEndpoint, absolutePath } from "../config/paths.ts";
 import { formatAddress, formatEndpoint, parseEndpoint, type Endpoint } from "../core/address.ts";
 
 /** The paths at which a config is searched if none is given, in this order. */
-export const DEFAULT_FILES = ["lb.toml", "/etc/lb/lb.toml"];
+const DEFAULT_FILES = ["lb.toml", "/etc/lb/lb.toml"];
 const DEFAULT_BIND = "127.0.0.1:9900";
 
 export interface AdminEndpoint {

@@ -23,7 +23,7 @@ export function explain({ listener, client, sni, alpn, json, ...options }: Expla
 }
 
 /** The answer as text: the outcome first, then the reasons. */
-export function explanationText({ outcome, limits, route, pool, backend, candidates }: Explanation): string[] {
+function explanationText({ outcome, limits, route, pool, backend, candidates }: Explanation): string[] {
   return [
     `The connection ${outcome}.`,
     "",

@@ -84,7 +84,7 @@ export function duration(limits: { least?: number; most?: number; zero?: string 
 }
 
 /** The maximum of a 32-bit timer, in whole days. */
-export const longestDuration = 24 * 86_400_000;
+const longestDuration = 24 * 86_400_000;
 
 /** A size in bytes, from 4 KiB to 1 GiB. */
 export function size(): Kind<string, number> {

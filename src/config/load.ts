@@ -50,7 +50,7 @@ export interface ParseOptions extends Partial<Disk> {
 }
 
 /** Maximum size of the config file. */
-export const configBytesMax = 16 * 1024 * 1024;
+const configBytesMax = 16 * 1024 * 1024;
 const tokenBytesMax = 64 * 1024;
 
 /**

@@ -44,7 +44,7 @@ function isDeeper(value: unknown, most: number): boolean {
  * inline tables over several lines or with a trailing comma. There are false positives, but no false negatives: a line on which an
  * inline table begins but does not end has more "{" than "}".
  */
-export function mayBeNewer(text: string): boolean {
+function mayBeNewer(text: string): boolean {
   if (/\\|"""|'''|,\s*\}/.test(text)) return true;
   const bare = text.replace(/"[^"\n]*"|'[^'\n]*'|#[^\n]*/g, "");
   if (/\d:\d/.test(bare)) return true;

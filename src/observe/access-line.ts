@@ -144,7 +144,7 @@ export function word(value: string): string {
 }
 
 /** Maximum length of the name of a client's certificate in the log, in characters; X.520 allows 64 for a common name. */
-export const CLIENT_CERT_CHARACTERS_MAX = 256;
+const CLIENT_CERT_CHARACTERS_MAX = 256;
 
 /**
  * A name from outside in a form that is safe in the log: characters that are not printable or change how a line looks (controls,

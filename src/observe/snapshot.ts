@@ -215,7 +215,6 @@ export const snapshot = v.object({
 });
 
 export type Snapshot = v.InferOutput<typeof snapshot>;
-export type ConfigStatus = Snapshot["config"];
 export type WorkerStatus = v.InferOutput<typeof worker>;
 export type ListenerStatus = v.InferOutput<typeof listener>;
 export type CertificateStatus = v.InferOutput<typeof certificate>;

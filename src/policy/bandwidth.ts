@@ -9,7 +9,7 @@ export const SAVED_MS_MAX = 100;
  */
 export const SAVED_MS_MAX_FAST = 4;
 /** 100 Mbit/s. */
-export const FAST_BYTES_PER_SECOND = 12_500_000;
+const FAST_BYTES_PER_SECOND = 12_500_000;
 /** A late wake-up costs no bandwidth: up to this much time's worth is made up for, at PEAK times the limit. */
 export const OWED_MS_MAX = 100;
 export const PEAK = 1.25;

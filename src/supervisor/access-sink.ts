@@ -11,7 +11,7 @@ import { receiverTrouble } from "./syslog-receiver.ts";
 export type AccessTarget = Config["log"]["access"];
 
 /** Maximum number of unwritten bytes of the access log, over all workers. */
-export const ACCESS_BYTES_MAX = 16 * 1024 * 1024;
+const ACCESS_BYTES_MAX = 16 * 1024 * 1024;
 /**
  * The same for a syslog receiver, which may be unreachable for hours. Less than a worker may have unwritten (LOG_PENDING_MAX), so that lost
  * lines are counted here.

@@ -4,9 +4,9 @@
 import { ROW_FLOAT, ROW_FLOATS, type Ledger } from "../shared/ledger.ts";
 
 /** Minimum time over which a rate is computed. */
-export const RATE_MS_MIN = 1000;
+const RATE_MS_MIN = 1000;
 /** Samples older than this are not used. */
-export const RATE_MS_MAX = 30_000;
+const RATE_MS_MAX = 30_000;
 
 /** Three cells per row: the id of the connection, its bytes in and its bytes out. */
 const CELLS = 3;

@@ -6,10 +6,10 @@ import { tlsFacts } from "../platform/bun.ts";
 import { faultOf } from "../platform/tls-client.ts";
 
 /** Minimum size of an RSA key in the chain of a client's certificate. */
-export const CLIENT_RSA_BITS_MIN = 2048;
+const CLIENT_RSA_BITS_MIN = 2048;
 
 /** Maximum number of certificates in a client's chain, which bounds the cost of parsing. Clients need fewer. */
-export const CLIENT_CHAIN_MAX = 16;
+const CLIENT_CHAIN_MAX = 16;
 
 /** A certificate that was accepted. */
 export interface ClientCertificate {
