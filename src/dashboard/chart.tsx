@@ -31,7 +31,7 @@ export function Chart({ title, points, series, format }: ChartProps) {
     if (element === null) return undefined;
     const make = (): void => {
       plot.current?.destroy();
-      plot.current = new uPlot(optionsOf(series, format, element.clientWidth), dataOf(points, series), element);
+      plot.current = new uPlot(optionsOf(series, format, element), dataOf(points, series), element);
     };
     make();
     const sizes = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: HEIGHT }));
@@ -73,9 +73,13 @@ function dataOf(points: readonly Point[], series: readonly Series[]): uPlot.Alig
   return [points.map(({ at }) => at), ...series.map(({ figure }) => points.map(figure))];
 }
 
-function optionsOf(series: readonly Series[], format: (value: number) => string, width: number): uPlot.Options {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name: string): string => style.getPropertyValue(name).trim();
+function optionsOf(series: readonly Series[], format: (value: number) => string, place: HTMLElement): uPlot.Options {
+  const style = getComputedStyle(place);
+  // A canvas needs the colour itself; the property may hold light-dark().
+  const colour = (name: string): string => {
+    place.style.color = `var(${name})`;
+    return style.color;
+  };
   const font = `11px ${style.getPropertyValue("--font")}`;
   const axis = {
     stroke: colour("--muted"),
@@ -85,7 +89,7 @@ function optionsOf(series: readonly Series[], format: (value: number) => string,
   };
   const now = (): number => Date.now() / 1000;
   return {
-    width,
+    width: place.clientWidth,
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, points: { size: 6 } },

@@ -59,6 +59,17 @@ interface InPage {
   axe: { run(): Promise<AxeResults> };
 }
 
+/** A colour of the style sheet in the theme of the page: "rgb(1, 2, 3)". */
+function colourOf(page: Page, property: string): Promise<unknown> {
+  return page.evaluate(`(() => {
+    const probe = document.body.appendChild(document.createElement("i"));
+    probe.style.color = "var(${property})";
+    const { color } = getComputedStyle(probe);
+    probe.remove();
+    return color;
+  })()`);
+}
+
 /** The findings of axe-core in the page, one line each. */
 async function violations(page: Page): Promise<string[]> {
   // The page's policy allows no script from elsewhere; the debugger's evaluation is exempt.
@@ -87,8 +98,7 @@ test("shows a running lb, asks nothing of others, and a backend that dies turns 
   await row(page, "Backends", "two").getByText("connection refused").waitFor();
   const badge = row(page, "Backends", "two").getByText("down", { exact: true });
   const colour = await badge.evaluate((element) => (globalThis as unknown as InPage).getComputedStyle(element).color);
-  const red = await page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--bad').trim()");
-  expect(colour).toBe(rgb(String(red)));
+  expect(colour).toBe(await colourOf(page, "--bad"));
   await page
     .getByRole("list", { name: "Changes" })
     .getByText(/backend down .*backend=two/)
@@ -197,6 +207,41 @@ describe("for everyone", () => {
       .getByLabel(/^Weight/)
       .waitFor();
     expect(await violations(page)).toEqual([]);
+  });
+
+  test("the page and its charts have the system's theme, or the one that the button chooses", async () => {
+    await using lb = await startLb(config(await freePort()));
+    const { page } = await open(lb, { colorScheme: "dark" });
+    const ground = (): Promise<unknown> => page.evaluate("getComputedStyle(document.body).backgroundColor");
+    const chartHas = async (property: string): Promise<unknown> => {
+      const colour = String(await colourOf(page, property)).match(/\d+/g);
+      return page.evaluate(`(() => {
+        const canvas = document.querySelector("canvas");
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        const [r, g, b] = [${colour?.join(", ")}];
+        for (let i = 0; i < data.length; i += 4)
+          if (data[i] === r && data[i + 1] === g && data[i + 2] === b && data[i + 3] === 255) return true;
+        return false;
+      })()`);
+    };
+    const [light, dark] = ["rgb(244, 245, 247)", "rgb(15, 19, 24)"];
+    const button = page.getByRole("button", { name: "Theme" });
+    await button.waitFor();
+    await page.locator("canvas").first().waitFor();
+    const steps = [
+      { step: () => Promise.resolve(), theme: dark },
+      { step: () => page.emulateMedia({ colorScheme: "light" }), theme: light },
+      { step: () => page.emulateMedia({ colorScheme: "dark" }), theme: dark },
+      { step: () => button.click(), theme: light },
+      { step: () => button.click(), theme: dark },
+      { step: () => page.emulateMedia({ colorScheme: "light" }), theme: dark },
+      { step: () => button.click(), theme: light },
+    ];
+    for (const { step, theme } of steps) {
+      await step();
+      await expect.poll(ground).toBe(theme);
+      await expect.poll(() => chartHas("--line")).toBe(true);
+    }
   });
 
   test.each([400, 1280, 2560])("nothing but tables scrolls sideways at %d px", async (width) => {
@@ -310,8 +355,3 @@ test("1,000 backends and 200 listeners stay usable", async () => {
   await row(page, "Backends", "b999").waitFor();
   expect(await inPage()).toBeLessThan(250);
 });
-
-function rgb(hex: string): string {
-  const parts = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
-  return `rgb(${parts.join(", ")})`;
-}
