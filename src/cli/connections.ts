@@ -1,6 +1,7 @@
 // `lb connections`: lists the live connections of a running lb, or ends some of them.
 import { createInterface } from "node:readline/promises";
 import { formatByteRate, formatBytes, formatDuration } from "../core/format.ts";
+import { destination } from "../observe/figures.ts";
 import type { ConnectionList, ConnectionStatus } from "../observe/live.ts";
 import type { AdminClient, AdminRequest } from "./admin-client.ts";
 import { askLb } from "./admin-command.ts";
@@ -69,18 +70,13 @@ async function confirmed(question: string): Promise<boolean> {
   return /^y(es)?$/i.test(answer.trim());
 }
 
-/** The destination of a connection: "web/10.0.0.1:80", "web" until a backend is picked, "-" before that. */
-export function wayOf({ pool, backend }: ConnectionStatus): string {
-  return backend === null ? (pool ?? "-") : `${pool}/${backend}`;
-}
-
 const COLUMNS: readonly Column<ConnectionStatus>[] = [
   { title: "ID", align: "right", cell: ({ id }) => String(id) },
   { title: "CLIENT", cell: ({ client }) => client },
   { title: "PEER", cell: ({ peer }) => peer ?? "" },
   { title: "SNI", cell: ({ sni }) => sni ?? "" },
   { title: "LISTENER", cell: ({ listener }) => listener },
-  { title: "BACKEND", cell: wayOf },
+  { title: "BACKEND", cell: destination },
   { title: "PHASE", cell: ({ phase }) => phase },
   { title: "AGE", align: "right", cell: ({ age_ms }) => formatDuration(age_ms) },
   { title: "IN", align: "right", cell: ({ bytes_in }) => formatBytes(bytes_in) },

@@ -41,7 +41,7 @@ const LISTENERS: readonly Column<ListenerStatus>[] = [
   { title: "POOL", cell: ({ pool }) => pool ?? "-" },
   { title: "STATE", cell: (listener) => listenerState(listener).word },
   { title: "OPEN", align: "right", cell: ({ open }) => String(open) },
-  { title: "MAX", align: "right", cell: ({ max_connections: max }) => (max === 0 ? "" : String(max)) },
+  { title: "MAX", align: "right", cell: ({ max_connections }) => capText(max_connections) },
   { title: "ACCEPTED", align: "right", cell: ({ accepted }) => formatCount(accepted) },
   { title: "REFUSED", align: "right", cell: (listener) => zeroAsNothing(refusals(listener)) },
   { title: "IN", align: "right", cell: ({ bytes_in }) => formatBytes(bytes_in) },
@@ -51,7 +51,7 @@ const LISTENERS: readonly Column<ListenerStatus>[] = [
 interface BackendRow {
   pool: PoolStatus;
   backend: BackendStatus;
-  /** Share of the pool's open connections. */
+  /** Whether it is the first of its pool. */
   first: boolean;
 }
 
@@ -64,7 +64,7 @@ function backendColumns(nowMs: number): readonly Column<BackendRow>[] {
     { title: "FOR", align: "right", cell: ({ backend }) => formatDuration(nowMs - Date.parse(backend.health.since)) },
     { title: "WEIGHT", align: "right", cell: ({ backend }) => String(backend.weight) },
     { title: "OPEN", align: "right", cell: ({ backend }) => String(backend.open) },
-    { title: "MAX", align: "right", cell: ({ backend }) => zeroAsNothing(backend.max_connections) },
+    { title: "MAX", align: "right", cell: ({ backend }) => capText(backend.max_connections) },
     { title: "CONNECTS", align: "right", cell: ({ backend }) => formatCount(backend.connects.succeeded) },
     { title: "FAILED", align: "right", cell: ({ backend }) => zeroAsNothing(failedConnects(backend)) },
     { title: "IN", align: "right", cell: ({ backend }) => formatBytes(backend.bytes_in) },
@@ -87,6 +87,11 @@ const WORKERS: readonly Column<WorkerStatus>[] = [
   { title: "OUT", align: "right", cell: ({ bytes_out }) => formatBytes(bytes_out) },
   { title: "RESTARTS", align: "right", cell: ({ restarts }) => zeroAsNothing(restarts) },
 ];
+
+/** Exact, as the number of open connections beside it. */
+function capText(max: number): string {
+  return max === 0 ? "" : String(max);
+}
 
 function zeroAsNothing(count: number): string {
   return count === 0 ? "" : formatCount(count);

@@ -44,6 +44,11 @@ export function formatLatency(ms: number): string {
   return `${significant(ms)}ms`;
 }
 
+/** For how long something has been blocked: "-" below a millisecond. */
+export function formatBlocked(ms: number): string {
+  return ms < 1 ? "-" : formatLatency(ms);
+}
+
 function scaled(value: number, step: number, units: readonly string[], gap: string): string {
   if (!Number.isFinite(value)) return "-";
   let unit = 0;

@@ -1,5 +1,6 @@
 // The head of the page: the lb, its state, its config, and whether the page is live.
-import { formatDuration } from "../core/format.ts";
+import { formatBytes, formatDuration } from "../core/format.ts";
+import { cpuPercent } from "../observe/figures.ts";
 import type { PageState } from "./store.ts";
 
 export function Header({ state, onPause, onForget }: { state: PageState; onPause: () => void; onForget: () => void }) {
@@ -10,7 +11,7 @@ export function Header({ state, onPause, onForget }: { state: PageState; onPause
       <h1>
         lb <small>{now?.version}</small>
       </h1>
-      {now !== undefined && (
+      {pair !== null && now !== undefined && (
         <>
           <p class={now.ready ? "badge good" : "badge bad"} role="status">
             {now.ready ? "ready" : "not ready"}
@@ -26,9 +27,9 @@ export function Header({ state, onPause, onForget }: { state: PageState; onPause
             <dt>process</dt>
             <dd>{now.pid}</dd>
             <dt>memory</dt>
-            <dd>{Math.round(now.process.resident_bytes / 1e6)} MB</dd>
+            <dd>{formatBytes(now.process.resident_bytes)}</dd>
             <dt>CPU</dt>
-            <dd>{cpuPercent(state)} %</dd>
+            <dd>{cpuPercent(pair)} %</dd>
           </dl>
         </>
       )}
@@ -72,11 +73,6 @@ function ForgetButton({ onForget }: { onForget: () => void }) {
       Forget token
     </button>
   );
-}
-
-function cpuPercent({ pair }: PageState): string {
-  if (pair === null || pair.before === null) return "-";
-  return (((pair.now.process.cpu_seconds - pair.before.process.cpu_seconds) * 100) / pair.seconds).toFixed(0);
 }
 
 const THEMES = ["auto", "light", "dark"];

@@ -2,6 +2,7 @@
 // paused.
 import { render } from "preact";
 import "uplot/dist/uPlot.min.css";
+import { pairOf } from "../observe/figures.ts";
 import type { Point } from "../observe/history.ts";
 import type { ClientList, ConnectionList } from "../observe/live.ts";
 import type { Snapshot } from "../observe/snapshot.ts";
@@ -9,7 +10,7 @@ import { App, type Actions } from "./app.tsx";
 import type { StreamEvent } from "./event-stream.ts";
 import { applyTheme } from "./header.tsx";
 import { ask, follow, forgetToken, hasToken, RequestError, setToken } from "./lb-client.ts";
-import { pairOf, pointOf, withPoint } from "./rates.ts";
+import { pointOf, withPoint } from "./rates.ts";
 import { pause } from "./pause.ts";
 import { current, onUpdate, update, type ChangeNote } from "./store.ts";
 import "./style.css";

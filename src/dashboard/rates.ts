@@ -1,38 +1,25 @@
 // Rates and shares computed from snapshots: figures of the page that lb does not report itself. Pure.
-import { HISTORY_SECONDS, failedConnects, meanConnectMs, refusals, sum } from "../observe/figures.ts";
+import {
+  HISTORY_SECONDS,
+  failedConnects,
+  meanConnectMs,
+  rateOf,
+  refusals,
+  sum,
+  totalRate,
+  type Pair,
+} from "../observe/figures.ts";
 import type { Point } from "../observe/history.ts";
-import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot } from "../observe/snapshot.ts";
-
-/** Two snapshots of the same process and the seconds between them. */
-export interface Pair {
-  now: Snapshot;
-  /** null if there is none, or if it is from another process. */
-  before: Snapshot | null;
-  seconds: number;
-}
-
-export function pairOf(now: Snapshot, before: Snapshot | null): Pair {
-  const same = before !== null && before.pid === now.pid && before.started_at === now.started_at;
-  const seconds = same ? now.uptime_seconds - before.uptime_seconds : 0;
-  return { now, before: same && seconds > 0 ? before : null, seconds };
-}
-
-/** Growth of a counter per second; 0 if there was no value before. */
-export function rateOf(pair: Pair, now: number, before: number | undefined): number {
-  return pair.before === null || before === undefined || now < before ? 0 : (now - before) / pair.seconds;
-}
+import type { BackendStatus, PoolStatus } from "../observe/snapshot.ts";
 
 export function pointOf(pair: Pair, at: number): Point {
-  const { now, before } = pair;
-  const of = (figure: (listener: ListenerStatus) => number): number =>
-    rateOf(pair, sum(now.listeners, figure), before === null ? undefined : sum(before.listeners, figure));
   return {
     at,
-    open: now.connections.open,
-    accepted: of(({ accepted }) => accepted),
-    refused: of(refusals),
-    bytes_in: of(({ bytes_in }) => bytes_in),
-    bytes_out: of(({ bytes_out }) => bytes_out),
+    open: pair.now.connections.open,
+    accepted: totalRate(pair, ({ accepted }) => accepted),
+    refused: totalRate(pair, refusals),
+    bytes_in: totalRate(pair, ({ bytes_in }) => bytes_in),
+    bytes_out: totalRate(pair, ({ bytes_out }) => bytes_out),
   };
 }
 

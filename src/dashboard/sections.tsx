@@ -1,13 +1,21 @@
 // The sections of the page below the charts, each one table.
 import { Fragment } from "preact";
 import { useState } from "preact/hooks";
-import { formatByteRate, formatBytes, formatCount, formatDuration, formatLatency, formatRate } from "../core/format.ts";
-import { backendState, listenerState, refusals } from "../observe/figures.ts";
+import {
+  formatBlocked,
+  formatByteRate,
+  formatBytes,
+  formatCount,
+  formatDuration,
+  formatLatency,
+  formatRate,
+} from "../core/format.ts";
+import { backendState, destination, listenerState, openText, rateOf, refusals, type Pair } from "../observe/figures.ts";
 import type { ClientStatus, ConnectionStatus } from "../observe/live.ts";
 import type { ListenerStatus, WorkerStatus } from "../observe/snapshot.ts";
 import { LOOP_BUCKETS_MS } from "../shared/counters.ts";
 import { DataTable, type DataColumn } from "./data-table.tsx";
-import { backendFigures, endsOf, quantile, rateOf, type BackendFigures, type Pair } from "./rates.ts";
+import { backendFigures, endsOf, quantile, type BackendFigures } from "./rates.ts";
 import { update, type PageState } from "./store.ts";
 
 function Badge({ word, tone }: { word: string; tone: string }) {
@@ -83,7 +91,7 @@ const BACKENDS: readonly DataColumn<BackendFigures>[] = [
     title: "Open",
     isFigure: true,
     value: ({ backend }) => backend.open,
-    cell: ({ backend: { open, max_connections: max } }) => (max === 0 ? open : `${open}/${max}`),
+    cell: ({ backend }) => openText(backend),
   },
   {
     title: "Share",
@@ -281,8 +289,8 @@ const CONNECTIONS: readonly DataColumn<ConnectionStatus>[] = [
   { title: "Listener", value: ({ listener }) => listener, cell: ({ listener }) => listener },
   {
     title: "Backend",
-    value: ({ pool, backend }) => `${pool}/${backend}`,
-    cell: ({ pool, backend }) => (backend === null ? (pool ?? "-") : `${pool}/${backend}`),
+    value: destination,
+    cell: destination,
   },
   { title: "SNI", value: ({ sni }) => sni ?? "", cell: ({ sni }) => sni ?? "" },
   { title: "Phase", value: ({ phase }) => phase, cell: ({ phase }) => phase },
@@ -321,11 +329,7 @@ export function Workers({ pair }: { pair: Pair }) {
     figure("Open", ({ worker }) => worker.open, formatCount),
     figure("New/s", ({ worker, was }) => rateOf(pair, worker.accepted, was?.accepted), formatRate),
     figure("Loop delay p99", ({ worker, was }) => loopDelayMs(worker, was), boundText),
-    figure(
-      "Blocked",
-      ({ worker }) => worker.loop_blocked_ms,
-      (ms) => (ms < 1 ? "-" : formatLatency(ms)),
-    ),
+    figure("Blocked", ({ worker }) => worker.loop_blocked_ms, formatBlocked),
     figure("Restarts", ({ worker }) => worker.restarts, formatCount),
   ];
   return (

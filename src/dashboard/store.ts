@@ -1,7 +1,7 @@
 // The state of the page. One object, replaced as a whole by `update`, which draws the page again.
+import type { Pair } from "../observe/figures.ts";
 import type { Point } from "../observe/history.ts";
 import type { ClientStatus, ConnectionList } from "../observe/live.ts";
-import type { Pair } from "./rates.ts";
 
 /** A message of the log. */
 export interface ChangeNote {

@@ -9,6 +9,7 @@ import { ROUTES } from "../../src/admin/routes.ts";
 import { commandLine } from "../../src/cli/command-line.ts";
 import { FIRST_STATE, press, type Key } from "../../src/cli/top/state.ts";
 import { NO_DATA } from "../../src/cli/top/views.ts";
+import { pairOf } from "../../src/observe/figures.ts";
 import type { ClientStatus, ConnectionStatus } from "../../src/observe/live.ts";
 import { filledSnapshot } from "../support/snapshot.ts";
 
@@ -110,7 +111,7 @@ const CLIENT: ClientStatus = { client: "192.0.2.0/24", open: 3, ...NOTHING, erro
 test("lb top uses only existing routes, for requests and for changes", () => {
   const data = {
     ...NO_DATA,
-    snapshot: filledSnapshot(),
+    pair: pairOf(filledSnapshot(), null),
     connections: { total: 1, connections: [CONNECTION] },
     clients: [CLIENT],
   };

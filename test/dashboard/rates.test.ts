@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { backendFigures, endsOf, pairOf, pointOf, quantile, rateOf, withPoint } from "../../src/dashboard/rates.ts";
-import { HISTORY_SECONDS } from "../../src/observe/figures.ts";
+import { backendFigures, endsOf, pointOf, quantile, withPoint } from "../../src/dashboard/rates.ts";
+import { HISTORY_SECONDS, pairOf, rateOf } from "../../src/observe/figures.ts";
 import type { Snapshot } from "../../src/observe/snapshot.ts";
 import { filledSnapshot } from "../support/snapshot.ts";
 

@@ -1,9 +1,9 @@
 // The screen of `lb top`: exactly as many lines as the terminal has, and none wider. Pure.
-import { formatByteRate, formatDuration, formatRate } from "../../core/format.ts";
+import { formatByteRate, formatBytes, formatDuration, formatRate } from "../../core/format.ts";
+import { cpuPercent, totalRate, type Pair } from "../../observe/figures.ts";
 import { padded, printable, width } from "../table.ts";
 import { selectedIndex, shownRows, type TopState } from "./state.ts";
 import {
-  totalRates,
   VIEW_NAMES,
   viewOf,
   type Cell,
@@ -49,12 +49,14 @@ function filled(lines: string[], count: number): string[] {
 // ---------------------------------------------------------------------- head
 
 function drawHead(data: TopData, screen: Screen): string[] {
-  const { snapshot, error, answeredAtMs } = data;
-  if (snapshot === null) {
+  const { pair, error, answeredAtMs } = data;
+  if (pair === null) {
     return [error === null ? `lb top: asking ${screen.endpoint}` : styled(error, "bad", screen), "", ""];
   }
-  const { version, uptime_seconds, ready, not_ready, connections, config, process } = snapshot;
-  const { accepted, bytesIn, bytesOut } = totalRates(data);
+  const { version, uptime_seconds, ready, not_ready, connections, config, process, workers } = pair.now;
+  const accepted = totalRate(pair, (listener) => listener.accepted);
+  const bytesIn = totalRate(pair, (listener) => listener.bytes_in);
+  const bytesOut = totalRate(pair, (listener) => listener.bytes_out);
   const lost =
     error === null
       ? ""
@@ -68,21 +70,15 @@ function drawHead(data: TopData, screen: Screen): string[] {
   return [
     lost === "" ? `${bold(`lb ${version}`)}  up ${up}  ${readiness}  ${reload}` : `${bold(`lb ${version}`)} ${lost}`,
     `${connections.open} of ${connections.max} connections  ${formatRate(accepted)} new/s  in ${formatByteRate(bytesIn)}  out ${formatByteRate(bytesOut)}`,
-    `${backendsUp(data, screen)}  memory ${Math.round(process.resident_bytes / 1e6)} MB  CPU ${cpuPercent(data)} %  ${snapshot.workers.length} workers`,
+    `${backendsUp(pair, screen)}  memory ${formatBytes(process.resident_bytes)}  CPU ${cpuPercent(pair)} %  ${workers.length} workers`,
   ];
 }
 
-function backendsUp({ snapshot }: TopData, screen: Screen): string {
-  const backends = snapshot?.pools.flatMap((pool) => pool.backends) ?? [];
+function backendsUp({ now }: Pair, screen: Screen): string {
+  const backends = now.pools.flatMap((pool) => pool.backends);
   const down = backends.filter(({ up }) => !up).length;
   const text = `${backends.length - down} of ${backends.length} backends up`;
   return down > 0 ? styled(text, "bad", screen) : text;
-}
-
-function cpuPercent({ snapshot, before, elapsedMs }: TopData): string {
-  if (snapshot === null || before === null || elapsedMs <= 0) return "0";
-  const used = snapshot.process.cpu_seconds - before.process.cpu_seconds;
-  return String(Math.max(0, Math.round((used * 100_000) / elapsedMs)));
 }
 
 function drawTabs(state: TopState, screen: Screen): string {
@@ -98,7 +94,7 @@ function drawTabs(state: TopState, screen: Screen): string {
 function drawView(state: TopState, data: TopData, screen: Screen): string[] {
   const view = viewOf(state.view, data);
   const rows = shownRows(state, view);
-  if (data.snapshot === null) return [];
+  if (data.pair === null) return [];
   const { at, widths } = columnsThatFit(view, rows, screen.columns);
   const page = pageOf(screen.rows);
   const selected = selectedIndex(state, rows);
@@ -244,7 +240,6 @@ const COLOURS: Record<Tone, string> = {
   good: "\x1b[32m",
   bad: "\x1b[31m",
   warn: "\x1b[33m",
-  dim: "\x1b[2m",
 };
 
 function styled(text: string, tone: Tone, { colour }: Screen): string {

@@ -1,6 +1,7 @@
 // `lb top`: a live view of a running lb on the whole terminal, refreshed each second. It requests, draws, and sends what the user has
 // confirmed.
 import { isatty } from "node:tty";
+import { pairOf } from "../../observe/figures.ts";
 import type { ClientStatus, ConnectionList } from "../../observe/live.ts";
 import type { Snapshot } from "../../observe/snapshot.ts";
 import { AdminError, type AdminClient, type AdminRequest } from "../admin-client.ts";
@@ -95,12 +96,8 @@ class Top {
   }
 
   #remember(snapshot: Snapshot): void {
-    const nowMs = Date.now();
-    const { snapshot: before, answeredAtMs } = this.#data;
-    // Counters of another process give no rates.
-    const same = before !== null && before.pid === snapshot.pid && before.started_at === snapshot.started_at;
-    const elapsedMs = nowMs - answeredAtMs;
-    this.#data = { ...this.#data, snapshot, before: same ? before : null, elapsedMs, answeredAtMs: nowMs, error: null };
+    const pair = pairOf(snapshot, this.#data.pair?.now ?? null);
+    this.#data = { ...this.#data, pair, answeredAtMs: Date.now(), error: null };
   }
 
   // ---------------------------------------------------------------- keys

@@ -1,5 +1,6 @@
 // The views of `lb top`: the columns and rows that each shows from the latest answers of a running lb. Pure.
 import {
+  formatBlocked,
   formatByteRate,
   formatBytes,
   formatCount,
@@ -7,18 +8,26 @@ import {
   formatLatency,
   formatRate,
 } from "../../core/format.ts";
-import { backendState, failedConnects, listenerState, meanConnectMs, refusals, sum } from "../../observe/figures.ts";
+import {
+  backendState,
+  destination,
+  failedConnects,
+  listenerState,
+  meanConnectMs,
+  openText,
+  rateOf,
+  refusals,
+  sum,
+  type Pair,
+  type Tone as FigureTone,
+} from "../../observe/figures.ts";
 import type { ClientStatus, ConnectionList, ConnectionStatus } from "../../observe/live.ts";
-import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot } from "../../observe/snapshot.ts";
-import { wayOf } from "../connections.ts";
+import type { BackendStatus, ListenerStatus, PoolStatus } from "../../observe/snapshot.ts";
 import { stateText } from "../status-text.ts";
 
-/** What is known of the running lb. Rates are computed from two snapshots. */
+/** What is known of the running lb. */
 export interface TopData {
-  snapshot: Snapshot | null;
-  before: Snapshot | null;
-  /** The time between the two. */
-  elapsedMs: number;
+  pair: Pair | null;
   connections: ConnectionList | null;
   clients: readonly ClientStatus[] | null;
   /** Date.now() of the latest answer. */
@@ -28,9 +37,7 @@ export interface TopData {
 }
 
 export const NO_DATA: TopData = {
-  snapshot: null,
-  before: null,
-  elapsedMs: 0,
+  pair: null,
   connections: null,
   clients: null,
   answeredAtMs: 0,
@@ -41,7 +48,7 @@ export const VIEW_NAMES = ["listeners", "pools", "backends", "clients", "connect
 export type ViewName = (typeof VIEW_NAMES)[number];
 
 /** How a cell is shown; text always says the same, for terminals without colours. */
-export type Tone = "plain" | "good" | "bad" | "warn" | "dim";
+export type Tone = FigureTone | "plain";
 
 export interface ViewColumn {
   title: string;
@@ -79,24 +86,24 @@ export interface View {
 
 /** The columns and rows of a view, in the order of the config or of the answer. Computed once for the same data: a key changes only the selection. */
 export function viewOf(name: ViewName, data: TopData): View {
-  const { snapshot } = data;
-  if (snapshot === null) return { columns: [], rows: [], note: "" };
+  const { pair } = data;
+  if (pair === null) return { columns: [], rows: [], note: "" };
   let made = viewsOf.get(data);
   if (made === undefined) viewsOf.set(data, (made = new Map()));
   let view = made.get(name);
-  if (view === undefined) made.set(name, (view = VIEWS[name](data, snapshot)));
+  if (view === undefined) made.set(name, (view = VIEWS[name](pair, data)));
   return view;
 }
 
 const viewsOf = new WeakMap<TopData, Map<ViewName, View>>();
 
-const VIEWS: Record<ViewName, (data: TopData, snapshot: Snapshot) => View> = {
-  listeners: (data, { listeners }) => ({
+const VIEWS: Record<ViewName, (pair: Pair, data: TopData) => View> = {
+  listeners: (pair) => ({
     columns: columns("LISTENER", "BIND:3", "POOL:5", "STATE", ">OPEN", ">NEW/S", ">REFUSED/S:2", ">IN:1", ">OUT:1"),
-    rows: listeners.map((listener) => listenerRow(listener, data)),
+    rows: pair.now.listeners.map((listener) => listenerRow(listener, pair)),
     note: "",
   }),
-  pools: (data, { pools }) => ({
+  pools: (pair) => ({
     columns: columns(
       "POOL",
       "BALANCE:3",
@@ -110,10 +117,10 @@ const VIEWS: Record<ViewName, (data: TopData, snapshot: Snapshot) => View> = {
       ">IN:1",
       ">OUT:1",
     ),
-    rows: pools.map((pool) => poolRow(pool, data)),
+    rows: pair.now.pools.map((pool) => poolRow(pool, pair)),
     note: "",
   }),
-  backends: (data, { pools }) => ({
+  backends: (pair, { answeredAtMs }) => ({
     columns: columns(
       "POOL",
       "BACKEND",
@@ -128,19 +135,21 @@ const VIEWS: Record<ViewName, (data: TopData, snapshot: Snapshot) => View> = {
       ">OUT:2",
       "LAST ERROR:1",
     ),
-    rows: pools.flatMap((pool) => {
-      const before = data.before?.pools.find(({ name }) => name === pool.name)?.backends;
+    rows: pair.now.pools.flatMap((pool) => {
+      const before = pair.before?.pools.find(({ name }) => name === pool.name)?.backends;
       const was = new Map(before?.map((backend) => [backend.name, backend]));
-      return pool.backends.map((backend) => backendRow({ pool, backend, was: was.get(backend.name), data }));
+      return pool.backends.map((backend) =>
+        backendRow({ pool, backend, was: was.get(backend.name), pair, answeredAtMs }),
+      );
     }),
     note: "",
   }),
-  clients: ({ clients }) => ({
+  clients: (_, { clients }) => ({
     columns: columns("CLIENT", ">OPEN", ">NEW/MIN", ">REFUSED/MIN:1", ">IN/MIN:2", ">OUT/MIN:2"),
     rows: (clients ?? []).map(clientRow),
     note: "",
   }),
-  connections: ({ connections }) => ({
+  connections: (_, { connections }) => ({
     columns: columns(
       ">ID:6",
       "CLIENT",
@@ -160,11 +169,10 @@ const VIEWS: Record<ViewName, (data: TopData, snapshot: Snapshot) => View> = {
         ? `the ${connections.connections.length} with the most traffic of ${connections.total}`
         : "",
   }),
-  workers: (data, { workers }) => ({
+  workers: (pair) => ({
     columns: columns("WORKER", "STATE", ">OPEN", ">NEW/S", ">IN:1", ">OUT:1", ">BLOCKED:2", ">RESTARTS:3"),
-    rows: workers.map((worker) => {
-      const was = data.before?.workers.find(({ index }) => index === worker.index);
-      const rate = rater(data);
+    rows: pair.now.workers.map((worker) => {
+      const was = pair.before?.workers.find(({ index }) => index === worker.index);
       return {
         key: String(worker.index),
         target: null,
@@ -172,10 +180,10 @@ const VIEWS: Record<ViewName, (data: TopData, snapshot: Snapshot) => View> = {
           number(worker.index, String),
           text(worker.state, worker.state === "running" ? "good" : "warn"),
           number(worker.open, String),
-          number(rate(worker.accepted, was?.accepted), formatRate),
-          number(rate(worker.bytes_in, was?.bytes_in), formatByteRate),
-          number(rate(worker.bytes_out, was?.bytes_out), formatByteRate),
-          number(worker.loop_blocked_ms, (ms) => (ms < 1 ? "-" : formatLatency(ms)), worker.loop_blocked_ms > 100),
+          number(rateOf(pair, worker.accepted, was?.accepted), formatRate),
+          number(rateOf(pair, worker.bytes_in, was?.bytes_in), formatByteRate),
+          number(rateOf(pair, worker.bytes_out, was?.bytes_out), formatByteRate),
+          number(worker.loop_blocked_ms, formatBlocked, worker.loop_blocked_ms > 100),
           number(worker.restarts, String, worker.restarts > 0),
         ],
       };
@@ -184,10 +192,9 @@ const VIEWS: Record<ViewName, (data: TopData, snapshot: Snapshot) => View> = {
   }),
 };
 
-function listenerRow(listener: ListenerStatus, data: TopData): Row {
-  const was = data.before?.listeners.find(({ name }) => name === listener.name);
-  const rate = rater(data);
-  const refusedRate = rate(refusals(listener), was && refusals(was));
+function listenerRow(listener: ListenerStatus, pair: Pair): Row {
+  const was = pair.before?.listeners.find(({ name }) => name === listener.name);
+  const refusedRate = rateOf(pair, refusals(listener), was && refusals(was));
   const state = listenerState(listener);
   return {
     key: listener.name,
@@ -198,22 +205,21 @@ function listenerRow(listener: ListenerStatus, data: TopData): Row {
       text(listener.pool ?? "-"),
       text(state.word, state.tone),
       number(listener.open, String),
-      number(rate(listener.accepted, was?.accepted), formatRate),
+      number(rateOf(pair, listener.accepted, was?.accepted), formatRate),
       number(refusedRate, formatRate, refusedRate > 0),
-      number(rate(listener.bytes_in, was?.bytes_in), formatByteRate),
-      number(rate(listener.bytes_out, was?.bytes_out), formatByteRate),
+      number(rateOf(pair, listener.bytes_in, was?.bytes_in), formatByteRate),
+      number(rateOf(pair, listener.bytes_out, was?.bytes_out), formatByteRate),
     ],
   };
 }
 
-function poolRow(pool: PoolStatus, data: TopData): Row {
-  const was = data.before?.pools.find(({ name }) => name === pool.name)?.backends;
-  const rate = rater(data);
+function poolRow(pool: PoolStatus, pair: Pair): Row {
+  const was = pair.before?.pools.find(({ name }) => name === pool.name)?.backends;
   const { backends, queue } = pool;
   const isWaiting = queue !== null && queue.waiting > 0;
   const up = backends.filter((backend) => backend.up).length;
   const of = (figure: (backend: BackendStatus) => number): number =>
-    rate(sum(backends, figure), was && sum(was, figure));
+    rateOf(pair, sum(backends, figure), was && sum(was, figure));
   const failed = of(failedConnects);
   const state = up === backends.length ? "up" : up === 0 ? "down" : "degraded";
   return {
@@ -251,11 +257,11 @@ function backendRow(what: {
   pool: PoolStatus;
   backend: BackendStatus;
   was: BackendStatus | undefined;
-  data: TopData;
+  pair: Pair;
+  answeredAtMs: number;
 }): Row {
-  const { pool, backend, was, data } = what;
-  const rate = rater(data);
-  const failed = rate(failedConnects(backend), was && failedConnects(was));
+  const { pool, backend, was, pair, answeredAtMs } = what;
+  const failed = rateOf(pair, failedConnects(backend), was && failedConnects(was));
   const { name, state, weight } = backend;
   return {
     key: `${pool.name}/${name}`,
@@ -264,16 +270,14 @@ function backendRow(what: {
       text(pool.name),
       text(name),
       text(stateText(backend), backendState(backend).tone),
-      number(data.answeredAtMs - Date.parse(backend.health.since), formatDuration),
+      number(answeredAtMs - Date.parse(backend.health.since), formatDuration),
       number(weight, String),
-      number(backend.open, (open) =>
-        backend.max_connections === 0 ? String(open) : `${open}/${backend.max_connections}`,
-      ),
-      number(rate(backend.connects.succeeded, was?.connects.succeeded), formatRate),
+      number(backend.open, () => openText(backend)),
+      number(rateOf(pair, backend.connects.succeeded, was?.connects.succeeded), formatRate),
       number(failed, formatRate, failed > 0),
       number(meanConnectMs(backend, was), formatLatency),
-      number(rate(backend.bytes_in, was?.bytes_in), formatByteRate),
-      number(rate(backend.bytes_out, was?.bytes_out), formatByteRate),
+      number(rateOf(pair, backend.bytes_in, was?.bytes_in), formatByteRate),
+      number(rateOf(pair, backend.bytes_out, was?.bytes_out), formatByteRate),
       text(backend.health.last_error ?? "", "bad"),
     ],
   };
@@ -304,7 +308,7 @@ function connectionRow(connection: ConnectionStatus): Row {
       number(id, String),
       text(client),
       text(listener),
-      text(wayOf(connection)),
+      text(destination(connection)),
       text(sni ?? ""),
       text(phase, phase === "relaying" ? "plain" : "warn"),
       number(connection.age_ms, formatDuration),
@@ -332,22 +336,4 @@ function text(value: string, tone: Tone = "plain"): Cell {
 
 function number(value: number, format: (value: number) => string, isBad = false): Cell {
   return { text: format(value), value, tone: isBad ? "bad" : "plain" };
-}
-
-/** Growth per second; a counter that has decreased is from another run of the process. */
-function rater({ elapsedMs }: TopData): (now: number, was: number | undefined) => number {
-  return (now, was) => (was === undefined || elapsedMs <= 0 || now < was ? 0 : ((now - was) * 1000) / elapsedMs);
-}
-
-/** New connections, bytes in and bytes out per second, over all listeners. */
-export function totalRates(data: TopData): { accepted: number; bytesIn: number; bytesOut: number } {
-  const { snapshot, before } = data;
-  const rate = rater(data);
-  const of = (figure: (listener: ListenerStatus) => number): number =>
-    snapshot === null ? 0 : rate(sum(snapshot.listeners, figure), before ? sum(before.listeners, figure) : undefined);
-  return {
-    accepted: of(({ accepted }) => accepted),
-    bytesIn: of(({ bytes_in }) => bytes_in),
-    bytesOut: of(({ bytes_out }) => bytes_out),
-  };
 }

@@ -3,6 +3,7 @@ import { width } from "../../../src/cli/table.ts";
 import { clipped, draw } from "../../../src/cli/top/screen.ts";
 import { FIRST_STATE, type TopState } from "../../../src/cli/top/state.ts";
 import { NO_DATA, VIEW_NAMES, type TopData } from "../../../src/cli/top/views.ts";
+import { pairOf } from "../../../src/observe/figures.ts";
 import { filledSnapshot } from "../../support/snapshot.ts";
 
 const nowMs = Date.parse("2026-01-02T03:14:06.000Z");
@@ -15,10 +16,11 @@ function dataOf(backends: number, name = (i: number): string => `10.0.0.${i}:80`
   const [sample] = pool!.backends;
   pool!.backends = Array.from({ length: backends }, (_, i) => ({ ...sample!, name: name(i), address: name(i) }));
   snapshot.listeners[0]!.accepted += 50;
+  snapshot.uptime_seconds += 2;
   const clients = [
     { client: "192.0.2.1", open: 3, new_connections: 9, bytes_in: 1, bytes_out: 2, refusals: 4, error: NO_ERROR },
   ];
-  return { ...NO_DATA, snapshot, before, elapsedMs: 2000, answeredAtMs: nowMs, clients };
+  return { ...NO_DATA, pair: pairOf(snapshot, before), answeredAtMs: nowMs, clients };
 }
 
 const drawn = (state: Partial<TopState>, data: TopData, [columns, rows] = [80, 24], colour = false): string[] =>
@@ -54,7 +56,7 @@ describe("fits the terminal", () => {
 
   test("long names leave room for the other columns, and are cut where they are equal", () => {
     const data = dataOf(3, (i) => `backend-with-a-very-long-name-of-the-backend-${i}`);
-    data.snapshot!.pools[0]!.name = "p".repeat(64);
+    data.pair!.now.pools[0]!.name = "p".repeat(64);
     const at80 = bare(drawn({}, data));
     for (const title of ["POOL", "BACKEND", "STATE", "OPEN", "CONN/S"]) expect(at80).toContain(title);
     for (const i of [0, 1, 2]) expect(at80).toMatch(new RegExp(`pp~pp.* backe\\S+~\\S+-${i} `));

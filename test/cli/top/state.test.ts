@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { FIRST_STATE, press, shownRows, type Key, type Outcome, type TopState } from "../../../src/cli/top/state.ts";
 import { NO_DATA, viewOf, type TopData } from "../../../src/cli/top/views.ts";
+import { pairOf } from "../../../src/observe/figures.ts";
 import { filledSnapshot } from "../../support/snapshot.ts";
 
 const snapshot = filledSnapshot();
@@ -27,7 +28,7 @@ const connection = {
 const NO_ERROR = { new_connections: 0, bytes_in: 0, bytes_out: 0, refusals: 0 };
 const data: TopData = {
   ...NO_DATA,
-  snapshot,
+  pair: pairOf(snapshot, null),
   answeredAtMs: Date.parse("2026-01-02T03:14:06.000Z"),
   connections: { total: 1, connections: [connection] },
   clients: [
