@@ -10,7 +10,7 @@ import { commandLine } from "../../src/cli/command-line.ts";
 import { FIRST_STATE, press, type Key } from "../../src/cli/top/state.ts";
 import { NO_DATA } from "../../src/cli/top/views.ts";
 import { pairOf } from "../../src/observe/figures.ts";
-import type { ClientStatus, ConnectionStatus } from "../../src/observe/live.ts";
+import { CLIENT, CONNECTION } from "../support/live-lists.ts";
 import { filledSnapshot } from "../support/snapshot.ts";
 
 let server: Server;
@@ -89,31 +89,12 @@ test.each([
   expect(asked).toEqual([{ route, refusal: null }]);
 });
 
-const CONNECTION: ConnectionStatus = {
-  id: 17,
-  listener: "web",
-  client: "192.0.2.1:4000",
-  peer: null,
-  sni: null,
-  pool: "app",
-  backend: "b1",
-  phase: "relaying",
-  age_ms: 1000,
-  bytes_in: 1,
-  bytes_out: 2,
-  rate_in: 0,
-  rate_out: 0,
-  worker: 0,
-};
-const NOTHING = { new_connections: 0, bytes_in: 0, bytes_out: 0, refusals: 0 };
-const CLIENT: ClientStatus = { client: "192.0.2.0/24", open: 3, ...NOTHING, error: NOTHING };
-
 test("lb top uses only existing routes, for requests and for changes", () => {
   const data = {
     ...NO_DATA,
     pair: pairOf(filledSnapshot(), null),
     connections: { total: 1, connections: [CONNECTION] },
-    clients: [CLIENT],
+    clients: [{ ...CLIENT, client: "192.0.2.0/24" }],
   };
   const requests = ["3dy", "3my", "3w7\r", "3w\r", "5xy", "4xy"].map((keys) => {
     let state = FIRST_STATE;

@@ -4,11 +4,11 @@ import { clipped, draw } from "../../../src/cli/top/screen.ts";
 import { FIRST_STATE, type TopState } from "../../../src/cli/top/state.ts";
 import { NO_DATA, VIEW_NAMES, type TopData } from "../../../src/cli/top/views.ts";
 import { pairOf } from "../../../src/observe/figures.ts";
+import { CLIENT } from "../../support/live-lists.ts";
 import { filledSnapshot } from "../../support/snapshot.ts";
 
 const nowMs = Date.parse("2026-01-02T03:14:06.000Z");
 
-const NO_ERROR = { new_connections: 0, bytes_in: 0, bytes_out: 0, refusals: 0 };
 function dataOf(backends: number, name = (i: number): string => `10.0.0.${i}:80`): TopData {
   const before = filledSnapshot();
   const snapshot = filledSnapshot();
@@ -17,10 +17,7 @@ function dataOf(backends: number, name = (i: number): string => `10.0.0.${i}:80`
   pool!.backends = Array.from({ length: backends }, (_, i) => ({ ...sample!, name: name(i), address: name(i) }));
   snapshot.listeners[0]!.accepted += 50;
   snapshot.uptime_seconds += 2;
-  const clients = [
-    { client: "192.0.2.1", open: 3, new_connections: 9, bytes_in: 1, bytes_out: 2, refusals: 4, error: NO_ERROR },
-  ];
-  return { ...NO_DATA, pair: pairOf(snapshot, before), answeredAtMs: nowMs, clients };
+  return { ...NO_DATA, pair: pairOf(snapshot, before), answeredAtMs: nowMs, clients: [CLIENT] };
 }
 
 const drawn = (state: Partial<TopState>, data: TopData, [columns, rows] = [80, 24], colour = false): string[] =>

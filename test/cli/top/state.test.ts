@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { FIRST_STATE, press, shownRows, type Key, type Outcome, type TopState } from "../../../src/cli/top/state.ts";
 import { NO_DATA, viewOf, type TopData } from "../../../src/cli/top/views.ts";
 import { pairOf } from "../../../src/observe/figures.ts";
+import { CLIENT, CONNECTION } from "../../support/live-lists.ts";
 import { filledSnapshot } from "../../support/snapshot.ts";
 
 const snapshot = filledSnapshot();
@@ -9,31 +10,12 @@ snapshot.pools[0]!.backends.forEach((backend, i) => {
   backend.name = `b${i + 1}`;
   backend.open = [5, 20, 1][i]!;
 });
-const connection = {
-  id: 17,
-  listener: "web",
-  client: "192.0.2.1:4000",
-  peer: null,
-  sni: null,
-  pool: "app",
-  backend: "b1",
-  phase: "relaying" as const,
-  age_ms: 1000,
-  bytes_in: 1,
-  bytes_out: 2,
-  rate_in: 0,
-  rate_out: 0,
-  worker: 0,
-};
-const NO_ERROR = { new_connections: 0, bytes_in: 0, bytes_out: 0, refusals: 0 };
 const data: TopData = {
   ...NO_DATA,
   pair: pairOf(snapshot, null),
   answeredAtMs: Date.parse("2026-01-02T03:14:06.000Z"),
-  connections: { total: 1, connections: [connection] },
-  clients: [
-    { client: "192.0.2.1", open: 3, new_connections: 9, bytes_in: 1, bytes_out: 2, refusals: 0, error: NO_ERROR },
-  ],
+  connections: { total: 1, connections: [CONNECTION] },
+  clients: [CLIENT],
 };
 
 /** The result of keys one after the other: characters, and the names of other keys in braces. */
