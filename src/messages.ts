@@ -21,7 +21,7 @@ export interface BackendPlan {
   maxConnections: number;
   /** Its address is one of this machine's and its port one that the kernel uses for outgoing connections. */
   maySelfConnect: boolean;
-  /** Address of one Int32 cell in the pool's `memory`: connections open or being dialled, over all workers. */
+  /** Address of one Int32 cell in the pool's `memory`: connections open or being dialed, over all workers. */
   openAt: number;
   /** Address of rows of BACKEND.size cells, one per worker, by the worker's index. */
   countersAt: number;
@@ -57,7 +57,7 @@ export interface PoolPlan {
   hashKey: HashKeyName;
   connectTimeoutMs: number;
   retries: number;
-  /** Local address of connections to the backends as text, or "". */
+  /** Local address of connections to the backends as text, "client", "client_with_port", or "". */
   sourceAddress: string;
   onDown: "keep" | "reset";
   /** 0 = off. */
@@ -224,9 +224,9 @@ export type ToWorker =
   | { kind: "follow"; followers: Follower[] }
   | PoolState
   | EndConnections
-  /** Exit at once: connections are reset, and the supervisor releases their claims. */
   /** Config changes are complete: memory that they needed can be released. */
   | { kind: "settled" }
+  /** Exit at once: connections are reset, and the supervisor releases their claims. */
   | { kind: "exit" }
   /**
    * Stop accepting and exit when the last connection has ended. The remaining connections are ended over the time from `spreadFromMs` to

@@ -11,7 +11,7 @@ export class Latency {
   #sampledMs = 0;
   #isKnown = false;
 
-  /** A connect took `ms`. A failed one counts as its deadline, because a refusal is fast but not good. */
+  /** A connect took `ms`. */
   add(ms: number, nowMs: number): void {
     if (!this.#isKnown) {
       this.#averageMs = ms;

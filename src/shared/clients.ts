@@ -115,8 +115,8 @@ export class ClientTable {
   }
 
   /**
-   * The current state of a client, without a claim: its open connections, and when its token bucket is full again (0n = it is full), as
-   * takeToken counts.
+   * The current state of a client, without a claim: its open connections, and when its token bucket is full again, as takeToken counts (0 =
+   * it was never used).
    */
   peek(w0: number, w1: number, w2: number, w3: number): { open: number; fullAtNs: number } {
     const set = this.#lookFor(w0, w1, w2, w3);

@@ -1,6 +1,6 @@
 // The grain of a worker's time.
 
-/** One tick of the worker's clock: timeouts end within two ticks after their time, bandwidth is handed out once a tick. */
+/** One tick of the worker's clock: timeouts end within two ticks after their time. */
 export const TICK_MS = 50;
 
 /** `wheel.now` lags by up to a tick, so timeouts start a tick later: they may end late, never early. */

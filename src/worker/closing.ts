@@ -25,7 +25,7 @@ export interface Peers extends TimerNode, ResetState {
   readonly toClient: Flow;
   /** TLS is used on at least one side. */
   readonly speaksTls: boolean;
-  /** When a byte last moved. */
+  /** When a byte or FIN last arrived, or waiting bytes were last sent. */
   readonly activeWheelMs: number;
   client: Socket<unknown> | null;
   backendSocket: Socket<unknown> | null;

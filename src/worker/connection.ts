@@ -93,7 +93,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
   /** Follows the TLS records from the backend, if TLS is used with it. */
   backendTlsObserver: TlsObserver | null = null;
 
-  /** When a byte, or a FIN, last arrived. */
+  /** When a byte or FIN last arrived, or waiting bytes were last sent. */
   activeWheelMs: number;
   readonly startedWheelMs: number;
   stopAtWheelMs = Infinity;
@@ -286,7 +286,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     this.host.words[this.row * ROW_WORDS + ROW.phase] = code;
   }
 
-  /** A byte or a FIN has arrived. */
+  /** A byte or a FIN has arrived, or waiting bytes were sent. */
   touch(): void {
     this.activeWheelMs = this.host.wheel.now + LATE_MS;
   }

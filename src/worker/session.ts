@@ -86,7 +86,7 @@ export interface Host {
   remember(session: Session): void;
   /** The session has ended: its row is free again. */
   forget(session: Session): void;
-  /** Adds a pool's queue in which a session of this worker waits, for the ticks of the clock. */
+  /** The pools' queues in which sessions of this worker wait: the clock ticks them. */
   readonly queues: Set<PoolQueue>;
   /** Flows that wait for a time. */
   readonly wakes: Wakes;

@@ -3,7 +3,7 @@ import type { End } from "../core/ends.ts";
 import type { ListenerPlan } from "../messages.ts";
 
 export interface Times {
-  /** When the last byte or FIN arrived. */
+  /** When a byte or FIN last arrived, or waiting bytes were last sent. */
   readonly activeWheelMs: number;
   /** When `lifetime` is over; Infinity = never. */
   readonly lifetimeEndsWheelMs: number;

@@ -64,7 +64,7 @@ export class WaitQueue<P, W extends Waiter<P>> {
     return this.#shared.waiting > 0;
   }
 
-  /** Number of waiters in this worker. */
+  /** The waiters of this worker, the oldest first. */
   get waiters(): readonly W[] {
     return Array.from(this.#waits.values(), ({ waiter }) => waiter);
   }
