@@ -1,7 +1,7 @@
 // A bandwidth limit that connections of all workers share, in shared memory. It is two words, like a limit of a single sender
 // (policy/bandwidth.ts): the end of the reservations at the limit and at its peak, in nanoseconds on the clock of all threads. A
 // reservation is one compare-and-exchange on each, for at least a few milliseconds' worth of bytes, so it may allocate BigInts.
-import { monotonicMs } from "../platform/clock.ts";
+import { monotonicMsOf } from "../platform/clock.ts";
 import {
   DELAY_MS,
   endOf,
@@ -23,11 +23,6 @@ export function bandwidthMemory(entries: number): SharedArrayBuffer {
   return new SharedArrayBuffer(entries * WORDS * 8);
 }
 
-/** The offset of this thread's performance.now() from the clock of all threads. */
-function threadOriginMs(): number {
-  return monotonicMs() - performance.now();
-}
-
 /** A limit has no holders: a worker that dies costs the others only its last reservations. */
 export class SharedBandwidth implements Bandwidth {
   readonly rate: BandwidthRate;
@@ -41,7 +36,7 @@ export class SharedBandwidth implements Bandwidth {
     entry: number,
     direction: Direction,
     rate: BandwidthRate,
-    originMs = threadOriginMs(),
+    originMs = monotonicMsOf(0),
   ) {
     this.rate = rate;
     this.#words = words;

@@ -4,7 +4,7 @@ import { PlanCache } from "../core/plan-cache.ts";
 import type { TimerNode } from "../core/timer-wheel.ts";
 import { TimerWheel } from "../core/timer-wheel.ts";
 import type { EndConnections, FromWorker, Plan, PoolState, TlsServerPlan, WorkerStart } from "../messages.ts";
-import { monotonicMs } from "../platform/clock.ts";
+import { monotonicMsOf } from "../platform/clock.ts";
 import { Splice } from "../platform/splice.ts";
 import { WORKER } from "../shared/counters.ts";
 import { ClientActivity } from "../shared/client-activity.ts";
@@ -252,7 +252,7 @@ export class DataPlane implements Host {
    */
   stop(spreadFromMs: number, deadlineMs: number): void {
     // The lag of the wheel's clock.
-    const originMs = monotonicMs() - performance.now();
+    const originMs = monotonicMsOf(0);
     const stop = { spreadFromMs: spreadFromMs - originMs, deadlineMs: deadlineMs - originMs };
     this.#stop = stop;
     this.startClock();
