@@ -116,7 +116,7 @@ export const WORKER = {
   /** Not counters: the generation that the worker has applied, and the sum of the versions of its pools. */
   generation: 5,
   poolVersions: 6,
-  /** When the clock ticks next, in milliseconds since 1970; 0 = it is stopped. */
+  /** When the clock ticks next, on platform's monotonicMs(); 0 = it is stopped. */
   tickDueMs: 7,
   loopDelaySumMs: 8,
   loopDelayBuckets: 9,

@@ -13,6 +13,7 @@ import type {
   TlsStatus,
   WorkerStatus,
 } from "../observe/snapshot.ts";
+import { monotonicMs } from "../platform/clock.ts";
 import { processFigures } from "../platform/process.ts";
 import { openFilesLimit } from "../platform/sockets.ts";
 import { claimed } from "../shared/cells.ts";
@@ -107,7 +108,7 @@ function workerStatus({ index, state, restarts, counters }: WorkerFacts): Worker
     bytes_in: counters[WORKER.bytesIn]!,
     bytes_out: counters[WORKER.bytesOut]!,
     log_lines_lost: counters[WORKER.logLinesLost]!,
-    loop_blocked_ms: tickDueMs === 0 ? 0 : Math.max(0, performance.timeOrigin + performance.now() - tickDueMs),
+    loop_blocked_ms: tickDueMs === 0 ? 0 : Math.max(0, monotonicMs() - tickDueMs),
     loop_delay_ms: readTimes(LOOP_DELAYS, (cell) => counters[cell]!),
   };
 }

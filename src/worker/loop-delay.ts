@@ -1,10 +1,9 @@
 // Measures how late the event loop of this worker runs, by the ticks of its clock, so it needs no timer of its own. The result is in the
 // worker's row of counters. So is the time of the next tick: a blocked loop cannot report itself, but readers of the row see that this
 // time has passed.
+import { monotonicMsOf } from "../platform/clock.ts";
 import { countTime, LOOP_DELAYS, WORKER } from "../shared/counters.ts";
 import { TICK_MS } from "./clock.ts";
-
-const { timeOrigin } = performance;
 
 export class LoopDelay {
   /** The worker's row of WORKER.size cells. */
@@ -18,7 +17,7 @@ export class LoopDelay {
   /** The clock starts at `nowMs` (of performance.now). */
   start(nowMs: number): void {
     this.#dueMs = nowMs + TICK_MS;
-    this.#counters[WORKER.tickDueMs] = timeOrigin + this.#dueMs;
+    this.#counters[WORKER.tickDueMs] = monotonicMsOf(this.#dueMs);
   }
 
   /** A tick runs at `nowMs`. */

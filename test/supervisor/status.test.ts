@@ -1,6 +1,7 @@
 // The snapshot: sums of rows of counters, and the supervisor's own state.
 import { describe, expect, test } from "vitest";
 import type { Snapshot } from "../../src/observe/snapshot.ts";
+import { monotonicMs } from "../../src/platform/clock.ts";
 import { BACKEND, endCell, LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { ActiveConfig } from "../../src/supervisor/active-config.ts";
 import { Registry } from "../../src/supervisor/registry.ts";
@@ -93,7 +94,8 @@ describe("a worker", () => {
 
   test("is blocked since its clock was due, and only while it is running", () => {
     const { take } = start();
-    const dueMs = performance.timeOrigin + performance.now() - 5000;
+    // Not on performance.timeOrigin: that is the wall clock, which may be set between the starts of two threads.
+    const dueMs = monotonicMs() - 5000;
     const [late, idle, starting] = [worker(0), worker(1), worker(2, { state: "starting" })];
     late.counters[WORKER.tickDueMs] = dueMs;
     starting.counters[WORKER.tickDueMs] = dueMs;
