@@ -1,5 +1,5 @@
 // Which addresses count as one client: the bits that `client_prefix` keeps, and the hash of a client for source_hash.
-import { isIPv4, maskWord, type Address } from "./address.ts";
+import { isIPv4, maskAddress, type Address } from "./address.ts";
 import type { HashKeyName } from "./balance.ts";
 import { hashText, hashWords } from "./hash.ts";
 
@@ -22,8 +22,8 @@ export class ClientPrefix {
   readonly #masksIPv6: Address;
 
   constructor({ ipv4, ipv6 }: PrefixLengths) {
-    this.#masksIPv4 = masksOf(96 + ipv4);
-    this.#masksIPv6 = masksOf(ipv6);
+    this.#masksIPv4 = maskAddress(ALL_ONES, 96 + ipv4);
+    this.#masksIPv6 = maskAddress(ALL_ONES, ipv6);
   }
 
   /** The address in the cells from `at`, masked to the bits of the prefix. Valid until the next call. Hot path. */
@@ -56,7 +56,4 @@ const hashed = new Int32Array(2);
 /** Valid for one call. */
 const masked: ClientWords = { w0: 0, w1: 0, w2: 0, w3: 0 };
 
-/** The four words of the mask of a prefix. */
-function masksOf(bits: number): Address {
-  return [maskWord(-1, bits), maskWord(-1, bits - 32), maskWord(-1, bits - 64), maskWord(-1, bits - 96)];
-}
+const ALL_ONES: Address = [-1, -1, -1, -1];

@@ -5,6 +5,7 @@
 // set and continues from that count, which is kept as its possible error. So a count is never too low while a client keeps its entry, and
 // too high by at most its error. With E events of others in a client's set, which is a sixteenth of all on average, a client with more than
 // E / 15 of its own keeps its entry.
+import type { ClientWords } from "../core/client-prefix.ts";
 
 /** The counts of a client. */
 export const ACTIVITY = { connections: 0, bytesIn: 1, bytesOut: 2, refusals: 3 } as const;
@@ -62,13 +63,7 @@ export class ClientActivity {
    * Adds to a count of a client (its address masked by `client_prefix`) at a listener, in the window of `atMs`, which may be up to a minute
    * ago. Hot path.
    */
-  add(
-    activity: Activity,
-    amount: number,
-    atMs: number,
-    listener: number,
-    { w0, w1, w2, w3 }: { w0: number; w1: number; w2: number; w3: number },
-  ): void {
+  add(activity: Activity, amount: number, atMs: number, listener: number, { w0, w1, w2, w3 }: ClientWords): void {
     const slot = this.#slotOf(Math.floor(atMs / WINDOW_MS));
     if (slot < 0) return;
     const keys = this.#keys;
