@@ -56,4 +56,4 @@ const hashed = new Int32Array(2);
 /** Valid for one call. */
 const masked: ClientWords = { w0: 0, w1: 0, w2: 0, w3: 0 };
 
-const ALL_ONES: Address = [-1, -1, -1, -1];
+const ALL_ONES: Address = [0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff];

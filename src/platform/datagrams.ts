@@ -1,5 +1,6 @@
 // Datagrams to one receiver, over UDP or to a unix socket: Bun has no unix datagrams, and its UDP socket loses a packet for each error.
 import { errno, errnoName, requireLibc } from "./libc.ts";
+import { familyOf } from "./sockets.ts";
 
 const SOCK_DGRAM = 2;
 const SOCK_NONBLOCK = 0o4000;
@@ -10,7 +11,7 @@ const MSG_NOSIGNAL = 0x4000;
 /** A descriptor whose datagrams go to the sockaddr `to`, or the name of the errno. */
 export function connectDatagrams(to: Uint8Array): number | string {
   const c = requireLibc();
-  const fd = c.socket(to[0]! | (to[1]! << 8), SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  const fd = c.socket(familyOf(to), SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (fd < 0) return errnoName(errno(c));
   if (c.connect(fd, to, to.length) === 0) return fd;
   const code = errnoName(errno(c));

@@ -90,7 +90,8 @@ function unixSockaddr(path: string, abstract: boolean): Uint8Array {
   return bytes;
 }
 
-function familyOf(address: Uint8Array): number {
+/** The address family of a sockaddr. */
+export function familyOf(address: Uint8Array): number {
   return (address[0] ?? 0) | ((address[1] ?? 0) << 8);
 }
 

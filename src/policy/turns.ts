@@ -1,10 +1,8 @@
 // Turns in proportion to weight, evenly spread: the state of round_robin, and the tie-breaker of least_connections. Stride scheduling
 // (Waldspurger and Weihl, MIT/LCS/TM-528, 1995): a candidate has a turn each 1 / weight of virtual time, and the one with the earliest turn
 // is next, so the cost of a turn does not depend on the number of candidates.
+import { GOLDEN_RATIO } from "../core/golden-ratio.ts";
 import type { Candidate } from "./candidate.ts";
-
-/** The fractional parts of its multiples are evenly spread, however many there are. */
-const GOLDEN = (Math.sqrt(5) - 1) / 2;
 
 export class Turns {
   /** The virtual time of each candidate's next turn. */
@@ -22,7 +20,7 @@ export class Turns {
   /** All weights are greater than 0. `waits` are the predecessor's, or null at the start. */
   constructor(candidates: readonly Candidate[], waits: ReadonlyMap<number, number> | null) {
     this.#candidates = candidates;
-    this.#offsets = waits === null ? phasesOf(candidates, GOLDEN) : joined(candidates, waits);
+    this.#offsets = waits === null ? phasesOf(candidates, GOLDEN_RATIO) : joined(candidates, waits);
     this.#counts = new Float64Array(candidates.length);
     this.weights = Float64Array.from(candidates, ({ weight }) => weight);
     this.at = this.weights.map((weight, index) => (this.#offsets[index] as number) / weight);
@@ -84,7 +82,10 @@ function phasesOf(candidates: readonly Candidate[], first: number): Float64Array
   for (let start = 0; start < byWeight.length;) {
     let end = start + 1;
     while (end < byWeight.length && weightOf(byWeight[end]!) === weightOf(byWeight[start]!)) end++;
-    const spread = Float64Array.from({ length: end - start }, (_, i) => (first + (start + i) * GOLDEN) % 1).sort();
+    const spread = Float64Array.from(
+      { length: end - start },
+      (_, i) => (first + (start + i) * GOLDEN_RATIO) % 1,
+    ).sort();
     spread.forEach((phase, i) => (phases[byWeight[start + i]!] = phase));
     start = end;
   }

@@ -1,5 +1,6 @@
 // The power of two choices (Mitzenmacher, IEEE TPDS 12(10), 2001): two backends are drawn at random, by weight, and the better one is
 // picked. It needs no state and no scan, and workers that see the same state do not all pick the same backend.
+import { GOLDEN_RATIO } from "../core/golden-ratio.ts";
 import { isFree, NO_WAITS, type Balancer, type Candidate, type PickContext, type Sources } from "./candidate.ts";
 
 /** Draws for each of the two. If all fail, the first one is searched for, and there is no second one. */
@@ -71,7 +72,7 @@ export abstract class TwoChoices<C extends Candidate> implements Balancer<C> {
 /** A number without a common divisor with `size`, near its golden section. */
 function stepThrough(size: number): number {
   const divisor = (a: number, b: number): number => (b === 0 ? a : divisor(b, a % b));
-  let step = Math.max(1, Math.round(size * 0.618));
+  let step = Math.max(1, Math.round(size * GOLDEN_RATIO));
   while (divisor(step, size) !== 1) step++;
   return step;
 }

@@ -4,8 +4,9 @@
 import type { Socket } from "bun";
 import { dryRunBit } from "../core/dry-run.ts";
 import type { End, EndedBy } from "../core/ends.ts";
+import { GOLDEN_RATIO } from "../core/golden-ratio.ts";
 import type { TimerNode } from "../core/timer-wheel.ts";
-import type { TlsFacts } from "../platform/bun.ts";
+import { tlsFacts } from "../platform/bun.ts";
 import type { PickContext } from "../policy/candidate.ts";
 import type { Direction } from "../shared/bandwidth.ts";
 import { monotonicMs } from "../platform/clock.ts";
@@ -242,7 +243,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
   backendTlsOpened(socket: Socket<unknown>): void {
     this.backendSocket = socket;
     const session = this.backend === null ? null : this.pool?.tls?.session(this.backend.host, this.backend.address);
-    if (session) (socket as unknown as TlsFacts).setSession(session);
+    if (session) tlsFacts(socket).setSession(session);
   }
 
   backendHandshake(socket: Socket<unknown>, done: boolean, error: Error | null): void {
@@ -389,7 +390,6 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
 }
 
 const RELAYING = PHASES.indexOf("relaying");
-const GOLDEN_RATIO = (Math.sqrt(5) - 1) / 2;
 const DRY_RUN_BANDWIDTH = dryRunBit("bandwidth");
 
 function ignore(): void {
