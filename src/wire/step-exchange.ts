@@ -1,5 +1,6 @@
 // An exchange of steps, each of which sends bytes, expects something in the answer, or both: `type = "exchange"` of the config, and the
 // protocols for which a few lines of text are enough.
+import { joined } from "../core/bytes.ts";
 import { PatternSearch, type Pattern } from "../core/pattern.ts";
 import { Answer, indexOfBytes } from "./answer.ts";
 import { bad, cutShort, excerpt, more, ok, type Cut, type Exchange, type Step, type Verdict } from "./exchange.ts";
@@ -63,7 +64,7 @@ export class StepExchange implements Exchange {
       const step = this.#steps[this.#at];
       if (step === undefined) break;
       if (!this.#isSent && step.send !== null) {
-        send = concat(send, step.send);
+        send = joined(send, step.send);
         this.#answer.clear();
       }
       this.#isSent = true;
@@ -76,7 +77,7 @@ export class StepExchange implements Exchange {
       this.#searched = 0;
       this.#search = null;
     }
-    const last = concat(send, this.#goodbye ?? NOTHING);
+    const last = joined(send, this.#goodbye ?? NOTHING);
     return ok(last.length === 0 ? null : last);
   }
 
@@ -128,12 +129,4 @@ class TextSearch {
 
 function quoted(text: string): string {
   return JSON.stringify(text.trim().slice(0, 80));
-}
-
-function concat(a: Uint8Array, b: Uint8Array): Uint8Array {
-  if (a.length === 0) return b;
-  const both = new Uint8Array(a.length + b.length);
-  both.set(a);
-  both.set(b, a.length);
-  return both;
 }

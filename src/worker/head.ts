@@ -1,5 +1,6 @@
 // The head of a connection: what must be read of a client before it can be routed. Collects bytes and calls the parsers. A listener that
 // needs neither a PROXY header nor a ClientHello does not use it.
+import { joined } from "../core/bytes.ts";
 import type { End } from "../core/ends.ts";
 import { HelloReader, type ClientHello } from "../wire/client-hello.ts";
 import type { AlertDescription } from "../wire/tls-records.ts";
@@ -93,13 +94,4 @@ export class Head {
         return { is: "proxy", header: answer.header };
     }
   }
-}
-
-function joined(first: Uint8Array, second: Uint8Array): Uint8Array {
-  if (first.length === 0) return second;
-  if (second.length === 0) return first;
-  const both = new Uint8Array(first.length + second.length);
-  both.set(first);
-  both.set(second, first.length);
-  return both;
 }
