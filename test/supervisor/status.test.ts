@@ -101,6 +101,7 @@ describe("a worker", () => {
     starting.counters[WORKER.tickDueMs] = dueMs;
     const { workers } = take({ fleet: { slots: [late, idle, starting], retiring: [] } });
     expect(workers[0]!.loop_blocked_ms).toBeGreaterThanOrEqual(5000);
+    expect(workers[0]!.loop_blocked_ms).toBeLessThan(3_600_000);
     expect(workers.slice(1).map((one) => one.loop_blocked_ms)).toEqual([0, 0]);
   });
 
