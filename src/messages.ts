@@ -83,7 +83,7 @@ export interface PassivePlan {
 }
 
 /** Where connections wait for a place while every backend of a pool is full. */
-export interface QueuePlan {
+interface QueuePlan {
   /** Over all workers; 0 = none. */
   size: number;
   timeoutMs: number;

@@ -10,7 +10,7 @@ export const CLOSED = -1;
 export type Drain = typeof DRAINED | typeof BLOCKED | typeof CLOSED;
 
 /** The part of a socket that a queue uses. */
-export interface ByteWriter {
+interface ByteWriter {
   /** The number of bytes taken; fewer than all, or 0, when full; -1 when closed. */
   write(chunk: Uint8Array): number;
 }

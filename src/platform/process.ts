@@ -1,7 +1,7 @@
 // The system's figures of this process, as Prometheus' client libraries report them.
 import { readdirSync, statSync } from "node:fs";
 
-export interface ProcessFigures {
+interface ProcessFigures {
   /** Of all threads, user and system. */
   cpu_seconds: number;
   resident_bytes: number;

@@ -1,7 +1,7 @@
 // `allow` and `deny` of a listener: who may connect by address. `deny` wins.
 import { cidrHasAt, type CidrTable } from "../core/cidr-set.ts";
 
-export interface AddressLists {
+interface AddressLists {
   /** null = the list is empty: everyone is allowed, nobody is denied. */
   readonly allow: CidrTable | null;
   readonly deny: CidrTable | null;

@@ -41,7 +41,7 @@ export function activityMemory(): SharedArrayBuffer {
  * Called with each count of a table: the listener's id, the four words of the address, valid until the next call, the count, and its
  * possible error.
  */
-export type EachCount = (listener: number, address: Int32Array, count: number, error: number) => void;
+type EachCount = (listener: number, address: Int32Array, count: number, error: number) => void;
 
 export class ClientActivity {
   /** The hash key, and from cell 1 on the number of the window in each slot of the ring. */

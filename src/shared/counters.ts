@@ -124,7 +124,7 @@ export const WORKER = {
 } as const;
 
 /** A histogram in a row: the cell of the sum, the first cell of the buckets, and the upper bounds of all buckets except the last. */
-export interface Histogram {
+interface Histogram {
   readonly sumMs: number;
   readonly buckets: number;
   readonly boundsMs: readonly number[];

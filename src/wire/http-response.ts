@@ -14,8 +14,7 @@ export const HTTP_BODY_BYTES_MAX = 64 * 1024;
 export const HTTP_CHUNK_LINE_BYTES_MAX = 256;
 
 /** "response": it is complete, or the part of its body that is kept has arrived. */
-export type HttpAnswer =
-  { readonly is: "more" } | { readonly is: "response" } | { readonly is: "bad"; readonly why: string };
+type HttpAnswer = { readonly is: "more" } | { readonly is: "response" } | { readonly is: "bad"; readonly why: string };
 
 const MORE: HttpAnswer = { is: "more" };
 const RESPONSE: HttpAnswer = { is: "response" };

@@ -11,7 +11,7 @@ const SSL_REQUEST = Uint8Array.of(0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f);
 const TERMINATE = Uint8Array.of(0x58, 0, 0, 0, 4);
 const PROTOCOL_3 = 3 << 16;
 
-export interface PostgresCheckSpec {
+interface PostgresCheckSpec {
   /** "" = no user: the check ends with TLS, or with the answer that the server has no TLS. */
   user: string;
   /** TLS was established before, without an SSLRequest. */

@@ -14,7 +14,7 @@ const BRACE = 0x7b;
 const SPACE = 0x20;
 
 /** The sender: the HOSTNAME and the PROCID of each message. */
-export interface Sender {
+interface Sender {
   hostname: string;
   pid: number;
 }

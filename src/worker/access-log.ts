@@ -23,10 +23,10 @@ interface Followed {
   lost: number;
 }
 
-export type SendFollowed = (follower: number, text: string, lost: number) => void;
+type SendFollowed = (follower: number, text: string, lost: number) => void;
 
 /** What the log needs to know of a session that is not in its row of the ledger. */
-export interface LoggedSession {
+interface LoggedSession {
   readonly row: number;
   readonly listener: { readonly plan: { readonly name: string } };
   readonly pool: { readonly plan: { readonly name: string } } | null;
@@ -64,10 +64,6 @@ export class AccessLog {
     this.#followed = followers.map(
       (follower) => this.#followed.find((old) => old.follower.id === follower.id) ?? { follower, text: "", lost: 0 },
     );
-  }
-
-  get empty(): boolean {
-    return this.#lines === 0;
   }
 
   /** The line of a session that has ended; its row of the ledger must still be there. */

@@ -19,7 +19,7 @@ export interface ClientCertificate {
   readonly resumed: boolean;
 }
 
-export type ShownCertificate =
+type ShownCertificate =
   | { is: "none" }
   | { is: "good"; certificate: ClientCertificate }
   /** `why` begins with OpenSSL's name of the fault (X509_V_ERR_...), without its prefix. */

@@ -9,10 +9,10 @@ import type { Pace } from "./pace.ts";
 export const DIAL_QUEUE_BYTES = 16 * 1024;
 
 /** `open`: bytes flow. `ending`: the sender's FIN was seen, the queue is not empty yet. `done`: the FIN was passed on. */
-export type FlowState = "open" | "ending" | "done";
+type FlowState = "open" | "ending" | "done";
 
 /** State of pump.ts and wakes.ts for a flow that pump.ts has moved bytes of, or that waits for a time. */
-export class PumpState {
+class PumpState {
   /** The size of the receiver's send buffer was set; see pump.ts. */
   limited = false;
   /** When to look at the flow again without an event of a socket, on performance.now(); Infinity = never. */
@@ -120,11 +120,6 @@ export class Flow {
   /** Nothing waits, and the receiver is there, so an end can be passed on. */
   get drained(): boolean {
     return this.queue === null && this.to !== null;
-  }
-
-  /** When its wait is over; Infinity = it waits for no time. */
-  get wakeAtMs(): number {
-    return this.pump === null ? Infinity : this.pump.wakeAtMs;
   }
 
   ensurePump(): PumpState {

@@ -204,14 +204,9 @@ export class Pool implements Places<Queued, Backend> {
     return this.#isTransparent;
   }
 
-  /** A backend could be picked if none were full: it is up and takes new connections. */
-  get hasCandidate(): boolean {
-    return this.#tiers.length > 0;
-  }
-
   /** A backend could be picked for a connection that has tried these, if none were full. */
   mayServe({ tried }: PickContext): boolean {
-    if (tried === null) return this.hasCandidate;
+    if (tried === null) return this.#tiers.length > 0;
     return this.#tiers.some(({ backends }) => backends.some(({ id }) => !tried.includes(id)));
   }
 

@@ -59,9 +59,9 @@ describe("a pool", () => {
   });
 
   test("distinguishes whether none is up or all are full", () => {
-    expect(pool.hasCandidate).toBe(true);
+    expect(pool.mayServe(context())).toBe(true);
     pool.update(state(2, []));
-    expect(pool.hasCandidate).toBe(false);
+    expect(pool.mayServe(context())).toBe(false);
     expect(pool.acquire(context())).toBeNull();
   });
 

@@ -28,7 +28,7 @@ test("wakes each flow once, in the order of their times and none before its time
   await eventually("all are woken", () => one.woken.length + other.woken.length === 3);
   expect(one.woken.map(({ flow }) => flow)).toEqual([one.toBackend, one.toClient]);
   expect([...one.woken, ...other.woken].every(({ lateMs }) => lateMs > -1)).toBe(true);
-  expect([one.toBackend, one.toClient, other.toBackend].map(({ wakeAtMs }) => wakeAtMs)).toEqual(
+  expect([one.toBackend, one.toClient, other.toBackend].map(({ pump }) => pump?.wakeAtMs)).toEqual(
     Array<number>(3).fill(Infinity),
   );
 });
