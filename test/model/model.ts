@@ -8,7 +8,7 @@ import { reclaim } from "../../src/supervisor/reclaim.ts";
 import { Registry, type BackendRecord, type PoolRecord } from "../../src/supervisor/registry.ts";
 import { claimed } from "../../src/shared/cells.ts";
 import { ClientTable } from "../../src/shared/clients.ts";
-import { Ledger, ledgerMemory, ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
+import { CLAIM, Ledger, ledgerMemory, ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { SharedQueue } from "../../src/shared/queue.ts";
 import type { Backend } from "../../src/worker/pool.ts";
 import { NOTHING_REPORTED } from "../../src/wire/agent.ts";
@@ -364,7 +364,7 @@ export class Model {
   #compareClients(table: ClientTable, memory: SharedArrayBuffer, sessions: readonly ModelSession[]): void {
     const entries = new Map<number, number>();
     for (const { host, row, listener } of sessions) {
-      if (listener.plan.clients !== memory || (host.words[row * ROW_WORDS]! & 8) === 0) continue;
+      if (listener.plan.clients !== memory || (host.words[row * ROW_WORDS]! & CLAIM.client) === 0) continue;
       const entry = host.words[row * ROW_WORDS + ROW.clientEntry]!;
       entries.set(entry, (entries.get(entry) ?? 0) + 1);
     }
