@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
 import { blackhole, echo, refusing, silent, tagged, type Backend } from "../support/backends.ts";
-import { connect, connectMany } from "../support/client.ts";
+import { ask, askOften, connect, connectMany } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { startLoad } from "../support/load.ts";
@@ -23,21 +23,6 @@ function config(port: number, pool: string): string {
     [pools.app]
     ${pool}
   `;
-}
-
-/** The name of the backend that a new connection gets, or how it ended instead. */
-async function ask(port: number): Promise<string> {
-  using client = await connect(port);
-  return (await client.line()) ?? (await client.ended);
-}
-
-async function askOften(port: number, times: number): Promise<Record<string, number>> {
-  const counts: Record<string, number> = {};
-  for (let i = 0; i < times; i++) {
-    const name = await ask(port);
-    counts[name] = (counts[name] ?? 0) + 1;
-  }
-  return counts;
 }
 
 function isUp(lb: Lb, backend: string, up: boolean): Promise<unknown> {

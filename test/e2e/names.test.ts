@@ -1,16 +1,10 @@
 // Backends given by name: the answers of the hosts file and DNS, their time, and what applies until then.
 import { describe, expect, test } from "vitest";
 import { tagged } from "../support/backends.ts";
-import { connect } from "../support/client.ts";
+import { ask, connect } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { hostsFile, silentServer } from "../support/hosts-file.ts";
 import { freePort, startLb } from "../support/lb.ts";
-
-/** The name of the backend that a new connection gets, or how it ended instead. */
-async function ask(port: number): Promise<string> {
-  using client = await connect(port);
-  return (await client.line()) ?? (await client.ended);
-}
 
 describe("names", () => {
   test("are looked up again: new addresses are new backends, and a failed lookup keeps the last answer", async (context) => {

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { echo, tagged, type Backend } from "../support/backends.ts";
-import { connect, connectMany, isRefused, type Client } from "../support/client.ts";
+import { ask, connect, connectMany, isRefused, type Client } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { hostsFile, silentServer } from "../support/hosts-file.ts";
 import { freePort, freePorts, Lb, startLb } from "../support/lb.ts";
@@ -23,12 +23,6 @@ function config(port: number, backend: Backend | readonly Backend[], more = ""):
     [pools.app]
     backends = [${backends.join(", ")}]
   `;
-}
-
-/** The name of the backend that a new connection gets, or how it ended instead. */
-async function ask(port: number): Promise<string> {
-  using client = await connect(port);
-  return (await client.line()) ?? (await client.ended);
 }
 
 function reloadNow(lb: Lb): Promise<Response> {

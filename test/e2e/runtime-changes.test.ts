@@ -2,7 +2,7 @@
 // stop accepting. On three workers, over reloads and a worker's death.
 import { describe, expect, test } from "vitest";
 import { tagged, type Backend } from "../support/backends.ts";
-import { connect, isRefused } from "../support/client.ts";
+import { askOften, connect, isRefused } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { startLoad } from "../support/load.ts";
@@ -50,17 +50,6 @@ async function order(lb: Lb, what: string, body?: unknown): Promise<{ status: nu
   });
   const answer = (await response.json()) as { message?: string; detail?: string };
   return { status: response.status, message: answer.message ?? answer.detail ?? "" };
-}
-
-/** The number of connections, of `times`, that each backend gets. */
-async function askOften(port: number, times: number): Promise<Record<string, number>> {
-  const counts: Record<string, number> = {};
-  for (let i = 0; i < times; i++) {
-    using client = await connect(port);
-    const name = (await client.line()) ?? (await client.ended);
-    counts[name] = (counts[name] ?? 0) + 1;
-  }
-  return counts;
 }
 
 /** Waits until connections of all workers go only to these backends. */

@@ -167,6 +167,22 @@ export async function connectMany(port: number, count: number): Promise<Client[]
   return clients;
 }
 
+/** The first line that a new connection gets, such as its backend's name, or how it ended instead. */
+export async function ask(port: number): Promise<string> {
+  using client = await connect(port);
+  return (await client.line()) ?? (await client.ended);
+}
+
+/** How often each of these is the answer to this many connections, one after the other. */
+export async function askOften(port: number, times: number): Promise<Record<string, number>> {
+  const counts: Record<string, number> = {};
+  for (let i = 0; i < times; i++) {
+    const answer = await ask(port);
+    counts[answer] = (counts[answer] ?? 0) + 1;
+  }
+  return counts;
+}
+
 /** Whether nobody listens there. */
 export async function isRefused(port: number): Promise<boolean> {
   try {
