@@ -47,10 +47,7 @@ test(`${CONNECTIONS} connections are listed, and ended with a reset for each`, a
   );
 
   // All of them are ended in portions, and each client sees a reset.
-  const response = await lb.fetch("/api/connections?client=127.0.0.2", {
-    method: "DELETE",
-    headers: { "X-Lb-Admin": "1" },
-  });
+  const response = await lb.send("DELETE", "/api/connections?client=127.0.0.2");
   expect(await response.json()).toMatchObject({ ended: CONNECTIONS });
   for (const client of clients) expect(await client.ended).toBe("reset");
   await lb.waitIdle();

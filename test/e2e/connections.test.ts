@@ -14,8 +14,6 @@ setUpUnless(peersMissing, async (keep) => {
   python = await keep(new Python());
 });
 
-const CHANGE = { headers: { "X-Lb-Admin": "1" } };
-
 async function list(lb: Lb, query = ""): Promise<ConnectionList> {
   const response = await lb.fetch(`/api/connections${query}`);
   expect(response.status).toBe(200);
@@ -23,7 +21,7 @@ async function list(lb: Lb, query = ""): Promise<ConnectionList> {
 }
 
 async function kill(lb: Lb, path: string): Promise<{ status: number; body: Record<string, unknown> }> {
-  const response = await lb.fetch(`/api/connections${path}`, { method: "DELETE", ...CHANGE });
+  const response = await lb.send("DELETE", `/api/connections${path}`);
   return { status: response.status, body: (await response.json()) as Record<string, unknown> };
 }
 

@@ -20,8 +20,6 @@ const config = (port: number, workers: number, backend: string): string => `
   backends = ["${backend}"]
 `;
 
-const POST = { method: "POST", headers: { "X-Lb-Admin": "1" } };
-
 /** Sets the soft limit of open files of the running process. */
 function limitFiles(lb: Lb, soft: number | string): void {
   execFileSync("prlimit", ["--pid", String(lb.pid), `--nofile=${soft}:`]);
@@ -33,7 +31,7 @@ test("a reload to more workers than the open-files limit allows is refused with 
   await using lb = await startLb(config(port, 2, backend.address), { ulimit: 256 });
   await lb.write(config(port, 64, backend.address));
   for (let i = 0; i < 3; i++) {
-    const answer = await lb.fetch("/api/reload", POST);
+    const answer = await lb.send("POST", "/api/reload");
     expect(answer.status).toBe(422);
     const { message } = (await answer.json()) as { message: string };
     expect(message).toMatch(/workers = 64 .* need.* an open-files limit of at least \d+, and it is 256: .*ulimit -n/);

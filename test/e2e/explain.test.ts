@@ -16,16 +16,8 @@ setUpUnless(peersMissing, async (keep) => {
   ca = await keep(Authority.make());
 });
 
-function post(lb: Lb, body: object | string): Promise<Response> {
-  return lb.fetch("/api/explain", {
-    method: "POST",
-    headers: { "Content-Type": "application/json", "X-Lb-Admin": "1" },
-    body: typeof body === "string" ? body : JSON.stringify(body),
-  });
-}
-
 async function explained(lb: Lb, body: object): Promise<Explanation> {
-  const response = await post(lb, body);
+  const response = await lb.send("POST", "/api/explain", body);
   expect(response.status).toBe(200);
   return (await response.json()) as Explanation;
 }
@@ -146,7 +138,7 @@ test("an invalid request is refused with the reason", async () => {
     backends = ["127.0.0.1:1"]
   `);
   const answers = async (body: object | string): Promise<[number, string]> => {
-    const response = await post(lb, body);
+    const response = await lb.send("POST", "/api/explain", body);
     return [response.status, ((await response.json()) as { detail: string }).detail];
   };
   expect(await answers({ listener: "wbe", client: "10.0.0.1" })).toEqual([404, 'there is no listener "wbe"']);

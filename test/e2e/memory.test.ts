@@ -13,7 +13,7 @@ function resident(lb: Lb): number {
 
 async function reload(lb: Lb, toml: string): Promise<void> {
   await lb.write(toml);
-  const answer = await lb.fetch("/api/reload", { method: "POST", headers: { "X-Lb-Admin": "1" } });
+  const answer = await lb.send("POST", "/api/reload");
   expect(answer.status).toBe(200);
   await answer.arrayBuffer();
 }

@@ -315,8 +315,7 @@ describe("a change of the pool while connections wait", () => {
     );
     const become = async (state: string): Promise<void> => {
       const path = `/api/pools/app/backends/${encodeURIComponent(drained.address)}`;
-      const headers = { "X-Lb-Admin": "1", "Content-Type": "application/json" };
-      const answer = await lb.fetch(path, { method: "PATCH", headers, body: JSON.stringify({ state }) });
+      const answer = await lb.send("PATCH", path, { state });
       expect(answer.status).toBe(200);
     };
     await become("drain");

@@ -26,7 +26,7 @@ function config(port: number, backend: Backend | readonly Backend[], more = ""):
 }
 
 function reloadNow(lb: Lb): Promise<Response> {
-  return lb.fetch("/api/reload", { method: "POST", headers: { "X-Lb-Admin": "1" } });
+  return lb.send("POST", "/api/reload");
 }
 
 describe("the new config is loaded", () => {

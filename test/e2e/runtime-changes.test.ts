@@ -43,11 +43,7 @@ function addressOf(name: string): string {
 
 async function order(lb: Lb, what: string, body?: unknown): Promise<{ status: number; message: string }> {
   const [method, path] = what.split(" ");
-  const response = await lb.fetch(path!, {
-    method: method!,
-    headers: { "X-Lb-Admin": "1", ...(body !== undefined && { "Content-Type": "application/json" }) },
-    ...(body !== undefined && { body: JSON.stringify(body) }),
-  });
+  const response = await lb.send(method!, path!, body);
   const answer = (await response.json()) as { message?: string; detail?: string };
   return { status: response.status, message: answer.message ?? answer.detail ?? "" };
 }

@@ -231,6 +231,13 @@ export class Lb {
     return fetch(`${this.adminUrl}${path}`, { signal: AbortSignal.timeout(WAIT_MS), ...init, ...unix });
   }
 
+  /** A request that changes something, or asks with a body: an object is sent as JSON, a string as it is. */
+  send(method: string, path: string, body?: unknown): Promise<Response> {
+    const json = body === undefined ? {} : { "Content-Type": "application/json" };
+    const sent = body === undefined ? {} : { body: typeof body === "string" ? body : JSON.stringify(body) };
+    return this.fetch(path, { method, headers: { "X-Lb-Admin": "1", ...json }, ...sent });
+  }
+
   async status(): Promise<Snapshot> {
     const response = await this.fetch("/api/status");
     if (response.status !== 200) throw new Error(`/api/status: ${response.status} ${await response.text()}`);
@@ -297,7 +304,7 @@ export class Lb {
 
   /** Ends a worker thread as if it had crashed. */
   restartWorker(index: number): Promise<Response> {
-    return this.fetch(`/api/workers/${index}/restart`, { method: "POST", headers: { "X-Lb-Admin": "1" } });
+    return this.send("POST", `/api/workers/${index}/restart`);
   }
 
   // ---------------------------------------------------------------- config and signals
