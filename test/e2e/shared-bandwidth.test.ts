@@ -81,6 +81,19 @@ async function expectShared(receivers: readonly PeerSocket[], bytesPerSecond: nu
   expect.fail(seen.join("; "));
 }
 
+/** Every side of every pair sends more than a test measures. */
+function sendBothWays(pairs: readonly PeerPair[]): void {
+  for (const side of pairs.flatMap(({ client, server }) => [client, server])) {
+    void side.sendStream(100 * MB).catch(() => {});
+  }
+}
+
+/** Both directions at once. */
+function expectSharedBothWays(pairs: readonly PeerPair[], bytesPerSecond: number): Promise<unknown> {
+  const [clientSides, serverSides] = [pairs.map(({ client }) => client), pairs.map(({ server }) => server)];
+  return Promise.all([expectShared(clientSides, bytesPerSecond), expectShared(serverSides, bytesPerSecond)]);
+}
+
 function resetAll(pairs: readonly PeerPair[]): Promise<unknown> {
   return Promise.all(pairs.flatMap(({ client, server }) => [client.reset(), server.reset()]));
 }
@@ -88,42 +101,16 @@ function resetAll(pairs: readonly PeerPair[]): Promise<unknown> {
 describe.concurrent("a bandwidth limit that is shared", () => {
   test("by the connections of a listener is exact over all workers, in each direction, and fair if they are split 1 to 9", async () => {
     const pairs = await unevenPairs("listener", "127.1.1");
-    for (const { client, server } of pairs) {
-      void client.sendStream(100 * MB).catch(() => {});
-      void server.sendStream(100 * MB).catch(() => {});
-    }
-    await Promise.all([
-      expectShared(
-        pairs.map(({ client }) => client),
-        4 * MB,
-      ),
-      expectShared(
-        pairs.map(({ server }) => server),
-        4 * MB,
-      ),
-    ]);
+    sendBothWays(pairs);
+    await expectSharedBothWays(pairs, 4 * MB);
     await resetAll(pairs);
   });
 
   test("by the connections of a client is exact over all workers, fair, and leaves other clients alone", async () => {
     const pairs = await unevenPairs("client", "127.2.1");
     const other = await pair("client", "127.2.2.1");
-    for (const { client, server } of [...pairs, other]) {
-      void client.sendStream(100 * MB).catch(() => {});
-      void server.sendStream(100 * MB).catch(() => {});
-    }
-    await Promise.all([
-      expectShared(
-        pairs.map(({ client }) => client),
-        4 * MB,
-      ),
-      expectShared(
-        pairs.map(({ server }) => server),
-        4 * MB,
-      ),
-      expectShared([other.client], 4 * MB),
-      expectShared([other.server], 4 * MB),
-    ]);
+    sendBothWays([...pairs, other]);
+    await Promise.all([expectSharedBothWays(pairs, 4 * MB), expectSharedBothWays([other], 4 * MB)]);
     await resetAll([...pairs, other]);
   });
 
