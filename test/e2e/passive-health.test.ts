@@ -20,10 +20,20 @@ function config(port: number, backends: string[], pool: string): string {
   `;
 }
 
+/** What a backend says that resets afterwards. */
+const ANSWER = "r";
+
 async function ask(port: number): Promise<string> {
   using client = await connect(port);
   client.send("hello");
-  return (await client.line()) ?? (await client.ended);
+  const line = await client.line();
+  if (line === null) return await client.ended;
+  if (line === ANSWER) {
+    // Its reset is asked for once the answer has passed lb.
+    client.send("again");
+    await client.ended;
+  }
+  return line;
 }
 
 test("failed connects on three workers eject a backend at exactly `failures`, and it returns", async () => {
@@ -62,16 +72,17 @@ test("failed connects on three workers eject a backend at exactly `failures`, an
   if (after.ejected_until !== null) expect(after.connects.attempted).toBe(before);
 });
 
-/** Accepts, and resets as soon as the client has said something; after an answer if `answers`. */
+/** Accepts, and resets as soon as the client has said something; if `answers`, only when it speaks again after the answer. */
 function resetting(answers: boolean): { address: string; stop: () => void } {
-  const server = Bun.listen({
+  const server = Bun.listen<{ answered: boolean }>({
     hostname: "127.0.0.1",
     port: 0,
     socket: {
+      open: (socket) => void (socket.data = { answered: !answers }),
       data(socket) {
-        if (answers) socket.write("r\n");
-        if (answers) setTimeout(() => socket.terminate(), 20);
-        else socket.terminate();
+        if (socket.data.answered) socket.terminate();
+        else socket.write(`${ANSWER}\n`);
+        socket.data.answered = true;
       },
     },
   });
