@@ -406,7 +406,7 @@ describe("a header that does not come", () => {
         const line = await lb.lineOf(client);
         expect(line).toMatchObject({ end: "handshake_timeout", end_by: "lb", bytes_in: 0 });
         expect(line.duration_ms).toBeGreaterThanOrEqual(HANDSHAKE_MS);
-        expect(line.duration_ms).toBeLessThan(HANDSHAKE_MS + 1000);
+        expect(line.duration_ms).toBeLessThan(HANDSHAKE_MS + 5000);
       }
     });
   });

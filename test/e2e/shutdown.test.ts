@@ -33,7 +33,8 @@ describe("without a connection", () => {
     const began = performance.now();
     lb.signal(signal);
     expect(await lb.exited).toEqual({ code: 0, signal: null });
-    expect(performance.now() - began).toBeLessThan(2000);
+    // Far from shutdown_timeout, with the time of a busy machine.
+    expect(performance.now() - began).toBeLessThan(10_000);
     expect(
       lb
         .log()
@@ -159,7 +160,8 @@ describe("with open connections", () => {
     const began = performance.now();
     lb.signal("SIGTERM");
     expect((await lb.exited).code).toBe(0);
-    expect(performance.now() - began).toBeLessThan(2000);
+    // Far from the default, with the time of a busy machine.
+    expect(performance.now() - began).toBeLessThan(10_000);
     for (const client of clients) expect(await client.ended).toBe("reset");
     expect(lb.accessLines().map(({ end }) => end)).toEqual(Array(5).fill("shutdown"));
   });
