@@ -1,15 +1,10 @@
 // The memory cost of a config, by the resident set of the process.
-import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { eventually } from "../support/eventually.ts";
+import { residentBytes } from "../support/proc.ts";
 
-const MB = 1024;
-
-/** Resident memory in KiB. */
-function resident(lb: Lb): number {
-  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${lb.pid}/status`, "utf8"))![1]);
-}
+const MB = 1024 * 1024;
 
 async function reload(lb: Lb, toml: string): Promise<void> {
   await lb.write(toml);
@@ -33,11 +28,11 @@ test("20,000 backends add less than 150 MB, even when all of them go down, and r
     backends = [${backends(count)}]
   `;
   await using small = await startLb(config(1));
-  const base = resident(small);
+  const base = residentBytes(small.pid);
   await small.stop();
   await using large = await startLb(config(20_000));
   await large.waitLog(({ event, backends_up }) => event === "backend down" && backends_up === 0, 90_000);
-  const cost = (): number => (resident(large) - base) / MB;
+  const cost = (): number => (residentBytes(large.pid) - base) / MB;
   await eventually("the process settles", () => cost() < 150, 30_000);
   for (let i = 0; i < 3; i++) await reload(large, config(20_000));
   await eventually("the process settles again", () => cost() < 150, 30_000);
@@ -63,8 +58,8 @@ test("after reloads with new names the process takes no more than a fifth above 
       )
       .join("");
   await using lb = await startLb(config(0));
-  const before = resident(lb);
+  const before = residentBytes(lb.pid);
   for (let round = 1; round <= 300; round++) await reload(lb, config(round));
-  await eventually("the memory is given back", () => resident(lb) < 1.2 * before, 60_000);
+  await eventually("the memory is given back", () => residentBytes(lb.pid) < 1.2 * before, 60_000);
   await reload(lb, config(301));
 }, 120_000);
