@@ -22,7 +22,7 @@ import { NO_BUNDLE, NO_BUNDLE_FOR_TLS, systemBundle } from "./system-ca.ts";
 import { quote } from "./wording.ts";
 
 /** A warning comes this long before a certificate expires. */
-const expiryWarningMs = 14 * 86_400_000;
+export const expiryWarningMs = 14 * 86_400_000;
 
 const pemBytesMax = 16 * 1024 * 1024;
 

@@ -1,11 +1,10 @@
 // Logs certificates that expire soon, daily. The load of a config logs them for the first day.
 import type { CertificateConfig, Config } from "../config/schema.ts";
+import { expiryWarningMs } from "../config/tls.ts";
 import type { Fields, Log } from "./log.ts";
 import { daysLeft } from "./status.ts";
 
 const DAY_MS = 86_400_000;
-/** A certificate with fewer days left is logged daily. */
-const EXPIRY_WARNING_DAYS = 14;
 
 export class Expiring {
   readonly #log: Pick<Log, "warn">;
@@ -31,7 +30,7 @@ export class Expiring {
   }
 
   #warn(fields: Fields, { cert, not_after }: CertificateConfig): void {
-    const days = Math.floor(daysLeft(not_after));
-    if (days < EXPIRY_WARNING_DAYS) this.#log.warn("certificate expires soon", { ...fields, cert, days_left: days });
+    if (not_after - Date.now() >= expiryWarningMs) return;
+    this.#log.warn("certificate expires soon", { ...fields, cert, days_left: Math.floor(daysLeft(not_after)) });
   }
 }
