@@ -194,10 +194,8 @@ export class Reloads {
   async #tryApply(file: Config, config: Config, revert?: () => void): Promise<string | null> {
     const { active, sockets, resolver, log } = this.#options;
     const old = active.config;
-    const tooFew = tooFewFiles(needsOf(config));
-    if (tooFew !== null) return tooFew;
-    const opaque = transparencyTrouble(config);
-    if (opaque !== null) return opaque;
+    const unfit = tooFewFiles(needsOf(config)) ?? transparencyTrouble(config);
+    if (unfit !== null) return unfit;
     const bound = await sockets.bind(config, workerCount(config));
     if ("error" in bound) return bound.error;
     const admin = await this.#nextAdmin(old, config);

@@ -228,10 +228,8 @@ export class Supervisor {
   async #startAll(): Promise<string | null> {
     const { config } = this.#active;
     const count = workerCount(config);
-    const tooFew = tooFewFiles(needsOf(config));
-    if (tooFew !== null) return tooFew;
-    const opaque = transparencyTrouble(config);
-    if (opaque !== null) return opaque;
+    const unfit = tooFewFiles(needsOf(config)) ?? transparencyTrouble(config);
+    if (unfit !== null) return unfit;
     const bound = await this.#sockets.bind(config, count);
     if ("error" in bound) return bound.error;
     const trouble = this.#access.configure(config.log.access);

@@ -138,19 +138,12 @@ test("a client of another family than the backend is connected from lb's own add
   expect(lb.running).toBe(true);
 });
 
-test("without the capability the start is refused, with what to do about it", async () => {
-  const wrapper = [
-    "ip",
-    "netns",
-    "exec",
-    middle,
-    "setpriv",
-    "--bounding-set",
-    "-net_raw,-net_admin",
-    "--inh-caps",
-    "-all",
-  ];
-  await expect(startLb(config("client"), { wrapper })).rejects.toThrow(
-    /needs the capability CAP_NET_RAW: with systemd/,
-  );
+test("without the capability a start and a reload are refused, with what to do about it", async () => {
+  const without = ["setpriv", "--bounding-set", "-net_raw,-net_admin", "--inh-caps", "-all"];
+  const wrapper = ["ip", "netns", "exec", middle, ...without];
+  const refusal = /needs the capability CAP_NET_RAW: with systemd/;
+  await expect(startLb(config("client"), { wrapper })).rejects.toThrow(refusal);
+  await using lb = await startLb(config(""), { wrapper });
+  const reloaded = await lb.reload(config("client"));
+  expect(reloaded).toMatchObject({ ok: false, generation: 1, error: expect.stringMatching(refusal) });
 });
