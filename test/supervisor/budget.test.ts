@@ -18,6 +18,12 @@ describe("the descriptor budget", () => {
     }
   });
 
+  test("keeps 124 of 1,024 descriptors for the process, five for each worker, and two for each address of a worker", () => {
+    expect(kept({ workers: 0, sockets: 0 }, 1024)).toBe(124);
+    expect(kept({ workers: 1, sockets: 0 }, 1024)).toBe(124 + 5);
+    expect(kept({ workers: 3, sockets: 4 }, 1024)).toBe(124 + 3 * (5 + 2 * 4));
+  });
+
   test("has a share for each purpose, which does not shrink when the limit grows", () => {
     LIMITS.reduce((lower, limit) => {
       const [before, now] = [shares(lower), shares(limit)];

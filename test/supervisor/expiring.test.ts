@@ -48,6 +48,10 @@ test("the day of a load is that of the load again", () => {
   const config = configOf(5);
   expiring.check(config, Date.now() - DAY_MS);
   expiring.loaded();
-  expiring.check(config, Date.now());
+  const loadedAtMs = Date.now();
+  expiring.check(config, loadedAtMs);
   expect(said).toHaveLength(1);
+  vi.advanceTimersByTime(DAY_MS);
+  expiring.check(config, loadedAtMs);
+  expect(said).toHaveLength(2);
 });

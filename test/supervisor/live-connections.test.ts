@@ -179,6 +179,19 @@ describe("a row that changes while it is read", () => {
     expect(list({ client: net("10.0.0.1") })).toEqual({ total: 0, connections: [] });
   });
 
+  test("is omitted when another connection gets it while the answer is made", () => {
+    const [worker] = workers;
+    const first = worker!.open(web({ client: "10.0.0.1" }));
+    const { ledger } = worker!;
+    const sni = ledger.sni.bind(ledger);
+    ledger.sni = (row) => {
+      ledger.release(first.row);
+      worker!.open(web({ client: "10.0.0.2" }));
+      return sni(row);
+    };
+    expect(list()).toEqual({ total: 1, connections: [] });
+  });
+
   test("is omitted if a PROXY header has changed its address meanwhile", () => {
     const [worker] = workers;
     const { row } = worker!.open(web({ client: "10.0.0.1" }));

@@ -41,10 +41,10 @@ test("lines above the limit are lost and counted while the receiver stalls, and 
   await eventually("all lines that were kept", () => received() === kept, 30_000);
   expect(Math.max(...receiver.lineCounts())).toBe(1000);
   expect(receiver.lines().map(({ id }) => id)).toEqual(Array.from({ length: kept }, (_, i) => i));
-  // There is room again, and what a worker has dropped is counted too.
+  // There is room for as many again as were refused at once, and what a worker has dropped is counted too.
   const before = lost();
-  followers.take(1, line(taken), 3);
-  await eventually("one more", () => received() === kept + 1);
+  followers.take(1, linesOf(taken, 500), 3);
+  await eventually("500 more", () => received() === kept + 500);
   expect(lost()).toBe(before + 3);
   await otel.stop(1000);
 });

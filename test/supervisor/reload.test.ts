@@ -65,7 +65,9 @@ class RecordedFleet {
     return Promise.resolve(null);
   }
 
-  sendBackends(): void {}
+  sendBackends(): void {
+    this.calls.push("send backends");
+  }
 
   shrinkTo(count: number): void {
     this.calls.push(`shrink to ${count}`);
@@ -127,7 +129,7 @@ describe("a config that every worker accepts", () => {
       message: "generation 2 is in force\nworkers changed\nlisteners.web: bind changed",
     });
     expect([active.generation, active.config.workers]).toEqual([2, 1]);
-    expect(fleet.calls).toEqual(["apply", "grow to 1", "shrink to 1"]);
+    expect(fleet.calls).toEqual(["apply", "grow to 1", "send backends", "shrink to 1"]);
     expect([taken(), reloads.success, reloads.failure, reloads.lastError]).toEqual([1, 1, 0, null]);
     expect(said).toContainEqual(expect.objectContaining({ event: "reloaded", cause: "test", generation: 2 }));
     expect(await isRefused(port)).toBe(true);
@@ -216,7 +218,7 @@ describe("a change of an operator", () => {
     reloads.begin();
     expect(await done).toBeNull();
     expect([active.generation, active.loadedAtMs, reloads.success, taken()]).toEqual([2, loadedAtMs, 0, 1]);
-    expect(fleet.calls).toEqual(["apply", "grow to 2", "shrink to 2"]);
+    expect(fleet.calls).toEqual(["apply", "grow to 2", "send backends", "shrink to 2"]);
     expect(active.config.listeners[0]!.bind).toMatchObject([{ port }]);
     expect(active.planFor(0).sockets).toEqual([]);
     expect(await isRefused(port)).toBe(true);
