@@ -5,7 +5,7 @@ import { ROW_FLOAT, ROW_FLOATS, type Ledger } from "../shared/ledger.ts";
 
 /** Minimum time over which a rate is computed. */
 const RATE_MS_MIN = 1000;
-/** Samples older than this are not used. */
+/** Samples are dropped when no request has come for this long. */
 const RATE_MS_MAX = 30_000;
 
 /** Three cells per row: the id of the connection, its bytes in and its bytes out. */
@@ -31,13 +31,12 @@ export class ByteRates {
 
   /** Call it at each request, before `of`. `nowMs` is on monotonicMs(). */
   sample(ledgers: readonly Ledger[], nowMs: number): void {
-    if (this.#base !== null && nowMs - this.#base.atMs > RATE_MS_MAX) this.#base = null;
     if (this.#next === null || nowMs - this.#next.atMs >= RATE_MS_MIN) {
-      if (this.#next !== null && nowMs - this.#next.atMs <= RATE_MS_MAX) this.#base = this.#next;
+      this.#base = this.#next;
       this.#next = { atMs: nowMs, byLedger: new Map(ledgers.map((ledger) => [ledger, sampleOf(ledger)])) };
     }
     if (this.#forget !== null) clearTimeout(this.#forget);
-    this.#forget = setTimeout(() => this.forget(), RATE_MS_MAX);
+    this.#forget = setTimeout(() => this.#drop(), RATE_MS_MAX);
     this.#forget.unref();
   }
 
@@ -57,8 +56,7 @@ export class ByteRates {
     return { in: since(ROW_FLOAT.bytesIn, 1), out: since(ROW_FLOAT.bytesOut, 2) };
   }
 
-  /** Frees the samples. */
-  forget(): void {
+  #drop(): void {
     this.#base = null;
     this.#next = null;
   }
