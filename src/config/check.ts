@@ -39,7 +39,8 @@ function checkAdmin({ config, isSound }: Subject, report: Report): void {
   report({ path: ["admin", "bind"], message });
 }
 
-const ACCESS_WORDS = ["stdout", "stderr", "syslog", "off"];
+/** Values of log.access that name no file. */
+export const ACCESS_WORDS = ["stdout", "stderr", "syslog", "off"];
 
 function checkLog({ config, isSound, folder }: Subject, report: Report): void {
   if (isSound(["log", "syslog"]))
@@ -261,18 +262,18 @@ function checkUnixPath(endpoint: Endpoint, path: KeyPath, report: Report): void 
   report({ path, message });
 }
 
-function isLoopback(address: Address): boolean {
+export function isLoopback(address: Address): boolean {
   if (isV4(address)) return address[3] >>> 24 === 127;
   return address[0] === 0 && address[1] === 0 && address[2] === 0 && address[3] === 1;
 }
 
-function isWildcard(endpoint: Endpoint): boolean {
+export function isWildcard(endpoint: Endpoint): boolean {
   if (endpoint.kind === "any") return true;
   if (endpoint.kind !== "ip") return false;
   const [w0, w1, , w3] = endpoint.address;
   return w0 === 0 && w1 === 0 && w3 === 0;
 }
 
-function isV4(address: Address): boolean {
+export function isV4(address: Address): boolean {
   return isIPv4(address[0], address[1], address[2]);
 }

@@ -1,5 +1,6 @@
 // The effective config: the file's config with all defaults, in the form of a file. Secrets from the environment appear as `${NAME}`, and
 // the contents of files (tokens, keys) are not included. File names are absolute, so that it means the same in any folder.
+import { ACCESS_WORDS } from "./check.ts";
 import { expand, type Environment, type Expansion } from "./env.ts";
 import { absolutePath } from "./paths.ts";
 import type { KeyPath } from "./problem.ts";
@@ -77,13 +78,10 @@ function textOf({ kind, secret }: RowInfo, value: string, place: Place): unknown
 /** With the absolute name of a file or of a socket to listen on. The address of a backend is also its name, so it does not change. */
 function located({ words }: AnyKind, value: string, { path, folder }: Place): string {
   if (words === "file" && value !== "") return absolutePath(folder, value);
-  if (path.join(".") === "log.access" && !LOG_WORDS.includes(value)) return absolutePath(folder, value);
+  if (path.join(".") === "log.access" && !ACCESS_WORDS.includes(value)) return absolutePath(folder, value);
   const isSocket = path.includes("bind") && value.startsWith("unix:") && !value.startsWith("unix:@");
   return isSocket ? `unix:${absolutePath(folder, value.slice("unix:".length))}` : value;
 }
-
-/** Values of log.access that name no file. */
-const LOG_WORDS = ["stdout", "stderr", "off", "syslog"];
 
 /** A table of texts, any of which may be secret: all are shown as variables, which users of this text must set. */
 function secretTexts(table: Record<string, unknown>, { path, expansions }: Place): Record<string, string> {

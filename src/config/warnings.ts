@@ -1,8 +1,7 @@
 // Valid configs that are probably a mistake.
-import { formatEndpoint, isIPv4 } from "../core/address.ts";
-import type { Address, Endpoint } from "../core/address.ts";
+import { formatEndpoint, type Endpoint } from "../core/address.ts";
 import type { DryRunLimit } from "../core/dry-run.ts";
-import { listenerBinds } from "./check.ts";
+import { isLoopback, isV4, isWildcard, listenerBinds } from "./check.ts";
 import type { Finding, Subject } from "./finding.ts";
 import { absoluteEndpoint } from "./paths.ts";
 import { formatPath } from "./problem.ts";
@@ -145,23 +144,12 @@ function poolNames({ isWhole }: Subject, listener: FileListener, alpn?: string):
 function reaches(to: Endpoint, bind: Endpoint): boolean {
   if (!("port" in to) || !("port" in bind)) return formatEndpoint(to) === formatEndpoint(bind);
   if (to.port !== bind.port) return false;
-  if (to.kind === "name")
-    return to.host === "localhost" && (bind.kind === "any" || isWildcard(bind) || isLoopback(bind));
-  if (bind.kind === "any") return isLoopback(to);
+  if (to.kind === "name") return to.host === "localhost" && (isWildcard(bind) || isOnLoopback(bind));
+  if (bind.kind === "any") return isOnLoopback(to);
   if (to.kind !== "ip" || bind.kind !== "ip" || isV4(to.address) !== isV4(bind.address)) return false;
-  return isWildcard(bind) ? isLoopback(to) : formatEndpoint(to) === formatEndpoint(bind);
+  return isWildcard(bind) ? isOnLoopback(to) : formatEndpoint(to) === formatEndpoint(bind);
 }
 
-function isLoopback(endpoint: Endpoint): boolean {
-  if (endpoint.kind !== "ip") return false;
-  const [w0, w1, w2, w3] = endpoint.address;
-  return isV4(endpoint.address) ? w3 >>> 24 === 127 : w0 === 0 && w1 === 0 && w2 === 0 && w3 === 1;
-}
-
-function isWildcard(endpoint: Endpoint): boolean {
-  return endpoint.kind === "ip" && endpoint.address[0] === 0 && endpoint.address[1] === 0 && endpoint.address[3] === 0;
-}
-
-function isV4(address: Address): boolean {
-  return isIPv4(address[0], address[1], address[2]);
+function isOnLoopback(endpoint: Endpoint): boolean {
+  return endpoint.kind === "ip" && isLoopback(endpoint.address);
 }
