@@ -1,5 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { backendState, listenerState, runtimeChanges } from "../../src/observe/figures.ts";
+import {
+  backendState,
+  cpuPercent,
+  destination,
+  listenerState,
+  openText,
+  pairOf,
+  runtimeChanges,
+} from "../../src/observe/figures.ts";
 import { filledSnapshot } from "../support/snapshot.ts";
 
 const [listener] = filledSnapshot().listeners;
@@ -19,6 +27,25 @@ describe("the state in a word", () => {
     expect(listenerState({ ...listener!, ready: false })).toEqual({ word: "no backend", tone: "bad" });
     expect(listenerState({ ...listener!, ready: false, state: "drain" })).toEqual({ word: "drain", tone: "warn" });
   });
+});
+
+test("the CPU share is of one core, since a snapshot of the same process", () => {
+  const before = filledSnapshot();
+  const { process, uptime_seconds } = before;
+  const now = { ...before, uptime_seconds: uptime_seconds + 2, process: { ...process, cpu_seconds: 15.5 } };
+  expect(cpuPercent(pairOf(now, before))).toBe("150");
+  expect(cpuPercent(pairOf(now, { ...before, started_at: "2026-01-02T03:04:05.000Z" }))).toBe("-");
+});
+
+test("a cap is beside the number of open connections if there is one", () => {
+  expect(openText({ ...backend, open: 3, max_connections: 0 })).toBe("3");
+  expect(openText({ ...backend, open: 3, max_connections: 100 })).toBe("3/100");
+});
+
+test("the destination of a connection is as much of it as is known", () => {
+  expect(destination({ pool: null, backend: null })).toBe("-");
+  expect(destination({ pool: "web", backend: null })).toBe("web");
+  expect(destination({ pool: "web", backend: "10.0.0.1:80" })).toBe("web/10.0.0.1:80");
 });
 
 test("run-time changes are listed with their targets", () => {
