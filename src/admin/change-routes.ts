@@ -6,13 +6,15 @@ import { backendRows } from "../config/schema.ts";
 import type { Result } from "./operations.ts";
 import { json, route, type Route } from "./route.ts";
 
-const changed = json(
-  "Changed",
+/** The reply of a change. */
+export const done = json(
+  "Done",
   v.object({ ok: v.literal(true), message: v.string() }),
-  "The change is applied; `message` describes it.",
+  "The change is made; `message` describes it.",
 );
 
-function changedOf(result: Result<string>): Result<{ ok: true; message: string }> {
+/** The message of an operation as that reply. */
+export function doneWith(result: Result<string>): Result<{ ok: true; message: string }> {
   return result.ok ? { ...result, value: { ok: true, message: result.value } } : result;
 }
 
@@ -44,9 +46,9 @@ export const CHANGE_ROUTES: readonly Route[] = [
       ),
     },
     errors: ["no_such_pool", "no_such_backend", "bad_change"],
-    reply: changed,
+    reply: done,
     handle: (operations, { path, body: { state, weight, timeout } }) =>
-      changedOf(operations.setBackend(path.pool, path.backend, { state, weight, timeoutMs: timeout })),
+      doneWith(operations.setBackend(path.pool, path.backend, { state, weight, timeoutMs: timeout })),
   }),
   route({
     name: "addBackend",
@@ -57,8 +59,8 @@ export const CHANGE_ROUTES: readonly Route[] = [
     parameters: { pool },
     body: backendRows,
     errors: ["no_such_pool", "backend_exists", "change_failed"],
-    reply: changed,
-    handle: async (operations, { path, body }) => changedOf(await operations.addBackend(path.pool, body)),
+    reply: done,
+    handle: async (operations, { path, body }) => doneWith(await operations.addBackend(path.pool, body)),
   }),
   route({
     name: "removeBackend",
@@ -68,8 +70,8 @@ export const CHANGE_ROUTES: readonly Route[] = [
     summary: "Remove a backend; one of the file stays removed until its entry there changes",
     parameters: { pool, backend },
     errors: ["no_such_pool", "no_such_backend", "bad_change", "change_failed"],
-    reply: changed,
-    handle: async (operations, { path }) => changedOf(await operations.removeBackend(path.pool, path.backend)),
+    reply: done,
+    handle: async (operations, { path }) => doneWith(await operations.removeBackend(path.pool, path.backend)),
   }),
   route({
     name: "changeListener",
@@ -80,7 +82,7 @@ export const CHANGE_ROUTES: readonly Route[] = [
     parameters: { listener: required(text("listener's name"), "Name of the listener.") },
     body: { state: required(choice(["ready", "drain"]), "drain: new connections are refused.") },
     errors: ["no_such_listener", "change_failed"],
-    reply: changed,
-    handle: async (operations, { path, body }) => changedOf(await operations.setListener(path.listener, body.state)),
+    reply: done,
+    handle: async (operations, { path, body }) => doneWith(await operations.setListener(path.listener, body.state)),
   }),
 ];

@@ -6,10 +6,10 @@ import { history } from "../observe/history.ts";
 import { PROMETHEUS_CONTENT_TYPE, prometheusText } from "../observe/prometheus.ts";
 import { snapshot, type Snapshot } from "../observe/snapshot.ts";
 import { DASHBOARD_ROUTES } from "./dashboard-routes.ts";
-import { CHANGE_ROUTES } from "./change-routes.ts";
+import { CHANGE_ROUTES, done, doneWith } from "./change-routes.ts";
 import { LIVE_ROUTES } from "./live-routes.ts";
 import { openApi } from "./openapi.ts";
-import type { Readiness, Result } from "./operations.ts";
+import type { Readiness } from "./operations.ts";
 import { json, route, text, type Route } from "./route.ts";
 import { STREAM_ROUTES } from "./stream-routes.ts";
 
@@ -20,17 +20,6 @@ const readiness = text<Readiness>(
     content: `${[ready ? "ready" : "not ready", ...reasons].join("\n")}\n`,
   }),
 );
-
-const done = json(
-  "Done",
-  v.object({ ok: v.literal(true), message: v.string() }),
-  "The change is made; `message` describes it.",
-);
-
-/** The message of an operation as a reply. */
-function doneWith(result: Result<string>): Result<{ ok: true; message: string }> {
-  return result.ok ? { ...result, value: { ok: true, message: result.value } } : result;
-}
 
 const metrics = text<Snapshot>({ description: "All metrics.", contentType: PROMETHEUS_CONTENT_TYPE }, (value) => ({
   status: 200,
