@@ -13,6 +13,7 @@ import {
   CONNECTIONS_MAX,
   explanation,
 } from "../observe/live.ts";
+import { said } from "../observe/said.ts";
 import type { Result } from "./operations.ts";
 import { json, route, type Route } from "./route.ts";
 
@@ -32,7 +33,7 @@ export const FILTER_ERRORS = ["no_such_listener", "no_such_pool", "no_such_backe
 
 const ended = json(
   "Ended",
-  v.object({ ended: v.pipe(v.number(), v.description("Connections that were open and were ended.")) }),
+  v.object({ ended: said(v.number(), "Connections that were open and were ended.") }),
   "They are ended as `killed`, each with a reset on both sides.",
 );
 

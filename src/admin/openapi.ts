@@ -3,6 +3,7 @@ import { toJsonSchema } from "@valibot/to-json-schema";
 import * as v from "valibot";
 import { overridden } from "../config/json-schema.ts";
 import type { Rows } from "../config/rows.ts";
+import { said } from "../observe/said.ts";
 import { STATUSES } from "./answers.ts";
 import type { Fields, Reply, Route } from "./route.ts";
 
@@ -52,9 +53,9 @@ const problemSchema = v.object({
   type: v.literal("about:blank"),
   title: v.string(),
   status: v.number(),
-  detail: v.pipe(v.string(), v.description("What is wrong with this request.")),
-  error: v.optional(v.pipe(v.string(), v.description("A name for programs."))),
-  cure: v.optional(v.pipe(v.string(), v.description("How to put it right."))),
+  detail: said(v.string(), "What is wrong with this request."),
+  error: v.optional(said(v.string(), "A name for programs.")),
+  cure: v.optional(said(v.string(), "How to put it right.")),
   errors: v.optional(v.array(v.object({ at: v.string(), message: v.string(), hint: v.optional(v.string()) }))),
 });
 

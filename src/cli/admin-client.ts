@@ -6,7 +6,7 @@ import { formatAddress, type Endpoint } from "../core/address.ts";
 import { endpointName, type AdminEndpoint, type AdminTrust } from "./admin-endpoint.ts";
 
 /** Timeout of a request without an answer. */
-export const TIMEOUT_MS = 10_000;
+const TIMEOUT_MS = 10_000;
 
 /** Why a request failed, in one line, and what to do about it ("" = unknown). */
 export class AdminError extends Error {

@@ -4,11 +4,7 @@ import * as v from "valibot";
 import type { Address, Cidr } from "../core/address.ts";
 import { END_NAMES } from "../core/ends.ts";
 import { PHASES } from "../shared/ledger.ts";
-
-/** A schema with a sentence for the OpenAPI document. */
-function said<Schema extends v.GenericSchema>(schema: Schema, description: string) {
-  return v.pipe(schema, v.description(description));
-}
+import { said } from "./said.ts";
 
 const connection = v.object({
   id: said(v.number(), "As in the access log; never used again while the process lives."),

@@ -4,13 +4,9 @@ import * as v from "valibot";
 import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import { END_NAMES, ENDED_BY } from "../core/ends.ts";
 import { TLS_FAILURES } from "../shared/counters.ts";
+import { said } from "./said.ts";
 
 const count = v.number;
-
-/** A schema with a sentence for the OpenAPI document. */
-function said<Schema extends v.GenericSchema>(schema: Schema, description: string) {
-  return v.pipe(schema, v.description(description));
-}
 
 /** `bounds` says where the upper bounds are. */
 function times(what: string, bounds: string) {
