@@ -1,6 +1,7 @@
 // Tables that stay fast with thousands of rows: only the visible rows are in the page. A click on a column title sorts.
 import type { ComponentChildren } from "preact";
 import { useRef, useState } from "preact/hooks";
+import { compare } from "../core/rows.ts";
 
 export interface DataColumn<T> {
   title: string;
@@ -126,12 +127,4 @@ function sortedBy<T>(
   if (value === undefined) return rows;
   const sign = descending ? -1 : 1;
   return rows.toSorted((a, b) => sign * compare(value(a), value(b)));
-}
-
-function compare(a: number | string, b: number | string): number {
-  if (typeof a === "number" && typeof b === "number") {
-    if (Number.isNaN(a) || Number.isNaN(b)) return Number(Number.isNaN(a)) - Number(Number.isNaN(b));
-    return a - b;
-  }
-  return String(a).localeCompare(String(b), undefined, { numeric: true });
 }

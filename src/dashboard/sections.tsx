@@ -10,6 +10,7 @@ import {
   formatLatency,
   formatRate,
 } from "../core/format.ts";
+import { matcherOf } from "../core/rows.ts";
 import { backendState, destination, listenerState, openText, rateOf, refusals, type Pair } from "../observe/figures.ts";
 import type { ClientStatus, ConnectionStatus } from "../observe/live.ts";
 import type { ListenerStatus, WorkerStatus } from "../observe/snapshot.ts";
@@ -25,14 +26,13 @@ function Badge({ word, tone }: { word: string; tone: string }) {
 /** A section with a search field above its table. */
 function useSearch(label: string): [(text: string) => boolean, preact.JSX.Element] {
   const [words, setWords] = useState("");
-  const parts = words.toLowerCase().split(/\s+/).filter(Boolean);
   const field = (
     <label class="search">
       <span class="unseen">{label}</span>
       <input type="search" placeholder={label} value={words} onInput={(event) => setWords(event.currentTarget.value)} />
     </label>
   );
-  return [(text) => parts.every((part) => text.toLowerCase().includes(part)), field];
+  return [matcherOf(words), field];
 }
 
 // ---------------------------------------------------------------------- backends

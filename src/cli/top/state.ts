@@ -1,4 +1,5 @@
 // The state of `lb top`: the view, the selection, the input and the open question. `press` returns the next state and what to do. Pure.
+import { compare, matcherOf } from "../../core/rows.ts";
 import type { AdminRequest } from "../admin-client.ts";
 import { VIEW_NAMES, viewOf, type Row, type Target, type TopData, type View, type ViewName } from "./views.ts";
 
@@ -61,24 +62,12 @@ export interface Outcome {
 
 /** The rows that match the filter, in order. */
 export function shownRows(state: TopState, view: View): Row[] {
-  const words = state.filter.toLowerCase().split(/\s+/).filter(Boolean);
-  const rows = view.rows.filter(({ cells }) => {
-    const all = cells.map(({ text }) => text.toLowerCase()).join(" ");
-    return words.every((word) => all.includes(word));
-  });
+  const matches = matcherOf(state.filter);
+  const rows = view.rows.filter(({ cells }) => matches(cells.map(({ text }) => text).join(" ")));
   const { column, descending } = state.sort[state.view];
   if (column < 0 || column >= view.columns.length) return rows;
   const sign = descending ? -1 : 1;
-  return rows.sort((a, b) => sign * compare(a.cells[column]?.value, b.cells[column]?.value));
-}
-
-function compare(a: number | string | undefined, b: number | string | undefined): number {
-  if (typeof a === "number" && typeof b === "number") {
-    // NaN = no number: last in ascending order.
-    if (Number.isNaN(a) || Number.isNaN(b)) return Number(Number.isNaN(a)) - Number(Number.isNaN(b));
-    return a - b;
-  }
-  return String(a).localeCompare(String(b), "en", { numeric: true });
+  return rows.sort((a, b) => sign * compare(a.cells[column]?.value ?? "", b.cells[column]?.value ?? ""));
 }
 
 /** The state after a key. `page` is the number of rows that fit on the screen. */
