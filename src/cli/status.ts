@@ -32,8 +32,8 @@ const CLEAR = "\x1b[H\x1b[J";
 
 async function textOf(client: AdminClient, { json, diff }: StatusOptions): Promise<string> {
   const snapshot = await client.json<Snapshot>({ method: "GET", path: "/api/status" });
-  const value = diff === true ? runtimeChanges(snapshot) : snapshot;
-  if (json === true) return JSON.stringify(value, null, 2);
-  if (diff !== true) return statusText(snapshot, Date.now()).join("\n");
-  return runtimeChanges(snapshot).join("\n") || "nothing was changed at run time";
+  const changes = diff === true ? runtimeChanges(snapshot) : null;
+  if (json === true) return JSON.stringify(changes ?? snapshot, null, 2);
+  if (changes === null) return statusText(snapshot, Date.now()).join("\n");
+  return changes.join("\n") || "nothing was changed at run time";
 }
