@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { connect } from "node:net";
 import { describe, expect, test } from "vitest";
-import { dropNewConnections, setAffinity } from "../../src/platform/socket-bpf.ts";
+import { dropNewConnections, setAffinity, takeNewConnections } from "../../src/platform/socket-bpf.ts";
 import { beginConnect, closeDescriptor, listenOn, sockaddr } from "../../src/platform/sockets.ts";
 import { accepting, type Accepted } from "../support/accepting.ts";
 import { endpoint } from "../support/endpoints.ts";
@@ -118,5 +118,17 @@ describe("dropNewConnections", () => {
     expect(tcpInfo(after).state).not.toBe(ESTABLISHED);
     queued.end();
     await once(queued, "end");
+  });
+  test("is undone by takeNewConnections: the next SYN is answered", async () => {
+    const port = await freePort();
+    const fd = listenOn(endpoint(`127.0.0.1:${port}`), 16) as number;
+    const sockaddrOf = sockaddr(endpoint(`127.0.0.1:${port}`));
+    dropNewConnections(fd);
+    const held = beginConnect(sockaddrOf, null);
+    expect(tcpInfo(held).state).toBe(SYN_SENT);
+    takeNewConnections(fd);
+    const next = beginConnect(sockaddrOf, null);
+    expect(tcpInfo(next).state).toBe(ESTABLISHED);
+    for (const socket of [held, next, fd]) closeDescriptor(socket);
   });
 });

@@ -1,5 +1,5 @@
 // The most active clients of a worker: exact for few clients, bounded for many, and only of the last minute.
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { formatAddress, addressAt } from "../../src/core/address.ts";
 import {
   ACTIVITY,
@@ -54,6 +54,21 @@ describe("few clients", () => {
     new ClientActivity(memory).add(ACTIVITY.refusals, 1, NOW, WEB, client(7));
     expect(read(new ClientActivity(memory), ACTIVITY.refusals).get("1 0.0.0.7")).toEqual({ count: 1, error: 0 });
   });
+});
+
+test("a reader takes no count of a client whose entry was replaced during the read", () => {
+  const activity = new ClientActivity(activityMemory());
+  activity.add(ACTIVITY.connections, 1, NOW, WEB, client(1));
+  // After the reader has copied the address.
+  const set = vi.spyOn(Int32Array.prototype, "set").mockImplementationOnce(function (this: Int32Array, words) {
+    for (let i = 0; i < words.length; i++) this[i] = words[i]!;
+    for (let other = 2; other < 5000; other++) activity.add(ACTIVITY.connections, 1, NOW, WEB, client(other));
+  });
+  const counts = read(activity, ACTIVITY.connections);
+  expect(set).toHaveBeenCalled();
+  set.mockRestore();
+  expect(counts.has("1 0.0.0.1")).toBe(false);
+  expect(counts.size).toBeGreaterThan(SETS);
 });
 
 describe("a flood of addresses", () => {

@@ -2,7 +2,7 @@
 import { beforeEach, expect, test } from "vitest";
 import type { End, EndedBy } from "../../src/core/ends.ts";
 import type { ListenerPlan } from "../../src/messages.ts";
-import { closePeers, LINGER_MS, type Peers } from "../../src/worker/closing.ts";
+import { abortsWithFin, closePeers, LINGER_MS, type Peers } from "../../src/worker/closing.ts";
 import { Flow } from "../../src/worker/flow.ts";
 import { Listener } from "../../src/worker/listener.ts";
 import { DataPlane } from "../../src/worker/plane.ts";
@@ -41,8 +41,28 @@ test("an end on both sides sends close_notify if TLS is used", () => {
   expect(closed(peers({ speaksTls: true }), "eof", "client", true)).toEqual(["end", "end"]);
 });
 
-test('an end by lb is a reset for both sides, or a FIN if the listener has on_abort = "close"', () => {
+test("an end by lb is a reset for both sides, or a FIN if that is allowed", () => {
   expect(closed(peers(), "lifetime", "lb", true)).toEqual(["terminate", "terminate"]);
+  [client, backend] = [new FakeSocket(), new FakeSocket()];
+  expect(closed(peers(), "lifetime", "lb", true, true)).toEqual(["close", "close"]);
+});
+
+test('an end by lb may be a FIN only with on_abort = "close", if nothing waits or has moved lately, and nobody asks for a reset', () => {
+  const quiet = { activeWheelMs: -Infinity };
+  const close = { onAbort: "close" } as const;
+  const may = (end: End, given: Partial<Peers> = quiet, listener: Partial<ListenerPlan> = close): boolean =>
+    abortsWithFin(peers(given, listener), end);
+  expect([may("lifetime"), may("shutdown"), may("idle_timeout")]).toEqual([true, true, true]);
+  expect(may("lifetime", quiet, { onAbort: "reset" })).toBe(false);
+  for (const end of ["reset", "backend_down", "killed", "drain"] as const)
+    expect([end, may(end)]).toEqual([end, false]);
+  const busy = { activeWheelMs: host.wheel.now };
+  expect([may("lifetime", busy), may("idle_timeout", busy)]).toEqual([false, true]);
+  const paused = Object.assign(new Flow(), { paused: true });
+  expect([
+    may("lifetime", { ...quiet, toClient: paused }),
+    may("idle_timeout", { ...quiet, toBackend: paused }),
+  ]).toEqual([false, false]);
 });
 
 test("with FIN a TLS peer gets a second to answer", () => {

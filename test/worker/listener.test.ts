@@ -2,11 +2,17 @@
 import { describe, expect, test } from "vitest";
 import { parseAddress, parseCidr } from "../../src/core/address.ts";
 import { cidrTable, type CidrTable } from "../../src/core/cidr-set.ts";
+import { dryRunBit } from "../../src/core/dry-run.ts";
 import type { ListenerPlan, RoutePlan } from "../../src/messages.ts";
+import { bandwidthMemory } from "../../src/shared/bandwidth.ts";
+import { CLIENT_TABLE_FULL } from "../../src/shared/clients.ts";
 import { LISTENER } from "../../src/shared/counters.ts";
 import { ROW, ROW_WORDS } from "../../src/shared/ledger.ts";
+import { noteDryRun } from "../../src/worker/admission.ts";
+import { ListenerBandwidth } from "../../src/worker/listener-bandwidth.ts";
 import { Listener } from "../../src/worker/listener.ts";
 import { Pool } from "../../src/worker/pool.ts";
+import type { Host } from "../../src/worker/session.ts";
 import { listenerPlan, poolPlan } from "../support/plans.ts";
 
 const ROW_USED = 3;
@@ -68,4 +74,24 @@ test("each worker counts in a row of its own", () => {
   second!.counters[LISTENER.accepted]!++;
   expect(first!.counters[LISTENER.accepted]).toBe(0);
   expect(plan.counters[LISTENER.size + LISTENER.accepted]).toBe(1);
+});
+
+test("a bandwidth limit per client applies to clients that have an entry in the table", () => {
+  const plan = { upload: 0, download: 1_000_000, per: "client", memory: bandwidthMemory(2) } as const;
+  const bandwidth = new ListenerBandwidth(plan, false);
+  const [first, second] = [0, 1].map((entry) => bandwidth.limit("download", entry, 0)!);
+  first!.reserve(50_000, performance.now(), false);
+  expect(first!.saved(performance.now())).toBeLessThan(second!.saved(performance.now()));
+  expect(bandwidth.limit("download", CLIENT_TABLE_FULL, 0)).toBeNull();
+  expect(bandwidth.limit("upload", 0, 0)).toBeNull();
+});
+
+test("a limit in dry_run counts once for each connection that it would have acted on", () => {
+  const made = listener();
+  const words = wordsOf("10.0.0.1");
+  const host = { words } as Host;
+  const [rate, bandwidth] = [dryRunBit("rate_limit"), dryRunBit("bandwidth")];
+  for (const bits of [bandwidth, bandwidth, rate | bandwidth]) noteDryRun(host, made, ROW_USED, bits);
+  expect(words[ROW_USED * ROW_WORDS + ROW.dryRun]).toBe(rate | bandwidth);
+  expect([...made.counters.subarray(LISTENER.dryRun, LISTENER.dryRun + 3)]).toEqual([1, 0, 1]);
 });

@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import type { BackendPlan, PoolPlan, PoolState, PoolTier } from "../../src/messages.ts";
 import { claim, claimed } from "../../src/shared/cells.ts";
 import { BACKEND } from "../../src/shared/counters.ts";
-import { Pool, type Backend } from "../../src/worker/pool.ts";
+import { Pool, type Backend, type Queued } from "../../src/worker/pool.ts";
 import { context, FakeBackend, tableOf } from "../support/picks.ts";
 import { arena, backendPlan, poolPlan, openOf, countersOf, tiersWith } from "../support/plans.ts";
 import { runThreads } from "../support/threads.ts";
@@ -63,6 +63,20 @@ describe("a pool", () => {
     pool.update(state(2, []));
     expect(pool.mayServe(context())).toBe(false);
     expect(pool.acquire(context())).toBeNull();
+  });
+
+  test("gives a waiter a backend that has failed for it only if that has connected since, or regardless", () => {
+    const failed = pool.acquire(context())!;
+    const others = ids.filter((id) => id !== failed.id);
+    pool.update(state(2, [failed.id]));
+    const waiter = { ...context([failed.id]), tried: [failed.id], dialStartedMs: 100 } as unknown as Queued;
+    failed.connectedMs = 99;
+    expect([pool.acquireAgain(waiter, false), waiter.tried]).toEqual([null, [failed.id]]);
+    failed.connectedMs = 101;
+    expect([pool.acquireAgain(waiter, false), waiter.tried]).toEqual([failed, null]);
+    waiter.tried = [...others, failed.id];
+    failed.connectedMs = 99;
+    expect([pool.acquireAgain(waiter, true), waiter.tried]).toEqual([failed, null]);
   });
 
   test("starts at another place in each worker, so that workers do not pick in step", () => {

@@ -88,8 +88,11 @@ test("waits again after a failed connect while another backend is full, with the
   claim(openOf(other!), 1);
   stage.dial();
   expect(connection.backend!.id).toBe(first!.id);
+  // As if it had waited before.
+  stage.words[connection.row * ROW_WORDS + ROW.queueMs] = 900;
   attemptFailed(connection, "ECONNREFUSED");
   expect([connection.phase.name, connection.backend]).toEqual(["queued", null]);
+  expect(connection.timerAt).toBeLessThanOrEqual(Math.ceil(Math.max(stage.plane.wheel.now, performance.now()) + 100));
   expect([first!, other!].map((backend) => claimed(openOf(backend)))).toEqual([0, 1]);
   // The place at a backend that it has tried is not for it.
   await Promise.resolve();
@@ -103,4 +106,23 @@ test("waits again after a failed connect while another backend is full, with the
   expect(stage.ended).toEqual(["connect_refused backend"]);
   expect(stage.lines[0]).toMatchObject({ retries: 1, backend: other!.name, end: "connect_refused" });
   expect(new SharedQueue(queue.memory).waiting).toBe(0);
+});
+
+test("does not wait after a failure of this machine, although another backend is full", () => {
+  const [first, other] = [1, 2].map(() => backendPlan({ address: `unix:@${SOMEBODY}`, maxConnections: 1 }));
+  const queue = { size: 10, timeoutMs: 1000, memory: queueMemory() };
+  const stage = new Stage({ pool: { backends: [first!, other!], retries: 1, queue } });
+  claim(openOf(other!), 1);
+  stage.dial();
+  attemptFailed(stage.connection, "EMFILE");
+  expect(stage.ended).toEqual(["connect_failed lb"]);
+  expect(new SharedQueue(queue.memory).waiting).toBe(0);
+});
+
+test("ends with no_backend when no backend may be picked any more", () => {
+  const { stage, shared } = queued();
+  const pool = stage.connection.pool!;
+  pool.update({ kind: "pool", pool: pool.id, version: 1000, tiers: [], down: [], backends: null, memory: [] });
+  expect(stage.ended).toEqual(["no_backend lb"]);
+  expect(shared.waiting).toBe(0);
 });

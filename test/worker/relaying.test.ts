@@ -4,6 +4,7 @@ import { BACKEND, LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { TICK_MS } from "../../src/worker/clock.ts";
 import { dial } from "../../src/worker/dialing.ts";
+import { FailureReports, PassiveHealth } from "../../src/worker/failure-reports.ts";
 import { DIAL_QUEUE_BYTES } from "../../src/worker/flow.ts";
 import { startRelaying } from "../../src/worker/relaying.ts";
 import { eventually } from "../support/eventually.ts";
@@ -156,6 +157,21 @@ describe("relaying", () => {
     stage.connection.backendClosed(stage.backend.socket, Object.assign(new Error("EPIPE"), { code: "EPIPE" }));
     expect(stage.client.calls).toEqual(["shutdown", "terminate"]);
     expect(stage.ended).toEqual(["reset backend"]);
+  });
+
+  test("reports the backend's reset for passive health only if it has sent nothing before", () => {
+    const resets = [[], [encode("reply")]].map((replies) => {
+      const stage = new Stage();
+      stage.relay();
+      const { backend } = stage.connection;
+      const reports = new FailureReports(() => undefined);
+      backend!.passive = new PassiveHealth({ connect: true, earlyReset: true }, reports);
+      for (const reply of replies) stage.connection.backendData(stage.backend.socket, reply);
+      stage.connection.backendClosed(stage.backend.socket, RESET);
+      expect(stage.ended).toEqual(["reset backend"]);
+      return reports.of(backend!.id).earlyReset;
+    });
+    expect(resets).toEqual([1, 0]);
   });
 
   test("treats a write to a closed socket as its reset", () => {

@@ -1,7 +1,7 @@
 // Real listening sockets, served by a data plane of the test's own thread.
 import { connect, type Socket as Peer } from "node:net";
 import { once } from "node:events";
-import { lstatSync, readFileSync, readlinkSync } from "node:fs";
+import { lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
 import { beforeEach, describe, expect, test } from "vitest";
@@ -188,7 +188,11 @@ describe.skipIf(!ownSockets())("a plan that cannot be served", () => {
     apply([socket], web);
     const secure = new Listener(web.plan, new Map(), tlsServer(), 0);
     const broken = { ...(await socketFor(web)), fd: 999_999 };
+    const holders = (): number =>
+      readdirSync("/proc/self/fd").filter((fd) => isSameSocket(Number(fd), socket.fd)).length;
+    expect(holders()).toBe(2);
     expect(() => serving.begin([{ ...socket, backlog: 99 }, broken], listenersOf(secure))).toThrow("EBADF");
+    await eventually("the descriptor of the one that had begun is closed", () => holders() === 2);
     expect(tcpInfo(socket.fd).backlog).toBe(7);
     expect(served()).toBe(1);
     await visit(socket);
