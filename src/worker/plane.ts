@@ -251,7 +251,7 @@ export class DataPlane implements Host {
    * monotonicMs()). A second call brings the deadline forward.
    */
   stop(spreadFromMs: number, deadlineMs: number): void {
-    // The lag of the wheel's clock.
+    // The wheel is on this thread's performance.now().
     const originMs = monotonicMsOf(0);
     const stop = { spreadFromMs: spreadFromMs - originMs, deadlineMs: deadlineMs - originMs };
     this.#stop = stop;
