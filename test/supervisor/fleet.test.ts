@@ -7,6 +7,7 @@ import { BACKEND, endCell, WORKER } from "../../src/shared/counters.ts";
 import { CLAIM, Ledger, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { monotonicMs } from "../../src/platform/clock.ts";
 import { Fleet } from "../../src/supervisor/fleet.ts";
+import { poolState } from "../../src/supervisor/plans.ts";
 import { Registry } from "../../src/supervisor/registry.ts";
 import type { WorkerSlot } from "../../src/supervisor/worker-slot.ts";
 import { configOf } from "../support/config.ts";
@@ -358,7 +359,7 @@ describe("a restart on request", () => {
 
 describe("fewer workers", () => {
   test("retire the last ones: they stop accepting, serve until their connections have ended, and then are gone", async () => {
-    const { fleet, workers } = fleetOf();
+    const { fleet, workers, registry } = fleetOf();
     await fleet.growTo(3);
     fleet.shrinkTo(1);
     expect(fleet.slots.map(({ index }) => index)).toEqual([0]);
@@ -367,6 +368,9 @@ describe("fewer workers", () => {
       { index: 2, state: "retiring" },
     ]);
     expect(workers[1]!.heard.at(-1)).toEqual({ kind: "stop", spreadFromMs: Infinity, deadlineMs: Infinity });
+    const [pool] = registry.pools;
+    fleet.sendPoolState(poolState(pool!));
+    expect(workers.map(({ heard }) => heard.at(-1))).toEqual(workers.map(() => poolState(pool!)));
     await pass(3_600_000);
     expect(fleet.retiring.length).toBe(2);
     workers[2]!.say({ kind: "stopped" });

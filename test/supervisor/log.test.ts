@@ -6,7 +6,9 @@ import {
   existsSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
+  readlinkSync,
   readSync,
   renameSync,
   rmSync,
@@ -177,9 +179,14 @@ describe("the access log", () => {
     expect(sink.linesLost).toBe(0);
   });
 
-  test("follows a rotation: after reopen a new file has the path, and no line is lost", async () => {
+  test("follows a rotation: after reopen a new file has the path, no line is lost, and the old file is closed", async () => {
     const sink = new AccessSink(log);
     const file = newFile();
+    const openFiles = (): string[] =>
+      readdirSync("/proc/self/fd")
+        .filter((fd) => existsSync(`/proc/self/fd/${fd}`))
+        .map((fd) => readlinkSync(`/proc/self/fd/${fd}`))
+        .filter((path) => path.startsWith(file));
     sink.configure({ file });
     const { write } = writer(sink);
     write("before\n");
@@ -189,6 +196,7 @@ describe("the access log", () => {
     await sink.flush(5000);
     expect(readFileSync(`${file}.1`, "utf8")).toBe("before\n");
     expect(readFileSync(file, "utf8")).toBe("after\n");
+    expect(openFiles()).toEqual([file]);
     expect(await warnings()).toEqual([expect.stringContaining("access log reopened")]);
   });
 
@@ -360,7 +368,7 @@ describe("the access log", () => {
     const file = newFile();
     writeFileSync(file, "");
     chmodSync(file, 0o400);
-    expect(new AccessSink(log).configure({ file })).toMatch(/may not write it \(EACCES\)/);
+    expect(new AccessSink(log).configure({ file })).toMatch(/has no permission to write it \(EACCES\)/);
   });
 });
 

@@ -26,13 +26,14 @@ function start() {
   load();
   const { log } = recordingLog();
   const none = () => undefined;
+  let followed = 0;
   const states = new BackendStates({ registry, log, facts: () => null, send: none, endConnections: none });
   let failsWith: string | null = null;
   const operations = new RuntimeOperations({
     file: "/etc/lb/lb.toml",
     registry,
     states,
-    followHealth: none,
+    followHealth: () => followed++,
     reloads: {
       change: async (change) => {
         const revert = change();
@@ -52,6 +53,7 @@ function start() {
   return {
     registry,
     operations,
+    followed: () => followed,
     fail: (reason: string) => (failsWith = reason),
     all: () => ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"].map(stateOf).join(" "),
   };
@@ -59,9 +61,9 @@ function start() {
 
 describe("the name of a backend", () => {
   test("means all its addresses, and with an address that one", () => {
-    const { operations, all } = start();
+    const { operations, all, followed } = start();
     const drained = operations.setBackend("app", "app", { state: "drain" });
-    expect(all()).toBe("drain drain ready");
+    expect([all(), followed()]).toEqual(["drain drain ready", 1]);
     const before = ["app:80/10.0.0.1", "app:80/10.0.0.2"];
     expect(drained).toMatchObject({
       ok: true,

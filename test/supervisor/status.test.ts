@@ -59,6 +59,17 @@ function start() {
   return { registry, take };
 }
 
+test("a drained listener is not ready, nor is the process", () => {
+  const { registry, take } = start();
+  expect(take()).toMatchObject({ ready: true, listeners: [{ state: "ready", ready: true }] });
+  registry.changes.setListener("web", "drain");
+  expect(take()).toMatchObject({
+    ready: false,
+    not_ready: [expect.stringContaining("web")],
+    listeners: [{ state: "drain", ready: false, changes: ["drain by API"] }],
+  });
+});
+
 describe("the counters", () => {
   test("of a listener and a backend are the sums over the workers' rows", () => {
     const { registry, take } = start();
