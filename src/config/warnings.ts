@@ -1,5 +1,6 @@
 // Valid configs that are probably a mistake.
 import { formatEndpoint, type Endpoint } from "../core/address.ts";
+import { canRamp } from "../core/balance.ts";
 import type { DryRunLimit } from "../core/dry-run.ts";
 import { isLoopback, isV4, isWildcard, listenerBinds } from "./check.ts";
 import type { Finding, Subject } from "./finding.ts";
@@ -73,8 +74,7 @@ function warnOfBalance({ isSound }: Subject, pool: FilePool, report: Report): vo
   if (pool.hash_key !== "client" && pool.balance !== "source_hash" && isSound([...path, "hash_key"])) {
     report([...path, "hash_key"], `has no effect: balance is "${pool.balance}"`);
   }
-  const ignoresRamp = pool.balance === "first" || pool.balance === "source_hash";
-  if (ignoresRamp && isSound([...path, "slow_start"]) && pool.slow_start > 0) {
+  if (!canRamp(pool.balance) && isSound([...path, "slow_start"]) && pool.slow_start > 0) {
     report([...path, "slow_start"], `has no effect: balance is "${pool.balance}"`);
   }
   if (pool.balance !== "first" || !isSound([...path, "backends"])) return;

@@ -11,6 +11,11 @@ export const BALANCES = [
 ] as const;
 export type Balance = (typeof BALANCES)[number];
 
+/** Whether slow_start has an effect. */
+export function canRamp(balance: Balance): boolean {
+  return balance !== "source_hash" && balance !== "first";
+}
+
 /** What source_hash hashes of a connection. */
 export const HASH_KEYS = ["client", "client_port", "sni"] as const;
 export type HashKeyName = (typeof HASH_KEYS)[number];

@@ -1,5 +1,6 @@
 // Combines what is known of the backends of a pool: the inputs of its tiers, and the tiers.
 import type { PoolConfig } from "../config/schema.ts";
+import { canRamp } from "../core/balance.ts";
 import { isUsable, tiersOf, type Tier, type TierInput } from "../policy/tiers.ts";
 import type { OperatorOrder } from "./runtime-changes.ts";
 import type { BackendRecord, PoolRecord } from "./registry.ts";
@@ -15,9 +16,9 @@ export function takesConnections(pool: PoolRecord, backend: BackendRecord): bool
   return isUsable(tierInput(pool, backend));
 }
 
-/** Whether backends of the pool ramp when they come up. source_hash and first ignore the ramp. */
+/** Whether backends of the pool ramp when they come up. */
 export function ramps({ slow_start, balance }: PoolConfig): boolean {
-  return slow_start > 0 && balance !== "source_hash" && balance !== "first";
+  return slow_start > 0 && canRamp(balance);
 }
 
 /** The operators' order for the backend. */
