@@ -546,6 +546,7 @@ describe("a request from a page", () => {
     ["that the user opens", { "Sec-Fetch-Site": "none" }, 200],
     ["of another origin", OTHER, 403],
     ["of another port of this host", { "Sec-Fetch-Site": "same-site", Origin: "http://127.0.0.1:8080" }, 403],
+    ["of another port of this host, by a link", { "Sec-Fetch-Site": "same-site" }, 403],
     ["of another origin, by its origin alone", { Origin: "http://127.0.0.1:8080" }, 403],
     ["without an origin", { Origin: "null" }, 403],
   ])("%s gets the expected answer, with and without a token", async (_what, headers, status) => {

@@ -195,6 +195,39 @@ describe("connections", () => {
     }
     await eventually("the ends", () => slow.every(({ closed }) => closed));
   });
+
+  test("beyond the maximum are closed while all others have a response in progress", async () => {
+    const sources = [source(), source()];
+    let next = 0;
+    const server = await serve({ connectionsMax: 2, answer: () => Promise.resolve(sources[next++]!.response) });
+    const busy = [dial(server), dial(server)];
+    for (const { socket } of busy) socket.write(GET);
+    await eventually("the streams", () => server.streams() === 2);
+    const other = dial(server);
+    await eventually("its end", () => other.closed);
+    for (const { give } of sources) give("still here");
+    await eventually("the parts", () => busy.every(({ received }) => received.includes("still here")));
+  });
+
+  test("that read nothing of a complete response for too long are closed, and leave their place", async () => {
+    const answers = [{ ...OK, content: "x".repeat(32_000_000) }];
+    const server = await serve({
+      connectionsMax: 1,
+      times: { ...TIMES, stalledMs: 300 },
+      answer: () => Promise.resolve(answers.shift() ?? OK),
+    });
+    const socket = connect({ host: "127.0.0.1", port: server.port });
+    sockets.push(socket);
+    socket.pause();
+    socket.write(GET);
+    await eventually("the response", () => answers.length === 0);
+    let client = dial(server);
+    await eventually("a place", () => {
+      if (client.closed) client = dial(server);
+      if (client.socket.writable && client.received === "") client.socket.write(GET);
+      return responses(client) > 0;
+    });
+  });
 });
 
 describe("a response that is a stream", () => {

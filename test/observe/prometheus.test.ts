@@ -110,6 +110,31 @@ describe("the metrics", () => {
     expect(values.get(`${name}_sum{${labels}}`)).toBe(6.25);
   });
 
+  test("leave out what there is not, instead of a 0", () => {
+    const { process, pools, ...rest } = filledSnapshot();
+    const [pool] = pools;
+    const without = prometheusText({
+      ...rest,
+      process: { ...process, open_files: null },
+      admin: { certificate: null },
+      otel: null,
+      pools: [{ ...pool!, queue: null, hash_table_fingerprint: null, backends: [] }],
+    });
+    const missing = [
+      "process_open_fds",
+      "lb_admin_certificate_expiry_timestamp_seconds",
+      "lb_otel_exports_total",
+      "lb_otel_log_records_lost_total",
+      "lb_pool_queue_connections",
+      "lb_pool_hash_table_fingerprint",
+      "lb_backend_up",
+    ];
+    for (const name of missing) {
+      expect(text).toMatch(new RegExp(`^${name}[ {]`, "m"));
+      expect(without).not.toMatch(new RegExp(`^${name}[ {]`, "m"));
+    }
+  });
+
   test("escape backslashes, quotes and line feeds in labels", () => {
     const snapshot = filledSnapshot();
     snapshot.version = 'a\\b"c\nd';
