@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { parseEndpoint, type Endpoint } from "../../src/core/address.ts";
+import { openLibc } from "../../src/platform/libc.ts";
 import { closeDescriptor, listenOn } from "../../src/platform/sockets.ts";
 import { tagged } from "../support/backends.ts";
 import { connect } from "../support/client.ts";
@@ -41,10 +42,13 @@ function passing(...passed: number[]): string[] {
   return ["python3", "-c", PASS, String(process.pid), passed.join(",")];
 }
 
+const F_SETFL = 4;
+
 /** A listening socket of this process, alone at its address and blocking, as a service manager makes it. */
 function listening(address: string): number {
   const fd = listenOn(parseEndpoint(address) as Endpoint, 128, false);
   if (typeof fd !== "number") throw new Error(`${address}: ${fd.call} ${fd.code}`);
+  openLibc()!.fcntl(fd, F_SETFL, 0);
   fds.push(fd);
   return fd;
 }

@@ -28,6 +28,7 @@ import { accepting, type Accepted } from "../support/accepting.ts";
 import { endpoint } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
 import {
+  countSockets,
   CLOSE_WAIT,
   CLOSED,
   closedOnExec,
@@ -317,6 +318,24 @@ describe("beginConnect", () => {
       atEnd.push(() => closeDescriptor(fd));
     }
     await eventually("all are accepted", () => accepted.length === 3);
+  });
+
+  test("connects from a port whose former connection is in TIME_WAIT", async () => {
+    const servers = [createServer((peer) => peer.resume()), createServer((peer) => peer.resume())];
+    for (const server of servers) {
+      server.listen(0, "127.0.0.1");
+      await once(server, "listening");
+      atEnd.push(() => server.close());
+    }
+    const [first, second] = servers.map((server) => (server.address() as AddressInfo).port);
+    const port = await freePort();
+    const source = sockaddr(endpoint(`127.0.0.1:${port}`));
+    closeDescriptor(beginConnect(sockaddr(endpoint(`127.0.0.1:${first}`)), source));
+    const TIME_WAIT = 6;
+    await eventually("the port is in TIME_WAIT", () => countSockets(TIME_WAIT, port) > 0);
+    const fd = beginConnect(sockaddr(endpoint(`127.0.0.1:${second}`)), source);
+    expect(fd).toBeGreaterThan(0);
+    closeDescriptor(fd);
   });
 
   test("comes from the source address", async () => {

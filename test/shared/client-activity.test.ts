@@ -112,7 +112,8 @@ describe("time", () => {
 
   test("starts a window with empty tables, and does not count in a past one", () => {
     const activity = new ClientActivity(activityMemory());
-    activity.add(ACTIVITY.connections, 4, NOW, WEB, client(1));
+    // Enough clients to use every entry.
+    for (let i = 0; i < 2000; i++) activity.add(ACTIVITY.connections, 4, NOW, WEB, client(1000 + i));
     // The same slot of the ring, and then an earlier time again.
     const later = NOW + (WINDOWS + 1) * WINDOW_MS;
     activity.add(ACTIVITY.connections, 1, later, WEB, client(2));
