@@ -100,8 +100,7 @@ describe("a backend", () => {
     expect((await backendOf(lb, "a"))!.changes[0]).toMatch(/^drain by API, its connections end at \d/);
     await served(port, ["b"]);
     for (const client of held) expect(await client.ended).toBe("reset");
-    for (let i = 0; i < held.length; i++) {
-      const line = await lb.waitLine(({ end }) => end === "drain");
+    for (const line of await lb.waitLines(held.length, ({ end }) => end === "drain")) {
       expect(line).toMatchObject({ end_by: "lb", backend: "a" });
       expect(line.duration_ms).toBeGreaterThanOrEqual(400);
     }

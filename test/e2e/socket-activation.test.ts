@@ -93,9 +93,9 @@ test.skipIf(pythonMissing !== null)("keeps a socket that a reload does not use, 
   const [passed, other] = [await freePort(), await freePort()];
   const wrapper = passing(listening(`127.0.0.1:${passed}`));
   await using lb = await startLb(config([`127.0.0.1:${passed}`], backend.address), { wrapper });
-  await lb.reload(config([`127.0.0.1:${other}`], backend.address));
+  expect((await lb.reload(config([`127.0.0.1:${other}`], backend.address))).ok).toBe(true);
   using waiting = await connect(passed);
-  await lb.reload(config([`127.0.0.1:${passed}`], backend.address));
+  expect((await lb.reload(config([`127.0.0.1:${passed}`], backend.address))).ok).toBe(true);
   expect(await waiting.line()).toBe("A");
 });
 
