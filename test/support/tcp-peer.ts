@@ -9,11 +9,10 @@ export const pythonMissing: string | null =
 export type PeerEnd = "fin" | "reset";
 
 export interface SocketOptions {
-  /** SO_RCVBUF and SO_SNDBUF; the kernel's own by default. */
+  /** SO_RCVBUF; the kernel's own by default. */
   rcvbuf?: number;
   /** For clients: TCP_MAXSEG, which keeps buffers small on both sides. */
   maxseg?: number;
-  sndbuf?: number;
 }
 
 /** A slow reader: after each `every` bytes it pauses for `pauseMs`. */

@@ -48,20 +48,18 @@ def text_of(name):
     return "unix"
 
 
-def make(address, rcvbuf, sndbuf, maxseg=0):
+def make(address, rcvbuf, maxseg=0):
     family, name = parse(address)
     sock = socket.socket(family, socket.SOCK_STREAM)
     if rcvbuf:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-    if sndbuf:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sndbuf)
     if maxseg:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, maxseg)
     return sock, name
 
 
-def listen(address, rcvbuf=0, sndbuf=0, backlog=1024):
-    sock, name = make(address, rcvbuf, sndbuf)
+def listen(address, rcvbuf=0, backlog=1024):
+    sock, name = make(address, rcvbuf)
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(name)
@@ -74,8 +72,8 @@ def accept(on):
     return {"socket": keep(sock), "peer": text_of(peer)}
 
 
-def connect(address, rcvbuf=0, sndbuf=0, maxseg=0, source=None):
-    sock, name = make(address, rcvbuf, sndbuf, maxseg)
+def connect(address, rcvbuf=0, maxseg=0, source=None):
+    sock, name = make(address, rcvbuf, maxseg)
     if source:
         sock.bind((source, 0))
     sock.settimeout(TIMEOUT_S)
