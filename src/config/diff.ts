@@ -1,6 +1,7 @@
 // The changes of a reload, in words for the log.
 import { basename } from "node:path";
 import { formatEndpoint } from "../core/address.ts";
+import { sameJson } from "../core/json.ts";
 import type { BackendConfig, CertificateConfig, Config, ListenerConfig, PoolConfig } from "./schema.ts";
 
 /** One line for each change, such as "listeners.web: rate_limit changed"; empty if the configs mean the same. */
@@ -111,8 +112,4 @@ function isPlain(value: unknown): value is object {
 
 function omit(value: object, keys: string[]): object {
   return Object.fromEntries(Object.entries(value).filter(([key]) => !keys.includes(key)));
-}
-
-function sameJson(a: unknown, b: unknown): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
 }

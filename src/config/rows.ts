@@ -1,5 +1,6 @@
 // The rows and sections that schema.ts is made of, and kinds of values that contain others.
 import * as v from "valibot";
+import { sameJson } from "../core/json.ts";
 import { nameForm, nameWords } from "./kinds.ts";
 import { PROBLEMS_MAX } from "./problem.ts";
 import { closest } from "./suggest.ts";
@@ -200,10 +201,6 @@ export function named<In, Out>(
 
 function withRow<In, Out>(schema: object, info: Omit<RowInfo, "kind"> & { kind: unknown }): Row<In, Out> {
   return { ...schema, row: info } as unknown as Row<In, Out>;
-}
-
-function sameJson(a: unknown, b: unknown): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
 }
 
 /** "address to connect to or table" → "addresses to connect to or tables". */

@@ -2,8 +2,9 @@
 // change survives reloads unless the file's own value changes, and it survives workers, which get its effect with every plan. This file
 // knows neither records nor workers; the caller applies the changes to them.
 import type { BackendConfig, Config, PoolConfig } from "../config/schema.ts";
-import { monotonicMs } from "../platform/clock.ts";
+import { monotonicMsOf } from "../platform/clock.ts";
 import { formatEndpoint } from "../core/address.ts";
+import { sameJson } from "../core/json.ts";
 
 /** ready: as the file says. drain: no new connections. maintenance: no new connections and no health checks. */
 export type OperatorState = "ready" | "drain" | "maintenance";
@@ -266,7 +267,7 @@ export class PoolChanges {
       orders: [...this.#orders.values()].map(({ target, ...order }) => ({
         ...target,
         ...order,
-        endAtMs: order.endAtMs === null ? null : order.endAtMs + originMs(),
+        endAtMs: order.endAtMs === null ? null : order.endAtMs + monotonicMsOf(0),
       })),
     };
   }
@@ -276,7 +277,7 @@ export class PoolChanges {
     for (const { name, entry } of removed) this.#removed.set(name, entry);
     for (const { name, address, ...order } of orders) {
       const target = { name, address };
-      const endAtMs = order.endAtMs === null ? null : order.endAtMs - originMs();
+      const endAtMs = order.endAtMs === null ? null : order.endAtMs - monotonicMsOf(0);
       this.#orders.set(keyOf(target), { target, ...order, endAtMs });
     }
   }
@@ -292,19 +293,10 @@ export function describeOrder({ state, weight, endAtMs }: OperatorOrder, file: n
   return changes;
 }
 
-/** performance.now() + this = monotonicMs(). */
-function originMs(): number {
-  return monotonicMs() - performance.now();
-}
-
 function keyOf({ name, address }: BackendTarget): string {
   return address === null ? name : `${name}@${address}`;
 }
 
 function isSame(a: BackendConfig, b: BackendConfig): boolean {
   return a.name === b.name || formatEndpoint(a.endpoint) === formatEndpoint(b.endpoint);
-}
-
-function sameJson(a: unknown, b: unknown): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
 }

@@ -80,6 +80,22 @@ function source() {
 }
 
 describe("requests", () => {
+  test("with large responses use up the budget by their size", async () => {
+    // 200 kB are 1 ms of work, and 1 ms of 0.002 of a core are 500 ms; the request alone is 100 ms.
+    const large = { ...OK, content: "x".repeat(200_000) };
+    const askedMs: number[] = [];
+    const answer = (): Promise<HttpResponse> => {
+      askedMs.push(performance.now());
+      return Promise.resolve(large);
+    };
+    const client = dial(await serve({ budget: { share: 0.002, burstMs: 0 }, answer }));
+    for (let i = 1; i <= 2; i++) {
+      client.socket.write(GET);
+      await eventually(`response ${i}`, () => client.received.length > i * 200_000);
+    }
+    expect(askedMs[1]! - askedMs[0]!).toBeGreaterThan(400);
+  });
+
   test("beyond the budget wait for earlier ones, and none is lost", async () => {
     // 0.2 ms at 0.004 of a core: 50 ms each, after the first.
     const server = await serve({ budget: { share: 0.004, burstMs: 0 } });

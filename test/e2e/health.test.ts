@@ -16,7 +16,9 @@ const INTERVAL_MS = 100;
 const HEALTH = `{ interval = "${INTERVAL_MS}ms", timeout = "500ms", rise = 2, fall = 3 }`;
 
 function config(port: number, pool: string): string {
+  // With two workers, turns over two backends come out even wherever the kernel sends the connections.
   return `
+    workers = 2
     [listeners.web]
     bind = "127.0.0.1:${port}"
     pool = "app"
