@@ -16,9 +16,7 @@ const INTERVAL_MS = 100;
 const HEALTH = `{ interval = "${INTERVAL_MS}ms", timeout = "500ms", rise = 2, fall = 3 }`;
 
 function config(port: number, pool: string): string {
-  // With two workers, turns over two backends come out even wherever the kernel sends the connections.
   return `
-    workers = 2
     [listeners.web]
     bind = "127.0.0.1:${port}"
     pool = "app"
@@ -39,7 +37,8 @@ describe("active checks", () => {
     using b = await tagged("b");
     const port = await freePort();
     const backends = `[{ address = "${a.address}", name = "a" }, { address = "${b.address}", name = "b" }]`;
-    await using lb = await startLb(config(port, `backends = ${backends}\nhealth = ${HEALTH}`));
+    // With two workers, turns over two backends come out even wherever the kernel sends the connections.
+    await using lb = await startLb(`workers = 2\n${config(port, `backends = ${backends}\nhealth = ${HEALTH}`)}`);
     expect(await askOften(port, 10)).toEqual({ a: 5, b: 5 });
 
     const stoppedAt = Date.now();
