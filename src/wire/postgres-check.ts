@@ -20,7 +20,8 @@ interface PostgresCheckSpec {
 
 /**
  * SSLRequest, and after "S" a TLS handshake: a server whose client leaves after "S" logs that it could not accept the connection. With
- * a user the startup packet follows, and a request for a password counts as success: clients without one leave at that point too.
+ * a user the startup packet follows, and a request for a password counts as success: clients without one leave at that point too. A login
+ * without a password is complete with ReadyForQuery: a server without a free connection says so only after AuthenticationOk.
  */
 export class PostgresCheck implements Exchange {
   readonly #spec: PostgresCheckSpec;
@@ -61,7 +62,7 @@ export class PostgresCheck implements Exchange {
         this.#phase = "startup";
         return this.#readMessages();
       default:
-        return bad(`the answer is not PostgreSQL's: ${excerpt(bytes)}`);
+        return notPostgres(bytes);
     }
   }
 
@@ -83,30 +84,44 @@ export class PostgresCheck implements Exchange {
   #readMessages(): Step {
     const { bytes } = this.#answer;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    let isAccepted = false;
     for (let at = 0; at + 5 <= bytes.length;) {
       const type = bytes[at];
       const length = view.getUint32(at + 1);
       if (length < 4 || at + 1 + length > POSTGRES_MESSAGE_BYTES_MAX) {
-        return bad(`the answer is not PostgreSQL's: ${excerpt(bytes)}`);
+        return notPostgres(bytes);
       }
       if (at + 1 + length > bytes.length) return more();
       const body = bytes.subarray(at + 5, at + 1 + length);
       switch (type) {
         case 0x52: // AuthenticationOk, or a request for authentication: R
-          // Only a client that is logged in may send Terminate.
-          return ok(body.length >= 4 && view.getUint32(at + 5) === 0 ? TERMINATE : null);
+          if (body.length < 4) return notPostgres(bytes);
+          if (view.getUint32(at + 5) !== 0) return ok();
+          isAccepted = true;
+          break;
         case 0x45: // ErrorResponse: E
           return bad(errorText(body));
+        case 0x5a: // ReadyForQuery: Z
+          if (isAccepted) return ok(TERMINATE);
+          return notPostgres(bytes);
+        case 0x53: // ParameterStatus: S
+        case 0x4b: // BackendKeyData: K
+          if (isAccepted) break;
+          return notPostgres(bytes);
         case 0x4e: // NoticeResponse: N
         case 0x76: // NegotiateProtocolVersion: v
-          at += 1 + length;
           break;
         default:
-          return bad(`the answer is not PostgreSQL's: ${excerpt(bytes)}`);
+          return notPostgres(bytes);
       }
+      at += 1 + length;
     }
     return more();
   }
+}
+
+function notPostgres(bytes: Uint8Array): Verdict {
+  return bad(`the answer is not PostgreSQL's: ${excerpt(bytes)}`);
 }
 
 /** Fields of one letter and a text each: C is the SQLSTATE, M the message. */

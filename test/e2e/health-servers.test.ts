@@ -225,10 +225,12 @@ describe("PostgreSQL", () => {
     const options = ["-D", data, ...settings.flatMap((setting) => ["-c", setting])];
     server.start(unprivileged(join(programs!, "postgres"), options));
     await eventually("PostgreSQL serves", () => server.log().includes("ready to accept connections"), 30_000);
-    const sql = "create user lb password 'secret'; create user trusted";
-    await run("psql", ["-h", server.dir, "-p", String(port), "-U", "test", "-d", "postgres", "-c", sql]);
+    await sql(server, port, "create user lb password 'secret'; create user trusted");
     return server;
   }
+
+  const sql = (server: Server, port: number, command: string) =>
+    run("psql", ["-h", server.dir, "-p", String(port), "-U", "test", "-d", "postgres", "-c", command]);
 
   beforeEach((context) => skipWithout(context, missing));
 
@@ -248,6 +250,12 @@ describe("PostgreSQL", () => {
       await using refused = await startPools(`127.0.0.1:${port}`, { nobody: `type = "postgres", user = "nobody"` });
       await eventually("it is down", async () => !(await backendOf(refused, "nobody")).up);
       expect((await backendOf(refused, "nobody")).health.last_error).toContain('error 28000: "no pg_hba.conf entry');
+      // The server says so only after it has accepted the login.
+      await sql(server, port, "alter user trusted connection limit 0");
+      await eventually("a login is refused", async () => !(await backendOf(lb, "trusted")).up);
+      expect((await backendOf(lb, "trusted")).health.last_error).toBe(
+        'error 53300: "too many connections for role \\"trusted\\""',
+      );
       await server.end("SIGQUIT");
       const down = await lb.waitLog(({ event, pool }) => event === "backend down" && pool === "ssl");
       expect(down["reason"]).toBe("connection refused");

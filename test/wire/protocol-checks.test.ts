@@ -120,12 +120,26 @@ describe("PostgreSQL", () => {
       '"\\u0000\\u0000\\u00007\\u0000\\u0003\\u0000\\u0000user\\u0000lb\\u0000database\\u0000postgres\\u0000application_name\\u0000lb\\u0000\\u0000" more';
     expect(talk(check("lb"), ["S"])).toEqual([SSL, `tls, ${packet}`]);
     expect(talk(check("lb"), ["N", message("R", "\0\0\0\x0aSCRAM-SHA-256\0\0")])).toEqual([SSL, packet, "ok"]);
-    expect(talk(check("lb", true), [message("R", "\0\0\0\0")])).toEqual([packet, '"X\\u0000\\u0000\\u0000\\u0004" ok']);
+    const accepted = message("R", "\0\0\0\0");
+    const login = Buffer.concat([accepted, message("S", "TimeZone\0UTC\0"), message("K", "\0\0\0\x01key!")]);
+    expect(talk(check("lb", true), [login, message("Z", "I")])).toEqual([
+      packet,
+      "more",
+      '"X\\u0000\\u0000\\u0000\\u0004" ok',
+    ]);
     expect(talk(check("lb", true), [Buffer.concat([message("N", "Mhello\0\0"), failure])])[1]).toBe(
       'bad: error 57P03: "the database system is starting up"',
     );
-    expect(talk(check("lb", true), [message("Z", "I")])[1]).toContain("the answer is not PostgreSQL's");
+    for (const early of [message("Z", "I"), message("S", "TimeZone\0UTC\0"), message("R", "")])
+      expect(talk(check("lb", true), [early])[1]).toContain("the answer is not PostgreSQL's");
     expect(talk(check("lb", true), [], "timeout").at(-1)).toBe("bad: no answer in time");
+  });
+
+  test("with a user fails if the server has no connection left, which it says only after it has accepted the login", () => {
+    const full = message("E", "SFATAL\0C53300\0Mremaining connection slots are reserved\0\0");
+    expect(talk(check("lb", true), [message("R", "\0\0\0\0"), full])[2]).toBe(
+      'bad: error 53300: "remaining connection slots are reserved"',
+    );
   });
 
   test("reads no message larger than necessary", () => {
