@@ -388,7 +388,7 @@ const health = section('{ type = "tcp", interval = "2s" }', {
     row(
       userName(),
       "",
-      `mysql: logs in as this user, without a password, and quits; "" = quits after the greeting, which the server logs as a warning. postgres: starts a login as this user, and a request for a password counts as success; "" = no login.`,
+      `mysql: logs in as this user, without a password, and quits; "" = quits after the greeting, which the server logs and counts as an aborted connection. postgres: starts a login as this user, and a request for a password counts as success; "" = no login.`,
     ),
   ),
   initial: row(

@@ -16,7 +16,8 @@ const PLUGIN_AUTH = 0x80000;
 const UTF8 = 33;
 const PACKET_BYTES_MAX = 1 << 24;
 
-const QUIT = Uint8Array.of(1, 0, 0, 0, 1);
+/** A command begins a new sequence of packets. In place of a login, the packet continues the sequence of the greeting. */
+const quit = (sequence: number): Uint8Array => Uint8Array.of(1, 0, 0, sequence, 1);
 
 // The first byte of a packet.
 const OK = 0x00;
@@ -69,8 +70,9 @@ export class MysqlCheck implements Exchange {
     if (packet[0] === ERROR) return bad(errorText(packet));
     if (packet[0] !== GREETING) return notMysql(packet);
     this.#isGreeted = true;
-    if (this.#user === "") return ok(QUIT);
-    return more(loginPacket(this.#user, pluginOf(packet), sequence + 1));
+    const next = (sequence + 1) & 0xff;
+    if (this.#user === "") return ok(quit(next));
+    return more(loginPacket(this.#user, pluginOf(packet), next));
   }
 }
 
@@ -78,7 +80,7 @@ export class MysqlCheck implements Exchange {
 function readReply(packet: Uint8Array, sequence: number): Step | null {
   switch (packet[0]) {
     case OK:
-      return ok(QUIT);
+      return ok(quit(0));
     case ERROR:
       return bad(errorText(packet));
     // Another authentication plugin: without a password the response is empty in all of them.
