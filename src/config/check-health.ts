@@ -47,7 +47,8 @@ export function checkHealth({ config, isSound }: Subject, report: Report): void 
       report({ path: [...path, "role"], message, ...(health.type === "postgres" && { hint }) });
     }
     if (health.type === "mysql" && health.user === "") {
-      const message = "without user the server logs each check as an aborted connection, and may block lb after max_connect_errors of them";
+      const message =
+        "without user the server logs each check as an aborted connection, and may block lb after max_connect_errors of them";
       const hint = 'user = "lb", after CREATE USER lb, which needs neither a password nor a privilege';
       report({ path: [...path, "type"], message, hint, warning: true });
     }

@@ -92,8 +92,10 @@ export class BackendStates {
     const found = this.#find(backendId);
     if (found === null) return;
     const { pool, backend } = found;
+    const before = backend.agent;
     this.#change(pool, [backend], () => void (backend.agent = report));
     const { state, percent } = report;
+    if (state === before.state && percent === before.percent) return;
     this.#options.log.info("backend's agent reports", {
       pool: pool.name,
       backend: backend.name,

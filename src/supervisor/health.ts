@@ -143,7 +143,7 @@ class BackendChecks {
   #up: boolean;
   #health: RecurringCheck | null = null;
   #agent: RecurringCheck | null = null;
-  #exchange = new AgentExchange();
+  #exchange = new AgentExchange(NOTHING_REPORTED);
 
   constructor(backend: BackendRecord, checked: Checked, checks: HealthChecks) {
     this.#backend = backend;
@@ -185,21 +185,31 @@ class BackendChecks {
   // Starts and stops checks as the config says.
   #arrange(): void {
     const pool = this.#checked.record.id;
-    if (this.#config.type === "off") {
-      this.#health?.stop();
-      this.#health = null;
-      this.#state.up = true;
-    } else this.#health ??= new RecurringCheck(pool, this.#healthTask(), this.#checks);
     if (hasAgent(this.#backend, this.#config)) {
-      this.agent ??= { report: NOTHING_REPORTED, lastError: null };
+      this.agent ??= { report: this.#backend.agent, lastError: null };
       this.#agent ??= new RecurringCheck(pool, this.#agentTask(), this.#checks);
     } else if (this.#agent !== null) {
       this.#agent.stop();
       this.#agent = null;
-      this.#reported(NOTHING_REPORTED);
+      this.#reported(NOTHING_REPORTED, "");
       this.agent = null;
     }
+    this.#arrangeHealth();
     this.#settle("");
+  }
+
+  // A backend in maintenance is not checked, whether an operator or its agent says so: it may be stopped, and its open connections end with
+  // it and not before.
+  #arrangeHealth(): void {
+    const { type, rise, fall } = this.#config;
+    const isOff = type === "off";
+    if (!isOff && this.agent?.report.state !== "maint") {
+      this.#health ??= new RecurringCheck(this.#checked.record.id, this.#healthTask(), this.#checks);
+      return;
+    }
+    this.#health?.stop();
+    this.#health = null;
+    this.#state = startRiseFall(rise, fall, isOff || this.#state.up);
   }
 
   #healthTask(): CheckTask {
@@ -224,24 +234,29 @@ class BackendChecks {
 
   #agentTask(): CheckTask {
     return {
-      spec: () => agentSpec(this.#backend, this.#checked.record.config, (this.#exchange = new AgentExchange())),
+      spec: () => agentSpec(this.#backend, this.#checked.record.config, this.#newExchange()),
       intervalMs: () => this.#config.interval,
       probed: ({ result, why }) => {
         if (this.agent === null) return;
         this.agent.lastError = why;
         // An agent that cannot be asked says nothing about its server: its last report stays valid.
-        if (result === "success") this.#reported(this.#exchange.report);
+        if (result === "success") this.#reported(this.#exchange.report, this.#exchange.why);
       },
     };
   }
 
-  #reported(report: AgentReport): void {
+  #newExchange(): AgentExchange {
+    return (this.#exchange = new AgentExchange(this.agent?.report ?? NOTHING_REPORTED));
+  }
+
+  #reported(report: AgentReport, why: string): void {
     if (this.agent === null) return;
-    const before = this.agent.report;
+    const { up, state, percent } = this.agent.report;
     this.agent.report = report;
-    if (report.state !== before.state || report.percent !== before.percent)
-      this.#checks.reported(this.#backend.id, report);
-    if (report.up !== before.up) this.#settle("its agent says down");
+    if (report.up === up && report.state === state && report.percent === percent) return;
+    this.#checks.reported(this.#backend.id, report);
+    if (report.state !== state) this.#arrangeHealth();
+    if (report.up !== up) this.#settle(`its agent says ${why}`);
   }
 
   /** Reports a change of the combined state of health and agent. */

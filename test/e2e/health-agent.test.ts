@@ -64,13 +64,14 @@ test("an agent's percentage of the weight, drain and down apply in all workers, 
     expect(await counts(20)).toEqual({ a: 0, b: 20 });
     // Open connections continue until the agent reports down.
     expect((await lb.status()).pools[0]!.backends[0]).toMatchObject({ up: true });
-    line = "down\n";
+    line = "fail # disk full\n";
     expect(await held.ended).toBe("reset");
     expect(await lb.waitLog(({ event }) => event === "backend down")).toMatchObject({
       backend: "a",
-      reason: "its agent says down",
+      reason: "its agent says fail: disk full",
     });
-    line = "up\n";
+    // The weight of before is kept until the agent gives another one.
+    line = "100%, up\n";
     await lb.waitLog(({ event }) => event === "backend up");
     // Each worker has a turn of its own.
     const { a, b } = await counts(40);

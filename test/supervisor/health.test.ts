@@ -31,8 +31,12 @@ function follow(toml: string, places = 64) {
       backend.up = up;
       changes.push({ backend: backend.name, up, reason, atMs: performance.now() });
     },
-    onAgent: (id, { state, percent }) =>
-      void reports.push(`${registry.backendById.get(id)!.name} ${state} ${percent}%`),
+    onAgent: (id, report) => {
+      const backend = registry.backendById.get(id)!;
+      backend.agent = report;
+      const { up, state, percent } = report;
+      reports.push(`${backend.name} ${up ? "up" : "down"} ${state} ${percent}%`);
+    },
     onUnknown: (_, reason) => void unknown.push(reason),
   });
   const take = (text: string): readonly PoolRecord[] => {
@@ -380,8 +384,12 @@ describe("an agent", () => {
       await eventually("a check", () => checks.facts(backend.address)!.success >= 1);
       line = "down # for maintenance\n";
       await eventually("down", () => checks.changes.length === 1);
-      expect(checks.changes[0]).toMatchObject({ up: false, reason: "its agent says down" });
+      expect(checks.changes[0]).toMatchObject({ up: false, reason: "its agent says down: for maintenance" });
       line = "50%\n";
+      await eventually("half", () => facts()?.report.percent === 50);
+      // Only "up" ends "down".
+      expect(checks.changes.length).toBe(1);
+      line = "up\n";
       await eventually("up", () => checks.changes.length === 2);
       expect(facts()).toEqual({ report: { up: true, state: "ready", percent: 50 }, lastError: null });
       line = "drain";
@@ -393,12 +401,16 @@ describe("an agent", () => {
       server.stop(true);
       await eventually("gone", () => facts()?.lastError === "connection refused");
       expect(facts()?.report.state).toBe("drain");
-      expect(checks.reports).toEqual(["ready 50%", "drain 100%"].map((report) => `${backend.address} ${report}`));
+      expect(checks.reports).toEqual(
+        ["down ready 100%", "down ready 50%", "up ready 50%", "up drain 50%"].map(
+          (report) => `${backend.address} ${report}`,
+        ),
+      );
       expect(checks.changes.length).toBe(2);
       // Without the agent, its last report is forgotten.
       checks.take(pool([backend.address], `{ interval = "30ms", timeout = "5s" }`));
       expect(facts()).toBeNull();
-      expect(checks.reports.at(-1)).toBe(`${backend.address} ready 100%`);
+      expect(checks.reports.at(-1)).toBe(`${backend.address} up ready 100%`);
     } finally {
       server.stop(true);
     }
@@ -417,6 +429,59 @@ describe("an agent", () => {
       expect(checks.changes.length).toBe(1);
       checks.take(pool([address], `{ type = "off", interval = "30ms", timeout = "5s", agent_port = ${server.port} }`));
       await eventually("up", () => checks.changes.length === 2);
+    } finally {
+      server.stop(true);
+    }
+  });
+
+  test("that reports maint stops the health checks, and the first result after it alone sets the state", async () => {
+    using backend = await echo();
+    let [line, asked] = ["up\n", 0];
+    const server = agent(() => {
+      asked++;
+      return line;
+    });
+    try {
+      const health = `{ interval = "30ms", timeout = "5s", rise = 1000, fall = 1000, agent_port = ${server.port} }`;
+      using checks = follow(pool([backend.address], health));
+      const facts = () => checks.facts(backend.address)!;
+      await eventually("a check", () => facts().success >= 1);
+      line = "maint\n";
+      await eventually("maint", () => checks.agent(backend.address)?.report.state === "maint");
+      backend.stop();
+      const { success, failure } = facts();
+      // The agent is still asked.
+      const before = asked;
+      await eventually("ten intervals", () => asked >= before + 10);
+      expect(facts()).toMatchObject({ success, failure });
+      expect(checks.changes).toEqual([]);
+      line = "ready\n";
+      await eventually("down", () => checks.changes.length === 1);
+      expect(checks.changes[0]).toMatchObject({ up: false, reason: "connection refused" });
+    } finally {
+      server.stop(true);
+    }
+  });
+
+  test("keeps what it reported last while its backend is in an operator's maintenance", async () => {
+    using backend = await echo();
+    let line = "down 30%\n";
+    const server = agent(() => line);
+    try {
+      const text = pool([backend.address], `{ interval = "30ms", timeout = "5s", agent_port = ${server.port} }`);
+      using checks = follow(text);
+      await eventually("down", () => checks.changes.length === 1);
+      line = "";
+      const [record] = checks.pools();
+      const target = { name: record!.backends[0]!.config.name, address: null };
+      record!.changes.setState(target, "maintenance", null);
+      checks.checks.follow(checks.pools());
+      expect(checks.facts(backend.address)).toBeNull();
+      record!.changes.setState(target, "ready", null);
+      checks.checks.follow(checks.pools());
+      await eventually("checks", () => checks.facts(backend.address)!.success >= 5);
+      expect(checks.agent(backend.address)?.report).toEqual({ up: false, state: "ready", percent: 30 });
+      expect(checks.changes.length).toBe(1);
     } finally {
       server.stop(true);
     }
