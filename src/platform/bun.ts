@@ -66,9 +66,17 @@ export function connectByAddress<Data>(
   void Bun.connect({ ...where, allowHalfOpen: true, data, socket } as never);
 }
 
-/** Writes the peer's address into five words of `out` from `at`, as peerAddress does; false = the peer is gone already. */
+/**
+ * Writes the peer's address into five words of `out` from `at`, as peerAddress does; false = the peer is gone already, and its address,
+ * which the kernel no longer tells, is 0.0.0.0 with port 0.
+ */
 export function readPeer(socket: Socket<unknown>, fd: number, out: Int32Array, at: number): boolean {
-  if (ownSockets()) return peerAddress(fd, out, at);
+  if (ownSockets()) {
+    if (peerAddress(fd, out, at)) return true;
+    out.fill(0, at, at + 5);
+    out[at + 2] = 0xffff;
+    return false;
+  }
   const address = parseAddress(socket.remoteAddress);
   for (let i = 0; i < 4; i++) out[at + i] = address?.[i] ?? 0;
   out[at + 4] = socket.remotePort;

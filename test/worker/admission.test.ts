@@ -6,11 +6,11 @@ import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { parseCidr } from "../../src/core/address.ts";
+import { parseAddress, parseCidr } from "../../src/core/address.ts";
 import { cidrTable, type CidrTable } from "../../src/core/cidr-set.ts";
 import type { End, EndedBy } from "../../src/core/ends.ts";
 import type { FromWorker, ListenerPlan, Plan } from "../../src/messages.ts";
-import { closeDescriptor } from "../../src/platform/sockets.ts";
+import { beginConnect, closeDescriptor, resetOnClose, sockaddr } from "../../src/platform/sockets.ts";
 import { claim, claimed, giveBack } from "../../src/shared/cells.ts";
 import { clientMemory } from "../../src/shared/clients.ts";
 import { endCell, LISTENER, WORKER } from "../../src/shared/counters.ts";
@@ -244,13 +244,22 @@ describe("a client on a unix socket", () => {
 });
 
 describe("a connection that was reset in the accept queue", () => {
-  test("ends as the client's reset", async () => {
+  test("ends as the client's reset, and never as a connection of the client before it", async () => {
     const late = await stage();
-    // The plane shares this thread: it accepts only after this turn of the loop.
-    const clients = await Promise.all(Array.from({ length: 5 }, () => late.client()));
-    for (const client of clients) client.reset();
-    await eventually("all have ended", () => late.plane.counters[WORKER.ended] === 5);
-    expect(late.ends("reset", "client")).toBe(5);
+    // Its row of the ledger is used again.
+    await late.closed(await late.echoes("127.0.1.77"));
+    // The plane shares this thread, so it accepts only after this turn of the loop.
+    const to = sockaddr({ kind: "ip", address: parseAddress("127.0.0.1")!, port: late.port });
+    for (let i = 0; i < 5; i++) {
+      const fd = beginConnect(to, null);
+      resetOnClose(fd);
+      closeDescriptor(fd);
+    }
+    await eventually("all have ended", () => late.plane.counters[WORKER.ended] === 6);
+    expect(late.ends("reset", "client")).toBe(6);
     expect(late.open).toEqual([0, 0]);
+    late.plane.accessLog.flush();
+    const text = late.messages.flatMap((message) => (message.kind === "access" ? [message.text] : [])).join("");
+    expect(text.match(/"client":"[^"]*"/g)?.slice(1)).toEqual(Array<string>(5).fill('"client":"0.0.0.0:0"'));
   });
 });
