@@ -1,9 +1,11 @@
 // `lb check --deep FILE`: checks of a valid config that need this machine and the network: whether its addresses can be bound, its access
 // log can be written, its names resolve, and its backends answer a health check.
+import { resolve } from "node:path";
 import type { Config, ListenerConfig } from "../config/schema.ts";
 import { formatEndpoint, type Address } from "../core/address.ts";
 import { TlsClient } from "../platform/tls-client.ts";
 import { connectOnly } from "../wire/exchange.ts";
+import type { Snapshot } from "../observe/snapshot.ts";
 import { healthSpec, tlsPlan } from "../supervisor/check-spec.ts";
 import { accessLogTrouble } from "../supervisor/access-sink.ts";
 import { lookUp } from "../supervisor/lookup.ts";
@@ -32,7 +34,7 @@ export async function checkDeep(config: Config, file: string, told: (finding: Fi
     if (finding.verdict === "failed") failed++;
     told(finding);
   };
-  const isRunning = config.admin.enabled && (await answers(file));
+  const isRunning = config.admin.enabled && (await runsWith(file));
   for (const listener of config.listeners) await bindAll(config, listener, isRunning, tell);
   const trouble = await accessLogTrouble(config.log.access);
   if (trouble !== null) tell({ verdict: "failed", at: "log.access", text: trouble });
@@ -44,13 +46,14 @@ export async function checkDeep(config: Config, file: string, told: (finding: Fi
   return failed;
 }
 
-/** Whether an lb runs with this file: in that case its addresses are in use by that lb. */
-async function answers(file: string): Promise<boolean> {
+/** Whether an lb runs with this file: in that case its addresses are in use by that lb. Another lb may have the same admin address. */
+async function runsWith(file: string): Promise<boolean> {
   const endpoint = adminEndpoint({ config: file }, process.env);
   if ("error" in endpoint) return false;
   try {
-    const { status } = await new AdminClient(endpoint).ask({ method: "GET", path: "/live", timeoutMs: 1000 });
-    return status === 200;
+    const asked = { method: "GET", path: "/api/status", timeoutMs: 1000 } as const;
+    const { config } = await new AdminClient(endpoint).json<Snapshot>(asked);
+    return resolve(config.file) === resolve(file);
   } catch (error) {
     if (error instanceof AdminError) return false;
     throw error;

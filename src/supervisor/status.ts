@@ -1,4 +1,5 @@
 // Takes the snapshot: sums of the workers' rows of counters, and the supervisor's own state.
+import { resolve } from "node:path";
 import { formatEndpoint } from "../core/address.ts";
 import type { CertificateConfig, ListenerTlsConfig } from "../config/schema.ts";
 import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
@@ -78,7 +79,7 @@ export function takeSnapshot(sources: StatusSources): Snapshot {
     ready: notReady.length === 0,
     not_ready: notReady,
     config: {
-      file: sources.file,
+      file: resolve(sources.file),
       generation: sources.generation,
       loaded_at: new Date(sources.loadedAtMs).toISOString(),
       reloads: { success: reloads.success, failure: reloads.failure },

@@ -208,6 +208,15 @@ describe("lb check --deep", () => {
     expect(code).toBe(1);
   });
 
+  test("does not take the addresses of an lb that runs with another file for its own", async () => {
+    const { code, stdout, stderr } = await deep(
+      config().replace("unix:admin.sock", `unix:${join(lb.dir, "admin.sock")}`),
+    );
+    expect(stdout).not.toContain("is in use by");
+    expect(stderr).toMatch(/^failed +listeners\.web: .*127\.0\.0\.1:\d+.*EADDRINUSE/m);
+    expect(code).toBe(1);
+  });
+
   test("asks nothing for a config that is bad", async () => {
     expect(await deep("[pools.app]\n")).toMatchObject({ code: 2, stdout: "" });
   });
