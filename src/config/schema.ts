@@ -445,7 +445,7 @@ const poolTls = section('{ ca = "certs/ca.pem", server_name = "db.example.com" }
   key: row(text("file"), "", "Private key of the client certificate, PEM, not encrypted. Needs `cert`."),
 });
 
-const queue = section('{ timeout = "5s" }', {
+const queue = section('{ size = 100, timeout = "5s" }', {
   size: row(whole(0, connectionsMax), 0, "Maximum number of waiting connections, over all workers; 0 = no queue."),
   timeout: row(duration(), "5s", "Maximum time in the queue; then the connection ends as `queue_timeout`."),
 });

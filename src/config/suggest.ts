@@ -1,9 +1,46 @@
-// "Did you mean": the candidate nearest to a misspelt word.
+// "Did you mean": the candidate nearest to a misspelt word, or the one with the meaning that the word has in other load balancers.
+
+/** Words of HAProxy, nginx, Envoy, Traefik and Caddy that do not resemble ours; without separators, as `plain` writes them. */
+const SYNONYMS: ReadonlyMap<string, readonly string[]> = new Map(
+  Object.entries({
+    address: ["bind"],
+    algorithm: ["balance"],
+    baseejectiontime: ["eject_for"],
+    endpoints: ["backends"],
+    entrypoints: ["listeners"],
+    failtimeout: ["eject_for"],
+    frontends: ["listeners"],
+    hosts: ["backends"],
+    iphash: ["source_hash"],
+    lbpolicy: ["balance"],
+    leastrequest: ["least_connections"],
+    leasttime: ["least_latency"],
+    listen: ["bind"],
+    maglev: ["source_hash"],
+    maxfails: ["failures"],
+    outlierdetection: ["passive"],
+    p2c: ["random_two"],
+    peakewma: ["least_latency"],
+    policy: ["balance"],
+    primary: ["master"],
+    ringhash: ["source_hash"],
+    server: ["backends"],
+    servers: ["backends", "pools"],
+    slave: ["replica"],
+    targets: ["backends"],
+    test: ["check"],
+    upstream: ["backends", "pools"],
+    upstreams: ["backends", "pools"],
+    uri: ["path"],
+  }),
+);
 
 /** The candidate that was most likely meant, or null if none is near. Bounded in time: long words get no answer. */
 export function closest(word: string, candidates: readonly string[]): string | null {
   if (word.length > 64) return null;
   const wanted = plain(word);
+  const synonym = SYNONYMS.get(wanted)?.find((one) => candidates.includes(one));
+  if (synonym !== undefined) return synonym;
   let best: string | null = null;
   let bestDistance = word.length <= 3 ? 2 : 1 + Math.floor(word.length / 3) + 1;
   for (const candidate of candidates.slice(0, 1000)) {
