@@ -17,6 +17,12 @@ export interface Program {
 /** Names reserved for planned commands; a file of that name can be given with a path ("./status"). */
 const planned = ["upgrade", "import"];
 
+/** How haproxy, nginx and Caddy are started, and what does the same here. */
+const HABITS = {
+  runs: ["run", "start", "serve", "-f", "-c", "--config"],
+  checks: ["-t", "validate", "configtest"],
+};
+
 /** How commander begins its message on an argument or option that is refused, before the reason. */
 const INVALID_ARGUMENT =
   /^error: (?:command-argument value|option '[^']*' argument) ('.*') is invalid(?: for argument '[^']*')?\./;
@@ -28,7 +34,9 @@ const helpWidth = 100;
 export async function commandLine(args: readonly string[], program: Program): Promise<number> {
   const result = { code: 0 };
   try {
-    await describe(program, result).parseAsync([...args], { from: "user" });
+    const lb = describe(program, result);
+    refuseHabit(lb, args[0] ?? "");
+    await lb.parseAsync([...args], { from: "user" });
     return result.code;
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
@@ -135,9 +143,17 @@ function termOf(command: Command): string {
   return [command.name(), ...args].join(" ");
 }
 
+/** Refuses what other load balancers take as the first argument, and says what to write. */
+function refuseHabit(lb: Command, first: string): void {
+  const kind = first.startsWith("-") ? "option" : "command";
+  if (kind === "command" && existsSync(first)) return;
+  if (HABITS.runs.includes(first)) lb.error(`lb: unknown ${kind} '${first}'\n(lb FILE runs with a config file)`);
+  if (HABITS.checks.includes(first)) lb.error(`lb: unknown ${kind} '${first}'\n(lb check FILE checks a config file)`);
+}
+
 /** An argument that is not a command is a config file, unless it looks like a misspelled command. */
 function refuseUnknown(lb: Command, file: string | undefined): void {
-  if (file === undefined) return lb.error("lb: which config file?");
+  if (file === undefined) return lb.error("lb: no config file is given; lb FILE runs with it, lb demo needs none");
   const extra = lb.args[1];
   const isFile = /[./]/.test(file) || existsSync(file);
   if (!isFile) unknownCommand(lb, file, `, and there is no such file`);

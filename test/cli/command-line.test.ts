@@ -69,10 +69,13 @@ group("lb FILE", () => {
 
 group("bad usage is refused", () => {
   test.each([
-    [[], "lb: which config file?"],
+    [[], "lb: no config file is given"],
     [["chekc", "x"], "lb: unknown command 'chekc', and there is no such file\n(Did you mean check?)"],
     [["chekc"], "(Did you mean check?)"],
     [["statsu"], "(Did you mean status?)"],
+    [["run", "lb.toml"], "lb: unknown command 'run'\n(lb FILE runs with a config file)"],
+    [["-f", "lb.toml"], "lb: unknown option '-f'\n(lb FILE runs with a config file)"],
+    [["-t"], "lb: unknown option '-t'\n(lb check FILE checks a config file)"],
     [["zzzzzzz"], "lb: unknown command 'zzzzzzz', and there is no such file\nTry"],
     [["help", "helth"], "lb: unknown command 'helth'\n(Did you mean health?)"],
     [["--verbose"], "lb: unknown option '--verbose'"],

@@ -46,7 +46,7 @@ describe("usage", () => {
   });
 
   test.each([
-    { args: [], says: "which config file?" },
+    { args: [], says: "no config file is given" },
     { args: ["--verbose"], says: "unknown option '--verbose'" },
     { args: ["--config", "lb.toml"], says: "unknown option '--config'" },
     { args: ["check"], says: "missing required argument 'FILE'" },
