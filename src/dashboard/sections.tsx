@@ -175,7 +175,7 @@ export function Listeners({ pair }: { pair: Pair }) {
     figure("Out", ({ listener, was }) => rateOf(pair, listener.bytes_out, was?.bytes_out), formatByteRate),
   ];
   return (
-    <section class="panel">
+    <section class="panel span">
       <h2>Listeners {field}</h2>
       <DataTable
         caption="Listeners"
@@ -333,7 +333,7 @@ export function Workers({ pair }: { pair: Pair }) {
     figure("Restarts", ({ worker }) => worker.restarts, formatCount),
   ];
   return (
-    <section class="panel">
+    <section class="panel span">
       <h2>Workers</h2>
       <DataTable
         caption="Workers"
@@ -381,7 +381,7 @@ export function Certificates({ pair }: { pair: Pair }) {
     .sort((a, b) => a.days - b.days);
   if (rows.length === 0) return null;
   return (
-    <section class="panel">
+    <section class="panel span">
       <h2>Certificates by expiry</h2>
       <DataTable
         caption="Certificates by expiry"
