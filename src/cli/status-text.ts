@@ -11,6 +11,7 @@ export function statusText(snapshot: Snapshot, nowMs: number): string[] {
   );
   return [
     ...head(snapshot, nowMs),
+    ...snapshot.pools.flatMap(poolNotes),
     "",
     ...table(LISTENERS, snapshot.listeners),
     "",
@@ -32,6 +33,16 @@ function head(
     `connections  ${connections.open} of at most ${connections.max}`,
     `config       ${config.file}, generation ${config.generation}, loaded ${loaded} ago; reloads: ${success} good, ${failure} failed`,
     ...(config.last_reload_error === null ? [] : [`last reload  failed: ${config.last_reload_error.split("\n")[0]}`]),
+  ];
+}
+
+/** What the table of backends cannot show: the panic and the queue of a pool. */
+function poolNotes({ name, panic, queue }: PoolStatus): string[] {
+  return [
+    ...(panic ? [`pool ${name} is in panic: health is ignored`] : []),
+    ...(queue !== null && queue.waiting > 0
+      ? [`pool ${name} has ${queue.waiting} of at most ${queue.size} connections in its queue`]
+      : []),
   ];
 }
 

@@ -54,12 +54,16 @@ export function meanConnectMs(now: BackendStatus, was: BackendStatus | undefined
 export type Tone = "good" | "warn" | "bad";
 
 /** The state of a backend for new connections, as a word, and how it is shown. */
-export function backendState({ state, up, ejected_until, health }: BackendStatus): { word: string; tone: Tone } {
+export function backendState({ state, up, ejected_until, ramp_percent, health }: BackendStatus): {
+  word: string;
+  tone: Tone;
+} {
   if (state !== "ready") return { word: state, tone: "warn" };
   if (!up) return { word: "down", tone: "bad" };
   if (health.agent !== null && health.agent.state !== "ready")
     return { word: `agent: ${health.agent.state}`, tone: "warn" };
-  return ejected_until === null ? { word: "up", tone: "good" } : { word: "ejected", tone: "warn" };
+  if (ejected_until !== null) return { word: "ejected", tone: "warn" };
+  return { word: ramp_percent < 100 ? `up ${ramp_percent} %` : "up", tone: "good" };
 }
 
 export function listenerState({ state, ready }: ListenerStatus): { word: string; tone: Tone } {

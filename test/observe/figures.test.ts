@@ -11,12 +11,13 @@ import {
 import { filledSnapshot } from "../support/snapshot.ts";
 
 const [listener] = filledSnapshot().listeners;
-const backend = { ...filledSnapshot().pools[0]!.backends[0]!, ejected_until: null };
+const backend = { ...filledSnapshot().pools[0]!.backends[0]!, ejected_until: null, ramp_percent: 100 };
 
 describe("the state in a word", () => {
   test("of a backend is the operator's, then that of its checks, then that of passive health", () => {
     const ejected_until = "2026-01-02T03:05:05.000Z";
     expect(backendState(backend)).toEqual({ word: "up", tone: "good" });
+    expect(backendState({ ...backend, ramp_percent: 55 })).toEqual({ word: "up 55 %", tone: "good" });
     expect(backendState({ ...backend, ejected_until })).toEqual({ word: "ejected", tone: "warn" });
     expect(backendState({ ...backend, up: false })).toEqual({ word: "down", tone: "bad" });
     expect(backendState({ ...backend, up: false, state: "drain" })).toEqual({ word: "drain", tone: "warn" });
