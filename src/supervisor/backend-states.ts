@@ -10,8 +10,9 @@ import type { AgentReport } from "../wire/agent.ts";
 import type { HealthFacts } from "./health.ts";
 import type { Log } from "./log.ts";
 import { poolState } from "./plans.ts";
-import { poolTiers, ramps, takesConnections } from "./pool-tiers.ts";
+import { ramps, takesConnections } from "./pool-tiers.ts";
 import type { BackendRecord, PoolRecord, Registry } from "./registry.ts";
+import { TierLog } from "./tier-log.ts";
 
 /** A timer with a longer delay fires at once. */
 const TIMER_MS_MAX = 3_600_000;
@@ -27,7 +28,7 @@ export interface BackendStatesOptions {
   endConnections: (backendIds: ReadonlySet<number>) => void;
   /** Sends the state to all workers. */
   send: (state: PoolState) => void;
-  log: Pick<Log, "info" | "warn">;
+  log: Pick<Log, "info" | "warn" | "error">;
   /** Milliseconds on a monotonic clock; the default is performance.now(). */
   nowMs?: () => number;
 }
@@ -49,11 +50,11 @@ export class BackendStates {
   readonly #timers = new Map<number, { timer: ReturnType<typeof setTimeout>; dueMs: number }>();
   /** When max_ejected last prevented the ejection of a backend, by its id; for the log. */
   readonly #preventedMs = new Map<number, number>();
-  /** The priorities of the tiers in panic mode, by the pool's id; for the log. */
-  readonly #panics = new Map<number, readonly number[]>();
+  readonly #tierLog: TierLog;
 
   constructor(options: BackendStatesOptions) {
     this.#options = options;
+    this.#tierLog = new TierLog(options.log);
     this.#nowMs = options.nowMs ?? (() => performance.now());
   }
 
@@ -67,8 +68,9 @@ export class BackendStates {
     for (const pool of this.#options.registry.pools) {
       for (const { id } of pool.backends) this.#poolOf.set(id, pool.id);
       this.#advance(pool);
-      this.#notePanic(pool);
+      this.#tierLog.note(pool);
     }
+    this.#tierLog.keepOnly(this.#options.registry.pools);
   }
 
   healthChanged(backendId: number, up: boolean, reason: string): void {
@@ -80,7 +82,11 @@ export class BackendStates {
       backend.state.sinceMs = Date.now();
       // A backend that is down is no longer ejected.
       if (!up && isEjected(backend)) endEjection(backend.state.ejection, this.#nowMs());
+      this.#logHealth(found, up, reason);
     });
+  }
+
+  #logHealth({ pool, backend }: Found, up: boolean, reason: string): void {
     let left = 0;
     for (const other of pool.backends) if (other.up) left++;
     const fields = { pool: pool.name, backend: backend.name, backends_up: left, backends: pool.backends.length };
@@ -137,12 +143,14 @@ export class BackendStates {
     const ejected = pool.backends.filter(isEjected).length;
     // One of the next failures ejects it, when another backend has returned.
     if (ejected >= max) return this.#logPrevented(found, rules);
-    this.#change(pool, [backend], () => eject(ejection, rules, this.#nowMs()));
-    this.#options.log.warn("backend ejected", {
-      ...ejectionFields(found),
-      reason: `${failuresText(ejection.causes)} within ${formatDuration(rules.windowMs)}`,
-      for: formatDuration(ejection.lastMs),
-      in_a_row: ejection.inARow,
+    this.#change(pool, [backend], () => {
+      eject(ejection, rules, this.#nowMs());
+      this.#options.log.warn("backend ejected", {
+        ...ejectionFields(found),
+        reason: `${failuresText(ejection.causes)} within ${formatDuration(rules.windowMs)}`,
+        for: formatDuration(ejection.lastMs),
+        in_a_row: ejection.inARow,
+      });
     });
   }
 
@@ -161,8 +169,10 @@ export class BackendStates {
 
   #return(found: Found): void {
     const { pool, backend } = found;
-    this.#change(pool, [backend], () => endEjection(backend.state.ejection, this.#nowMs()));
-    this.#options.log.info("backend returned", ejectionFields(found));
+    this.#change(pool, [backend], () => {
+      endEjection(backend.state.ejection, this.#nowMs());
+      this.#options.log.info("backend returned", ejectionFields(found));
+    });
   }
 
   stop(): void {
@@ -278,28 +288,12 @@ export class BackendStates {
       const now = this.#options.registry.pools.find((pool) => pool.id === id);
       if (now === undefined) return;
       this.#options.send(poolState(now));
-      this.#notePanic(now);
+      this.#tierLog.note(now);
     };
     if (delayMs === 0) return tell();
     if (this.#untold.has(id)) return;
     this.#untold.add(id);
     setTimeout(tell, delayMs);
-  }
-
-  #notePanic(pool: PoolRecord): void {
-    const { log } = this.#options;
-    const before = this.#panics.get(pool.id) ?? [];
-    if (before.length === 0 && pool.config.panic_threshold === 0) return;
-    const now = poolTiers(pool).flatMap(({ priority, panic }) => (panic ? priority : []));
-    if (now.length === 0) this.#panics.delete(pool.id);
-    else this.#panics.set(pool.id, now);
-    for (const priority of now) {
-      if (before.includes(priority)) continue;
-      const { panic_threshold } = pool.config;
-      log.warn("pool in panic, health is ignored", { ...tierFields(pool, priority), panic_threshold });
-    }
-    for (const priority of before)
-      if (!now.includes(priority)) log.info("pool no longer in panic", tierFields(pool, priority));
   }
 }
 
@@ -329,14 +323,4 @@ function failuresText({ connect, earlyReset }: Failures): string {
 function endRamp(state: BackendRecord["state"]): void {
   state.ramp = 1;
   state.rampFromMs = null;
-}
-
-function tierFields(pool: PoolRecord, priority: number): Record<string, string | number> {
-  const all = pool.backends.filter(({ config }) => Number(config.backup) === priority);
-  return {
-    pool: pool.name,
-    tier: priority === 0 ? "primaries" : "backups",
-    backends_up: all.filter((backend) => takesConnections(pool, backend)).length,
-    backends: all.length,
-  };
 }

@@ -1,4 +1,5 @@
 // The snapshot: sums of rows of counters, and the supervisor's own state.
+import { resolve } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { Snapshot } from "../../src/observe/snapshot.ts";
 import { monotonicMs } from "../../src/platform/clock.ts";
@@ -160,7 +161,7 @@ test("the config section has the result of the last reload", () => {
   const { take } = start();
   const reloads = { success: 2, failure: 1, lastError: "lb.toml:1:1: no" };
   expect(take({ reloads }).config).toMatchObject({
-    file: "lb.toml",
+    file: resolve("lb.toml"),
     generation: 1,
     reloads: { success: 2, failure: 1 },
     last_reload_ok: false,
