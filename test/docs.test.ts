@@ -13,6 +13,24 @@ test("the README lists exactly the existing ends, each with its meaning", () => 
   expect(Object.fromEntries(rows)).toEqual(ENDS);
 });
 
+test("docs/ends.md says for each end what to do, and has no other end", () => {
+  const page = readFileSync(join(import.meta.dirname, "../docs/ends.md"), "utf8");
+  const tables = page.slice(0, page.indexOf("## Messages of the log"));
+  const ends = [...tables.matchAll(/^\| `([a-z_]+)`/gm)].map(([, end]) => end);
+  expect(new Set(ends)).toEqual(new Set(Object.keys(ENDS)));
+});
+
+test("docs/ends.md names the messages as the log writes them", () => {
+  const page = readFileSync(join(import.meta.dirname, "../docs/ends.md"), "utf8");
+  const rows = page.slice(page.indexOf("## Messages of the log")).matchAll(/^\| (`.*?`) +\|/gm);
+  const messages = [...rows].flatMap(([, cell]) => [...cell!.matchAll(/`(.*?)`/g)].map(([, message]) => message!));
+  expect(messages.length).toBeGreaterThan(10);
+  const sources = ["backend-states", "tier-log", "health", "resolve", "supervisor", "registry", "reload"].map((name) =>
+    readFileSync(join(import.meta.dirname, `../src/supervisor/${name}.ts`), "utf8"),
+  );
+  for (const message of messages) expect(sources.join("\n")).toContain(`"${message}"`);
+});
+
 test("the README's smallest config has the stated number of lines, and is valid", () => {
   const smallest = /^```toml\n(.*?)^```$/ms.exec(readme)?.[1] ?? "";
   expect(smallest.trim().split("\n").length).toBe(5);
