@@ -10,12 +10,13 @@ const replyOf = (words: string, wanted: RegExp, refused: RegExp): Expectation =>
 };
 
 /**
- * Redis. A server that asks for a password is alive, and everything else it could answer requires that password. The role is requested
+ * Redis. A server that asks for a password, or whose default user may do nothing, is alive, and everything else it could answer requires
+ * a user. The role is requested
  * together with PING, because a master that is still loading its data already says "role:master".
  */
 export function redisExchange(role: "" | "master" | "replica"): Exchange {
   if (role === "") {
-    const pong = replyOf("+PONG", /^(?:\+PONG\r|-NOAUTH[^\n]*)\n/, /^(?!\+PONG|-NOAUTH)[^\n]*\n/);
+    const pong = replyOf("+PONG", /^(?:\+PONG\r|-NO(?:AUTH|PERM)[^\n]*)\n/, /^(?!\+PONG|-NO(?:AUTH|PERM))[^\n]*\n/);
     return new StepExchange([{ send: text("PING\r\n"), expect: pong }]);
   }
   const word = role === "master" ? "master" : "slave";

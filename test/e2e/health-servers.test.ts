@@ -1,13 +1,13 @@
 // Health checks that speak the protocols of databases, mail and SSH, against the real servers: they are up while they serve, and they log
 // no error for a check.
-import { chownSync, existsSync, mkdirSync } from "node:fs";
+import { chownSync, existsSync, mkdirSync, readFileSync } from "node:fs";
 import { readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, beforeEach, describe, expect, test, type TestContext } from "vitest";
 import { Authority, peersMissing, type Leaf } from "../support/certificates.ts";
-import { connect } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
+import { redisServer } from "../support/redis.ts";
 import { missingOf, NOBODY, run, Server, unprivileged } from "../support/server.ts";
 
 const QUICK = `interval = "50ms", timeout = "5s", rise = 2, fall = 3`;
@@ -60,32 +60,11 @@ async function loggedWhile(server: Server, during: () => Promise<unknown>, file?
 }
 
 describe("Redis", () => {
-  async function redis(port: number, ...options: string[]): Promise<Server> {
-    const server = await Server.make("redis");
-    const all = [
-      "--port",
-      String(port),
-      "--bind",
-      "127.0.0.1",
-      "--save",
-      "",
-      "--dir",
-      server.dir,
-      "--repl-diskless-sync-delay",
-      "0",
-    ];
-    server.start(["redis-server", [...all, ...options]]);
-    await eventually("Redis serves", () => server.log().includes("Ready to accept connections"));
-    return server;
-  }
-
-  const cli = (port: number, ...command: string[]) => run("redis-cli", ["-p", String(port), ...command]);
-
   test("answers PING, with a password too, and logs nothing", async (context) => {
     skipWithout(context, await missingOf("redis-server"));
     const [open, closed] = await freePorts(2);
-    await using server = await redis(open);
-    await using secret = await redis(closed, "--requirepass", "hunter2");
+    await using server = await redisServer(open);
+    await using secret = await redisServer(closed, "--requirepass", "hunter2");
     await using lb = await startPools(`127.0.0.1:${open}`, {
       ping: `type = "redis"`,
       master: `type = "redis", role = "master"`,
@@ -103,86 +82,6 @@ describe("Redis", () => {
       up: false,
       health: { last_error: 'expected role:master, found "-NOAUTH Authentication required."' },
     });
-  });
-
-  test("a failover: connections to the old master are reset, and new ones go to the new master", async (context) => {
-    skipWithout(context, await missingOf("redis-server", "redis-cli"));
-    const intervalMs = 200;
-    const [front, first, second] = await freePorts(3);
-    await using a = await redis(first);
-    await using b = await redis(second, "--replicaof", "127.0.0.1", String(first));
-    await eventually("the replica has joined", async () =>
-      (await cli(second, "info", "replication")).stdout.includes("master_link_status:up"),
-    );
-    await using lb = await startLb(`
-      workers = 2
-      listeners.redis = { bind = "127.0.0.1:${front}", pool = "master" }
-      [pools.master]
-      backends = ["127.0.0.1:${first}", "127.0.0.1:${second}"]
-      on_down = "reset"
-      health = { type = "redis", role = "master", interval = "${intervalMs}ms", timeout = "2s", rise = 1, fall = 1 }
-    `);
-    const roles: string[] = [];
-    const ask = async (): Promise<string> => {
-      using client = await connect(front);
-      client.send("ROLE\r\n");
-      await client.line();
-      await client.line();
-      return (await client.line())?.trim() ?? (await client.ended);
-    };
-    await lb.waitStatus(({ pools }) => pools[0]!.backends[0]!.up && !pools[0]!.backends[1]!.up);
-    // Never the replica, not even before its first check.
-    for (let i = 0; i < 10; i++) roles.push(await ask());
-    expect(new Set(roles)).toEqual(new Set(["master"]));
-    const held = await Promise.all(Array.from({ length: 10 }, () => connect(front)));
-    for (const client of held) {
-      client.send("PING\r\n");
-      expect(await client.line()).toBe("+PONG\r");
-    }
-
-    // Load: clients that connect, write, and leave, repeatedly.
-    const writes: { answer: string; atMs: number }[] = [];
-    let isOver = false;
-    const write = async (): Promise<void> => {
-      using client = await connect(front);
-      const atMs = performance.now();
-      client.send("SET key value\r\n");
-      const answer = (await client.line())?.trim() ?? (await client.ended);
-      writes.push({ answer: answer.startsWith("-READONLY") ? "readonly" : answer, atMs });
-    };
-    const loops = Array.from({ length: 4 }, async () => {
-      while (!isOver) await write();
-    });
-    await eventually("load", () => writes.length >= 100);
-    expect(new Set(writes.map(({ answer }) => answer))).toEqual(new Set(["+OK"]));
-
-    await cli(second, "replicaof", "no", "one");
-    await cli(first, "replicaof", "127.0.0.1", String(second));
-    const swappedMs = performance.now();
-    for (const client of held) expect(await client.ended).toBe("reset");
-    const resetMs = performance.now() - swappedMs;
-    const { length } = writes;
-    await eventually("a good write", () => writes.slice(length).some(({ answer }) => answer === "+OK"));
-    const good = writes.slice(length).find(({ answer }) => answer === "+OK")!;
-    await lb.waitStatus(({ pools }) => !pools[0]!.backends[0]!.up && pools[0]!.backends[1]!.up);
-    const settledMs = performance.now();
-    await eventually("more writes", () => writes.length >= length + 200);
-    isOver = true;
-    await Promise.all(loops);
-    const refused = writes.filter(({ answer }) => answer !== "+OK").length;
-    const [resets, usable] = [resetMs.toFixed(0), Math.max(0, good.atMs - swappedMs).toFixed(0)];
-    console.log(
-      `failover under load, interval ${intervalMs} ms: old connections reset after ${resets} ms, new master written to after ${usable} ms, ` +
-        `${refused} of ${writes.length} writes refused in between`,
-    );
-    // A worker learns it a moment after the supervisor.
-    const late = writes.filter(({ answer, atMs }) => answer !== "+OK" && atMs > settledMs + 1000);
-    expect(late).toEqual([]);
-    expect(await backendOf(lb, "master")).toMatchObject({
-      up: false,
-      health: { last_error: 'expected role:master, found "role:slave"' },
-    });
-    for (const server of [a, b]) expect(server.log()).not.toMatch(/error/i);
   });
 });
 
@@ -321,6 +220,25 @@ describe("MariaDB", () => {
     await server.end("SIGKILL");
     await lb.waitLog(({ event }) => event === "backend down");
   }, 120_000);
+});
+
+test("OpenLDAP answers the search of the recipe, and logs neither an error nor a lost connection", async (context) => {
+  skipWithout(context, existsSync("/usr/sbin/slapd") ? await missingOf("setpriv") : "slapd is not installed");
+  const recipes = readFileSync(join(import.meta.dirname, "../../docs/health-checks.md"), "utf8");
+  const [, steps] = /### LDAP.*?steps = \[(.*?)\]\n/s.exec(recipes)!;
+  const port = await freePort();
+  await using server = await Server.make("slapd");
+  const file = join(server.dir, "slapd.conf");
+  await writeFile(file, `include /etc/ldap/schema/core.schema\npidfile ${server.dir}/pid\n`);
+  server.start(unprivileged("/usr/sbin/slapd", ["-d", "stats", "-f", file, "-h", `ldap://127.0.0.1:${port}`]));
+  await eventually("slapd serves", () => server.log().includes("slapd starting"));
+  await using lb = await startPools(`127.0.0.1:${port}`, { ldap: `type = "exchange", steps = [${steps}]` });
+  const logged = await loggedWhile(server, () => expectChecks(lb, "ldap"));
+  console.log(`slapd logs of a check: ${logged.slice(0, 6).join(" | ")}`);
+  expect(logged.filter((line) => line.includes("UNBIND")).length).toBeGreaterThanOrEqual(CHECKS - 1);
+  expect(logged.filter((line) => /lost|err=[1-9]|error/.test(line))).toEqual([]);
+  await server.end("SIGTERM");
+  await lb.waitLog(({ event }) => event === "backend down");
 });
 
 test("OpenSSH answers with its version, and logs no error", async (context) => {

@@ -41,6 +41,8 @@ describe("Redis", () => {
   test.each([
     ["+PONG\r\n", "ok"],
     ["-NOAUTH Authentication required.\r\n", "ok"],
+    ["-NOPERM this user has no permissions to run the 'ping' command\r\n", "ok"],
+    ["-NOREPLICAS Not enough\r\n", 'bad: expected +PONG, found "-NOREPLICAS Not enough"'],
     ["-LOADING Redis is loading\r\n", 'bad: expected +PONG, found "-LOADING Redis is loading"'],
     ["HTTP/1.1 400 Bad Request\r\n", 'bad: expected +PONG, found "HTTP/1.1 400 Bad Request"'],
     ["+PONGS\r\n", "more"],
