@@ -167,13 +167,16 @@ class BackendChecks {
     this.#backend = backend;
     this.#checked = checked;
     if (checked.settings === before.settings) return;
-    const { rise, fall } = this.#config;
-    const fresh = this.#state.fresh || checked.question !== before.question;
+    const { rise, fall, agent_port } = this.#config;
+    const isOther = checked.question !== before.question;
+    const fresh = this.#state.fresh || isOther;
     if (fresh || rise !== this.#state.rise || fall !== this.#state.fall) {
       this.#state = { ...startRiseFall(rise, fall, this.#state.up), fresh };
     }
-    this.#health?.reschedule();
-    this.#agent?.reschedule();
+    if (isOther) this.#health?.restart();
+    else this.#health?.reschedule();
+    if (agent_port === before.record.config.health.agent_port) this.#agent?.reschedule();
+    else this.#agent?.restart();
     this.#arrange();
   }
 

@@ -42,6 +42,15 @@ export class RecurringCheck implements ProbeOwner, Queued {
     if (this.#timer !== null) this.#scheduleFirst();
   }
 
+  /** The next check asks something else: what a check in flight would still say is not wanted. */
+  restart(): void {
+    if (this.#probe === null) return this.reschedule();
+    this.#probe.cancel();
+    this.#probe = null;
+    this.#scheduleFirst();
+    this.#turns.closed(this);
+  }
+
   stop(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#probe?.cancel();

@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { unlinkSync } from "node:fs";
 import { connect } from "node:net";
+import type { Socket } from "bun";
 import { describe, expect, test } from "vitest";
 import { closeDescriptor } from "../../src/platform/sockets.ts";
 import { HealthChecks } from "../../src/supervisor/health.ts";
@@ -487,6 +488,30 @@ describe("an agent", () => {
     }
   });
 
+  test("of another port is asked at once, and what the former one still answers does not count", async () => {
+    using backend = await echo();
+    const held: Socket[] = [];
+    const first = Bun.listen({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: { open: (socket) => void held.push(socket), data: () => undefined },
+    });
+    const second = agent(() => "40%\n");
+    try {
+      const health = (port: number) =>
+        pool([backend.address], `{ type = "off", interval = "30ms", timeout = "10s", agent_port = ${port} }`);
+      using checks = follow(health(first.port));
+      await eventually("a request", () => held.length === 1);
+      checks.take(health(second.port));
+      held[0]!.end("down\n");
+      await eventually("an answer", () => checks.agent(backend.address)?.report.percent === 40);
+      expect(checks.changes).toEqual([]);
+    } finally {
+      first.stop(true);
+      second.stop(true);
+    }
+  });
+
   test("that reports down keeps a backend down over a reload", async () => {
     using backend = await echo();
     const server = agent(() => "down\n");
@@ -553,6 +578,36 @@ describe("after a reload", () => {
     health.take(pool([a.address], `{ interval = "30ms", timeout = "1s", fall = 1000, port = ${other.split(":")[1]} }`));
     await eventually("down", () => health.changes.length === 1);
     expect(health.facts(a.address)!.failure).toBe(1);
+  });
+
+  test("an answer to the question of before does not count", async () => {
+    let [answers, open] = [true, 0];
+    const server = Bun.listen({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: {
+        open: () => void open++,
+        data: (socket) => void (answers && socket.end("y")),
+        close: () => void open--,
+      },
+    });
+    try {
+      const address = `127.0.0.1:${server.port}`;
+      const asked = `{ type = "exchange", send = "x", expect = "y", interval = "30ms", timeout = "1s" }`;
+      using health = follow(pool([address], asked));
+      await eventually("a check", () => health.facts(address)!.success >= 1);
+      answers = false;
+      await eventually("a check without an answer", () => open === 1);
+      // Its failure would be the first result after the reload, and would decide alone.
+      health.take(pool([address], `{ interval = "30ms", fall = 1000, rise = 1000 }`));
+      await eventually("the check is over", () => open === 0);
+      const { success } = health.facts(address)!;
+      await eventually("checks", () => health.facts(address)!.success >= success + 5);
+      expect(health.facts(address)!.failure).toBe(0);
+      expect(health.changes).toEqual([]);
+    } finally {
+      server.stop(true);
+    }
   });
 
   test("new rules start from the current state of the backend", async () => {
