@@ -30,9 +30,10 @@ const TYPES_OF: readonly (readonly [key: keyof Health, types: readonly Type[], u
 ];
 
 export function checkHealth({ config, isSound }: Subject, report: Report): void {
-  for (const { name, health } of config.pools) {
+  for (const { name, health, backends } of config.pools) {
     const path = ["pools", name, "health"];
     if (!isSound(path)) continue;
+    if (isSound(["pools", name, "backends"])) checkPorts(health, backends, path, report);
     for (const [key, types, unset] of TYPES_OF) {
       if (types.includes(health.type) || health[key] === unset) continue;
       report({ path: [...path, key], message: `has no effect: type is ${quote(health.type)}`, warning: true });
@@ -56,6 +57,15 @@ export function checkHealth({ config, isSound }: Subject, report: Report): void 
     if (health.type === "http" && health.method === "HEAD" && health.body !== "") {
       report({ path: [...path, "body"], message: 'cannot be found: the response to method = "HEAD" has no body' });
     }
+  }
+}
+
+/** Ports of a pool whose backends have none. */
+function checkPorts(health: Health, backends: FilePool["backends"], path: KeyPath, report: Report): void {
+  if (backends.some(({ address }) => "port" in address)) return;
+  for (const key of ["port", "agent_port"] as const) {
+    if (health[key] === 0) continue;
+    report({ path: [...path, key], message: "has no effect: every backend is a Unix socket", warning: true });
   }
 }
 

@@ -4,7 +4,7 @@ import { formatCidr, formatEndpoint, isIPv4, parseAddress, UNIX_NAME_BYTES_MAX }
 import type { Address, Endpoint } from "../core/address.ts";
 import { checkHealth } from "./check-health.ts";
 import type { Finding, Subject } from "./finding.ts";
-import { quote } from "./wording.ts";
+import { notSupportedYet, quote } from "./wording.ts";
 import { absoluteEndpoint } from "./paths.ts";
 import { formatPath } from "./problem.ts";
 import type { KeyPath } from "./problem.ts";
@@ -121,6 +121,9 @@ function checkAdminOverlap(bounds: readonly Bound[], report: Report): void {
   }
 }
 
+/** The pool that a transparent listener will have without a definition. */
+const ORIGINAL_DESTINATION = "original_destination";
+
 function checkListeners(subject: Subject, report: Report): void {
   const { config, isSound, isWhole } = subject;
   if (!isWhole(["listeners"])) return;
@@ -134,6 +137,10 @@ function checkListeners(subject: Subject, report: Report): void {
   for (const { path, pool } of poolsNamed(subject)) {
     used.add(pool);
     if (pools === null || known?.has(pool) === true) continue;
+    if (pool === ORIGINAL_DESTINATION) {
+      report({ path, message: `${quote(pool)} is ${notSupportedYet}` });
+      continue;
+    }
     const meant = closest(pool, pools);
     const have = pools.length === 0 ? "there are no pools" : `there is no pool ${quote(pool)}`;
     const message = `expected the name of a pool, found ${quote(pool)}: ${have}`;

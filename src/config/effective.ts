@@ -38,7 +38,7 @@ function sectionOf(rows: Rows, table: Record<string, unknown>, place: Place): Re
   const result: Record<string, unknown> = {};
   for (const [key, { row }] of Object.entries(rows)) {
     const value = table[key] ?? row.default;
-    if (value === undefined || (row.later && table[key] === undefined)) continue;
+    if (value === undefined || row.later) continue;
     result[key] = valueOf(row, value, { ...place, path: [...place.path, key] });
   }
   return result;

@@ -1,6 +1,5 @@
 // The rows and sections that schema.ts is made of, and kinds of values that contain others.
 import * as v from "valibot";
-import { sameJson } from "../core/json.ts";
 import { nameForm, nameWords } from "./kinds.ts";
 import { PROBLEMS_MAX } from "./problem.ts";
 import { closest } from "./suggest.ts";
@@ -22,7 +21,7 @@ export interface RowInfo {
   /** As written in TOML; undefined if there is none. */
   default: unknown;
   required: boolean;
-  /** Reserved: refused with "not supported yet" unless it is written out as its default. */
+  /** Reserved: refused with "not supported yet". */
   later: boolean;
   /** A value from the environment may be a secret and is not shown. */
   secret?: true;
@@ -68,16 +67,15 @@ export function secret<In, Out>(option: Row<In, Out>): Row<In, Out> {
   return withRow(option, { ...option.row, secret: true });
 }
 
-/** A reserved option: any value except its default is refused until the feature exists. Remove this word to enable it. */
+/** A reserved option: it is refused, whatever its value, until the feature exists. Remove this word to enable it. */
 export function later<In, Out>(option: Row<In, Out>): Row<In, Out> {
   const { row: info } = option;
   const run: Run = (dataset, config) => {
-    const { value } = dataset;
-    const plain = value === undefined || value === leftOut || sameJson(value, info.default);
-    if (plain) return option["~run"](dataset, config);
-    return problem(dataset, config, notSupportedYet);
+    if (dataset.value !== leftOut) return problem(dataset, config, notSupportedYet);
+    return option["~run"]({ value: info.default ?? leftOut } as Given, config);
   };
-  return withRow(replaceRun(option, run), { ...info, later: true });
+  // The default is a value of its own, so that it differs from the same value in the file.
+  return withRow({ ...replaceRun(option, run), default: leftOut }, { ...info, later: true });
 }
 
 // ------------------------------------------------------------------ values that contain others
