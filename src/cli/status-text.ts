@@ -1,6 +1,6 @@
 // The status of a running lb as text: a head, then tables of listeners, of pools with their backends, and of workers. Pure.
 import { formatBytes, formatCount, formatDuration } from "../core/format.ts";
-import { backendState, failedConnects, listenerState, refusals } from "../observe/figures.ts";
+import { backendState, failedConnects, listenerState, refusals, troubleOf } from "../observe/figures.ts";
 import type { BackendStatus, ListenerStatus, PoolStatus, Snapshot, WorkerStatus } from "../observe/snapshot.ts";
 import { table, type Column } from "./table.ts";
 
@@ -80,7 +80,7 @@ function backendColumns(nowMs: number): readonly Column<BackendRow>[] {
     { title: "FAILED", align: "right", cell: ({ backend }) => zeroAsNothing(failedConnects(backend)) },
     { title: "IN", align: "right", cell: ({ backend }) => formatBytes(backend.bytes_in) },
     { title: "OUT", align: "right", cell: ({ backend }) => formatBytes(backend.bytes_out) },
-    { title: "LAST ERROR", cell: ({ backend }) => backend.health.last_error ?? "" },
+    { title: "LAST ERROR", cell: ({ backend }) => troubleOf(backend) },
   ];
 }
 

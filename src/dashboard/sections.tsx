@@ -11,7 +11,16 @@ import {
   formatRate,
 } from "../core/format.ts";
 import { matcherOf } from "../core/rows.ts";
-import { backendState, destination, listenerState, openText, rateOf, refusals, type Pair } from "../observe/figures.ts";
+import {
+  backendState,
+  destination,
+  listenerState,
+  openText,
+  rateOf,
+  refusals,
+  troubleOf,
+  type Pair,
+} from "../observe/figures.ts";
 import type { ClientStatus, ConnectionStatus } from "../observe/live.ts";
 import type { ListenerStatus, WorkerStatus } from "../observe/snapshot.ts";
 import { LOOP_BUCKETS_MS } from "../shared/counters.ts";
@@ -125,9 +134,9 @@ const BACKENDS: readonly DataColumn<BackendFigures>[] = [
   {
     title: "Reason",
     wide: true,
-    cell: ({ backend: { health, changes } }) => (
+    cell: ({ backend }) => (
       <>
-        <span class="is-bad">{health.last_error ?? ""}</span> {changes.join("; ")}
+        <span class="is-bad">{troubleOf(backend)}</span> {backend.changes.join("; ")}
       </>
     ),
   },

@@ -66,6 +66,11 @@ export function backendState({ state, up, ejected_until, ramp_percent, health }:
   return { word: ramp_percent < 100 ? `up ${ramp_percent} %` : "up", tone: "good" };
 }
 
+/** Why a backend gets no connections, as its checks and real traffic say; "" = there is no reason. */
+export function troubleOf({ health, ejection_reason }: BackendStatus): string {
+  return health.last_error ?? ejection_reason ?? "";
+}
+
 export function listenerState({ state, ready }: ListenerStatus): { word: string; tone: Tone } {
   if (state !== "ready") return { word: state, tone: "warn" };
   return ready ? { word: "ready", tone: "good" } : { word: "no backend", tone: "bad" };

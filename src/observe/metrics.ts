@@ -277,8 +277,8 @@ export const METRICS: readonly Metric[] = [
   ofBackend(
     "lb_backend_drained",
     "gauge",
-    "1 while an operator has the backend in drain or maintenance, else 0.",
-    (b) => (b.state === "ready" ? 0 : 1),
+    "1 while an operator has the backend in drain or maintenance, or its agent reports that, else 0.",
+    ({ state, health: { agent } }) => (state === "ready" && (agent?.state ?? "ready") === "ready" ? 0 : 1),
   ),
   ofBackend("lb_backend_ejected", "gauge", "1 while passive health has ejected the backend, else 0.", (b) =>
     b.ejected_until === null ? 0 : 1,

@@ -103,6 +103,7 @@ const backend = v.object({
     v.nullable(v.string()),
     "When the ejection ends that passive health has begun, RFC 3339; null = the backend is not ejected.",
   ),
+  ejection_reason: said(v.nullable(v.string()), "Why it is ejected; null = it is not."),
   ejections: said(
     v.array(v.object({ reason: v.picklist(["connect", "early_reset"]), count: count() })),
     "Ejections so far, by the kind of most of the failures.",
@@ -134,7 +135,10 @@ const backend = v.object({
     check: v.string(),
     since: said(v.string(), "When it came up or went down last, RFC 3339."),
     checks: v.object({ success: count(), failure: count() }),
-    last_error: said(v.nullable(v.string()), "What the last failed check said; null after a success."),
+    last_error: said(
+      v.nullable(v.string()),
+      "Why the last check failed, or that its agent says down; null after a success.",
+    ),
     agent: said(
       v.nullable(agent),
       "What its agent says, and why it could not be asked the last time; null = it has none.",

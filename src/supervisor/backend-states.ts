@@ -2,7 +2,7 @@
 // is written to the records of the registry, logged, and sent to the workers as the new tiers of the pool. Apart from this file, only the
 // config and name lookups change tiers.
 import type { BackendFailures, PoolState } from "../messages.ts";
-import { eject, ejectedMax, endEjection, noteFailures, type EjectionRules, type Failures } from "../policy/ejection.ts";
+import { eject, ejectedMax, endEjection, noteFailures, type EjectionRules } from "../policy/ejection.ts";
 import { RAMP_FROM, rampAt, rampStepMs } from "../policy/slow-start.ts";
 import { formatDuration } from "../config/units.ts";
 import type { PoolConfig } from "../config/schema.ts";
@@ -11,6 +11,7 @@ import type { HealthFacts } from "./health.ts";
 import type { Log } from "./log.ts";
 import { poolState } from "./plans.ts";
 import { ramps, takesConnections } from "./pool-tiers.ts";
+import { ejectionReason } from "./reasons.ts";
 import type { BackendRecord, PoolRecord, Registry } from "./registry.ts";
 import { TierLog } from "./tier-log.ts";
 
@@ -147,7 +148,7 @@ export class BackendStates {
       eject(ejection, rules, this.#nowMs());
       this.#options.log.warn("backend ejected", {
         ...ejectionFields(found),
-        reason: `${failuresText(ejection.causes)} within ${formatDuration(rules.windowMs)}`,
+        reason: ejectionReason(pool, backend),
         for: formatDuration(ejection.lastMs),
         in_a_row: ejection.inARow,
       });
@@ -308,16 +309,6 @@ function rulesOf({ failures, window, eject_for }: NonNullable<PoolConfig["passiv
 function ejectionFields({ pool, backend }: Found): Record<string, string | number> {
   const ejected = pool.backends.filter(isEjected).length;
   return { pool: pool.name, backend: backend.name, backends_ejected: ejected, backends: pool.backends.length };
-}
-
-/** "4 failed connects and 1 early reset" */
-function failuresText({ connect, earlyReset }: Failures): string {
-  return [
-    connect > 0 ? `${connect} failed connect${connect === 1 ? "" : "s"}` : [],
-    earlyReset > 0 ? `${earlyReset} early reset${earlyReset === 1 ? "" : "s"}` : [],
-  ]
-    .flat()
-    .join(" and ");
 }
 
 function endRamp(state: BackendRecord["state"]): void {

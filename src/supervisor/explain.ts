@@ -19,6 +19,7 @@ import { ClientTable } from "../shared/clients.ts";
 import { SharedQueue } from "../shared/queue.ts";
 import { hashTable } from "./plans.ts";
 import { orderOf, poolTiers, tierInput } from "./pool-tiers.ts";
+import { ejectionReason } from "./reasons.ts";
 import type { BackendRecord, ListenerRecord, PoolRecord, Registry } from "./registry.ts";
 
 export interface ExplainSources {
@@ -26,7 +27,7 @@ export interface ExplainSources {
   /** Connections of the whole process, and its cap. */
   open: number;
   maxConnections: number;
-  /** Why the last check of a backend failed; null = it did not. */
+  /** Why the last check of a backend failed, or that its agent says down; null = neither. */
   lastError: (backend: number) => string | null;
 }
 
@@ -290,7 +291,7 @@ function whyNot(pool: PoolRecord, backend: BackendRecord, inTier: boolean, lastE
     return config.weight === 0 ? "its weight is 0" : "its weight is 0 by its agent";
   }
   if (!healthUp) return `down: ${lastError ?? "its health checks have failed"}`;
-  if (ejected) return "ejected, because connections to it have failed (passive health)";
+  if (ejected) return `ejected: ${ejectionReason(pool, backend)} (passive health)`;
   return "a backup, and another backend comes before it";
 }
 

@@ -24,6 +24,8 @@ export interface HealthFacts {
 
 export interface AgentFacts {
   report: AgentReport;
+  /** Why the backend is down by the last report; null = the report says up. */
+  downReason: string | null;
   /** Why the last request to the agent failed; null = it succeeded. */
   lastError: string | null;
 }
@@ -189,7 +191,8 @@ class BackendChecks {
   #arrange(): void {
     const pool = this.#checked.record.id;
     if (hasAgent(this.#backend, this.#config)) {
-      this.agent ??= { report: this.#backend.agent, lastError: null };
+      const { agent: report } = this.#backend;
+      this.agent ??= { report, downReason: report.up ? null : "its agent says down", lastError: null };
       this.#agent ??= new RecurringCheck(pool, this.#agentTask(), this.#checks);
     } else if (this.#agent !== null) {
       this.#agent.stop();
@@ -259,7 +262,9 @@ class BackendChecks {
     if (report.up === up && report.state === state && report.percent === percent) return;
     this.#checks.reported(this.#backend.id, report);
     if (report.state !== state) this.#arrangeHealth();
-    if (report.up !== up) this.#settle(`its agent says ${why}`);
+    if (report.up === up) return;
+    this.agent.downReason = report.up ? null : `its agent says ${why}`;
+    this.#settle(this.agent.downReason ?? "");
   }
 
   /** Reports a change of the combined state of health and agent. */

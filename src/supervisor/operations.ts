@@ -13,6 +13,7 @@ import type { HealthChecks } from "./health.ts";
 import type { History } from "./history.ts";
 import type { LiveConnections } from "./live-connections.ts";
 import type { Phase } from "./readiness.ts";
+import { healthReason } from "./reasons.ts";
 import type { Registry } from "./registry.ts";
 import type { Reloads } from "./reload.ts";
 import type { RuntimeOperations } from "./runtime-operations.ts";
@@ -68,7 +69,7 @@ export function operationsOf(parts: OperationParts): Operations {
         registry,
         open: claimed(parts.open),
         maxConnections: active.maxConnections,
-        lastError: (backend) => parts.health.facts(backend)?.lastError ?? null,
+        lastError: (backend) => healthReason(parts.health, backend),
       }),
     setBackend: (pool, backend, change) => runtime.setBackend(pool, backend, change),
     addBackend: (pool, backend) => runtime.addBackend(pool, backend),

@@ -41,6 +41,7 @@ import { hashTable } from "./plans.ts";
 import { orderOf, poolTiers, ramps } from "./pool-tiers.ts";
 import { describeOrder } from "./runtime-changes.ts";
 import { drainedReason } from "../admin/operations.ts";
+import { ejectionReason, healthReason } from "./reasons.ts";
 import type { BackendRecord, ListenerRecord, PoolRecord, Registry } from "./registry.ts";
 
 /** What the status shows of one worker. */
@@ -213,6 +214,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: StatusS
     ramp_percent: Math.round((ramps(pool.config) ? backend.state.ramp : 1) * 100),
     backup: backend.config.backup,
     ejected_until: untilMs === null ? null : new Date(Date.now() + untilMs - performance.now()).toISOString(),
+    ejection_reason: untilMs === null ? null : ejectionReason(pool, backend),
     ejections: [
       { reason: "connect", count: count.connect },
       { reason: "early_reset", count: count.earlyReset },
@@ -238,7 +240,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: StatusS
       check: pool.config.health.type,
       since: new Date(facts?.sinceMs ?? backend.state.sinceMs).toISOString(),
       checks: { success: facts?.success ?? 0, failure: facts?.failure ?? 0 },
-      last_error: facts?.lastError ?? null,
+      last_error: healthReason(health, backend.id),
       agent: agent && { ...agent.report, last_error: agent.lastError },
     },
   };

@@ -7,11 +7,27 @@ import {
   openText,
   pairOf,
   runtimeChanges,
+  troubleOf,
 } from "../../src/observe/figures.ts";
 import { filledSnapshot } from "../support/snapshot.ts";
 
 const [listener] = filledSnapshot().listeners;
-const backend = { ...filledSnapshot().pools[0]!.backends[0]!, ejected_until: null, ramp_percent: 100 };
+const backend = {
+  ...filledSnapshot().pools[0]!.backends[0]!,
+  ejected_until: null,
+  ejection_reason: null,
+  ramp_percent: 100,
+};
+
+test("the trouble of a backend is what its check says, else why it is ejected", () => {
+  const ejection_reason = "5 failed connects within 10s";
+  const health = { ...backend.health, last_error: null };
+  expect(troubleOf({ ...backend, health })).toBe("");
+  expect(troubleOf({ ...backend, health, ejection_reason })).toBe(ejection_reason);
+  expect(troubleOf({ ...backend, health: { ...health, last_error: "no answer in time" }, ejection_reason })).toBe(
+    "no answer in time",
+  );
+});
 
 describe("the state in a word", () => {
   test("of a backend is the operator's, then that of its checks, then that of passive health", () => {

@@ -195,6 +195,7 @@ describe("backends", () => {
       { address = "127.0.0.1:3", name = "idle", weight = 0 },
       { address = "127.0.0.1:4", name = "spare", backup = true },
     ]
+    passive = { window = "20s" }
   `;
   const reasons = (answer: Explanation): Record<string, string> =>
     Object.fromEntries(
@@ -226,8 +227,10 @@ describe("backends", () => {
       spare: "- a backup, and another backend comes before it",
     });
     expect(ask()).toMatchObject({ end: "queue_full", outcome: "is refused: every backend of pool app is full" });
-    two!.state.ejection.untilMs = Infinity;
-    expect(reasons(ask())).toMatchObject({ two: "- ejected, because connections to it have failed (passive health)" });
+    Object.assign(two!.state.ejection, { untilMs: Infinity, causes: { connect: 2, earlyReset: 1 } });
+    expect(reasons(ask())).toMatchObject({
+      two: "- ejected: 2 failed connects and 1 early reset within 20s (passive health)",
+    });
     // Now only the backup is left.
     expect(ask()).toMatchObject({ end: null, backend: "spare", outcome: "goes to spare of pool app" });
     two!.agent = { ...two!.agent, state: "drain" };

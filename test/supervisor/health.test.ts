@@ -390,11 +390,13 @@ describe("an agent", () => {
       expect(checks.changes[0]).toMatchObject({ up: false, reason: "its agent says down: for maintenance" });
       line = "50%\n";
       await eventually("half", () => facts()?.report.percent === 50);
+      expect(facts()?.downReason).toBe("its agent says down: for maintenance");
       // Only "up" ends "down".
       expect(checks.changes.length).toBe(1);
       line = "up\n";
       await eventually("up", () => checks.changes.length === 2);
-      expect(facts()).toEqual({ report: { up: true, state: "ready", percent: 50 }, lastError: null });
+      const report = { up: true, state: "ready", percent: 50 };
+      expect(facts()).toEqual({ report, downReason: null, lastError: null });
       line = "drain";
       await eventually("drained", () => facts()?.report.state === "drain");
       // An unknown report changes nothing.

@@ -19,6 +19,7 @@ const CONFIG = configOf(`
   [pools.app]
   balance = "source_hash"
   backends = ["127.0.0.1:1", { address = "127.0.0.1:2", name = "spare", backup = true, weight = 3 }]
+  passive = { window = "20s" }
 `);
 
 function worker(index: number, more: Partial<WorkerFacts> = {}): WorkerFacts {
@@ -146,6 +147,18 @@ describe("a pool", () => {
     expect(take({ health }).pools[0]!.backends[1]!.health.since).toBe("2026-01-01T00:00:00.000Z");
     expect(backends[1]).toMatchObject({ name: "spare", weight: 3, backup: true, up: true });
     expect(backends[1]!.health).toMatchObject({ checks: { success: 0, failure: 0 }, last_error: null });
+  });
+
+  test("says why a backend is ejected, and that an agent says down", () => {
+    const { registry, take } = start();
+    const [backend, spare] = registry.pools[0]!.backends;
+    Object.assign(backend!.state.ejection, { untilMs: 1e9, causes: { connect: 0, earlyReset: 3 } });
+    const report = { up: false, state: "ready", percent: 100 } as const;
+    const agent = (id: number) =>
+      id === spare!.id ? { report, downReason: "its agent says fail", lastError: null } : null;
+    const { backends } = take({ health: { facts: () => null, agent } }).pools[0]!;
+    expect(backends[0]).toMatchObject({ ejection_reason: "3 early resets within 20s", health: { last_error: null } });
+    expect(backends[1]).toMatchObject({ ejection_reason: null, health: { last_error: "its agent says fail" } });
   });
 
   test("names the hosts that have no address yet, and has the fingerprint of its hash table", () => {

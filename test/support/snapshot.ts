@@ -140,6 +140,7 @@ function filledBackend(name: string, address: string): BackendStatus {
     file_weight: 1,
     ramp_percent: 55,
     ejected_until: name === "big" ? "2026-01-02T03:05:05.000Z" : null,
+    ejection_reason: name === "big" ? "5 failed connects within 10s" : null,
     ejections: [
       { reason: "connect", count: 6 },
       { reason: "early_reset", count: 1 },

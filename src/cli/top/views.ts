@@ -18,6 +18,7 @@ import {
   rateOf,
   refusals,
   sum,
+  troubleOf,
   type Pair,
   type Tone as FigureTone,
 } from "../../observe/figures.ts";
@@ -278,7 +279,7 @@ function backendRow(what: {
       number(meanConnectMs(backend, was), formatLatency),
       number(rateOf(pair, backend.bytes_in, was?.bytes_in), formatByteRate),
       number(rateOf(pair, backend.bytes_out, was?.bytes_out), formatByteRate),
-      text(backend.health.last_error ?? "", "bad"),
+      text(troubleOf(backend), "bad"),
     ],
   };
 }
