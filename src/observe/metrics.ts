@@ -345,6 +345,13 @@ export const METRICS: readonly Metric[] = [
     (b) => results(b.health.checks),
     ["result"],
   ),
+  ofBackend(
+    "lb_backend_health_check_failures_total",
+    "counter",
+    "Failed active health checks; reason is refused, timeout, tls, answer or failed.",
+    (b) => b.health.failures.map(({ reason, count }) => ({ labels: [reason], value: count })),
+    ["reason"],
+  ),
 
   ofWorker("lb_worker_connections_total", "counter", "Connections accepted.", (w) => w.accepted),
   ofWorker("lb_worker_connections_open", "gauge", "Connections open now.", (w) => w.open),

@@ -1,6 +1,7 @@
 // The snapshot: the state of the running process at one moment, as plain data. /api/status returns it as JSON, so its keys are a
 // public interface. The Prometheus text is made from it. The types and the OpenAPI document come from the schemas below.
 import * as v from "valibot";
+import { CHECK_FAILURES } from "../core/check-failures.ts";
 import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import { END_NAMES, ENDED_BY } from "../core/ends.ts";
 import { TLS_FAILURES } from "../shared/counters.ts";
@@ -135,6 +136,10 @@ const backend = v.object({
     check: v.string(),
     since: said(v.string(), "When it came up or went down last, RFC 3339."),
     checks: v.object({ success: count(), failure: count() }),
+    failures: said(
+      v.array(v.object({ reason: v.picklist(CHECK_FAILURES), count: count() })),
+      "Failed checks by reason. answer: the answer was wrong or incomplete. failed: the connect failed for another reason.",
+    ),
     last_error: said(
       v.nullable(v.string()),
       "Why the last check failed, or that its agent says down; null after a success.",

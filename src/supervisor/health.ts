@@ -2,6 +2,7 @@
 // probe.ts runs one check, check-spec.ts says what it does, policy/check-queue.ts decides whose turn it is.
 import { PlanCache } from "../core/plan-cache.ts";
 import type { PoolConfig } from "../config/schema.ts";
+import type { CheckFailure } from "../core/check-failures.ts";
 import { TlsClient, type TlsClientPlan } from "../platform/tls-client.ts";
 import { CheckQueue } from "../policy/check-queue.ts";
 import { isChanging, record, startRiseFall, type RiseFall } from "../policy/rise-fall.ts";
@@ -19,6 +20,8 @@ export interface HealthFacts {
   sinceMs: number;
   success: number;
   failure: number;
+  /** How many checks failed, by reason. */
+  failures: Record<CheckFailure, number>;
   lastError: string | null;
 }
 
@@ -135,7 +138,13 @@ export class HealthChecks {
 
 /** The checks of one backend: its health and its agent. The backend is up if both say so. */
 class BackendChecks {
-  readonly facts: HealthFacts = { sinceMs: Date.now(), success: 0, failure: 0, lastError: null };
+  readonly facts: HealthFacts = {
+    sinceMs: Date.now(),
+    success: 0,
+    failure: 0,
+    failures: { refused: 0, timeout: 0, tls: 0, answer: 0, failed: 0 },
+    lastError: null,
+  };
   /** null = the backend has no agent. */
   agent: AgentFacts | null = null;
   readonly #checks: HealthChecks;
@@ -229,12 +238,14 @@ class BackendChecks {
     };
   }
 
-  #healthProbed({ result, why }: Outcome): void {
+  #healthProbed({ result, why, failure }: Outcome): void {
     const { facts } = this;
     facts.lastError = why;
     if (result === "success") facts.success++;
-    else if (result === "failure") facts.failure++;
-    else this.#checks.unknown(this.#backend.id, why ?? result);
+    else if (failure !== null) {
+      facts.failure++;
+      facts.failures[failure]++;
+    } else this.#checks.unknown(this.#backend.id, why ?? result);
     if (record(this.#state, result) !== null) this.#settle(why ?? "");
   }
 

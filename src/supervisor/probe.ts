@@ -1,6 +1,7 @@
 // One health check of one backend: connects, sends the PROXY header, does the TLS handshake, runs the exchange, and leaves. health.ts
 // decides when to check and what the results mean.
 import type { Socket, SocketHandler } from "bun";
+import type { CheckFailure } from "../core/check-failures.ts";
 import { descriptorOf, upgradeToClient, type TlsHandler } from "../platform/bun.ts";
 import { Connector, isSelfConnected, type Destination } from "../platform/connector.ts";
 import { errnoName, LOCAL_ERRORS } from "../platform/libc.ts";
@@ -30,6 +31,8 @@ export interface Outcome {
   result: CheckResult;
   /** Why the check failed; null = it succeeded. */
   why: string | null;
+  /** The kind of failure; null = it succeeded, or it could not be made on this machine. */
+  failure: CheckFailure | null;
   /** There was no answer within the timeout. */
   silent: boolean;
 }
@@ -94,7 +97,7 @@ export class Probe implements SocketUser {
       return this.#fail(connectFailure("ECONNREFUSED", to));
     }
     if (visibility === "unseen") {
-      this.#tell({ result: "success", why: null, silent: false });
+      this.#tell(SUCCESS);
       return this.#closeNow();
     }
     // The send buffer of a new connection is larger than any header.
@@ -108,7 +111,7 @@ export class Probe implements SocketUser {
     if (this.#phase !== "handshake" || tls === null) return;
     const fault = tls.client.verdict(tls.host, tls.address, socket, done, error);
     if (fault === null) this.#beginExchange(socket);
-    else this.#fail({ result: "failure", why: `TLS handshake failed: ${fault}`, silent: false });
+    else this.#fail(failed("tls", `TLS handshake failed: ${fault}`));
   }
 
   received(socket: Socket<SocketUser>, bytes: Uint8Array): void {
@@ -132,9 +135,9 @@ export class Probe implements SocketUser {
       case "connecting":
         return this.#fail(connectFailure(code ?? "closed", this.#spec.to));
       case "handshake":
-        return this.#fail({ result: "failure", why: `TLS handshake failed: ${code ?? "closed"}`, silent: false });
+        return this.#fail(failed("tls", `TLS handshake failed: ${code ?? "closed"}`));
       case "exchange":
-        return this.#fail({ result: "failure", why: `closed before the answer: ${code ?? "end"}`, silent: false });
+        return this.#fail(failed("answer", `closed before the answer: ${code ?? "end"}`));
       case "leaving":
         return this.#closeNow();
       case "closed":
@@ -164,9 +167,9 @@ export class Probe implements SocketUser {
       return this.#beginTls(socket);
     }
     if (step.send !== null && socket.write(step.send) !== step.send.length) {
-      return this.#fail({ result: "failure", why: "the backend does not read", silent: false });
+      return this.#fail(failed("answer", "the backend does not read"));
     }
-    if (step.is !== "more") this.#leave(socket, outcomeOf(step, false));
+    if (step.is !== "more") this.#leave(socket, outcomeOf(step, "answer"));
   }
 
   // Sends FIN and waits for the backend's: a close with an unread answer would be a reset, which some servers log as an error. With TLS the
@@ -183,8 +186,8 @@ export class Probe implements SocketUser {
   #timedOut(): void {
     if (this.#phase === "leaving") return this.#closeNow();
     if (this.#phase === "closed") return;
-    if (this.#phase === "exchange") this.#fail(outcomeOf(this.#spec.exchange.end("timeout"), true));
-    else this.#fail({ result: "failure", why: TIMED_OUT[this.#phase], silent: true });
+    if (this.#phase === "exchange") this.#fail(outcomeOf(this.#spec.exchange.end("timeout"), "timeout"));
+    else this.#fail(failed("timeout", TIMED_OUT[this.#phase]));
   }
 
   /** Ends it at once with a reset. */
@@ -216,19 +219,24 @@ export class Probe implements SocketUser {
 
 const TIMED_OUT = { connecting: "connect timed out", handshake: "TLS handshake timed out" } as const;
 
-function outcomeOf(verdict: Verdict, silent: boolean): Outcome {
-  if (verdict.is === "ok") return { result: "success", why: null, silent };
-  return { result: "failure", why: verdict.why, silent };
+const SUCCESS: Outcome = { result: "success", why: null, failure: null, silent: false };
+
+function failed(failure: CheckFailure, why: string): Outcome {
+  return { result: "failure", why, failure, silent: failure === "timeout" };
+}
+
+/** `failure`: what a bad verdict is. */
+function outcomeOf(verdict: Verdict, failure: "answer" | "timeout"): Outcome {
+  if (verdict.is === "ok") return { ...SUCCESS, silent: failure === "timeout" };
+  return failed(failure, verdict.why);
 }
 
 function connectFailure(code: string, { endpoint }: Destination): Outcome {
-  const failure = { result: "failure", silent: false } as const;
-  if (code === "ECONNREFUSED") return { ...failure, why: "connection refused" };
+  if (code === "ECONNREFUSED") return failed("refused", "connection refused");
   // unix(7): for a unix socket, EAGAIN is a state of the backend.
-  if (code === "EAGAIN" && endpoint.kind !== "ip")
-    return { ...failure, why: "connect failed: the accept queue is full" };
-  if (LOCAL_ERRORS.has(code)) return { result: "unknown", why: `not checked: ${code} on this machine`, silent: false };
-  return { ...failure, why: `connect failed: ${code}` };
+  if (code === "EAGAIN" && endpoint.kind !== "ip") return failed("failed", "connect failed: the accept queue is full");
+  if (LOCAL_ERRORS.has(code)) return { ...SUCCESS, result: "unknown", why: `not checked: ${code} on this machine` };
+  return failed("failed", `connect failed: ${code}`);
 }
 
 // ---------------------------------------------------------------------- handlers

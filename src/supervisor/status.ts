@@ -2,6 +2,7 @@
 import { resolve } from "node:path";
 import { formatEndpoint } from "../core/address.ts";
 import type { CertificateConfig, ListenerTlsConfig } from "../config/schema.ts";
+import { CHECK_FAILURES } from "../core/check-failures.ts";
 import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import { END_NAMES, ENDED_BY } from "../core/ends.ts";
 import type {
@@ -240,6 +241,7 @@ function backendStatus(backend: BackendRecord, pool: PoolRecord, health: StatusS
       check: pool.config.health.type,
       since: new Date(facts?.sinceMs ?? backend.state.sinceMs).toISOString(),
       checks: { success: facts?.success ?? 0, failure: facts?.failure ?? 0 },
+      failures: CHECK_FAILURES.map((reason) => ({ reason, count: facts?.failures[reason] ?? 0 })),
       last_error: healthReason(health, backend.id),
       agent: agent && { ...agent.report, last_error: agent.lastError },
     },

@@ -72,6 +72,8 @@ describe("the metrics", () => {
       [`lb_backend_received_bytes_total{${backend}}`]: 222,
       [`lb_backend_health_checks_total{${backend},result="success"}`]: 20,
       [`lb_backend_health_checks_total{${backend},result="failure"}`]: 3,
+      [`lb_backend_health_check_failures_total{${backend},reason="refused"}`]: 2,
+      [`lb_backend_health_check_failures_total{${backend},reason="tls"}`]: 0,
       'lb_worker_connections_total{worker="0"}': 30,
       'lb_worker_connections_open{worker="1"}': 3,
       'lb_worker_received_bytes_total{worker="0"}': 1000,

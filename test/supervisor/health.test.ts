@@ -96,7 +96,11 @@ describe("a backend", () => {
     backend.stop();
     await eventually("down", () => health.changes.length === 1);
     expect(health.changes[0]).toMatchObject({ backend: backend.address, up: false, reason: "connection refused" });
-    expect(health.facts(backend.address)).toMatchObject({ failure: 3, lastError: "connection refused" });
+    // On a busy machine a fourth check may have failed since.
+    const { failure, failures, lastError } = health.facts(backend.address)!;
+    expect(failure).toBeGreaterThanOrEqual(3);
+    expect(failures).toEqual({ refused: failure, timeout: 0, tls: 0, answer: 0, failed: 0 });
+    expect(lastError).toBe("connection refused");
     const { success } = health.facts(backend.address)!;
     await eventually("more failures", () => health.facts(backend.address)!.failure >= 6);
     expect(health.changes.length).toBe(1);

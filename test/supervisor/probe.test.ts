@@ -60,7 +60,7 @@ const UNVERIFIED = {
   key: null,
 } as const;
 
-const SUCCESS: Outcome = { result: "success", why: null, silent: false };
+const SUCCESS: Outcome = { result: "success", why: null, failure: null, silent: false };
 
 describe("an exchange", () => {
   test("runs to its end, and then the probe sends FIN", async () => {
@@ -83,8 +83,8 @@ describe("an exchange", () => {
   test("that gets an unexpected answer reports it", async () => {
     using backend = await tagged("welcome");
     const { outcome, closed } = probe(backend.address, { exchange: conversation("PING\r\n") });
-    const { result, why } = await outcome;
-    expect(result).toBe("failure");
+    const { result, why, failure } = await outcome;
+    expect({ result, failure }).toEqual({ result: "failure", failure: "answer" });
     expect(why).toContain("heard welcome");
     await closed;
   });
@@ -92,7 +92,12 @@ describe("an exchange", () => {
   test("that gets no answer ends at the timeout", async () => {
     using backend = await silent();
     const { outcome, closed } = probe(backend.address, { exchange: conversation("PING\r\n"), timeoutMs: 50 });
-    expect(await outcome).toEqual({ result: "failure", why: "no answer in time", silent: true });
+    expect(await outcome).toEqual({
+      result: "failure",
+      why: "no answer in time",
+      failure: "timeout",
+      silent: true,
+    });
     await closed;
     await eventually("nothing is left", () => backend.open.size === 0);
   });
@@ -167,18 +172,35 @@ describe("an exchange", () => {
       socket: { data: (socket) => void socket.end("PI") },
     });
     const { outcome } = probe(`127.0.0.1:${server.port}`, { exchange: conversation("PING\r\n") });
-    expect(await outcome).toMatchObject({ result: "failure", why: "closed before the answer" });
+    expect(await outcome).toMatchObject({
+      result: "failure",
+      failure: "answer",
+      why: "closed before the answer",
+    });
     server.stop(true);
   });
 
   test("is not started if nobody listens", async () => {
     const exchange: Exchange = { begin: () => expect.unreachable(), push: () => expect.unreachable(), end };
     const { outcome } = probe(await refusing(), { exchange });
-    expect(await outcome).toEqual({ result: "failure", why: "connection refused", silent: false });
+    expect(await outcome).toEqual({
+      result: "failure",
+      why: "connection refused",
+      failure: "refused",
+      silent: false,
+    });
   });
 });
 
 describe.skipIf(peersMissing !== null)("TLS", () => {
+  test("fails with a backend that does not speak it", async () => {
+    using backend = await tagged("welcome");
+    const { address } = backend;
+    const tls = { client: new TlsClient({ ...UNVERIFIED, alpn: [] }), host: "", address, when: "first" } as const;
+    const { outcome } = probe(address, { tls, exchange: conversation("PING\r\n", "x") });
+    expect(await outcome).toMatchObject({ result: "failure", failure: "tls" });
+  });
+
   test("carries the exchange; the descriptor is free at the timeout at the latest", async () => {
     using authority = await Authority.make();
     const leaf = await authority.selfSigned("backend.example");

@@ -132,7 +132,8 @@ describe("a pool", () => {
     const [backend] = registry.pools[0]!.backends;
     backend!.up = false;
     const sinceMs = Date.parse("2026-01-01T00:00:00Z");
-    const facts = { sinceMs, success: 3, failure: 2, lastError: "connection refused" };
+    const failures = { refused: 1, timeout: 1, tls: 0, answer: 0, failed: 0 };
+    const facts = { sinceMs, success: 3, failure: 2, failures, lastError: "connection refused" };
     const health = { facts: (id: number) => (id === backend!.id ? facts : null), agent: () => null };
     const { backends } = take({ health }).pools[0]!;
     expect(backends[0]!.health).toEqual({
@@ -140,6 +141,7 @@ describe("a pool", () => {
       check: "tcp",
       since: "2026-01-01T00:00:00.000Z",
       checks: { success: 3, failure: 2 },
+      failures: Object.entries(failures).map(([reason, count]) => ({ reason, count })),
       last_error: "connection refused",
       agent: null,
     });

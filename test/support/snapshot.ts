@@ -159,6 +159,13 @@ function filledBackend(name: string, address: string): BackendStatus {
       check: "tcp",
       since: "2026-01-02T03:04:06.000Z",
       checks: { success: 20, failure: 3 },
+      failures: [
+        { reason: "refused", count: 2 },
+        { reason: "timeout", count: 1 },
+        { reason: "tls", count: 0 },
+        { reason: "answer", count: 0 },
+        { reason: "failed", count: 0 },
+      ],
       last_error: null,
       agent: null,
     },
