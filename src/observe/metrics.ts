@@ -1,5 +1,6 @@
 // Every metric with its name, kind, labels, documentation, and how its samples come from the snapshot. docs/metrics.md is tested against
 // this table; the Prometheus text and the export by OpenTelemetry are made from it. Nothing is counted here.
+import { nameInConfig } from "../core/backend-name.ts";
 import { ENDS, type End, type EndedBy } from "../core/ends.ts";
 import {
   CONNECT_BUCKETS_MS,
@@ -77,7 +78,10 @@ const ofQueue = rowsOf(["pool"], (s) =>
 );
 // A host name can resolve to several addresses, so only name and address together identify a backend.
 const ofBackend = rowsOf(["pool", "backend", "address"], (s) =>
-  s.pools.flatMap((pool) => pool.backends.map((thing) => ({ labels: [pool.name, thing.name, thing.address], thing }))),
+  s.pools.flatMap((pool) =>
+    // The name in the config: it stays when a host name gets a second address.
+    pool.backends.map((thing) => ({ labels: [pool.name, nameInConfig(thing), thing.address], thing })),
+  ),
 );
 const ofWorker = rowsOf(["worker"], (s) => s.workers.map((thing) => ({ labels: [String(thing.index)], thing })));
 

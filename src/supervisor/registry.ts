@@ -1,6 +1,7 @@
 // The records of listeners, pools and backends: their identity, which lasts over reloads while the config names the same thing, and
 // their cells in shared memory. plans.ts makes the messages to workers from them.
-import { formatAddress, formatEndpoint, formatHostPort, type Address } from "../core/address.ts";
+import { formatEndpoint, formatHostPort, type Address } from "../core/address.ts";
+import { nameOfOne } from "../core/backend-name.ts";
 import type { BackendConfig, Config, ListenerConfig, PoolConfig } from "../config/schema.ts";
 import { neverEjected, type Ejection } from "../policy/ejection.ts";
 import { RAMP_FROM } from "../policy/slow-start.ts";
@@ -338,13 +339,13 @@ function clientEntries(config: ListenerConfig, connectionsMax: number): number {
   return Math.min(CLIENT_ENTRIES_MAX, Math.max(CLIENT_ENTRIES_MIN, 2 * holders));
 }
 
-// A name with several addresses is one backend per address, with the address appended to the name.
+// A name with several addresses is one backend per address, each with a name of its own.
 function expand(config: BackendConfig, addresses: Addresses): { name: string; address: string }[] {
   const { endpoint, name } = config;
   if (endpoint.kind !== "name") return [{ name, address: formatEndpoint(endpoint) }];
   const found = addresses(endpoint.host);
-  return found.map((address) => ({
-    name: found.length === 1 ? name : `${name}/${formatAddress(...address)}`,
-    address: formatHostPort(address, endpoint.port),
-  }));
+  return found.map((one) => {
+    const address = formatHostPort(one, endpoint.port);
+    return { name: found.length === 1 ? name : nameOfOne(name, address), address };
+  });
 }

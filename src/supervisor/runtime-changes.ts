@@ -4,6 +4,7 @@
 import type { BackendConfig, Config, PoolConfig } from "../config/schema.ts";
 import { monotonicMsOf } from "../platform/clock.ts";
 import { formatEndpoint } from "../core/address.ts";
+import { nameOfOne } from "../core/backend-name.ts";
 import { sameJson } from "../core/json.ts";
 
 /** ready: as the file says. drain: no new connections. maintenance: no new connections and no health checks. */
@@ -294,7 +295,7 @@ export function describeOrder({ state, weight, endAtMs }: OperatorOrder, file: n
 }
 
 function keyOf({ name, address }: BackendTarget): string {
-  return address === null ? name : `${name}@${address}`;
+  return address === null ? name : nameOfOne(name, address);
 }
 
 function isSame(a: BackendConfig, b: BackendConfig): boolean {

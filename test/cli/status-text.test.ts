@@ -13,7 +13,7 @@ test("shows the process, each listener, each backend with its state and since wh
   expect(text).toMatch(/^config .*\/etc\/lb\/lb.toml, generation 3, loaded 9m 6s ago; reloads: 2 good, 1 failed$/m);
   expect(text).toMatch(/^last reload +failed: lb.toml:3:1: no$/m);
   expect(text).toMatch(/^web +0\.0\.0\.0:8080 +app +ready +7 +42 +1\.0 kB +2\.0 kB$/m);
-  expect(text).toMatch(/^app +app\.example:80 +10\.0\.0\.1:80 +up 55 % +10m +3 +2 +500 +10 +11 /m);
+  expect(text).toMatch(/^app +app\.example:80@10\.0\.0\.1:80 +10\.0\.0\.1:80 +up 55 % +10m +3 +2 +500 +10 +11 /m);
   expect(text).toMatch(/^ +big +unix:\/run\/app\.sock +down /m);
   expect(text).toMatch(/^0 +running +4 +30 +1\.0 kB +2\.0 kB +1$/m);
   for (const line of lines) expect(line).toBe(line.trimEnd());

@@ -90,8 +90,8 @@ describe("the plan of a pool", () => {
     const record = one('backends = [{ address = "app.example:80", weight = 3 }, "unix:/run/app.sock"]');
     const plan = poolPlan(record);
     expect(plan.backends.map(({ name, address, host }) => [name, address, host])).toEqual([
-      ["app.example:80/10.9.0.1", "10.9.0.1:80", "app.example"],
-      ["app.example:80/10.9.0.2", "10.9.0.2:80", "app.example"],
+      ["app.example:80@10.9.0.1:80", "10.9.0.1:80", "app.example"],
+      ["app.example:80@10.9.0.2:80", "10.9.0.2:80", "app.example"],
       ["unix:/run/app.sock", "unix:/run/app.sock", ""],
     ]);
     expect(record.backends.map(hostOf)).toEqual(["app.example", "app.example", ""]);

@@ -127,8 +127,8 @@ describe("names", () => {
     expect(
       registry.pools[0]!.backends.map(({ name, address, config }) => ({ name, address, weight: config.weight })),
     ).toEqual([
-      { name: "app.test:80/10.1.0.1", address: "10.1.0.1:80", weight: 3 },
-      { name: "app.test:80/2001:db8::1", address: "[2001:db8::1]:80", weight: 3 },
+      { name: "app.test:80@10.1.0.1:80", address: "10.1.0.1:80", weight: 3 },
+      { name: "app.test:80@[2001:db8::1]:80", address: "[2001:db8::1]:80", weight: 3 },
       { name: "10.0.0.1:80", address: "10.0.0.1:80", weight: 1 },
     ]);
   });

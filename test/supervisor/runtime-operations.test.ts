@@ -64,7 +64,7 @@ describe("the name of a backend", () => {
     const { operations, all, followed } = start();
     const drained = operations.setBackend("app", "app", { state: "drain" });
     expect([all(), followed()]).toEqual(["drain drain ready", 1]);
-    const before = ["app:80/10.0.0.1", "app:80/10.0.0.2"];
+    const before = ["app@10.0.0.1:80", "app@10.0.0.2:80"];
     expect(drained).toMatchObject({
       ok: true,
       change: {

@@ -108,8 +108,8 @@ export function filledSnapshot(): Snapshot {
           wait_ms: { sum: 2500, buckets: QUEUE_BUCKETS_MS.map((_, i) => (i < 3 ? 1 : 0)) },
         },
         backends: [
-          filledBackend("app.example:80", "10.0.0.1:80"),
-          filledBackend("app.example:80", "10.0.0.2:80"),
+          filledBackend("app.example:80@10.0.0.1:80", "10.0.0.1:80"),
+          filledBackend("app.example:80@10.0.0.2:80", "10.0.0.2:80"),
           { ...filledBackend("big", "unix:/run/app.sock"), up: false },
         ],
       },
