@@ -88,11 +88,11 @@ function admitBelieved(connection: Connection, head: Head): void {
   readHead(connection, NOTHING);
 }
 
-// If a ClientHello is needed for routing, a client that waits for its server to send first waits in vain.
+// If a ClientHello is needed for a route or a hash, a client that waits for its server to send first waits in vain.
 function silence(terminates: boolean): string {
   if (terminates) return "no ClientHello byte came";
   return (
-    "no ClientHello byte came, and the listener's routes by sni or alpn need one: " +
-    "a protocol in which the server speaks first needs a listener without such routes"
+    'no ClientHello byte came, and routes by sni or alpn, or hash_key = "sni", need one: ' +
+    "a protocol in which the server speaks first needs a listener without them"
   );
 }
