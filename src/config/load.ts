@@ -9,7 +9,7 @@ import { conceal, expand } from "./env.ts";
 import type { Environment } from "./env.ts";
 import { contentOf, decode, disk, NamedFiles, readBytes, readOnce, reasonOf } from "./files.ts";
 import type { Content, Disk } from "./files.ts";
-import { quote } from "./wording.ts";
+import { noSuchOption, notSupportedYet, quote } from "./wording.ts";
 import { placesOf } from "./locate.ts";
 import { absoluteEndpoint, absolutePath } from "./paths.ts";
 import { excerpt, formatPath, PROBLEMS_MAX, sortProblems } from "./problem.ts";
@@ -157,8 +157,10 @@ function findingsOf(issues: readonly BaseIssue<unknown>[], unset: readonly Findi
   for (const issue of issues.slice(0, PROBLEMS_MAX + 1)) {
     const path = (issue.path ?? []).map((item) => item.key as string | number);
     const [message = "", hint] = issue.message.split("\n");
-    // If the variable is not set, other problems with the string mean nothing.
-    if (!broken.has(JSON.stringify(path))) findings.push({ path, message, ...(hint !== undefined && { hint }) });
+    // If the variable is not set, other problems with the string mean nothing; those of its key remain.
+    const isOfKey = message === noSuchOption || message === notSupportedYet;
+    if (isOfKey || !broken.has(JSON.stringify(path)))
+      findings.push({ path, message, ...(hint !== undefined && { hint }) });
   }
   return findings;
 }

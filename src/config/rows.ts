@@ -6,6 +6,7 @@ import { closest } from "./suggest.ts";
 import {
   expectedFound,
   isTable,
+  noSuchOption,
   notSupportedYet,
   problem,
   replaceRun,
@@ -139,7 +140,7 @@ export function section<const R extends Rows>(
       const present = Object.hasOwn(renamed, key) ? renamed[key] : undefined;
       if (present !== undefined) problem(result, config, `has a new name: write ${present}`, key);
       else if (++unknown <= PROBLEMS_MAX) {
-        problem(result, config, withMeant("there is no such option", closest(key, keys)), key);
+        problem(result, config, withMeant(noSuchOption, closest(key, keys)), key);
       }
       // Only counted, not shown: the last issue is added again.
       else result.issues?.push(result.issues.at(-1)!);

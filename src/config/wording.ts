@@ -13,6 +13,8 @@ export type Run = (dataset: Given, config: Settings) => Dataset;
 
 export const notSupportedYet = "not supported yet";
 
+export const noSuchOption = "there is no such option";
+
 export type Message = (issue: { input: unknown }) => string;
 
 export function expected(words: string): Message {
