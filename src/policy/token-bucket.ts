@@ -4,9 +4,17 @@
 /** No token: `takeToken` returns this instead of a time. */
 export const NO_TOKEN = -1;
 
+/** The longest time in which a bucket fills: 146 years. Its time then fits 63 bits (shared/clients.ts). */
+const FILL_NS_MAX = 2 ** 62;
+
 /** The interval of tokens at `perSecond` (above 0), in whole nanoseconds, at least 1. */
 export function tokenIntervalNs(perSecond: number): number {
-  return Math.max(1, Math.round(1e9 / perSecond));
+  return Math.min(FILL_NS_MAX, Math.max(1, Math.round(1e9 / perSecond)));
+}
+
+/** The number of tokens of a full bucket: `burst`, or fewer where it would never fill. */
+export function bucketSize(burst: number, intervalNs: number): number {
+  return Math.min(burst, Math.floor(FILL_NS_MAX / intervalNs));
 }
 
 /**

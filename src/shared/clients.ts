@@ -5,21 +5,42 @@ import { dryRunBit } from "../core/dry-run.ts";
 import { hashWords, type HashKey } from "../core/hash.ts";
 import { NO_TOKEN, takeToken } from "../policy/token-bucket.ts";
 
-// An entry is two 64-bit words and a time. The first word holds the client's tag and its open connections, so one compare-and-exchange
-// counts a connection, and one gives the entry to another client only if nothing is open. The second word is the theoretical arrival time
-// of the token bucket (GCRA), in nanoseconds, which is the whole state of the bucket.
-const OPEN_BITS = 24n;
-const OPEN_MASK = (1n << OPEN_BITS) - 1n;
-const TAG_BITS = 40n;
+// An entry is six 32-bit words: atomics on 64 bits need BigInts, which cost more than all the rest of a claim. The claim of a place and that of
+// a token end with one compare-and-exchange of a word.
+//
+// OWNER: the number of open connections (24 bits), and a number that changes when the entry is given to another client (8 bits, 0 = no
+// client yet). It is read before the tag, so the exchange succeeds only if the entry still belongs to the client with that tag.
+//
+// FULL_AT, two words: the time of the token bucket (policy/token-bucket.ts) in whole nanoseconds, upper * 2^32 + lower, both signed. While the
+// upper word stays, which is 4.3 s for a client within its limit, a token is an exchange of the lower word alone. A change of the upper word
+// is an exchange of both, and changes the lower word as well, so an exchange of the lower word that was read before fails. The exception: other
+// threads advance the bucket by exactly a multiple of 2^32 ns between two instructions of this one. A thread that is stopped for so long meets
+// it with a probability of 2^-32. Then too the token comes from the current bucket; but it may be one more than there is, or the bucket of
+// a client within its limit may be full up to 4.3 s later. In the same way, a new owner gets another lower word, so an exchange fails if the
+// entry was given away after the tag was read.
+//
+// TAG and TAG_2: the hash of the client's address. SEEN: the time of its last claim, in seconds.
+const OWNER = 0;
+const TAG = 1;
+const FULL_AT = 2;
+const SEEN = 4;
+const TAG_2 = 5;
+const ENTRY_WORDS = 6;
+const ENTRY_BYTES = 4 * ENTRY_WORDS;
+
+/** What the upper word of `fullAt` counts. */
+const UPPER = 2 ** 32;
+
+const OPEN_BITS = 24;
+const OPEN_MASK = 2 ** OPEN_BITS - 1;
 
 /** Entries of a set: all the entries that one client may use. */
 export const WAYS = 16;
-const ENTRY_BYTES = 24;
 const SET_BYTES = WAYS * ENTRY_BYTES + 4;
 const HEADER_BYTES = 64;
 
-/** An entry that is being replaced: no client's tag, and open, so that no worker takes it. */
-const NOBODY = 1n;
+/** The owner of an entry that is being replaced: no client, and open, so that no worker takes it. */
+const NOBODY = 1;
 /** A worker makes an entry in a microsecond; one that has not finished after this time has died. */
 const MAKING_MS = 100;
 
@@ -63,28 +84,25 @@ export class ClientTable {
   claimed = false;
   /** The limits that would have refused the last claim but are not enforced (core/dry-run.ts). */
   dryRun = 0;
-  readonly #words: BigInt64Array;
-  /** The same words, each as its lower and its upper half: comparing a tag by numbers is many times cheaper than by BigInts. */
-  readonly #halves: Int32Array;
-  readonly #seen: Int32Array;
+  readonly #words: Int32Array;
+  /** The same words in pairs. */
+  readonly #pairs: BigInt64Array;
   /** One cell per set: 1 while a worker makes an entry there. */
   readonly #making: Int32Array;
   readonly #sets: number;
   readonly #key: HashKey;
   readonly #hash = new Int32Array(2);
-  // The tag of the client in the current call: its upper 32 bits and the other 8.
-  #tagHigh = 0;
-  #tagLow = 0;
+  // The tag of the client in the current call. The first word is never 0, which marks an entry without a client.
+  #tag = 0;
+  #tag2 = 0;
 
   constructor(memory: SharedArrayBuffer) {
     const entries = entriesOf(memory);
-    const sets = entries / WAYS;
+    this.#sets = entries / WAYS;
     this.#key = new Int32Array(memory, 0, 2);
-    this.#words = new BigInt64Array(memory, HEADER_BYTES, entries * 2);
-    this.#halves = new Int32Array(memory, HEADER_BYTES, entries * 4);
-    this.#seen = new Int32Array(memory, HEADER_BYTES + entries * 16, entries);
-    this.#making = new Int32Array(memory, HEADER_BYTES + entries * ENTRY_BYTES, sets);
-    this.#sets = sets;
+    this.#words = new Int32Array(memory, HEADER_BYTES, entries * ENTRY_WORDS);
+    this.#pairs = new BigInt64Array(memory, HEADER_BYTES, (entries * ENTRY_WORDS) / 2);
+    this.#making = new Int32Array(memory, HEADER_BYTES + entries * ENTRY_BYTES, this.#sets);
   }
 
   /**
@@ -94,23 +112,22 @@ export class ClientTable {
    */
   claim(w0: number, w1: number, w2: number, w3: number, limits: ClientLimits, nowNs: number): number {
     const set = this.#lookFor(w0, w1, w2, w3);
-    const seconds = Math.floor(nowNs / 1e9) | 0;
     this.claimed = false;
     this.dryRun = 0;
-    for (;;) {
-      const entry = this.#find(set, seconds);
+    for (let entry = this.#find(set); ; entry = -1) {
+      if (entry < 0) entry = this.#make(set, nowNs);
       if (entry < 0) return CLIENT_TABLE_FULL;
       const answer = this.#count(entry, limits, nowNs);
       if (answer === LOST) continue;
-      this.#seen[entry] = seconds;
+      this.#words[entry * ENTRY_WORDS + SEEN] = secondsOf(nowNs);
       return answer;
     }
   }
 
   /** Ends one connection of an entry's client. A second call for the same connection throws, as in `giveBack`. */
   release(entry: number): void {
-    if ((Atomics.sub(this.#words, 2 * entry, 1n) & OPEN_MASK) !== 0n) return;
-    Atomics.add(this.#words, 2 * entry, 1n);
+    if ((Atomics.sub(this.#words, entry * ENTRY_WORDS + OWNER, 1) & OPEN_MASK) !== 0) return;
+    Atomics.add(this.#words, entry * ENTRY_WORDS + OWNER, 1);
     throw new Error("a connection of a client was released twice");
   }
 
@@ -119,151 +136,167 @@ export class ClientTable {
    * it was never used).
    */
   peek(w0: number, w1: number, w2: number, w3: number): { open: number; fullAtNs: number } {
-    const set = this.#lookFor(w0, w1, w2, w3);
-    for (let entry = set; entry < set + WAYS; entry++) {
-      if (!this.#isFound(entry)) continue;
-      return { open: this.open(entry), fullAtNs: this.#loadTime(entry) };
-    }
-    return { open: 0, fullAtNs: 0 };
+    const entry = this.#find(this.#lookFor(w0, w1, w2, w3));
+    return entry < 0 ? { open: 0, fullAtNs: 0 } : { open: this.open(entry), fullAtNs: this.#fullAtNs(entry) };
   }
 
   /** Open connections of an entry's client. */
   open(entry: number): number {
-    return Number(Atomics.load(this.#words, 2 * entry) & OPEN_MASK);
+    return Atomics.load(this.#words, entry * ENTRY_WORDS + OWNER) & OPEN_MASK;
+  }
+
+  #fullAtNs(entry: number): number {
+    const at = entry * ENTRY_WORDS + FULL_AT;
+    for (;;) {
+      const lower = Atomics.load(this.#words, at);
+      const upper = Atomics.load(this.#words, at + 1);
+      if (Atomics.load(this.#words, at) === lower) return upper * UPPER + lower;
+    }
   }
 
   // Sets the tag to that of a client, and returns the first entry of its set.
   #lookFor(w0: number, w1: number, w2: number, w3: number): number {
     hashWords(this.#key, 0, w0, w1, w2, w3, this.#hash);
-    const low = this.#hash[0]!;
-    this.#tagHigh = this.#hash[1]!;
-    this.#tagLow = low >>> 24;
-    // The tag is never 0, which marks an unused entry.
-    if (this.#tagHigh === 0 && this.#tagLow === 0) this.#tagLow = 1;
-    return (low & (this.#sets - 1)) * WAYS;
+    this.#tag2 = this.#hash[0]!;
+    this.#tag = this.#hash[1]! || 1;
+    return (this.#tag2 & (this.#sets - 1)) * WAYS;
   }
 
-  get #tag(): bigint {
-    return (BigInt(this.#tagHigh >>> 0) << 8n) | BigInt(this.#tagLow);
+  // The entry of the client, -1 = none. The reads are not ordered, so this is a hint, and the claim checks the tag again.
+  #find(set: number): number {
+    const words = this.#words;
+    for (let entry = set, at = set * ENTRY_WORDS; entry < set + WAYS; entry++, at += ENTRY_WORDS) {
+      if (words[at + TAG] === this.#tag && words[at + TAG_2] === this.#tag2) return entry;
+    }
+    return -1;
   }
 
-  // Whether the entry has the tag. The halves are two reads: a change between them is equivalent to a change after them.
-  #isFound(entry: number): boolean {
-    const halves = this.#halves;
-    return (
-      Atomics.load(halves, 4 * entry + 1) === this.#tagHigh && Atomics.load(halves, 4 * entry) >>> 24 === this.#tagLow
-    );
-  }
-
-  // The client's entry, which may replace the one that has been idle longest; -1 = no entry is idle.
-  #find(set: number, seconds: number): number {
-    for (let entry = set; entry < set + WAYS; entry++) if (this.#isFound(entry)) return entry;
-    // Two workers that see a new client at the same time must not make two entries for it: one makes the entry, the other finds it. This is
-    // the only place where a worker may wait for another: for a microsecond, at a client's first connection.
+  // The client's entry, which may replace the one that has been idle longest; -1 = no entry is idle. Two workers that see a new client at
+  // the same time must not make two entries for it: one makes the entry, the other finds it. This is the only place where a worker may wait
+  // for another: for a microsecond, at a client's first connection.
+  #make(set: number, nowNs: number): number {
     const lock = set / WAYS;
     while (Atomics.compareExchange(this.#making, lock, 0, 1) !== 0) {
       if (Atomics.wait(this.#making, lock, 1, MAKING_MS) === "timed-out") break;
     }
-    const entry = this.#findOrMake(set, this.#tag, seconds);
+    const entry = this.#findOrReplace(set, nowNs);
     Atomics.store(this.#making, lock, 0);
     Atomics.notify(this.#making, lock, 1);
     return entry;
   }
 
-  #findOrMake(set: number, tag: bigint, seconds: number): number {
+  #findOrReplace(set: number, nowNs: number): number {
+    const words = this.#words;
     for (;;) {
       let oldest = -1;
-      let oldestWord = 0n;
+      let oldestOwner = 0;
       let oldestAge = -1;
-      for (let entry = set; entry < set + WAYS; entry++) {
-        const word = Atomics.load(this.#words, 2 * entry);
-        if (tagOf(word) === tag) return entry;
-        if ((word & OPEN_MASK) !== 0n) continue;
-        const age = word === 0n ? 2 ** 31 : (seconds - (this.#seen[entry] ?? 0)) | 0;
+      for (let entry = set, at = set * ENTRY_WORDS; entry < set + WAYS; entry++, at += ENTRY_WORDS) {
+        const owner = Atomics.load(words, at + OWNER);
+        if (owner !== NOBODY && Atomics.load(words, at + TAG) === this.#tag && words[at + TAG_2] === this.#tag2) {
+          return entry;
+        }
+        if ((owner & OPEN_MASK) !== 0) continue;
+        const age = owner === 0 ? 2 ** 31 : (secondsOf(nowNs) - words[at + SEEN]!) | 0;
         if (age <= oldestAge) continue;
         oldest = entry;
-        oldestWord = word;
+        oldestOwner = owner;
         oldestAge = age;
       }
-      if (oldest < 0) return -1;
-      // The entry belongs to no client while the bucket of the former client is cleared, so that neither client uses the other's bucket.
-      if (Atomics.compareExchange(this.#words, 2 * oldest, oldestWord, NOBODY) !== oldestWord) continue;
-      Atomics.store(this.#words, 2 * oldest + 1, 0n);
-      this.#seen[oldest] = seconds;
-      Atomics.store(this.#words, 2 * oldest, BigInt.asIntN(64, tag << OPEN_BITS));
-      return oldest;
+      if (oldest < 0 || this.#replace(oldest * ENTRY_WORDS, oldestOwner, nowNs)) return oldest;
     }
   }
 
+  // Gives an entry to the client, unless it got a connection meanwhile. The entry belongs to no client while it is changed, so that neither
+  // client uses the other's bucket; and whoever finds the tag finds the rest complete.
+  #replace(at: number, owner: number, nowNs: number): boolean {
+    const words = this.#words;
+    if (Atomics.compareExchange(words, at + OWNER, owner, NOBODY) !== owner) return false;
+    Atomics.store(words, at + TAG, 0);
+    // The bucket is full from now on. The lower word changes in any case: see above.
+    const fullAtNs = Math.floor(nowNs);
+    const upper = Math.round(fullAtNs / UPPER);
+    const lower = (fullAtNs - upper * UPPER) | 0;
+    Atomics.store(words, at + FULL_AT, lower === words[at + FULL_AT] ? lower - 1 : lower);
+    Atomics.store(words, at + FULL_AT + 1, upper);
+    words[at + SEEN] = secondsOf(nowNs);
+    words[at + TAG_2] = this.#tag2;
+    Atomics.store(words, at + OWNER, (((owner >>> OPEN_BITS) % 255) + 1) << OPEN_BITS);
+    Atomics.store(words, at + TAG, this.#tag);
+    return true;
+  }
+
   #count(entry: number, limits: ClientLimits, nowNs: number): number {
-    const { maxOpen, intervalNs, holds, dryRunOpen } = limits;
-    if (maxOpen > 0 || holds) {
-      const refused = this.#claimPlace(entry, maxOpen);
-      if (refused === LOST || (refused === CLIENT_OVER_CAP && !dryRunOpen)) return refused;
+    if (limits.maxOpen > 0 || limits.holds) {
+      const refused = this.#claimPlace(entry, limits.maxOpen);
+      if (refused === LOST || (refused === CLIENT_OVER_CAP && !limits.dryRunOpen)) return refused;
       if (refused === CLIENT_OVER_CAP) this.dryRun |= OVER_CAP;
     }
-    return intervalNs === 0 ? entry : this.#takeToken(entry, limits, nowNs);
+    return limits.intervalNs === 0 ? entry : this.#takeToken(entry, limits, nowNs);
   }
 
   // The entry, LOST or CLIENT_OVER_CAP.
   #claimPlace(entry: number, maxOpen: number): number {
-    const tag = this.#tag;
+    const words = this.#words;
+    const at = entry * ENTRY_WORDS;
     for (;;) {
-      const word = Atomics.load(this.#words, 2 * entry);
-      if (tagOf(word) !== tag) return LOST;
-      if (maxOpen > 0 && (word & OPEN_MASK) >= BigInt(maxOpen)) return CLIENT_OVER_CAP;
-      if (Atomics.compareExchange(this.#words, 2 * entry, word, word + 1n) !== word) continue;
+      const owner = Atomics.load(words, at + OWNER);
+      if (owner === NOBODY || Atomics.load(words, at + TAG) !== this.#tag) return LOST;
+      if (maxOpen > 0 && (owner & OPEN_MASK) >= maxOpen) return CLIENT_OVER_CAP;
+      if (Atomics.compareExchange(words, at + OWNER, owner, owner + 1) !== owner) continue;
       this.claimed = true;
       return entry;
     }
   }
 
+  // The entry, LOST or CLIENT_OVER_RATE.
   #takeToken(entry: number, { intervalNs, burst, dryRunRate }: ClientLimits, nowNs: number): number {
     // The cap would have refused the connection before it took a token.
     if (dryRunRate && this.dryRun !== 0) return entry;
+    const words = this.#words;
+    const at = entry * ENTRY_WORDS;
     for (;;) {
-      // Without a claimed place, the entry may be given to another client.
-      if (!this.claimed && !this.#isFound(entry)) return LOST;
-      const fullAtNs = this.#loadTime(entry);
-      const next = takeToken(fullAtNs, nowNs, intervalNs, burst);
-      if (next === NO_TOKEN && dryRunRate) {
-        this.dryRun |= OVER_RATE;
-        return entry;
-      }
+      const lower = Atomics.load(words, at + FULL_AT);
+      const upper = Atomics.load(words, at + FULL_AT + 1);
+      // Without a claimed place, the entry may have been given to another client.
+      if (Atomics.load(words, at + TAG) !== this.#tag) return LOST;
+      const next = takeToken(upper * UPPER + lower, nowNs, intervalNs, burst);
       if (next === NO_TOKEN) {
-        if (this.claimed) this.release(entry);
-        this.claimed = false;
-        return CLIENT_OVER_RATE;
+        // Unless the two words are of different times.
+        if (Atomics.load(words, at + FULL_AT) === lower) return this.#refuse(entry, dryRunRate);
+        continue;
       }
-      if (this.#exchangeTime(entry, fullAtNs, next)) return entry;
+      const nextLower = next - upper * UPPER;
+      const exchanged =
+        nextLower < UPPER / 2
+          ? Atomics.compareExchange(words, at + FULL_AT, lower, nextLower | 0) === lower
+          : this.#exchangeBoth(at + FULL_AT, lower, upper, next);
+      if (exchanged) return entry;
     }
   }
 
-  // Read by halves, since a BigInt costs more than all the rest of it. The time of a client only rises, and so does the upper half: if that
-  // is the same before and after, the lower half belongs to it.
-  #loadTime(entry: number): number {
-    const halves = this.#halves;
-    const at = 4 * entry + 2;
-    for (let high = Atomics.load(halves, at + 1); ;) {
-      timeHalves[0] = Atomics.load(halves, at);
-      const again = Atomics.load(halves, at + 1);
-      timeHalves[1] = high;
-      if (again === high) return time[0]!;
-      high = again;
-    }
+  #exchangeBoth(at: number, lower: number, upper: number, next: number): boolean {
+    const nextUpper = Math.round(next / UPPER);
+    fromTo[0] = lower;
+    fromTo[1] = upper;
+    fromTo[2] = next - nextUpper * UPPER;
+    fromTo[3] = nextUpper;
+    return Atomics.compareExchange(this.#pairs, at / 2, fromToPairs[0]!, fromToPairs[1]!) === fromToPairs[0];
   }
 
-  #exchangeTime(entry: number, from: number, to: number): boolean {
-    time[0] = from;
-    time[1] = to;
-    return Atomics.compareExchange(this.#words, 2 * entry + 1, timeWords[0]!, timeWords[1]!) === timeWords[0];
+  #refuse(entry: number, dryRunRate: boolean): number {
+    if (dryRunRate) {
+      this.dryRun |= OVER_RATE;
+      return entry;
+    }
+    if (this.claimed) this.release(entry);
+    this.claimed = false;
+    return CLIENT_OVER_RATE;
   }
 }
 
-/** A time of a bucket, and its bits. */
-const time = new Float64Array(2);
-const timeWords = new BigInt64Array(time.buffer);
-const timeHalves = new Int32Array(time.buffer);
+const fromTo = new Int32Array(4);
+const fromToPairs = new BigInt64Array(fromTo.buffer);
 
 const OVER_CAP = dryRunBit("max_connections_per_client");
 const OVER_RATE = dryRunBit("rate_limit");
@@ -271,6 +304,6 @@ const OVER_RATE = dryRunBit("rate_limit");
 /** The entry was given to another client after it was found: search again. */
 const LOST = -4;
 
-function tagOf(word: bigint): bigint {
-  return BigInt.asUintN(Number(TAG_BITS), word >> OPEN_BITS);
+function secondsOf(ns: number): number {
+  return Math.floor(ns / 1e9) | 0;
 }

@@ -13,7 +13,7 @@ import { createBalancer } from "../policy/balance.ts";
 import { isFree, type Candidate } from "../policy/candidate.ts";
 import { chooseRoute, nameMatches } from "../policy/route.ts";
 import type { Tier } from "../policy/tiers.ts";
-import { tokenIntervalNs, tokensLeft } from "../policy/token-bucket.ts";
+import { bucketSize, tokenIntervalNs, tokensLeft } from "../policy/token-bucket.ts";
 import { claimed } from "../shared/cells.ts";
 import { ClientTable } from "../shared/clients.ts";
 import { SharedQueue } from "../shared/queue.ts";
@@ -116,7 +116,8 @@ function clientLimits(config: ListenerConfig, table: ClientTable, words: Int32Ar
     limits.push(cap("max_connections_per_client", "client_full", open, maxOpen, isDry));
   }
   if (rate !== null) {
-    const left = tokensLeft(fullAtNs, monotonicMs() * 1e6, tokenIntervalNs(rate.rate), rate.burst);
+    const intervalNs = tokenIntervalNs(rate.rate);
+    const left = tokensLeft(fullAtNs, monotonicMs() * 1e6, intervalNs, bucketSize(rate.burst, intervalNs));
     const detail = `${left} of ${rate.burst} new connections are left to the client`;
     const more = { current: left, max: rate.burst, dryRun: dryRun.includes("rate_limit") };
     limits.push(limitOf("rate_limit", left < 1 ? "rate_limited" : null, detail, more));

@@ -7,7 +7,7 @@ import type { ListenerPlan, RoutePlan } from "../messages.ts";
 import type { ServerTls } from "../platform/bun.ts";
 import { ownSockets } from "../platform/sockets.ts";
 import { chooseRoute } from "../policy/route.ts";
-import { tokenIntervalNs } from "../policy/token-bucket.ts";
+import { bucketSize, tokenIntervalNs } from "../policy/token-bucket.ts";
 import { ClientTable, type ClientLimits } from "../shared/clients.ts";
 import { LISTENER } from "../shared/counters.ts";
 import { ROW, ROW_WORDS } from "../shared/ledger.ts";
@@ -97,10 +97,11 @@ export class Listener {
 function clientLimits({ maxConnectionsPerClient, rateLimit, bandwidth, dryRun }: ListenerPlan): ClientLimits | null {
   const holds = bandwidth?.per === "client";
   if (maxConnectionsPerClient === 0 && rateLimit === null && !holds) return null;
+  const intervalNs = rateLimit === null ? 0 : tokenIntervalNs(rateLimit.rate);
   return {
     maxOpen: maxConnectionsPerClient,
-    intervalNs: rateLimit === null ? 0 : tokenIntervalNs(rateLimit.rate),
-    burst: rateLimit?.burst ?? 1,
+    intervalNs,
+    burst: rateLimit === null ? 1 : bucketSize(rateLimit.burst, intervalNs),
     holds,
     dryRunOpen: dryRun.includes("max_connections_per_client"),
     dryRunRate: dryRun.includes("rate_limit"),

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { NO_TOKEN, takeToken, tokenIntervalNs } from "../../src/policy/token-bucket.ts";
+import { bucketSize, NO_TOKEN, takeToken, tokenIntervalNs } from "../../src/policy/token-bucket.ts";
 
 const SECOND = 1_000_000_000;
 
@@ -82,4 +82,10 @@ test("rounding refuses no token of a full bucket, and changes a rate by less tha
 test("tokenIntervalNs is never 0", () => {
   expect(tokenIntervalNs(50)).toBe(20_000_000);
   expect(tokenIntervalNs(3e9)).toBe(1);
+});
+
+test("a bucket that would take centuries to fill has fewer tokens, and any other has its burst", () => {
+  expect(bucketSize(1_000_000, tokenIntervalNs(1 / 3600))).toBe(1_000_000);
+  expect(bucketSize(1_000_000, tokenIntervalNs(0.1 / 3600))).toBe(128_102);
+  expect(bucketSize(1_000_000, tokenIntervalNs(1e-12))).toBe(1);
 });

@@ -9,7 +9,7 @@ import {
   WAYS,
   type ClientLimits,
 } from "../../src/shared/clients.ts";
-import { tokenIntervalNs } from "../../src/policy/token-bucket.ts";
+import { bucketSize, tokenIntervalNs } from "../../src/policy/token-bucket.ts";
 import { dryRunBit } from "../../src/core/dry-run.ts";
 import { runThreads } from "../support/threads.ts";
 import type { ClientCapJob, ClientCapResult, RateJob, RateResult } from "./claiming-thread.ts";
@@ -105,6 +105,16 @@ describe("the rate of one client", () => {
     expect(at(1100)).toBe(false);
   });
 
+  test("admits no more than the burst where the bucket takes centuries to fill", () => {
+    const table = new ClientTable(clientMemory(64));
+    const intervalNs = tokenIntervalNs(0.1 / 3600);
+    const limits: ClientLimits = { ...none, intervalNs, burst: bucketSize(1_000_000, intervalNs) };
+    let admitted = 0;
+    while (admitted <= 1_000_000 && claimAs(table, 1, limits) >= 0) admitted++;
+    expect(admitted).toBeGreaterThan(100_000);
+    expect(admitted).toBeLessThanOrEqual(1_000_000);
+  });
+
   test("releases the place of a client that it refuses, if there is a cap as well", () => {
     const table = new ClientTable(clientMemory(64));
     const limits: ClientLimits = { ...none, maxOpen: 5, intervalNs: SECOND, burst: 1 };
@@ -130,6 +140,16 @@ describe("the rate of one client", () => {
     const admitted = await runThreads<RateResult>(thread, [job, job, job, job]);
     expect(admitted.reduce((sum, [count]) => sum + count!, 0)).toBe(510);
     // Each has some of them; otherwise the threads have not competed.
+    expect(admitted.filter(([count]) => count! > 0).length).toBeGreaterThan(1);
+  });
+
+  test("is exact over four threads where every third token changes the upper word of the time", async () => {
+    const limits: ClientLimits = { ...none, intervalNs: 1.5 * SECOND, burst: 100 };
+    const base = { kind: "rate", limits, fromNs: SECOND, clients: 1 } as const;
+    // Each step fills the bucket.
+    const job: RateJob = { ...base, memory: clientMemory(64), stepNs: 150 * SECOND, steps: 2000 };
+    const admitted = await runThreads<RateResult>(thread, [job, job, job, job]);
+    expect(admitted.reduce((sum, [count]) => sum + count!, 0)).toBe(200_100);
     expect(admitted.filter(([count]) => count! > 0).length).toBeGreaterThan(1);
   });
 
