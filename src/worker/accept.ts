@@ -68,7 +68,7 @@ function admit(connection: Connection): void {
   const refused =
     (known ? checkAddress(host, listener, row) : null) ??
     claimPlaces(host, listener, row) ??
-    (known ? admitClient(host, listener, row) : null);
+    (known ? admitClient(host, listener, row, host.floats[row * ROW_FLOATS + ROW_FLOAT.startedMs]!) : null);
   if (refused !== null) return connection.finish(refused, "lb");
   if (listener.acceptsTls !== null) return awaitHandshake(connection);
   if (known && !listener.readsHello) return route(connection, null);

@@ -2,7 +2,6 @@
 // the ledger and released only here.
 import { DRY_RUN_LIMITS } from "../core/dry-run.ts";
 import type { End } from "../core/ends.ts";
-import { monotonicMs } from "../platform/clock.ts";
 import { isAllowed, isDenied } from "../policy/address-lists.ts";
 import { claim, giveBack } from "../shared/cells.ts";
 import { CLIENT_OVER_RATE, CLIENT_TABLE_FULL } from "../shared/clients.ts";
@@ -31,14 +30,14 @@ export function claimPlaces(host: Host, { plan }: Listener, row: number): End | 
   return null;
 }
 
-/** The rate and the cap of the client whose address is in the row. Null = admitted. Hot path. */
-export function admitClient(host: Host, listener: Listener, row: number): End | null {
+/** The rate and the cap of the client whose address is in the row, at `nowMs` on platform's monotonicMs(). Null = admitted. Hot path. */
+export function admitClient(host: Host, listener: Listener, row: number, nowMs: number): End | null {
   const { clients, limits } = listener;
   if (clients === null || limits === null) return null;
   const { words } = host;
   const at = row * ROW_WORDS;
   const client = listener.prefix.of(words, at + ROW.address);
-  const entry = clients.claim(client.w0, client.w1, client.w2, client.w3, limits, monotonicMs() * 1e6);
+  const entry = clients.claim(client.w0, client.w1, client.w2, client.w3, limits, nowMs * 1e6);
   words[at + ROW.clientEntry] = entry;
   if (clients.claimed) words[at]! |= CLAIM.client;
   if (clients.dryRun !== 0) noteDryRun(host, listener, row, clients.dryRun);

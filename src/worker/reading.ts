@@ -1,4 +1,5 @@
 // The phase in which data of the client must be read before it can be routed: the PROXY header, the ClientHello.
+import { monotonicMs } from "../platform/clock.ts";
 import { describeTlvs, type ProxyHeader } from "../wire/proxy-protocol.ts";
 import { fatalAlert } from "../wire/tls-records.ts";
 import { admitClient, checkAddress } from "./admission.ts";
@@ -81,7 +82,7 @@ function believe(connection: Connection, header: ProxyHeader): void {
 
 function admitBelieved(connection: Connection, head: Head): void {
   const { listener, host, row } = connection;
-  const refused = checkAddress(host, listener, row) ?? admitClient(host, listener, row);
+  const refused = checkAddress(host, listener, row) ?? admitClient(host, listener, row, monotonicMs());
   if (refused !== null) return connection.finish(refused, "lb");
   // A listener that needs no hello dials now: the client may be waiting for the server to send first.
   if (listener.readsHello && head.empty) return;

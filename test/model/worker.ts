@@ -2,6 +2,7 @@
 // Messages of the supervisor wait in `mail` until the model delivers them, so workers lag as threads do.
 import type { EndedBy, End } from "../../src/core/ends.ts";
 import type { Plan, PoolState } from "../../src/messages.ts";
+import { monotonicMs } from "../../src/platform/clock.ts";
 import { CLAIM, ROW, ROW_FLOAT, ROW_FLOATS, ROW_WORDS } from "../../src/shared/ledger.ts";
 import { admitClient, claimPlaces, leaveQueue, releaseBackend } from "../../src/worker/admission.ts";
 import { conclude } from "../../src/worker/ending.ts";
@@ -97,7 +98,7 @@ export class ModelWorker {
     const session = new ModelSession(this, listener, row, client);
     this.sessions.add(session);
     this.host.remember(session);
-    const refused = claimPlaces(this.host, listener, row) ?? admitClient(this.host, listener, row);
+    const refused = claimPlaces(this.host, listener, row) ?? admitClient(this.host, listener, row, monotonicMs());
     if (refused !== null) session.finish(refused, "lb");
     else session.dial();
     return session;

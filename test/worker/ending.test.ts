@@ -37,7 +37,7 @@ function session(): Session {
   const at = row * ROW_WORDS;
   host.words.set([0, 0, 0xffff, 0x0a000007, 4711], at + ROW.address);
   expect(claimPlaces(host, listener, row)).toBeNull();
-  expect(admitClient(host, listener, row)).toBeNull();
+  expect(admitClient(host, listener, row, monotonicMs())).toBeNull();
   const { pool } = listener;
   const backend = pool!.acquire({ tried: null, hashKey: () => 0 });
   host.words[at]! |= CLAIM.backend;
