@@ -36,6 +36,7 @@ export interface ListenerRecord {
 
 export interface BackendRecord {
   readonly id: number;
+  /** What makes it the same backend over reloads: its pool, its name in the config and its address. */
   readonly key: string;
   name: string;
   readonly address: string;
@@ -97,6 +98,8 @@ export class Registry {
   readonly arena = new Arena();
   /** Number of rows of the counters: one for each worker that exists or existed. */
   #rows = 1;
+  /** All backends of `backendById` by their keys. */
+  readonly #backendByKey = new Map<string, BackendRecord>();
   /** Records that an undecided reload may restore. */
   #held: Draft | null = null;
   /** When (performance.now()) a record was first found to be in no config, by id. */
@@ -135,7 +138,7 @@ export class Registry {
         hashTables: old?.hashTables ?? new HashTables(),
         queue: old?.queue ?? (pool.queue.size > 0 ? queueMemory() : null),
         changes: this.changes.ofPool(pool.name),
-        backends: this.#draftBackends(pool, old, addresses),
+        backends: this.#draftBackends(pool, { id, old }, addresses),
       };
     });
     return { listeners, pools };
@@ -156,16 +159,17 @@ export class Registry {
   /** Makes the draft active. Pools get a new version, because their backends may have changed. */
   commit(draft: Draft): void {
     this.#isSwept = false;
+    const active = new Map(this.pools.flatMap(({ backends }) => backends.map((backend) => [backend.id, backend])));
     this.listeners = draft.listeners;
     this.pools = draft.pools;
     for (const listener of draft.listeners) this.listenerById.set(listener.id, listener);
     for (const pool of draft.pools) {
       // Health may have changed since the draft was made.
       for (const backend of pool.backends) {
-        const now = this.backendById.get(backend.id);
+        const now = active.get(backend.id);
         if (isChecked(pool.config)) backend.up = now?.up ?? backend.up;
         if (pool.config.health.agent_port > 0) backend.agent = now?.agent ?? backend.agent;
-        this.backendById.set(backend.id, backend);
+        this.#remember(backend);
       }
       pool.version = Math.max(pool.version, this.poolById.get(pool.id)?.version ?? 0) + 1;
       this.poolById.set(pool.id, pool);
@@ -175,13 +179,18 @@ export class Registry {
   /** Sets new addresses for the names of one pool. Returns the ids of the removed backends, or null if nothing changed. */
   readdress(pool: PoolRecord, addresses: Addresses): number[] | null {
     const before = pool.backends;
-    const backends = this.#draftBackends(pool.config, pool, addresses);
+    const backends = this.#draftBackends(pool.config, { id: pool.id, old: pool }, addresses);
     if (backends.length === before.length && backends.every(({ id }, i) => id === before[i]?.id)) return null;
     this.#isSwept = false;
     pool.backends = backends;
-    for (const backend of backends) this.backendById.set(backend.id, backend);
+    for (const backend of backends) this.#remember(backend);
     const kept = new Set(backends.map(({ id }) => id));
     return before.map(({ id }) => id).filter((id) => !kept.has(id));
+  }
+
+  #remember(backend: BackendRecord): void {
+    this.backendById.set(backend.id, backend);
+    this.#backendByKey.set(backend.key, backend);
   }
 
   /** The sum of the versions of all pools. Versions only rise, so a worker has the same sum only if it has the latest version of each. */
@@ -201,6 +210,7 @@ export class Registry {
       for (const { backends } of pools) for (const { cells } of backends) inUse.add(cells);
     }
     this.#forget(this.backendById, inUse, nowMs, nowMs - KEEP_MS - this.#lateMs());
+    for (const [key, { id }] of this.#backendByKey) if (!this.backendById.has(id)) this.#backendByKey.delete(key);
     this.#forget(this.listenerById, inUse, nowMs, nowMs - KEEP_MS);
     for (const [id, pool] of this.poolById) {
       if (!this.pools.some((kept) => kept.id === id) && pool.backends.every((b) => !this.backendById.has(b.id))) {
@@ -257,17 +267,23 @@ export class Registry {
     };
   }
 
-  #draftBackends(pool: PoolConfig, old: PoolRecord | undefined, addresses: Addresses): BackendRecord[] {
+  #draftBackends(
+    pool: PoolConfig,
+    { id: poolId, old }: { id: number; old: PoolRecord | undefined },
+    addresses: Addresses,
+  ): BackendRecord[] {
     const known = new Map(old?.backends.map((backend) => [backend.key, backend]));
     const drafted = new Map<string, BackendRecord>();
     for (const config of pool.backends) {
       for (const { name, address } of expand(config, addresses)) {
         // Not the displayed name: that gets the address appended when a name has a second address.
-        const key = `${config.name} ${address}`;
+        const key = `${poolId} ${config.name} ${address}`;
         if (drafted.has(key)) continue;
         const same = known.get(key);
+        // One that was removed and comes back may still have connections, which count for its cap. The rest of its state is new.
+        const counted = same ?? this.#backendByKey.get(key);
         drafted.set(key, {
-          id: same?.id ?? this.#nextId(),
+          id: counted?.id ?? this.#nextId(),
           key,
           name,
           address,
@@ -276,7 +292,7 @@ export class Registry {
           up: !isChecked(pool) || (same?.up ?? isUpAtFirst(pool)),
           agent: (pool.health.agent_port > 0 ? same?.agent : null) ?? NOTHING_REPORTED,
           state: same?.state ?? firstState(pool, known.size > 0),
-          cells: same?.cells ?? new Cells(this.arena, this.#rows, BACKEND.size),
+          cells: counted?.cells ?? new Cells(this.arena, this.#rows, BACKEND.size),
         });
       }
     }

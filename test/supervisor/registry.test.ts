@@ -68,6 +68,31 @@ describe("identity", () => {
     expect(registry.pools[0]!.id).not.toBe(pool);
   });
 
+  test("of a removed backend is kept while its connections count for its cap; its health and its ramp begin anew", () => {
+    const first = '{ address = "10.0.0.1:80", max_connections = 2 }';
+    const registry = started(web(`slow_start = "5s"\nbackends = [${first}, "10.0.0.2:80"]`));
+    const [before] = registry.pools[0]!.backends;
+    claim(before!.cells.open, 2);
+    claim(before!.cells.open, 2);
+    before!.up = false;
+    take(registry, configOf(web('slow_start = "5s"\nbackends = ["10.0.0.2:80"]')));
+    sweepAll(registry);
+    take(registry, configOf(web(`slow_start = "5s"\nbackends = [${first}, "10.0.0.2:80"]`)));
+    const [after] = registry.pools[0]!.backends;
+    expect(after).toMatchObject({ id: before!.id, up: true, state: { ramp: 0.1 } });
+    expect(claim(after!.cells.open, 2)).toBe(false);
+    giveBack(before!.cells.open);
+    giveBack(before!.cells.open);
+    sweepAll(registry);
+    expect(claimed(after!.cells.open)).toBe(0);
+    expect(registry.backendById.get(after!.id)).toBe(after);
+    // Without connections it is forgotten, and another one afterwards.
+    take(registry, configOf(web('slow_start = "5s"\nbackends = ["10.0.0.2:80"]')));
+    sweepAll(registry);
+    take(registry, configOf(web(`slow_start = "5s"\nbackends = [${first}, "10.0.0.2:80"]`)));
+    expect(registry.pools[0]!.backends[0]!.id).not.toBe(before!.id);
+  });
+
   test("ids are never given twice", () => {
     const registry = new Registry();
     const seen = new Set<number>();
