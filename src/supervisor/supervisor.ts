@@ -28,6 +28,7 @@ import type { Dashboard } from "../admin/operations.ts";
 import { operationsOf } from "./operations.ts";
 import type { Phase } from "./readiness.ts";
 import { readdressedState } from "./plans.ts";
+import { Recount } from "./recount.ts";
 import { Registry } from "./registry.ts";
 import { adminAccess, Reloads } from "./reload.ts";
 import { endMatching } from "./ordered-ends.ts";
@@ -158,6 +159,7 @@ export class Supervisor {
     });
     this.#active.text = loaded.text;
     log.onMessage = (level, event, fields) => this.#events.message(level, event, fields);
+    const recount = new Recount({ registry, workers: this.#workers, open: this.#open, log });
     this.#fleet = new Fleet({
       spawn: options.spawn,
       registry,
@@ -174,6 +176,7 @@ export class Supervisor {
         if (config.access !== "off") access.write(`${formatAccess(config.format, line)}\n`, 1, () => undefined);
       },
       onOverBudget: () => this.#logOverBudget(),
+      onDeath: () => recount.begin(),
       onFailures: (failures) => this.#states.failed(failures),
     });
     const rates = new ByteRates();

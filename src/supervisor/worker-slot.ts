@@ -64,6 +64,8 @@ export interface SlotOptions {
   /** Called for each connection that died with its worker. */
   onLost: (line: AccessLine) => void;
   onOverBudget: () => void;
+  /** Called when a worker has died, after its connections are reclaimed. */
+  onDeath: () => void;
   /** Reports of failed backends, for passive health. */
   onFailures: (failures: BackendFailures[]) => void;
 }
@@ -259,8 +261,7 @@ export class WorkerSlot {
     }, EXIT_MS);
   }
 
-  // Interrupts the thread at any point. Its connections are reset. A connection that was just ending may be counted twice in the metrics,
-  // and its claim on a cap may never be released.
+  // Interrupts the thread at any point. Its connections are reset. A connection that was just ending may be counted twice in the metrics.
   #terminate(worker: Thread): void {
     // Bun's loop accepts connections until the thread is gone, and they would not be served.
     for (const fd of this.#listening) {
@@ -354,6 +355,7 @@ export class WorkerSlot {
       { index: this.index, ledger: this.#ledger, counters: this.counters, end: this.#lostEnd },
       this.#options,
     );
+    this.#options.onDeath();
     this.#logPending[0] = 0;
     for (const request of [...this.#pendingEnds.keys()]) this.#settleEnd(request, 0);
     if (this.state === "retiring" || this.state === "gone") {

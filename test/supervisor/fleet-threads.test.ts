@@ -52,6 +52,7 @@ test("a thread serves with the current state of a pool that changed while it boo
     onAccess: () => undefined,
     onLost: () => undefined,
     onOverBudget: () => undefined,
+    onDeath: () => undefined,
     onFollowed: () => undefined,
     onFailures: () => undefined,
   });

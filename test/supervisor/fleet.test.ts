@@ -84,6 +84,7 @@ function fleetOf(options: { willing?: boolean } = {}) {
     onAccess: () => undefined,
     onLost: (line) => lost.push(line),
     onOverBudget: () => undefined,
+    onDeath: () => undefined,
     onFollowed: () => undefined,
     onFailures: () => undefined,
   });

@@ -1,0 +1,149 @@
+// Releases places that nobody holds. A worker that dies in the middle of an event may have claimed a place that its ledger does not name yet,
+// or may have removed one from its ledger that it has not released. So after such a death the rows of all ledgers are counted: what a cell
+// counts beyond them, in many samples, is lost.
+import { claimed, giveBack } from "../shared/cells.ts";
+import { CLAIM, ROW, ROW_WORDS, type Ledger } from "../shared/ledger.ts";
+import { SharedQueue } from "../shared/queue.ts";
+import type { Logger } from "./log.ts";
+import type { EndingWorker } from "./ordered-ends.ts";
+import type { Registry } from "./registry.ts";
+
+/**
+ * Samples before and after every worker has been through its event loop. Other workers continue: each is between a claim and its note for
+ * about a microsecond at a time, so no such claim is in all samples, and one of a thread that is blocked there is noted in the second half.
+ */
+const SAMPLES = 10;
+const SAMPLE_EVERY_MS = 50;
+/** Minimum number of samples of the second half in which a cell must not have changed. */
+const SAMPLES_MIN = 5;
+/** Pause before the next attempt if a worker does not answer. */
+const RETRY_MS = 5000;
+
+export interface RecountOptions {
+  registry: Registry;
+  /** All that run. */
+  workers: () => readonly EndingWorker[];
+  /** One Int32 cell: connections of the whole process. */
+  open: Int32Array;
+  log: Pick<Logger, "warn">;
+}
+
+/** Something with places, by the id of its record; PROCESS for the process. */
+interface Counted {
+  readonly what: { [field: string]: string };
+  held(): number;
+  release(): void;
+  /** The least number of places that no row named, over the samples. */
+  least: number;
+  /** Samples of the second half in which the number of places did not change. */
+  samples: number;
+}
+
+const PROCESS = 0;
+
+export class Recount {
+  readonly #options: RecountOptions;
+  #isRunning = false;
+  #isDue = false;
+
+  constructor(options: RecountOptions) {
+    this.#options = options;
+  }
+
+  /** Call it when what a dead worker held has been released by its ledger. */
+  begin(): void {
+    this.#isDue = true;
+    if (!this.#isRunning) void this.#run();
+  }
+
+  async #run(): Promise<void> {
+    this.#isRunning = true;
+    while (this.#isDue) {
+      this.#isDue = false;
+      const counted = this.#counted();
+      await this.#sample(counted);
+      if (!(await this.#allAnswer())) {
+        this.#isDue = true;
+        await pause(RETRY_MS);
+        continue;
+      }
+      for (const one of counted.values()) one.samples = 0;
+      await this.#sample(counted);
+      // Another worker has died meanwhile: the samples may include what it held.
+      if (!this.#isDue) this.#release(counted);
+    }
+    this.#isRunning = false;
+  }
+
+  async #allAnswer(): Promise<boolean> {
+    const none = [new Uint32Array(0), new Float64Array(0)] as const;
+    const counts = await Promise.all(this.#options.workers().map((worker) => worker.endConnections("killed", ...none)));
+    return !counts.includes(null);
+  }
+
+  #counted(): Map<number, Counted> {
+    const { registry, open } = this.#options;
+    const all = new Map<number, Counted>([[PROCESS, ofCell({ of: "process" }, open)]]);
+    for (const { id, name, cells } of registry.listenerById.values())
+      all.set(id, ofCell({ of: "listener", listener: name }, cells.open));
+    for (const { id, name, cells } of registry.backendById.values())
+      all.set(id, ofCell({ of: "backend", backend: name }, cells.open));
+    for (const { id, name, queue } of registry.poolById.values()) {
+      if (queue !== null) all.set(id, ofQueue({ of: "queue", pool: name }, new SharedQueue(queue)));
+    }
+    return all;
+  }
+
+  async #sample(counted: ReadonlyMap<number, Counted>): Promise<void> {
+    for (let i = 0; i < SAMPLES; i++) {
+      const before = new Map(Array.from(counted, ([id, one]) => [id, one.held()]));
+      const noted = this.#noted();
+      for (const [id, one] of counted) {
+        const held = one.held();
+        if (held !== before.get(id)) continue;
+        one.least = Math.min(one.least, held - (noted.get(id) ?? 0));
+        one.samples++;
+      }
+      await pause(SAMPLE_EVERY_MS);
+    }
+  }
+
+  /** The places that the rows of all ledgers name. */
+  #noted(): Map<number, number> {
+    const noted = new Map<number, number>();
+    const add = (id: number): void => void noted.set(id, (noted.get(id) ?? 0) + 1);
+    for (const { ledger } of this.#options.workers()) for (const row of ledger.rowsInUse()) addRow(ledger, row, add);
+    return noted;
+  }
+
+  #release(counted: ReadonlyMap<number, Counted>): void {
+    for (const { what, least, samples, release } of counted.values()) {
+      if (samples < SAMPLES_MIN || least <= 0) continue;
+      this.#options.log.warn("places that a dead worker left claimed are released", { ...what, places: least });
+      for (let i = 0; i < least; i++) release();
+    }
+    for (const { queue } of this.#options.registry.poolById.values())
+      if (queue !== null) new SharedQueue(queue).wakeOldest();
+  }
+}
+
+function addRow({ words }: Ledger, row: number, add: (id: number) => void): void {
+  const at = row * ROW_WORDS;
+  const claims = words[at]!;
+  if (claims & CLAIM.process) add(PROCESS);
+  if (claims & CLAIM.listener) add(words[at + ROW.listener]!);
+  if (claims & CLAIM.backend) add(words[at + ROW.backend]!);
+  if (claims & CLAIM.queue) add(words[at + ROW.pool]!);
+}
+
+function ofCell(what: Counted["what"], cell: Int32Array): Counted {
+  return { what, held: () => claimed(cell), release: () => giveBack(cell), least: Infinity, samples: 0 };
+}
+
+function ofQueue(what: Counted["what"], queue: SharedQueue): Counted {
+  return { what, held: () => queue.waiting, release: () => queue.leave(), least: Infinity, samples: 0 };
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => void setTimeout(resolve, ms).unref());
+}
