@@ -59,6 +59,13 @@ async function loggedWhile(server: Server, during: () => Promise<unknown>, file?
     .filter((line) => line !== "");
 }
 
+/** The steps of the last exchange in a section of the recipes. */
+function stepsOf(section: string): string {
+  const recipes = readFileSync(join(import.meta.dirname, "../../docs/health-checks.md"), "utf8");
+  const [text] = new RegExp(`### ${section}\\n.*?\\n### `, "s").exec(recipes)!;
+  return /.*steps +=\s+\[(.*?)\n\]\n/s.exec(text)![1]!;
+}
+
 describe("Redis", () => {
   test("answers PING, with a password too, and logs nothing", async (context) => {
     skipWithout(context, await missingOf("redis-server"));
@@ -192,20 +199,29 @@ describe("MariaDB", () => {
     return server;
   }
 
-  const count = async (server: Server, name: string): Promise<string> => {
-    const sql = `show global status like '${name}'`;
-    const { stdout } = await run("mariadb", ["--no-defaults", `--socket=${server.dir}/socket`, "-uroot", "-Nse", sql]);
-    return stdout.trim().split("\t")[1]!;
+  const sql = async (server: Server, command: string): Promise<string> => {
+    const login = ["--no-defaults", `--socket=${server.dir}/socket`, "-uroot", "-Nse", command];
+    return (await run("mariadb", login)).stdout;
   };
+  const count = async (server: Server, name: string): Promise<string> =>
+    (await sql(server, `show global status like '${name}'`)).trim().split("\t")[1]!;
 
   test("accepts the login of a user without a password and logs nothing; without a user it logs a warning", async (context) => {
     skipWithout(context, await missingOf("mariadbd", "mariadb", "mariadb-install-db", "setpriv"));
     const port = await freePort();
     await using server = await mariadb(port);
     {
-      await using lb = await startPools(`127.0.0.1:${port}`, { login: `type = "mysql", user = "lb"` });
-      expect(await loggedWhile(server, () => expectChecks(lb, "login"))).toEqual([]);
+      await using lb = await startPools(`127.0.0.1:${port}`, {
+        login: `type = "mysql", user = "lb"`,
+        primary: `type = "exchange", steps = [${stepsOf("MySQL, MariaDB")}]`,
+      });
+      expect(await loggedWhile(server, () => expectChecks(lb, "login", "primary"))).toEqual([]);
       expect(await count(server, "Aborted_connects")).toBe("0");
+      expect(await count(server, "Aborted_clients")).toBe("0");
+      await sql(server, "set global read_only = 1");
+      await eventually("a replica is down", async () => !(await backendOf(lb, "primary")).up);
+      expect((await backendOf(lb, "primary")).health.last_error).toMatch(/^no "02000004 01 30" before the end/);
+      await sql(server, "set global read_only = 0");
       expect(await count(server, "Aborted_clients")).toBe("0");
     }
     await using refused = await startPools(`127.0.0.1:${port}`, { denied: `type = "mysql", user = "secret"` });
@@ -224,15 +240,13 @@ describe("MariaDB", () => {
 
 test("OpenLDAP answers the search of the recipe, and logs neither an error nor a lost connection", async (context) => {
   skipWithout(context, existsSync("/usr/sbin/slapd") ? await missingOf("setpriv") : "slapd is not installed");
-  const recipes = readFileSync(join(import.meta.dirname, "../../docs/health-checks.md"), "utf8");
-  const [, steps] = /### LDAP.*?steps = \[(.*?)\]\n/s.exec(recipes)!;
   const port = await freePort();
   await using server = await Server.make("slapd");
   const file = join(server.dir, "slapd.conf");
   await writeFile(file, `include /etc/ldap/schema/core.schema\npidfile ${server.dir}/pid\n`);
   server.start(unprivileged("/usr/sbin/slapd", ["-d", "stats", "-f", file, "-h", `ldap://127.0.0.1:${port}`]));
   await eventually("slapd serves", () => server.log().includes("slapd starting"));
-  await using lb = await startPools(`127.0.0.1:${port}`, { ldap: `type = "exchange", steps = [${steps}]` });
+  await using lb = await startPools(`127.0.0.1:${port}`, { ldap: `type = "exchange", steps = [${stepsOf("LDAP")}]` });
   const logged = await loggedWhile(server, () => expectChecks(lb, "ldap"));
   console.log(`slapd logs of a check: ${logged.slice(0, 6).join(" | ")}`);
   expect(logged.filter((line) => line.includes("UNBIND")).length).toBeGreaterThanOrEqual(CHECKS - 1);
