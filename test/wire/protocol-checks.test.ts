@@ -1,5 +1,6 @@
 // The exchanges that know a protocol: what they send, and their results for answers, however those are cut.
 import { describe, expect, test } from "vitest";
+import { AgentExchange, NOTHING_REPORTED } from "../../src/wire/agent.ts";
 import type { Cut, Exchange, Step } from "../../src/wire/exchange.ts";
 import { MYSQL_BYTES_MAX, MysqlCheck } from "../../src/wire/mysql-check.ts";
 import { redisExchange, smtpExchange, sshExchange } from "../../src/wire/named-exchanges.ts";
@@ -219,14 +220,16 @@ test("random bytes make no check throw", () => {
     () => new PostgresCheck({ user: "lb", isSecured: false }),
     () => new PostgresCheck({ user: "lb", isSecured: true }),
     () => new MysqlCheck("lb"),
+    () => new AgentExchange(NOTHING_REPORTED),
   ];
+  const login = "R\0\0\0\x08\0\0\0\0S\0\0\0\x04";
   forSeeds(500, (random) => {
     const exchange = random.pick(makes)();
     let { is } = exchange.begin();
     for (let i = random.between(1, 20); i > 0 && is === "more"; i--) {
       const chunk = random.oneIn(2)
         ? random.bytes(random.below(40))
-        : bytes(random.pick(["N", "R", "\x01\0\0\0\xfe", "220 ", "\r\n"]));
+        : bytes(random.pick(["N", "R", login, "\x01\0\0\0\xfe", "220 ", "up,", "5% #", "\r\n"]));
       ({ is } = exchange.push(chunk));
     }
     if (is === "more") expect(["ok", "bad"]).toContain(exchange.end(random.pick(["closed", "timeout"] as const)).is);
