@@ -99,12 +99,13 @@ describe("slow_start", () => {
   });
 
   test("starts again when the backend goes down while it ramps, and ends when the option is removed", () => {
-    const { told, load, health } = start('slow_start = "10s"', ["a", "b"]);
+    const { told, load, health, record } = start('slow_start = "10s"', ["a", "b"]);
     health("b", false);
     health("b", true);
     vi.advanceTimersByTime(5000);
     health("b", false);
     expect(told()).toBe("a:2000");
+    expect(record("b").state).toMatchObject({ ramp: 1, rampFromMs: null });
     health("b", true);
     expect(told()).toBe("a:2000 b:100");
     load("", ["a", "b"]);

@@ -2,6 +2,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import type { BackendPlan, PoolPlan, PoolState, PoolTier } from "../../src/messages.ts";
 import { claim, claimed } from "../../src/shared/cells.ts";
 import { BACKEND } from "../../src/shared/counters.ts";
+import { FailureReports } from "../../src/worker/failure-reports.ts";
 import { Pool, type Backend, type Queued } from "../../src/worker/pool.ts";
 import { context, FakeBackend, tableOf } from "../support/picks.ts";
 import { arena, backendPlan, poolPlan, openOf, countersOf, tiersWith } from "../support/plans.ts";
@@ -242,6 +243,15 @@ describe("an attempt to connect", () => {
     expect(counters[BACKEND.connectSumMs]).toBeCloseTo(7000.4, 6);
     const buckets = [...counters.subarray(BACKEND.connectBuckets)];
     expect(buckets.map((count, i) => (count > 0 ? i : -1)).filter((i) => i >= 0)).toEqual([1, buckets.length - 1]);
+  });
+
+  test("is reported for passive health if it fails, in TLS too", () => {
+    const reports = new FailureReports(() => undefined);
+    pool = new Pool(poolPlan({ backends, passive: { connect: true, earlyReset: false } }), null, 0, reports);
+    const backend = pool.acquire(context())!;
+    for (const outcome of ["connected", "refused", "timedOut", "failed", "tlsFailed"] as const)
+      backend.attemptEnded(BACKEND[outcome], 1);
+    expect(reports.of(backend.id)).toMatchObject({ connect: 4, earlyReset: 0 });
   });
 
   test("is used by least_latency: slow and refusing backends are avoided", () => {

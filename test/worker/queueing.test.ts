@@ -119,6 +119,16 @@ test("does not wait after a failure of this machine, although another backend is
   expect(new SharedQueue(queue.memory).waiting).toBe(0);
 });
 
+test("is served at once by a reload that raises the cap", async () => {
+  const { stage, capped } = queued();
+  const { pool } = stage.connection;
+  await Promise.resolve();
+  pool!.apply({ ...stage.poolPlan, version: 2, backends: [{ ...capped, maxConnections: 2 }] }, null);
+  await Promise.resolve();
+  stage.takeOver();
+  expect(stage.connection.phase.name).toBe("dialing");
+});
+
 test("ends with no_backend when no backend may be picked any more", () => {
   const { stage, shared } = queued();
   const pool = stage.connection.pool!;
