@@ -1,5 +1,5 @@
 // Generates the OpenAPI 3.1 document of the admin endpoint from its routes. https://spec.openapis.org/oas/v3.1.1.html
-import { toJsonSchema } from "@valibot/to-json-schema";
+import { toJsonSchema, type JsonSchema } from "@valibot/to-json-schema";
 import * as v from "valibot";
 import { overridden } from "../config/json-schema.ts";
 import type { Rows } from "../config/rows.ts";
@@ -127,12 +127,12 @@ function schemaOf(schema: v.GenericSchema): Json {
 }
 
 /** For input: rows have docs, and unknown keys are refused. */
-function inputSchemaOf(schema: v.GenericSchema): Json {
+function inputSchemaOf(schema: v.GenericSchema): JsonSchema {
   const { $schema: _, ...made } = toJsonSchema(schema, {
     target: "draft-2020-12",
     typeMode: "input",
     errorMode: "ignore",
-    overrideSchema: ({ valibotSchema, jsonSchema }) => overridden(valibotSchema, jsonSchema),
+    overrideSchema: ({ valibotSchema, jsonSchema }) => overridden(valibotSchema, jsonSchema, inputSchemaOf),
   });
-  return made as Json;
+  return made;
 }

@@ -31,7 +31,7 @@ describe("lb.schema.json", () => {
     expect(committed("lb.schema.json")).toBe(jsonSchemaText());
   });
 
-  it("allows no unknown key in any section, and describes every option", () => {
+  it("allows no unknown key in any section, and describes every option with its type", () => {
     const bare: string[] = [];
     const walk = (node: unknown, path: string): void => {
       if (typeof node !== "object" || node === null) return;
@@ -41,6 +41,8 @@ describe("lb.schema.json", () => {
         for (const [key, option] of Object.entries(properties)) {
           if (typeof (option as { description?: unknown }).description !== "string")
             bare.push(`${path}.${key} has no description`);
+          if (!["type", "enum", "anyOf", "const"].some((word) => word in (option as object)))
+            bare.push(`${path}.${key} has no type`);
         }
       }
       for (const [key, below] of Object.entries(node)) walk(below, `${path}.${key}`);
