@@ -128,7 +128,7 @@ async function answer(request: HttpRequest, state: State): Promise<HttpResponse>
 
 const TOO_MANY_STREAMS: Refusal = {
   status: 503,
-  detail: "as many streams as there may be are open",
+  detail: "the maximum number of streams is open",
   cure: "close another /api/events or /api/logs, or raise the open-files limit",
   headers: { "Retry-After": "10" },
 };

@@ -137,7 +137,7 @@ function textOr(value: unknown, other: string): string {
 function readToken(file: string): string | { error: string } {
   const text = contentOf(file);
   if (typeof text !== "string") return text;
-  return text.trim() === "" ? { error: `${file} has no token in it` } : text.trim();
+  return text.trim() === "" ? { error: `${file} contains no token` } : text.trim();
 }
 
 function contentOf(file: string): string | { error: string } {

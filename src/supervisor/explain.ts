@@ -194,7 +194,7 @@ interface Choice {
 }
 
 const NO_POOL: Choice = {
-  outcome: "is refused: no route takes it and the listener has no pool",
+  outcome: "is refused: no route matches and the listener has no pool",
   end: "no_route",
   backend: null,
   candidates: [],
@@ -264,7 +264,7 @@ function whenFull({ name, config }: PoolRecord, waiting: number): Pick<Choice, "
   const { size } = config.queue;
   const queue = `the queue of pool ${name}, where ${waiting} of ${size} connections wait`;
   if (waiting < size) return { end: null, outcome: `waits in ${queue}` };
-  const full = `is refused: every backend of pool ${name} is full`;
+  const full = `is refused: every usable backend of pool ${name} is full`;
   return { end: "queue_full", outcome: size === 0 ? full : `${full}, and so is ${queue}` };
 }
 
@@ -272,11 +272,12 @@ function whyUsable({ config }: PoolRecord, one: Pickable, chosen: Pickable | nul
   const { balance } = config;
   const state = panic ? "; health is ignored, because too few backends are up (panic_threshold)" : "";
   if (one === chosen) {
-    if (balance === "source_hash") return `the hash of the client, by hash_key, is this backend's${state}`;
+    if (balance === "source_hash") return `the client's hash selects this backend${state}`;
     return (balance === "first" ? "the first that is usable" : "the only one that is usable") + state;
   }
-  if (balance === "source_hash" && chosen !== null) return `usable, and the hash is another backend's${state}`;
-  if (balance === "first") return `usable, and another one comes first${state}`;
+  if (balance === "source_hash" && chosen !== null)
+    return `usable, but the client's hash selects another backend${state}`;
+  if (balance === "first") return `usable, but another one comes first${state}`;
   return `a candidate of ${balance}${state}`;
 }
 
@@ -293,7 +294,7 @@ function whyNot(pool: PoolRecord, backend: BackendRecord, inTier: boolean, lastE
   }
   if (!healthUp) return `down: ${lastError ?? "its health checks have failed"}`;
   if (ejected) return `ejected: ${ejectionReason(pool, backend)} (passive health)`;
-  return "a backup, and another backend comes before it";
+  return "a backup, and a primary is usable";
 }
 
 const NAMES_MAX = 3;

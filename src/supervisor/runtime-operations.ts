@@ -49,7 +49,7 @@ export class RuntimeOperations implements Pick<
     if ("ok" in meant) return meant;
     const { state, weight, timeoutMs } = change;
     if (state === undefined && weight === undefined)
-      return failure("bad_change", "nothing is to be changed", "give state, weight or both");
+      return failure("bad_change", "nothing to change", "give state, weight or both");
     if (timeoutMs !== undefined && (state === undefined || state === "ready"))
       return failure("bad_change", "timeout has no meaning here", "give it with the state drain or maintenance");
     const { pool, config, target, records } = meant;

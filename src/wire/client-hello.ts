@@ -120,10 +120,9 @@ export class HelloReader {
     const arrived = this.#length - at;
     const first = this.#records === 0;
     if (arrived > 0 && bytes[at] !== HANDSHAKE)
-      return first ? NOT_TLS : bad("another record amid the ClientHello", ALERTS.unexpectedMessage);
+      return first ? NOT_TLS : bad("another record within the ClientHello", ALERTS.unexpectedMessage);
     // Only the first byte of the version is checked: the rest "MUST be ignored for all purposes".
-    if (arrived > 1 && bytes[at + 1] !== 3)
-      return first ? NOT_TLS : bad("a record that is not of TLS", ALERTS.protocolVersion);
+    if (arrived > 1 && bytes[at + 1] !== 3) return first ? NOT_TLS : bad("not a TLS record", ALERTS.protocolVersion);
     if (arrived > 3) {
       const length = (bytes[at + 3]! << 8) | (arrived > 4 ? bytes[at + 4]! : 0);
       if (length > RECORD_BYTES_MAX)

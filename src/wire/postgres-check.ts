@@ -52,7 +52,7 @@ export class PostgresCheck implements Exchange {
         return more();
       case 0x53: // S
         // Plaintext bytes after it would be taken for encrypted ones (CVE-2021-23222).
-        if (bytes.length > 1) return bad(`bytes behind the answer to SSLRequest: ${excerpt(bytes)}`);
+        if (bytes.length > 1) return bad(`unexpected bytes after the answer to SSLRequest: ${excerpt(bytes)}`);
         this.#answer.clear();
         return { is: "tls", next: this.#startUp() };
       case 0x4e: // N

@@ -91,9 +91,9 @@ function admitBelieved(connection: Connection, head: Head): void {
 
 // If a ClientHello is needed for a route or a hash, a client that waits for its server to send first waits in vain.
 function silence(terminates: boolean): string {
-  if (terminates) return "no ClientHello byte came";
+  if (terminates) return "no byte of a ClientHello has arrived";
   return (
-    'no ClientHello byte came, and routes by sni or alpn, or hash_key = "sni", need one: ' +
+    'no byte of a ClientHello has arrived, and routes by sni or alpn, or hash_key = "sni", need one: ' +
     "a protocol in which the server speaks first needs a listener without them"
   );
 }

@@ -577,7 +577,7 @@ describe("streams", () => {
     expect(streams[0]!.head).toMatch(/^HTTP\/1\.1 200 [^]*content-type: text\/event-stream/i);
     expect(problemOf(await ask(admin, "GET /api/events"))).toMatchObject({
       status: 503,
-      detail: "as many streams as there may be are open",
+      detail: "the maximum number of streams is open",
     });
     for (let i = 0; i < 20; i++) expect((await ask(admin, "GET /api/status")).status).toBe(200);
     streams[0]!.socket.destroy();

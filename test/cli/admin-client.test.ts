@@ -66,7 +66,7 @@ describe("the token", () => {
       error: expect.stringMatching(/none cannot be read \(ENOENT\)/),
     });
     expect(token({ tokenFile: file("empty.token", "\n") })).toEqual({
-      error: expect.stringMatching(/empty\.token has no token in it/),
+      error: expect.stringMatching(/empty\.token contains no token/),
     });
   });
 });

@@ -269,7 +269,10 @@ describe("a client that sends nothing", () => {
       expect(line.duration_ms).toBeGreaterThanOrEqual(400);
       // A protocol in which the server speaks first does not work here, and the log says so.
       if (client === half) expect(line.error).toBeUndefined();
-      else expect(line.error).toMatch(/^no ClientHello byte came, .* or hash_key = "sni", need one: .* without them$/);
+      else
+        expect(line.error).toMatch(
+          /^no byte of a ClientHello has arrived, .* or hash_key = "sni", need one: .* without them$/,
+        );
     }
     // The deadline applies only to the handshake: served clients stay.
     expect(await served.echoes()).toBe(true);

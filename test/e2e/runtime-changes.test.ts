@@ -201,7 +201,7 @@ describe("a backend", () => {
     const refused: [string, unknown, number, string][] = [
       ["PATCH /api/pools/none/backends/a", { state: "drain" }, 404, 'there is no pool "none"'],
       ["PATCH /api/pools/app/backends/x", { state: "drain" }, 404, 'pool app has no backend "x"'],
-      ["PATCH /api/pools/app/backends/a", {}, 400, "nothing is to be changed"],
+      ["PATCH /api/pools/app/backends/a", {}, 400, "nothing to change"],
       ["PATCH /api/pools/app/backends/a", { weight: 3, timeout: "3s" }, 400, "timeout has no meaning here"],
       ["PATCH /api/pools/app/backends/a", { weight: 257 }, 400, "weight"],
       ["PATCH /api/pools/app/backends/a", { state: "off" }, 400, "state"],

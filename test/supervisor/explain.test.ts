@@ -176,7 +176,7 @@ describe("routes", () => {
       pool: null,
       backend: null,
       candidates: [],
-      outcome: "is refused: no route takes it and the listener has no pool",
+      outcome: "is refused: no route matches and the listener has no pool",
     });
     const nowhere = explain({ listener: "wbe", client: parseAddress("::1")!, sni: null, alpn: [] }, sources);
     expect(nowhere).toMatchObject({ ok: false, error: { name: "no_such_listener" } });
@@ -212,7 +212,7 @@ describe("backends", () => {
       one: "+ a candidate of round_robin",
       two: "+ a candidate of round_robin",
       idle: "- its weight is 0",
-      spare: "- a backup, and another backend comes before it",
+      spare: "- a backup, and a primary is usable",
     });
   });
 
@@ -224,9 +224,9 @@ describe("backends", () => {
     expect(reasons(ask())).toMatchObject({
       one: "- down: connection refused",
       two: "- full: 2 of 2 connections are open",
-      spare: "- a backup, and another backend comes before it",
+      spare: "- a backup, and a primary is usable",
     });
-    expect(ask()).toMatchObject({ end: "queue_full", outcome: "is refused: every backend of pool app is full" });
+    expect(ask()).toMatchObject({ end: "queue_full", outcome: "is refused: every usable backend of pool app is full" });
     Object.assign(two!.state.ejection, { untilMs: Infinity, causes: { connect: 2, earlyReset: 1 } });
     expect(reasons(ask())).toMatchObject({
       two: "- ejected: 2 failed connects and 1 early reset within 20s (passive health)",
@@ -293,7 +293,7 @@ describe("backends", () => {
     expect(ask()).toMatchObject({ backend: "one" });
     expect(reasons(ask())).toMatchObject({
       one: "+ the first that is usable",
-      two: "+ usable, and another one comes first",
+      two: "+ usable, but another one comes first",
     });
     backends()[0]!.up = false;
     expect(ask()).toMatchObject({ backend: "two" });

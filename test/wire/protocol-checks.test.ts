@@ -115,7 +115,7 @@ describe("PostgreSQL", () => {
   test("does not take plaintext bytes for encrypted ones", () => {
     const exchange = check()();
     exchange.begin();
-    expect(words(exchange.push(bytes("SR")))).toContain("bytes behind the answer to SSLRequest");
+    expect(words(exchange.push(bytes("SR")))).toContain("unexpected bytes after the answer to SSLRequest");
   });
 
   test("with a user accepts a request for a password as success, and terminates if it is logged in", () => {

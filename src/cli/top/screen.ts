@@ -199,7 +199,7 @@ function drawFoot(state: TopState, { columns }: Screen): string {
   if (mode.is === "weight") {
     return `weight of ${mode.target.pool}/${mode.target.backend} (0-256, empty = the config's): ${mode.input}_ ${message}`;
   }
-  if (mode.is === "help") return "any key goes back";
+  if (mode.is === "help") return "press any key to go back";
   if (message !== "") return printable(message);
   const filter = state.filter === "" ? "" : `filter: ${state.filter}  `;
   return dim(`${state.paused ? "PAUSED  " : ""}${filter}${KEYS[state.view]}s sort  / filter  ? help  q quit`);
