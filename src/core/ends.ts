@@ -25,7 +25,7 @@ export const ENDS = {
   client_full: "the client was at its `max_connections_per_client`, or the table of clients was full",
   no_route: "no route matched the connection and the listener has no pool",
   no_backend: "no backend of the pool was up",
-  connect_refused: "every backend that was tried refused the connection",
+  connect_refused: "the last backend that was tried refused the connection",
   connect_timeout: "the last backend that was tried did not answer within `connect_timeout`",
   connect_failed:
     "the last backend that was tried could not be reached for another reason, which `error` names; `end_by` is lb if this machine lacked a resource",
