@@ -183,7 +183,9 @@ function meaning(row: RowInfo): string {
 
 function sectionOf(kind: Kind<unknown, unknown>): Section | null {
   if ("entries" in kind) return kind as Section;
-  return "item" in kind ? sectionOf(kind.item as Kind<unknown, unknown>) : null;
+  // Of an array its elements, of a table with a shorthand the table.
+  const below = "item" in kind ? kind.item : "full" in kind ? kind.full : null;
+  return below === null ? null : sectionOf(below as Kind<unknown, unknown>);
 }
 
 function isTableOfNames(row: RowInfo): boolean {

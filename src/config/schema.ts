@@ -314,10 +314,18 @@ export const backendRows = {
     dialAddress(),
     "Address to connect to. A name that resolves to several addresses becomes several backends.",
   ),
-  name: absent(nameText(), null, "Name in logs and metrics. Default: the address."),
+  name: absent(nameText(), null, "Name in logs, metrics and commands, and for source_hash. Default: the address."),
   weight: row(whole(0, 256), 1, "Share of the connections, relative to the other backends; 0 = no new connections."),
-  max_connections: row(whole(0, connectionsMax), 0, "Maximum number of concurrent connections; 0 = no limit."),
-  backup: row(flag(), false, "Use this backend only when no other is up."),
+  max_connections: row(
+    whole(0, connectionsMax),
+    0,
+    "Maximum number of concurrent connections, over all workers; 0 = no limit. When every usable backend has as many, connections wait in the queue of the pool, or end as `queue_full`.",
+  ),
+  backup: row(
+    flag(),
+    false,
+    "Use this backend only while no primary (a backend that is not a backup) is usable, or after all of them have failed for a connection.",
+  ),
 };
 
 const backend = section('{ address = "10.0.0.11:80", weight = 3 }', backendRows);
@@ -467,7 +475,7 @@ const pool = section('{ backends = ["127.0.0.1:3000"] }', {
       1,
       `expected at least one backend, found an empty array; write backends = ["127.0.0.1:3000"], or remove the pool`,
     ),
-    "Backends: addresses, or tables with the options below.",
+    "Backends: addresses, or tables with the options of `backends[]` below.",
   ),
   resolve: row(
     duration({ least: 10 }),

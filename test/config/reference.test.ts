@@ -15,6 +15,21 @@ describe("docs/config.md", () => {
     expect(committed("docs/config.md")).toBe(reference());
   });
 
+  it("has every option of the schema", () => {
+    const keys = new Set<string>();
+    const walk = (node: unknown): void => {
+      if (typeof node !== "object" || node === null) return;
+      const { properties } = node as { properties?: object };
+      for (const key of Object.keys(properties ?? {})) keys.add(key);
+      for (const below of Object.values(node)) walk(below);
+    };
+    walk(jsonSchema());
+    for (const section of ["admin", "log", "otel", "listeners", "pools"]) keys.delete(section);
+    const documented = new Set([...reference().matchAll(/^\| `([a-z0-9_]+)` +\|/gm)].map((match) => match[1]));
+    expect([...keys].filter((key) => !documented.has(key))).toEqual([]);
+    expect(keys.size).toBeGreaterThan(80);
+  });
+
   it("has valid examples", () => {
     const blocks = [...reference().matchAll(/```toml\n(.*?)```/gs)].map((match) => match[1] ?? "");
     expect(blocks.length).toBe(3);
