@@ -30,7 +30,12 @@ export function manPage(lb: Command, version: string, after: string): string {
     ".SH COMMANDS",
   ];
   for (const command of help.visibleCommands(lb)) {
-    const args = command.registeredArguments.map((one) => `\\fI${text(one.name())}\\fR`).join(" ");
+    const args = command.registeredArguments
+      .map((one) => {
+        const name = `\\fI${text(one.name())}\\fR`;
+        return one.required ? name : `[${name}]`;
+      })
+      .join(" ");
     lines.push(`.SS lb ${text(command.name())} ${args}`.trimEnd(), `${sentence(command.description())}`);
     for (const argument of command.registeredArguments) lines.push(...tagged(argument.name(), argument.description));
     for (const { flags, description } of help.visibleOptions(command)) {

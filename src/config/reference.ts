@@ -31,7 +31,8 @@ Options marked _not supported yet_ are reserved. lb refuses them and never ignor
 ## Values
 
 - **duration**: a number with a unit, \`"250ms"\`, \`"1.5s"\`, \`"10m"\`, \`"1h"\`, \`"1d"\`; at most 24 days. One unit only: \`"90m"\`, not \`"1h30m"\`. \`"0s"\` disables the limit where the table says so, and is refused elsewhere.
-- **bandwidth**: a size per second, \`"10MB/s"\`, \`"500Kbit/s"\`. KB, MB and GB are decimal, KiB, MiB and GiB binary, B is a byte, bit is a bit. Units are case-sensitive.
+- **size**: a number with a unit, \`"64KiB"\`, \`"1MB"\`; from 4KiB to 1GiB. KB, MB and GB are decimal, KiB, MiB and GiB binary, B is a byte, bit is a bit. Units are case-sensitive.
+- **bandwidth**: a number with such a unit per second, \`"10MB/s"\`, \`"500Kbit/s"\`.
 - **rate**: a number per period, \`"100/s"\`, \`"600/m"\`, \`"1000/h"\`; more than 0, at most a million a second.
 - **address to listen on**: \`"10.0.0.1:80"\`, \`"[2001:db8::1]:80"\`, \`":8080"\` (every address, IPv4 and IPv6), \`"unix:/run/lb.sock"\`, \`"unix:@abstract"\`. \`"0.0.0.0:80"\` is every IPv4 address, \`"[::]:80"\` every IPv6 address. Host names and port 0 are refused.
 - **address to connect to**: the same without \`":8080"\`, and with host names: \`"name.example:80"\`.
