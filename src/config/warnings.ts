@@ -20,6 +20,7 @@ export function warnings(subject: Subject): Finding[] {
   if (!isWhole(["pools"])) return findings;
   for (const pool of config.pools) {
     warnOfHealth(subject, pool, report);
+    warnOfNoHealth(subject, pool, report);
     warnOfBalance(subject, pool, report);
     warnOfQueue(subject, pool, report);
   }
@@ -48,6 +49,24 @@ function warnOfHealth({ isSound }: Subject, { name, health }: FilePool, report: 
     [...path, "timeout"],
     `${timeout} is longer than the interval of ${interval}: checks of slow backends take place less often than the interval says`,
   );
+}
+
+/** Options about backends that are down, where nothing finds a backend down. */
+function warnOfNoHealth({ isSound }: Subject, pool: FilePool, report: Report): void {
+  const path = ["pools", pool.name];
+  const { health, passive, on_down, panic_threshold } = pool;
+  if (!isSound([...path, "health"]) || health.type !== "off" || health.agent_port > 0) return;
+  if (on_down === "reset" && isSound([...path, "on_down"])) {
+    report([...path, "on_down"], 'has no effect: health.type is "off", so no backend goes down');
+  }
+  if (
+    panic_threshold > 0 &&
+    passive === null &&
+    isSound([...path, "panic_threshold"]) &&
+    isSound([...path, "passive"])
+  ) {
+    report([...path, "panic_threshold"], 'has no effect: health.type is "off", and there is no passive');
+  }
 }
 
 /** Limits in `dry_run` that are not configured. */
