@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { KeyType } from "./certificates.ts";
 
-export type Brand = "lb" | "haproxy" | "nginx" | "direct";
+export type Brand = "lb" | "haproxy" | "nginx" | "relay" | "direct";
 
 export interface Contender {
   /** Unique; variants of one brand have different names. */
@@ -107,6 +107,16 @@ stream {
 `,
     },
     command: nginxCommand(folder),
+  }),
+};
+
+/** A relay with nothing but Bun's sockets: the least that lb can cost on its runtime. */
+export const bareRelay: Contender = {
+  name: "bare relay",
+  brand: "relay",
+  setUp: ({ port, backendPort }) => ({
+    files: {},
+    command: [process.execPath, join(import.meta.dir, "bare-relay.ts"), String(port), String(backendPort)],
   }),
 };
 

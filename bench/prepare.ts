@@ -13,6 +13,7 @@ export function findBrands(): Map<Brand, string> {
     ["lb", existsSync(lbPath) ? (versionOf([lbPath, "--version"], /(\d[\w.+-]*)/) ?? "unknown version") : undefined],
     ["haproxy", versionOf(["haproxy", "-v"], /version (\S+)/)],
     ["nginx", versionOf(["nginx", "-v"], /nginx\/(\S+)/)],
+    ["relay", ""],
     ["direct", ""],
   ];
   for (const [brand, version] of found) {

@@ -1,6 +1,6 @@
 // Profiles a proxy under one kind of load: `bun bench/profile.ts CONTENDER LOAD [perf|strace]`.
 import { join } from "node:path";
-import { haproxy, haproxySplice, lb, nginx } from "./contenders.ts";
+import { bareRelay, haproxy, haproxySplice, lb, nginx } from "./contenders.ts";
 import { Load, withLoad, wrk } from "./load.ts";
 import { placementOn } from "./machine.ts";
 import { leavingNothingBehind, Process } from "./processes.ts";
@@ -11,7 +11,7 @@ const seconds = 5;
 const samplesPerSecond = 997;
 const rowsMax = 40;
 
-const contenders = [lb, haproxy, haproxySplice, nginx];
+const contenders = [lb, haproxy, haproxySplice, nginx, bareRelay];
 const usage = `bun bench/profile.ts CONTENDER LOAD [perf|strace]
   CONTENDER  ${contenders.map(({ name }) => `"${name}"`).join(", ")}
   LOAD       requests, connections, bulk, bulk50, tls-requests, tls-bulk, tls-bulk50`;

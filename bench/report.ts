@@ -18,7 +18,8 @@ export function reportOf({ circumstances, outcomes }: Run): string {
     ...(builds ? comparedBuilds(outcomes) : comparedBrands(outcomes)),
     "## What each reached",
     "Median of the rounds, and the least and the greatest. `direct` is the backend without a proxy: the floor of the " +
-      "latencies, and the most that this load can measure.",
+      "latencies, and the most that this load can measure. `bare relay` has nothing but the sockets of lb's runtime: the least that " +
+      "lb can cost.",
     values(outcomes),
     "## How it was measured",
     table([["", ""], ...circumstances]),

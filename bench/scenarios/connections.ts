@@ -1,11 +1,11 @@
 // A connection per request: the cost of accept, connect and close.
-import { direct, haproxy, lb, nginx } from "../contenders.ts";
+import { bareRelay, direct, haproxy, lb, nginx } from "../contenders.ts";
 import { throughput } from "./throughput.ts";
 
 export const connections = throughput({
   name: "connections",
   about: "wrk, 64 at a time, `Connection: close`: each request on a new connection.",
-  contenders: [lb, haproxy, nginx, direct],
+  contenders: [lb, haproxy, nginx, bareRelay, direct],
   task: { connections: 64, close: true },
   titles: { rate: "new connections", cpu: "CPU per million connections" },
   unit: "connections/s",
