@@ -45,6 +45,9 @@ export interface ProbeOwner {
 
 type Phase = "connecting" | "handshake" | "exchange" | "leaving" | "closed";
 
+/** A timeout that ends this much later than it should was delayed by a blocked thread. */
+const LATE_MS = 10;
+
 /** Maximum number of bytes that a backend may send after its check is over; beyond that it is reset. */
 const LEAVING_BYTES_MAX = 256 * 1024;
 
@@ -61,7 +64,10 @@ interface SocketUser {
 export class Probe implements SocketUser {
   readonly #spec: ProbeSpec;
   readonly #owner: ProbeOwner;
-  readonly #timer: ReturnType<typeof setTimeout>;
+  #timer: ReturnType<typeof setTimeout>;
+  /** When the timeout is over, on performance.now(). */
+  readonly #endMs: number;
+  #isProlonged = false;
   #phase: Phase = "connecting";
   #socket: Socket<SocketUser> | null = null;
   /** What the exchange does after the TLS handshake; null = it begins. */
@@ -72,6 +78,7 @@ export class Probe implements SocketUser {
   constructor(spec: ProbeSpec, owner: ProbeOwner) {
     this.#spec = spec;
     this.#owner = owner;
+    this.#endMs = performance.now() + spec.timeoutMs;
     this.#timer = setTimeout(() => this.#timedOut(), spec.timeoutMs);
     const fd = connector.connect(spec.to, spec.source, this, spec.visibility);
     // Deferred, because the owner has no probe yet.
@@ -185,9 +192,19 @@ export class Probe implements SocketUser {
 
   #timedOut(): void {
     if (this.#phase === "leaving") return this.#closeNow();
-    if (this.#phase === "closed") return;
+    if (this.#phase === "closed" || this.#prolong()) return;
     if (this.#phase === "exchange") this.#fail(outcomeOf(this.#spec.exchange.end("timeout"), "timeout"));
     else this.#fail(failed("timeout", TIMED_OUT[this.#phase]));
+  }
+
+  // A timer that fires late means that this thread was blocked: the answer may have arrived, and timers run before sockets are read. The
+  // backend gets back, once, the time in which it was not listened to.
+  #prolong(): boolean {
+    const lateMs = performance.now() - this.#endMs;
+    if (this.#isProlonged || lateMs < LATE_MS) return false;
+    this.#isProlonged = true;
+    this.#timer = setTimeout(() => this.#timedOut(), Math.min(lateMs, this.#spec.timeoutMs));
+    return true;
   }
 
   /** Ends it at once with a reset. */

@@ -6,6 +6,7 @@ import { TlsClient } from "../../src/platform/tls-client.ts";
 import { Probe, type Outcome, type ProbeSpec } from "../../src/supervisor/probe.ts";
 import { bad, connectOnly, cutShort, more, ok, type Exchange } from "../../src/wire/exchange.ts";
 import { echo, refusing, silent, tagged } from "../support/backends.ts";
+import { BackendProcess } from "../support/backend-process.ts";
 import { Authority, peersMissing } from "../support/certificates.ts";
 import { endpoint } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
@@ -100,6 +101,19 @@ describe("an exchange", () => {
     });
     await closed;
     await eventually("nothing is left", () => backend.open.size === 0);
+  });
+
+  test("that is answered in time succeeds although this thread was blocked beyond the timeout", async () => {
+    await using backend = await BackendProcess.start("welcome");
+    const greeted: Exchange = { begin: () => more(), push: () => ok(), end };
+    for (let i = 0; i < 5; i++) {
+      const unseen = probe(backend.address, { visibility: "unseen", timeoutMs: 100 });
+      const { outcome, closed } = probe(backend.address, { exchange: greeted, timeoutMs: 100 });
+      Bun.sleepSync(300);
+      expect(await outcome).toEqual(SUCCESS);
+      expect(await unseen.outcome).toEqual(SUCCESS);
+      await closed;
+    }
   });
 
   test("ends with FIN and reads what the backend still sends, so that the backend sees no reset", async () => {
