@@ -1,6 +1,6 @@
 // The connections that are open now: lists them from the workers' ledgers, and ends them on an operator's request. Reading shared memory
 // costs the workers nothing.
-import { nameOfOne } from "../core/backend-name.ts";
+import { isNameOfOne } from "../core/backend-name.ts";
 import { cidrTable } from "../core/cidr-set.ts";
 import { clientText } from "../observe/access-line.ts";
 import {
@@ -214,7 +214,7 @@ function idsOf<T extends { id: number }>(
 
 /** A name that resolves to several addresses means all of them. */
 function isCalled({ name, address, config }: BackendRecord, text: string): boolean {
-  return text === name || text === config.name || text === address || text === nameOfOne(config.name, address);
+  return text === name || text === config.name || text === address || isNameOfOne(text, config.name, address);
 }
 
 function unknown(

@@ -5,7 +5,7 @@ import { absoluteEndpoint } from "../config/paths.ts";
 import type { BackendConfig, FileBackend } from "../config/schema.ts";
 import { formatDuration } from "../config/units.ts";
 import { formatEndpoint } from "../core/address.ts";
-import { nameOfOne } from "../core/backend-name.ts";
+import { isNameOfOne } from "../core/backend-name.ts";
 import { failure, type BackendChange, type Operations, type Result } from "../admin/operations.ts";
 import type { BackendStates } from "./backend-states.ts";
 import { orderOf } from "./pool-tiers.ts";
@@ -147,7 +147,7 @@ export class RuntimeOperations implements Pick<
     const byName = configs.find(({ name }) => name === text);
     if (byName !== undefined) return meantBy(pool, byName, null);
     const record = pool.backends.find(
-      ({ name, address, config }) => text === name || text === nameOfOne(config.name, address),
+      ({ name, address, config }) => text === name || isNameOfOne(text, config.name, address),
     );
     if (record !== undefined) return meantBy(pool, record.config, record.address);
     const cure = "`pools` of GET /api/status lists the backends";

@@ -84,7 +84,7 @@ describe("the name of a backend", () => {
     const { operations, registry, all } = start();
     const shown = registry.pools[0]!.backends[1]!.name;
     expect(operations.setBackend("app", shown, { state: "maintenance" }).ok).toBe(true);
-    expect(operations.setBackend("app", "nine@10.0.0.9:80", { state: "drain" }).ok).toBe(true);
+    expect(operations.setBackend("app", "nine@10.0.0.9", { state: "drain" }).ok).toBe(true);
     expect(all()).toBe("ready maintenance drain");
     expect(operations.setBackend("app", "nine", { state: "ready" }).ok).toBe(true);
     expect(all()).toBe("ready maintenance ready");
