@@ -31,8 +31,6 @@ const STOP_GRACE_MS = 1000;
 /** Restart back-off of a worker that dies repeatedly: the pause doubles with each death. */
 const RESTART_FIRST_MS = 10;
 const RESTART_MAX_MS = 5000;
-/** A worker with outdated state in this many comparisons in a row has lost a message; a message in transit has arrived by then. */
-const BEHIND_TIMES = 2;
 /** After this lifetime, a worker's death counts as the first again. */
 const STABLE_MS = 10_000;
 
@@ -93,8 +91,8 @@ export class WorkerSlot {
   /** When it stopped serving; Infinity while it serves. */
   #downSinceMs = performance.now();
   #deathsInARow = 0;
-  /** Comparisons in a row in which its state was outdated. */
-  #behind = 0;
+  /** The latest state at the last comparison. */
+  #compared = { generation: -1, poolVersions: 0 };
   /** The thread's death was requested, so it does not count towards the restart back-off. */
   #restartRequested = false;
   /** The end of the connections of a thread that dies. */
@@ -200,17 +198,21 @@ export class WorkerSlot {
     pending.resolve(count);
   }
 
-  /** Sends the plan again if the worker's state was outdated at the last call too, which only a bug can cause. */
+  /**
+   * Sends the plan again if the worker's state is older than the latest one at the last call: a message in transit has arrived by then,
+   * so one was lost, which only a bug can cause. During a ramp the latest state is always in transit.
+   */
   resendIfOutdated(generation: number, poolVersions: number): void {
     const { planFor, log } = this.#options;
     const { counters } = this;
+    const before = this.#compared;
+    this.#compared = { generation, poolVersions };
     const isBehind =
       this.state === "running" &&
       this.#pendingPlans.length === 0 &&
-      (counters[WORKER.generation] !== generation || counters[WORKER.poolVersions] !== poolVersions);
-    this.#behind = isBehind ? this.#behind + 1 : 0;
-    if (this.#behind < BEHIND_TIMES) return;
-    this.#behind = 0;
+      generation === before.generation &&
+      (counters[WORKER.generation] !== generation || counters[WORKER.poolVersions]! < before.poolVersions);
+    if (!isBehind) return;
     log.error("worker has an outdated config, it is sent again", { worker: this.index });
     void this.apply(planFor(this.position));
   }

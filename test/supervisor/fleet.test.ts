@@ -168,6 +168,20 @@ describe("workers", () => {
 });
 
 describe("a worker that is behind", () => {
+  test("does not get it while the state changes all the time, as during a ramp", async () => {
+    const { fleet, workers, registry, said } = fleetOf();
+    await fleet.growTo(1);
+    const { counters } = workers[0]!.start;
+    counters[WORKER.generation] = 1;
+    for (let step = 0; step < 5; step++) {
+      // The worker has not yet applied the latest of many changes since the last comparison.
+      registry.pools[0]!.version += 20;
+      counters[WORKER.poolVersions] = registry.poolVersions - 1;
+      fleet.resendOutdated(1);
+    }
+    expect(said).toEqual([]);
+  });
+
   test("gets the plan again after two comparisons; one that is up to date does not", async () => {
     const { fleet, workers, registry, said } = fleetOf();
     await fleet.growTo(2);
@@ -189,6 +203,7 @@ describe("a worker that is behind", () => {
     expect(said).toEqual([{ level: "error", event: "worker has an outdated config, it is sent again", worker: 1 }]);
     behind![WORKER.poolVersions] = registry.poolVersions;
     behind![WORKER.generation] = 0;
+    fleet.resendOutdated(2);
     expect(await compare()).toEqual([0, 1]);
     expect(await compare()).toEqual([0, 2]);
   });
