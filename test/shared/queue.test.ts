@@ -57,7 +57,10 @@ test("a wake-up that comes before it is waited for is not lost, and wakes once",
   const second = wait();
   expect(woken).toBe(1);
   queue.wake(4);
-  queue.wake(4);
   await second;
   expect(woken).toBe(2);
+  queue.wake(4);
+  queue.wake(4);
+  await wait();
+  expect(woken).toBe(3);
 });
