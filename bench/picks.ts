@@ -21,6 +21,7 @@ class Cell implements Candidate {
   readonly id: number;
   readonly weight: number;
   readonly open: Int32Array;
+  slot = 0;
 
   constructor(id: number, weight: number, open: Int32Array) {
     this.id = id;

@@ -1,6 +1,6 @@
 // Picks the backend of a connection: the registry of the algorithms. Pure: no sockets, no clock, no shared memory.
 import type { Balance } from "../core/balance.ts";
-import type { Balancer, BalancerMaker, Candidate, HashTable, Sources } from "./candidate.ts";
+import type { Balancer, BalancerMaker, Candidate, HashTable, Loads, Sources } from "./candidate.ts";
 import { createFirst } from "./first.ts";
 import { createLeastConnections } from "./least-connections.ts";
 import { createLeastLatency } from "./least-latency.ts";
@@ -18,13 +18,15 @@ const ALGORITHMS: Record<Balance, BalancerMaker> = {
   first: createFirst,
 };
 
-export interface Setting {
+export interface Setting<C extends Candidate> {
   balance: Balance;
   /** For the first balancer of a worker: how many picks to skip, by the worker's index. */
   startAt: number;
   sources: Sources;
   /** For source_hash: the table over these candidates and those that are unusable now. */
   table: HashTable | null;
+  /** The loads of some of the candidates, if they can be read without the candidates. */
+  loadsOf?: (candidates: readonly C[]) => Loads;
 }
 
 /**
@@ -33,9 +35,14 @@ export interface Setting {
  */
 export function createBalancer<C extends Candidate>(
   candidates: readonly C[],
-  { balance, startAt, sources, table }: Setting,
+  { balance, startAt, sources, table, loadsOf = loadsByCandidate }: Setting<C>,
   previous: Balancer<Candidate> | null,
 ): Balancer<C> {
   const make: BalancerMaker = ALGORITHMS[balance];
-  return make(candidates, { waits: previous && previous.waits(), startAt, sources, table });
+  return make(candidates, { waits: previous && previous.waits(), startAt, sources, table, loadsOf });
+}
+
+function loadsByCandidate(candidates: readonly Candidate[]): Loads {
+  const at = (index: number): Candidate => candidates[index] as Candidate;
+  return { openCount: (index) => at(index).openCount(), full: (index) => at(index).full() };
 }

@@ -11,6 +11,15 @@ export interface Candidate {
   full(): boolean;
   /** Moving average of the connect time in milliseconds at `nowMs`; 0 = unknown. */
   latencyMs(nowMs: number): number;
+  /** Belongs to its balancer: where that keeps what it knows of the candidate. */
+  slot: number;
+}
+
+/** What candidates tell of their connections, by their index in a list: with many of them, reading each candidate costs too much memory. */
+export interface Loads {
+  /** See Candidate. */
+  openCount(index: number): number;
+  full(index: number): boolean;
 }
 
 /** A connection that needs a backend, as an algorithm sees it. */
@@ -38,7 +47,7 @@ export interface HashTable {
 }
 
 /** The initial state of an algorithm, besides its candidates. */
-export interface Beginning {
+export interface Beginning<C extends Candidate> {
   /** The state of the predecessor, by id; null = there is none. */
   readonly waits: ReadonlyMap<number, number> | null;
   /** Without a predecessor: how many picks to skip, so that workers do not all begin with the same backend. */
@@ -46,6 +55,8 @@ export interface Beginning {
   readonly sources: Sources;
   /** For source_hash. */
   readonly table: HashTable | null;
+  /** The loads of these candidates. */
+  loadsOf(candidates: readonly C[]): Loads;
 }
 
 /** Picks among the candidates that it was made with. When these change, a new balancer replaces it. */
@@ -64,7 +75,7 @@ export interface Balancer<C extends Candidate> {
 }
 
 /** Makes a balancer. `candidates` are in the order of the config, or, for equal weights, of their turns. */
-export type BalancerMaker = <C extends Candidate>(candidates: readonly C[], beginning: Beginning) => Balancer<C>;
+export type BalancerMaker = <C extends Candidate>(candidates: readonly C[], beginning: Beginning<C>) => Balancer<C>;
 
 /** Whether a connection that has tried `tried` may go to the candidate now. */
 export function isFree(candidate: Candidate, tried: readonly number[] | null): boolean {

@@ -3,7 +3,7 @@ import { NO_WAITS, type Balancer, type Beginning, type Candidate } from "./candi
 import { Ranking } from "./ranking.ts";
 
 /** See BalancerMaker. Weights are ignored, except that 0 is never picked. */
-export function createFirst<C extends Candidate>(candidates: readonly C[], beginning: Beginning): Balancer<C> {
+export function createFirst<C extends Candidate>(candidates: readonly C[], beginning: Beginning<C>): Balancer<C> {
   return new First(candidates, beginning, false);
 }
 

@@ -5,7 +5,7 @@ import { Ranking } from "./ranking.ts";
 /** See BalancerMaker. */
 export function createLeastConnections<C extends Candidate>(
   candidates: readonly C[],
-  beginning: Beginning,
+  beginning: Beginning<C>,
 ): Balancer<C> {
   return new LeastConnections(candidates, beginning, true);
 }

@@ -7,7 +7,10 @@ import { TwoChoices } from "./two-choices.ts";
 const LATENCY_MIN_MS = 0.01;
 
 /** See BalancerMaker. */
-export function createLeastLatency<C extends Candidate>(candidates: readonly C[], { sources }: Beginning): Balancer<C> {
+export function createLeastLatency<C extends Candidate>(
+  candidates: readonly C[],
+  { sources }: Beginning<C>,
+): Balancer<C> {
   return new LeastLatency(candidates, sources);
 }
 

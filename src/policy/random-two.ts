@@ -3,7 +3,7 @@ import type { Balancer, Beginning, Candidate } from "./candidate.ts";
 import { TwoChoices } from "./two-choices.ts";
 
 /** See BalancerMaker. */
-export function createRandomTwo<C extends Candidate>(candidates: readonly C[], { sources }: Beginning): Balancer<C> {
+export function createRandomTwo<C extends Candidate>(candidates: readonly C[], { sources }: Beginning<C>): Balancer<C> {
   return new RandomTwo(candidates, sources);
 }
 

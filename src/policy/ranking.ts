@@ -1,7 +1,7 @@
 // Keeps the candidates in order, so that a pick does not look at each: a winner tree (Knuth, The Art of Computer Programming, volume 3,
 // section 5.4.1), in which a change of one candidate costs one comparison per level. `beats` is the order of the algorithm. Other workers
 // change counts without notice, so every pick reads the winner and a few other candidates again, in rotation.
-import type { Balancer, Beginning, Candidate, PickContext } from "./candidate.ts";
+import type { Balancer, Beginning, Candidate, Loads, PickContext } from "./candidate.ts";
 import { Turns } from "./turns.ts";
 
 /** With at most this many candidates, a pick reads all of them again, so it uses their current state. */
@@ -19,6 +19,7 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
   /** Connections per unit of weight at the last read, if the order depends on them. Equal quotients are equal numbers. */
   protected readonly load: Float64Array;
 
+  readonly #loads: Loads;
   readonly #counts: boolean;
   readonly #open: Float64Array;
   readonly #out: Uint8Array;
@@ -31,12 +32,14 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
   #cursor = 0;
   /** The last answer, whose count is an estimate; -1 = none. */
   #picked = -1;
-  /** Allocated when a connection has tried a candidate, or a place is released while it counts. */
+  /** Allocated when a connection has tried a candidate. */
   #indices: Map<number, number> | null = null;
 
   /** `counts`: the order depends on the numbers of open connections. */
-  constructor(candidates: readonly C[], { waits, startAt }: Beginning, counts: boolean) {
+  constructor(candidates: readonly C[], { waits, startAt, loadsOf }: Beginning<C>, counts: boolean) {
     this.candidates = candidates.filter(({ weight }) => weight > 0);
+    this.candidates.forEach((candidate, index) => (candidate.slot = index));
+    this.#loads = loadsOf(this.candidates);
     const known = waits !== null && this.candidates.some(({ id }) => waits.has(id)) ? waits : null;
     const size = this.candidates.length;
     this.turns = new Turns(this.candidates, known);
@@ -50,7 +53,7 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
     this.#build();
     if (known === null && size > 0) for (let i = 0; i < startAt; i++) this.#take(this.#winners[1] as number);
     if (!counts) return;
-    this.candidates.forEach((candidate, index) => this.#note(index, candidate.openCount()));
+    for (let index = 0; index < size; index++) this.#note(index, this.#loads.openCount(index));
     this.#build();
   }
 
@@ -68,9 +71,8 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
 
   released(candidate: C): void {
     if (!(this.#counts && this.#rereads < this.candidates.length) && this.#fullCount === 0) return;
-    const index = this.#indexOf(candidate.id);
-    // The backend may have got another plan since it was picked.
-    if (index >= 0 && this.candidates[index] === candidate) this.#reread(index);
+    // It may belong to a predecessor alone.
+    if (this.candidates[candidate.slot] === candidate) this.#reread(candidate.slot);
   }
 
   waits(): ReadonlyMap<number, number> {
@@ -106,7 +108,7 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
       this.#cursor = index + 1 === size ? 0 : index + 1;
       const isFull = (this.#out[index] as number) & FULL;
       // A candidate that was not full and has the same count as before is not full.
-      if (isFull || (this.#counts && this.#candidateAt(index).openCount() !== this.#open[index])) this.#reread(index);
+      if (isFull || (this.#counts && this.#loads.openCount(index) !== this.#open[index])) this.#reread(index);
     }
   }
 
@@ -121,10 +123,9 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
 
   // Whether something differs from the state that the order was made from.
   #reread(index: number): boolean {
-    const candidate = this.#candidateAt(index);
     const out = this.#out[index] as number;
-    const full = candidate.full() ? FULL : 0;
-    const open = this.#counts ? candidate.openCount() : 0;
+    const full = this.#loads.full(index) ? FULL : 0;
+    const open = this.#counts ? this.#loads.openCount(index) : 0;
     if (full === (out & FULL) && (!this.#counts || open === this.#open[index])) return false;
     if (this.#counts) this.#note(index, open);
     if (full !== (out & FULL)) {
@@ -151,14 +152,17 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
   #update(index: number): void {
     const winners = this.#winners;
     let node = this.#leaves + index;
-    winners[node] = this.#out[index] === 0 ? index : -1;
+    let winner = this.#out[index] === 0 ? index : -1;
+    winners[node] = winner;
     while (node > 1) {
+      const other = winners[node ^ 1] as number;
+      // The one with the lower index is the left child.
+      if (other >= 0 && (winner < 0 || (node & 1 ? !this.beats(winner, other) : this.beats(other, winner))))
+        winner = other;
       node >>= 1;
-      const before = winners[node];
-      const winner = this.#winnerBelow(node);
-      winners[node] = winner;
       // Another candidate wins here, as before: nothing changes above.
-      if (winner === before && winner !== index) return;
+      if (winner === winners[node] && winner !== index) return;
+      winners[node] = winner;
     }
   }
 
@@ -171,10 +175,6 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
     const a = this.#winners[2 * node] as number;
     const b = this.#winners[2 * node + 1] as number;
     return a < 0 || (b >= 0 && this.beats(b, a)) ? b : a;
-  }
-
-  #candidateAt(index: number): C {
-    return this.candidates[index] as C;
   }
 
   #indexOf(id: number): number {

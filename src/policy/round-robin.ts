@@ -3,7 +3,7 @@ import type { Balancer, Beginning, Candidate } from "./candidate.ts";
 import { Ranking } from "./ranking.ts";
 
 /** See BalancerMaker. */
-export function createRoundRobin<C extends Candidate>(candidates: readonly C[], beginning: Beginning): Balancer<C> {
+export function createRoundRobin<C extends Candidate>(candidates: readonly C[], beginning: Beginning<C>): Balancer<C> {
   return new RoundRobin(candidates, beginning, false);
 }
 

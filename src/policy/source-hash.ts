@@ -6,7 +6,7 @@ import { isFree, NO_WAITS, type Balancer, type Beginning, type Candidate, type P
 const PROBES_MAX = 64;
 
 /** See BalancerMaker. The table already contains the weights. */
-export function createSourceHash<C extends Candidate>(candidates: readonly C[], { table }: Beginning): Balancer<C> {
+export function createSourceHash<C extends Candidate>(candidates: readonly C[], { table }: Beginning<C>): Balancer<C> {
   const usable = candidates.filter(({ weight }) => weight > 0);
   if (table === null) throw new Error("source_hash needs a table");
   const byId = new Map(usable.map((candidate) => [candidate.id, candidate]));

@@ -2,6 +2,8 @@
 // released by its holder, or by the supervisor if the holder's worker has died (see ledger.ts).
 
 const CHUNK_BYTES = 4 * 1024 * 1024;
+const CHUNK_CELLS_LOG2 = Math.log2(CHUNK_BYTES / 4);
+const LINE_BYTES = 64;
 
 /**
  * Allocates cells from large pieces of shared memory, so that a thousand counters are not a thousand allocations. Pages that nobody
@@ -15,6 +17,7 @@ export class Arena {
   readonly memory: SharedArrayBuffer[] = [];
   #used = CHUNK_BYTES;
   readonly #free = new Map<number, number[]>();
+  readonly #freeCells: number[] = [];
 
   int32(length: number): Int32Array<SharedArrayBuffer> {
     return int32At(this.memory, this.take(4 * length), length);
@@ -36,6 +39,25 @@ export class Arena {
     const address = (this.memory.length - 1) * CHUNK_BYTES + this.#used;
     this.#used += size;
     return address;
+  }
+
+  /**
+   * Allocates one Int32 cell, zero, and returns its address. It shares a cache line with other such cells: it is for cells that all
+   * workers write, which a line of their own would not keep in a worker's cache. A pick looks at many of them.
+   */
+  takeCell(): number {
+    const again = this.#freeCells.pop();
+    if (again !== undefined) return again;
+    const line = this.take(LINE_BYTES);
+    // The next ones follow this one, in order.
+    for (let at = LINE_BYTES - 4; at > 0; at -= 4) this.#freeCells.push(line + at);
+    return line;
+  }
+
+  /** Frees a cell of takeCell, under the same condition as `free`. */
+  freeCell(address: number): void {
+    int32At(this.memory, address, 1)[0] = 0;
+    this.#freeCells.push(address);
   }
 
   /** Frees cells. Call it only when no connection counts there and no view of them exists any more. */
@@ -74,7 +96,64 @@ function pieceOf(memory: readonly SharedArrayBuffer[], address: number): SharedA
 
 // One cache line each: cells that different threads write must not share one.
 function roundUp(bytes: number): number {
-  return Math.ceil(bytes / 64) * 64;
+  return Math.ceil(bytes / LINE_BYTES) * LINE_BYTES;
+}
+
+/**
+ * A view of each piece of an arena's memory, made when it is first needed. With it a cell is an index: a view of its own would cost more
+ * memory than the cell, and one more cache line at each use.
+ */
+export class Pieces {
+  readonly int32: Int32Array[] = [];
+  readonly float64: Float64Array[] = [];
+  readonly #memory: readonly SharedArrayBuffer[];
+
+  constructor(memory: readonly SharedArrayBuffer[]) {
+    this.#memory = memory;
+  }
+
+  int32With(address: number): Int32Array {
+    return (this.int32[Math.floor(address / CHUNK_BYTES)] ??= new Int32Array(pieceOf(this.#memory, address)));
+  }
+
+  float64With(address: number): Float64Array {
+    return (this.float64[Math.floor(address / CHUNK_BYTES)] ??= new Float64Array(pieceOf(this.#memory, address)));
+  }
+}
+
+/** The index of the cell at this address in the view of its piece. */
+export function int32Index(address: number): number {
+  return (address & (CHUNK_BYTES - 1)) >> 2;
+}
+
+export function float64Index(address: number): number {
+  return (address & (CHUNK_BYTES - 1)) >> 3;
+}
+
+/** The open connections and the caps of backends, by number. It reads the backends' cells alone. */
+export class OpenCells {
+  readonly #pieces: readonly Int32Array[];
+  /** In cells from the beginning of the memory. */
+  readonly #at: Int32Array;
+  /** 0 = no cap. */
+  readonly #caps: Int32Array;
+
+  constructor(pieces: Pieces, backends: readonly { openAt: number; maxConnections: number }[]) {
+    for (const { openAt } of backends) pieces.int32With(openAt);
+    this.#pieces = pieces.int32;
+    this.#at = Int32Array.from(backends, ({ openAt }) => openAt / 4);
+    this.#caps = Int32Array.from(backends, ({ maxConnections }) => maxConnections);
+  }
+
+  openCount(index: number): number {
+    const at = this.#at[index]!;
+    return claimedAt(this.#pieces[at >> CHUNK_CELLS_LOG2]!, at & ((1 << CHUNK_CELLS_LOG2) - 1));
+  }
+
+  full(index: number): boolean {
+    const cap = this.#caps[index]!;
+    return cap > 0 && this.openCount(index) >= cap;
+  }
 }
 
 /**
@@ -95,7 +174,7 @@ export class Cells {
     this.#arena = arena;
     this.#size = size;
     this.#rows = rows;
-    this.openAt = arena.take(4);
+    this.openAt = arena.takeCell();
     this.#countersAt = arena.take(8 * rows * size);
   }
 
@@ -132,7 +211,7 @@ export class Cells {
 
   /** Frees all cells; see Arena.free. */
   free(): void {
-    this.#arena.free(this.open);
+    this.#arena.freeCell(this.openAt);
     for (const rows of this.#views()) this.#arena.free(rows);
   }
 
@@ -147,12 +226,17 @@ export class Cells {
 
 /** Claims one of `max` places in a cell; 0 = no limit. False = all are taken. Hot path. */
 export function claim(cell: Int32Array, max: number): boolean {
+  return claimAt(cell, 0, max);
+}
+
+/** The same for one of many cells in a view. */
+export function claimAt(cells: Int32Array, at: number, max: number): boolean {
   if (max === 0) {
-    Atomics.add(cell, 0, 1);
+    Atomics.add(cells, at, 1);
     return true;
   }
-  for (let held = Atomics.load(cell, 0); held < max;) {
-    const seen = Atomics.compareExchange(cell, 0, held, held + 1);
+  for (let held = Atomics.load(cells, at); held < max;) {
+    const seen = Atomics.compareExchange(cells, at, held, held + 1);
     if (seen === held) return true;
     held = seen;
   }
@@ -164,14 +248,22 @@ export function claim(cell: Int32Array, max: number): boolean {
  * admit too many. Hot path.
  */
 export function giveBack(cell: Int32Array): void {
-  if (Atomics.sub(cell, 0, 1) > 0) return;
-  Atomics.add(cell, 0, 1);
+  giveBackAt(cell, 0);
+}
+
+export function giveBackAt(cells: Int32Array, at: number): void {
+  if (Atomics.sub(cells, at, 1) > 0) return;
+  Atomics.add(cells, at, 1);
   throw new Error("a place was given back twice");
 }
 
 /** Number of claimed places. */
 export function claimed(cell: Int32Array): number {
   return Atomics.load(cell, 0);
+}
+
+export function claimedAt(cells: Int32Array, at: number): number {
+  return Atomics.load(cells, at);
 }
 
 /** Adds to a cell that is a sum, not a cap; `by` may be negative. */

@@ -242,7 +242,15 @@ function pickablesOf(tier: Tier, { backends }: PoolRecord): Pickable[] {
     const { cells, config } = record;
     const open = claimed(cells.open);
     const full = config.max_connections > 0 && open >= config.max_connections;
-    return { id, record, weight: effectiveWeight, openCount: () => open, full: () => full, latencyMs: () => 0 };
+    return {
+      id,
+      record,
+      weight: effectiveWeight,
+      openCount: () => open,
+      full: () => full,
+      latencyMs: () => 0,
+      slot: 0,
+    };
   });
 }
 

@@ -304,7 +304,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     this.host.floats[this.row * ROW_FLOATS + ROW_FLOAT.bytesIn]! += bytes;
     this.listener.counters[LISTENER.bytesIn]! += bytes;
     this.host.counters[WORKER.bytesIn]! += bytes;
-    if (this.backend !== null && this.isRelaying) this.backend.counters[BACKEND.bytesIn]! += bytes;
+    if (this.backend !== null && this.isRelaying) this.backend.count(BACKEND.bytesIn, bytes);
     if (this.facts !== null) this.tryBandwidth(this.facts, "upload", bytes);
     this.touch();
   }
@@ -318,7 +318,7 @@ export class Connection implements Session, Peers, Times, TimerNode, PickContext
     floats[at + ROW_FLOAT.bytesOut]! += bytes;
     this.listener.counters[LISTENER.bytesOut]! += bytes;
     this.host.counters[WORKER.bytesOut]! += bytes;
-    if (this.backend !== null && this.isRelaying) this.backend.counters[BACKEND.bytesOut]! += bytes;
+    if (this.backend !== null && this.isRelaying) this.backend.count(BACKEND.bytesOut, bytes);
     if (this.facts !== null) this.tryBandwidth(this.facts, "download", bytes);
     this.touch();
   }

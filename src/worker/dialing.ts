@@ -87,7 +87,7 @@ function beginAttempt(connection: Connection, backend: Backend, pool: Pool): voi
   connection.backend = backend;
   words[at + ROW.backend] = backend.id;
   words[at]! |= CLAIM.backend;
-  backend.counters[BACKEND.dials]!++;
+  backend.count(BACKEND.dials);
   connection.enter(dialing);
   connection.dialStartedMs = performance.now();
   connection.connectMs = -1;
@@ -183,7 +183,7 @@ export function attemptFailed(connection: Connection, code: string): void {
   const waits = next === null && mayRetry && !isLocal && pool.mayServe(connection) && enterQueue(connection, pool);
   if (next === null && !waits) return connection.finish(failure.end, isLocal ? "lb" : "backend", code);
   releaseBackend(connection);
-  backend.counters[BACKEND.retriedAway]!++;
+  backend.count(BACKEND.retriedAway);
   words[at + ROW.retries]!++;
   if (next !== null) return beginAttempt(connection, next, pool);
   connection.backend = null;

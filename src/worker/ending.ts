@@ -12,7 +12,7 @@ export function conclude(session: Session, ended: Ended): void {
   listener.counters[endCell(ended.end, ended.by)]!++;
   host.counters[WORKER.ended]!++;
   if (backend !== null) {
-    backend.counters[BACKEND.ended]!++;
+    backend.count(BACKEND.ended);
     const startedMs = host.floats[session.row * ROW_FLOATS + ROW_FLOAT.startedMs]!;
     countTime(listener.counters, LIFE_TIMES, monotonicMs() - startedMs);
   }

@@ -3,11 +3,11 @@
 import type { BackendPlan, PoolPlan, PoolState, PoolTier } from "../messages.ts";
 import { parseAddress, parseEndpoint, type Endpoint } from "../core/address.ts";
 import { createBalancer } from "../policy/balance.ts";
-import type { Balancer, Candidate, PickContext, Sources } from "../policy/candidate.ts";
+import type { Balancer, Candidate, Loads, PickContext, Sources } from "../policy/candidate.ts";
 import { Latency } from "../policy/latency.ts";
 import { SharedQueue } from "../shared/queue.ts";
 import { WaitQueue, type Places, type Waiter } from "./wait-queue.ts";
-import { claim, claimed, float64At, giveBack, int32At } from "../shared/cells.ts";
+import { claimAt, claimedAt, float64Index, giveBackAt, int32Index, OpenCells, Pieces } from "../shared/cells.ts";
 import { BACKEND, CONNECT_TIMES, countTime } from "../shared/counters.ts";
 import { PassiveHealth, type FailureReports } from "./failure-reports.ts";
 import { sockaddr } from "../platform/sockets.ts";
@@ -26,17 +26,26 @@ const FAILED_LATENCY_MS = 3000;
 
 const SOURCES: Sources = { nowMs: () => performance.now(), random: Math.random };
 
-/** A backend and its cells. Exists as long as a connection or the pool refers to it. */
+/**
+ * A backend and its cells. Exists as long as a connection or the pool refers to it. It has the plan's fields itself, and no views of its
+ * cells: of a thousand backends, none is in the CPU's caches when it is used, so every object that must be read costs time. The fields
+ * that each connection uses come first. 18 fields are the most that fit into 160 bytes; test/worker/pool.test.ts measures it.
+ */
 export class Backend implements Candidate {
-  readonly #plan: BackendPlan;
-  readonly #memory: readonly SharedArrayBuffer[];
-  readonly #worker: number;
-  // Created at first use: most of ten thousand backends have no connection of this worker.
-  #open: Int32Array | null = null;
-  #counters: Float64Array | null = null;
+  readonly id: number;
+  /** 0 = no cap. */
+  readonly maxConnections: number;
+  /** Whether a connect may reach its own socket, so that each one must be checked. */
+  readonly maySelfConnect: boolean;
+  /** Contains the cell at `openAt`: connections open or being dialed, over all workers. */
+  readonly #open: Int32Array;
+  readonly openAt: number;
+  readonly #counters: Float64Array;
+  /** Index of the first of this worker's BACKEND.size cells in #counters. */
+  readonly #row: number;
+  /** In the form of connect(2); made at first use, because most of ten thousand backends have no connection of this worker. */
   #sockaddr: Uint8Array | null = null;
-  /** The effective weight in its tier. */
-  weight = 0;
+  slot = 0;
   /** The balancer of its tier; null = it must not be picked. */
   balancer: Balancer<Backend> | null = null;
   /** When an attempt of this worker last succeeded, TLS included, on performance.now(). */
@@ -45,49 +54,27 @@ export class Backend implements Candidate {
   latency: Latency | null = null;
   /** Receives failures if the pool has passive health. */
   passive: PassiveHealth | null = null;
-
-  /** `memory` is the memory of the plan's addresses. */
-  constructor(plan: BackendPlan, memory: readonly SharedArrayBuffer[], worker: number) {
-    this.#plan = plan;
-    this.#memory = memory;
-    this.#worker = worker;
-  }
-
-  get id(): number {
-    return this.#plan.id;
-  }
-
-  get name(): string {
-    return this.#plan.name;
-  }
-
-  get address(): string {
-    return this.#plan.address;
-  }
-
+  /** The effective weight in its tier. */
+  weight = 0;
+  readonly name: string;
+  readonly address: string;
   /** The host name in the config, or "". */
-  get host(): string {
-    return this.#plan.host;
-  }
+  readonly host: string;
+  readonly countersAt: number;
 
-  get maxConnections(): number {
-    return this.#plan.maxConnections;
-  }
-
-  /** Whether a connect may reach its own socket, so that each one must be checked. */
-  get maySelfConnect(): boolean {
-    return this.#plan.maySelfConnect;
-  }
-
-  /** One Int32 cell: connections open or being dialed, over all workers. */
-  get open(): Int32Array {
-    return (this.#open ??= int32At(this.#memory, this.#plan.openAt, 1));
-  }
-
-  /** This worker's row of BACKEND.size cells. */
-  get counters(): Float64Array {
-    const at = this.#plan.countersAt + 8 * this.#worker * BACKEND.size;
-    return (this.#counters ??= float64At(this.#memory, at, BACKEND.size));
+  /** `pieces` are those of the plan's addresses. */
+  constructor(plan: BackendPlan, pieces: Pieces, worker: number) {
+    this.id = plan.id;
+    this.maxConnections = plan.maxConnections;
+    this.maySelfConnect = plan.maySelfConnect;
+    this.#open = pieces.int32With(plan.openAt);
+    this.openAt = plan.openAt;
+    this.#counters = pieces.float64With(plan.countersAt);
+    this.#row = float64Index(plan.countersAt) + worker * BACKEND.size;
+    this.name = plan.name;
+    this.address = plan.address;
+    this.host = plan.host;
+    this.countersAt = plan.countersAt;
   }
 
   get endpoint(): Endpoint {
@@ -96,34 +83,37 @@ export class Backend implements Candidate {
     return endpoint;
   }
 
-  /** In the form of connect(2). */
   get sockaddr(): Uint8Array {
     return (this.#sockaddr ??= sockaddr(this.endpoint));
   }
 
-  /** Whether a plan is equal to this backend's own plan. */
+  /** Whether a plan is equal to the one that it was made from. */
   isAsIn(plan: BackendPlan): boolean {
-    return plan === this.#plan || samePlan(plan, this.#plan);
+    for (const name in plan) if (plan[name as keyof BackendPlan] !== this[name as keyof BackendPlan]) return false;
+    return true;
   }
 
   openCount(): number {
-    return claimed(this.open);
+    return claimedAt(this.#open, int32Index(this.openAt));
   }
 
   full(): boolean {
-    const { maxConnections } = this.#plan;
-    return maxConnections > 0 && claimed(this.open) >= maxConnections;
+    return this.maxConnections > 0 && this.openCount() >= this.maxConnections;
   }
 
   latencyMs(nowMs: number): number {
     return this.latency === null ? 0 : this.latency.at(nowMs);
   }
 
+  /** Adds to a cell of BACKEND in this worker's row. Hot path. */
+  count(cell: number, by = 1): void {
+    this.#counters[this.#row + cell]! += by;
+  }
+
   /** The only place that is told how each connect attempt ended, `ms` after its start. Hot path. */
   attemptEnded(outcome: AttemptOutcome, ms: number): void {
-    const { counters } = this;
-    counters[outcome]!++;
-    if (outcome === BACKEND.connected) countTime(counters, CONNECT_TIMES, ms);
+    this.count(outcome);
+    if (outcome === BACKEND.connected) countTime(this.#counters, CONNECT_TIMES, ms, this.#row);
     else this.passive?.connectFailed(this.id);
     if (this.latency === null) return;
     this.latency.add(outcome === BACKEND.connected ? ms : Math.max(ms, FAILED_LATENCY_MS), SOURCES.nowMs());
@@ -131,11 +121,11 @@ export class Backend implements Candidate {
 
   /** Claims a place; false = at its cap. */
   claim(): boolean {
-    return claim(this.open, this.#plan.maxConnections);
+    return claimAt(this.#open, int32Index(this.openAt), this.maxConnections);
   }
 
   giveBack(): void {
-    giveBack(this.open);
+    giveBackAt(this.#open, int32Index(this.openAt));
     this.balancer?.released(this);
   }
 }
@@ -292,18 +282,19 @@ export class Pool implements Places<Queued, Backend> {
     if (version < this.#version || (version === this.#version && !settings)) return;
     // This includes removed backends: their connections must not keep a former balancer alive.
     for (const backend of this.#backends) backend.balancer = null;
+    const pieces = new Pieces(memory);
     if (backends !== null) {
       const known = new Map(this.#backends.map((backend) => [backend.id, backend]));
       this.#backends = backends.map((plan) => {
         const old = known.get(plan.id);
-        return old?.isAsIn(plan) === true ? old : new Backend(plan, memory, this.#worker);
+        return old?.isAsIn(plan) === true ? old : new Backend(plan, pieces, this.#worker);
       });
     }
     this.#version = version;
-    this.#tiers = this.#makeTiers(tiers);
+    this.#tiers = this.#makeTiers(tiers, pieces);
   }
 
-  #makeTiers(plans: readonly PoolTier[]): Tier[] {
+  #makeTiers(plans: readonly PoolTier[], pieces: Pieces): Tier[] {
     const { balance, passive: counted } = this.#plan;
     const byId = new Map(this.#backends.map((backend) => [backend.id, backend]));
     const passive = counted && this.#reports && new PassiveHealth(counted, this.#reports);
@@ -318,7 +309,8 @@ export class Pool implements Places<Queued, Backend> {
         if (backend !== undefined) backend.weight = effectiveWeight;
         return backend ?? [];
       });
-      const setting = { balance, startAt: this.#worker, sources: SOURCES, table };
+      const loadsOf = (list: readonly Backend[]): Loads => new OpenCells(pieces, list);
+      const setting = { balance, startAt: this.#worker, sources: SOURCES, table, loadsOf };
       const balancer = createBalancer(backends, setting, this.#tiers[i]?.balancer ?? null);
       for (const backend of backends) backend.balancer = balancer;
       return { backends, balancer };
@@ -335,9 +327,4 @@ interface Tier {
 // Each backend has its own plan, so keeping the received list would waste memory.
 function withoutBackends(plan: PoolPlan): PoolPlan {
   return { ...plan, backends: [] };
-}
-
-function samePlan(a: BackendPlan, b: BackendPlan): boolean {
-  for (const name in a) if (a[name as keyof BackendPlan] !== b[name as keyof BackendPlan]) return false;
-  return true;
 }

@@ -48,7 +48,7 @@ function limitBandwidth(connection: Connection, bandwidth: ListenerBandwidth): v
 
 // Bytes that the client sent before count for the backend that gets them, not for backends that were tried.
 function countEarlyBytes({ backend, host, row }: Connection): void {
-  if (backend !== null) backend.counters[BACKEND.bytesIn]! += host.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn]!;
+  if (backend !== null) backend.count(BACKEND.bytesIn, host.floats[row * ROW_FLOATS + ROW_FLOAT.bytesIn]!);
 }
 
 const relaying: Phase = definePhase("relaying", {
@@ -154,7 +154,7 @@ function noteBackendEnd(connection: Connection): void {
   connection.touch();
   connection.noteFirstEnd(FIRST_END.backend);
   if (connection.backendTlsObserver?.noteEnd() && connection.backend !== null)
-    connection.backend.counters[BACKEND.tlsTruncated]!++;
+    connection.backend.count(BACKEND.tlsTruncated);
   passEnds(connection);
 }
 

@@ -139,6 +139,21 @@ describe("least_connections over several workers", () => {
 });
 
 describe.each<Balance>(["round_robin", "least_connections", "first"])("%s with a thousand backends", (balance) => {
+  test("ignores the release of a backend that only its predecessor had", () => {
+    const all = many(1000);
+    const former = balancerOf(balance, all).pick(context())!;
+    const slot = former.slot;
+    const others = all.filter((backend) => backend !== former);
+    for (const backend of others) backend.cap = 0;
+    const balancer = balancerOf(balance, others);
+    expect(balancer.pick(context())).toBeNull();
+    // The backend that has the former one's slot is free again, which the balancer has not been told.
+    former.slot = slot;
+    balancer.released(former);
+    others[slot]!.cap = 1;
+    expect(balancer.pick(context())).toBe(others[slot]);
+  });
+
   test.each([0, 900])("reads a few of them for a pick, also while the first %i are full", (full) => {
     const all = many(1000, 5);
     for (const backend of all.slice(0, full)) backend.cap = 0;

@@ -1,5 +1,16 @@
 import { describe, expect, test } from "vitest";
-import { add, Arena, claim, claimed, giveBack } from "../../src/shared/cells.ts";
+import {
+  add,
+  Arena,
+  claim,
+  claimAt,
+  claimed,
+  giveBack,
+  int32At,
+  int32Index,
+  OpenCells,
+  Pieces,
+} from "../../src/shared/cells.ts";
 import { runThreads } from "../support/threads.ts";
 import type { CapJob, CapResult } from "./claiming-thread.ts";
 
@@ -63,6 +74,57 @@ describe("Arena", () => {
       arena.free(row);
     }
     expect(buffers.size).toBe(1);
+  });
+});
+
+describe("cells that all workers write", () => {
+  test("lie side by side in one cache line, in the order of their allocation", () => {
+    const arena = new Arena();
+    const cells = Array.from({ length: 17 }, () => arena.takeCell());
+    expect(cells.map((address) => address - cells[0]!)).toEqual(Array.from({ length: 17 }, (_, i) => 4 * i));
+    expect(cells[0]! % CACHE_LINE).toBe(0);
+    // What only one thread writes is elsewhere.
+    expect(Math.floor(arena.take(8) / CACHE_LINE)).toBe(Math.floor(cells[16]! / CACHE_LINE) + 1);
+  });
+
+  test("are reused when they are freed, zeroed and only once", () => {
+    const arena = new Arena();
+    const cells = Array.from({ length: 16 }, () => arena.takeCell());
+    int32At(arena.memory, cells[5]!, 1)[0] = 7;
+    arena.freeCell(cells[5]!);
+    expect(arena.takeCell()).toBe(cells[5]);
+    expect(int32At(arena.memory, cells[5]!, 1)[0]).toBe(0);
+    expect(cells).not.toContain(arena.takeCell());
+  });
+
+  test("are read by number, whatever piece of memory they are in", () => {
+    const arena = new Arena();
+    const addresses = Array.from({ length: 3 }, () => {
+      const address = arena.takeCell();
+      // The rest of the line and of the piece.
+      for (let i = 1; i < 16; i++) arena.takeCell();
+      arena.take(4 * 1024 * 1024 - 64);
+      return address;
+    });
+    expect(arena.memory).toHaveLength(3);
+    const pieces = new Pieces(arena.memory);
+    const caps = [0, 2, 1];
+    const open = new OpenCells(
+      pieces,
+      addresses.map((openAt, i) => ({ openAt, maxConnections: caps[i]! })),
+    );
+    expect(addresses.map((_, i) => [open.openCount(i), open.full(i)])).toEqual([
+      [0, false],
+      [0, false],
+      [0, false],
+    ]);
+    for (const address of addresses) claimAt(pieces.int32With(address), int32Index(address), 0);
+    expect(addresses.map((address) => claimed(int32At(arena.memory, address, 1)))).toEqual([1, 1, 1]);
+    expect(addresses.map((_, i) => [open.openCount(i), open.full(i)])).toEqual([
+      [1, false],
+      [1, false],
+      [1, true],
+    ]);
   });
 });
 

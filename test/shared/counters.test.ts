@@ -34,8 +34,19 @@ describe("the counters' rows", () => {
   });
 
   test("have a cell for each bucket of connect times, and one for slower connects", () => {
-    expect(BACKEND.connectBuckets + CONNECT_BUCKETS_MS.length).toBe(BACKEND.size - 1);
+    const others = Object.entries(BACKEND).filter(([name]) => !["connectBuckets", "size"].includes(name));
+    const buckets = Array.from({ length: CONNECT_BUCKETS_MS.length + 1 }, (_, i) => BACKEND.connectBuckets + i);
+    const cells = [...others.map(([, cell]) => cell), ...buckets];
+    expect(new Set(cells).size).toBe(cells.length);
+    expect(Math.max(...cells)).toBeLessThan(BACKEND.size);
     expect(CONNECT_BUCKETS_MS.toSorted((a, b) => a - b)).toEqual([...CONNECT_BUCKETS_MS]);
+  });
+
+  test("of different workers share no cache line, and a fast connect that ends well counts in one", () => {
+    expect([BACKEND.size % 8, LISTENER.size % 8]).toEqual([0, 0]);
+    const { dials, connected, bytesIn, bytesOut, ended, connectSumMs, connectBuckets } = BACKEND;
+    const used = [dials, connected, bytesIn, bytesOut, ended, connectSumMs, connectBuckets, connectBuckets + 1];
+    expect(Math.max(...used)).toBeLessThan(8);
   });
 
   test("count a time in the first bucket whose bound it does not exceed, and add it to the sum", () => {

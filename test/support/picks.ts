@@ -8,6 +8,7 @@ import { Random } from "./random.ts";
 export class FakeBackend implements Candidate {
   readonly id: number;
   readonly weight: number;
+  slot = 0;
   open = 0;
   cap = Infinity;
   latency = 0;

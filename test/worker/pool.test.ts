@@ -1,9 +1,10 @@
+import { estimateShallowMemoryUsageOf } from "bun:jsc";
 import { beforeEach, describe, expect, test } from "vitest";
 import type { BackendPlan, PoolPlan, PoolState, PoolTier } from "../../src/messages.ts";
 import { claim, claimed } from "../../src/shared/cells.ts";
-import { BACKEND } from "../../src/shared/counters.ts";
+import { BACKEND, CONNECT_TIMES, readTimes } from "../../src/shared/counters.ts";
 import { FailureReports } from "../../src/worker/failure-reports.ts";
-import { Pool, type Backend, type Queued } from "../../src/worker/pool.ts";
+import { Backend, Pool, type Queued } from "../../src/worker/pool.ts";
 import { context, FakeBackend, tableOf } from "../support/picks.ts";
 import { arena, backendPlan, poolPlan, openOf, countersOf, tiersWith } from "../support/plans.ts";
 import { runThreads } from "../support/threads.ts";
@@ -88,10 +89,19 @@ describe("a pool", () => {
   test("gives each worker its own row of a backend's counters", () => {
     const alone = poolPlan({ backends: [backends[0]!] });
     const [mine, theirs] = [new Pool(alone, null, 0).acquire(context())!, new Pool(alone, null, 1).acquire(context())!];
-    mine.counters.fill(1);
-    theirs.counters.fill(2);
-    expect(mine.counters.every((cell) => cell === 1)).toBe(true);
-    expect(countersOf(backends[0]!)).toHaveLength(mine.counters.length + theirs.counters.length);
+    for (let cell = 0; cell < BACKEND.size; cell++) {
+      mine.count(cell);
+      theirs.count(cell, 2);
+    }
+    const rows = Array.from(countersOf(backends[0]!));
+    expect(rows).toEqual([...Array<number>(BACKEND.size).fill(1), ...Array<number>(BACKEND.size).fill(2)]);
+  });
+
+  test("has one object of 160 bytes for a backend", () => {
+    const backend = pool.acquire(context())!;
+    backend.attemptEnded(BACKEND.connected, 1);
+    expect(estimateShallowMemoryUsageOf(backend)).toBe(160);
+    backend.giveBack();
   });
 
   test("dials the sockaddr of each kind of address", () => {
@@ -129,7 +139,7 @@ describe("a change of health", () => {
     const held = pool.acquire(context())!;
     pool.update(state(2, []));
     pool.update(state(3, ids));
-    expect(claimed(held.open)).toBe(1);
+    expect(held.openCount()).toBe(1);
     held.giveBack();
     expect(backends.map((backend) => claimed(openOf(backend)))).toEqual([0, 0, 0]);
   });
@@ -238,10 +248,10 @@ describe("an attempt to connect", () => {
     backend.attemptEnded(BACKEND.connected, 0.4);
     backend.attemptEnded(BACKEND.connected, 7000);
     backend.attemptEnded(BACKEND.refused, 0.1);
-    const { counters } = backend;
+    const counters = countersOf(backends.find(({ id }) => id === backend.id)!).subarray(0, BACKEND.size);
     expect([counters[BACKEND.connected], counters[BACKEND.refused], counters[BACKEND.failed]]).toEqual([2, 1, 0]);
     expect(counters[BACKEND.connectSumMs]).toBeCloseTo(7000.4, 6);
-    const buckets = [...counters.subarray(BACKEND.connectBuckets)];
+    const buckets = readTimes(CONNECT_TIMES, (cell) => counters[cell]!).buckets;
     expect(buckets.map((count, i) => (count > 0 ? i : -1)).filter((i) => i >= 0)).toEqual([1, buckets.length - 1]);
   });
 
@@ -321,9 +331,9 @@ describe("the cap of a backend", () => {
     const steal = (backend: Backend): boolean => {
       if (stolen < 2) {
         stolen++;
-        claim(backend.open, 1);
+        claim(claimOf[capped.findIndex(({ id }) => id === backend.id)]!, 1);
       }
-      return claim(backend.open, 1);
+      return Backend.prototype.claim.call(backend);
     };
     const one = pool.acquire(context())!;
     const two = pool.acquire(context())!;
