@@ -1,7 +1,7 @@
 // The bench's only access to the C library: blocking sockets and epoll for the load generators, and the CPU clock of another process. Bun's
 // own sockets allocate a buffer for each event, which costs too much in a generator that shares its CPU with the backend. Linux with glibc
 // only, x64 and arm64.
-import { dlopen, FFIType } from "bun:ffi";
+import { dlopen, FFIType, ptr, type Pointer } from "bun:ffi";
 
 const libc = dlopen("libc.so.6", {
   socket: { args: ["i32", "i32", "i32"], returns: "i32" },
@@ -19,6 +19,7 @@ const libc = dlopen("libc.so.6", {
   clock_gettime: { args: ["i32", "ptr"], returns: "i32" },
 }).symbols;
 
+const AF_UNIX = 1;
 const AF_INET = 2;
 const SOCK_STREAM = 1;
 const IPPROTO_TCP = 6;
@@ -30,20 +31,42 @@ const EPOLL_CTL_ADD = 1;
 const EPOLLIN = 1;
 const PR_SET_TIMERSLACK = 29;
 
-/** A blocking TCP connection to a port of 127.0.0.1, with TCP_NODELAY; throws if the connect fails. */
-export function connectTo(port: number): number {
+/** A blocking TCP connection to a port, with TCP_NODELAY; throws if the connect fails. */
+export function connectTo(port: number, host = "127.0.0.1"): number {
   const fd = libc.socket(AF_INET, SOCK_STREAM, 0);
   if (fd < 0) throw new Error("socket() failed; is the limit of open files too low?");
   const address = new DataView(new ArrayBuffer(16));
   address.setUint16(0, AF_INET, true);
   address.setUint16(2, port, false);
-  address.setUint32(4, 0x7f000001, false);
+  host.split(".").forEach((byte, i) => address.setUint8(4 + i, Number(byte)));
   if (libc.connect(fd, new Uint8Array(address.buffer), 16) !== 0) {
     libc.close(fd);
-    throw new Error(`connect() to 127.0.0.1:${port} failed`);
+    throw new Error(`connect() to ${host}:${port} failed`);
   }
   libc.setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, new Int32Array([1]), 4);
   return fd;
+}
+
+/** Makes blocking connections to unix sockets at these paths, one after the other. */
+export function inTurn(paths: string[]): () => number {
+  const names = paths.map((path) => new TextEncoder().encode(path));
+  const lengths = Int32Array.from(names, (name) => 2 + name.length + 1);
+  const stride = Math.max(...lengths);
+  // One buffer for all, so that the generator itself touches little memory for each.
+  const addresses = new Uint8Array(new ArrayBuffer(stride * names.length));
+  names.forEach((name, i) => {
+    addresses[stride * i] = AF_UNIX;
+    addresses.set(name, stride * i + 2);
+  });
+  const begin = ptr(addresses);
+  let next = 0;
+  return () => {
+    const i = next;
+    next = i + 1 === paths.length ? 0 : i + 1;
+    const fd = libc.socket(AF_UNIX, SOCK_STREAM, 0);
+    if (libc.connect(fd, (begin + stride * i) as Pointer, lengths[i] ?? 0) === 0) return fd;
+    throw new Error(`connect() to ${paths[i]} failed`);
+  };
 }
 
 /** Makes the socket non-blocking. */

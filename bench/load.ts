@@ -3,6 +3,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { smallPath } from "./backend.ts";
 import { Process } from "./processes.ts";
+import { cpuNanosecondsOfTree } from "./procstat.ts";
 import type { Bench } from "./scenario.ts";
 import type { Running } from "./site.ts";
 
@@ -10,12 +11,21 @@ import type { Running } from "./site.ts";
 export class Load {
   readonly #process: Process;
 
-  constructor(bench: Bench, program: "bulk" | "exchange" | "handshakes" | "idle" | "latency", task: object) {
+  constructor(
+    bench: Bench,
+    program: "bulk" | "exchange" | "handshakes" | "idle" | "latency",
+    task: object,
+    cpus = bench.playground.placement.load,
+  ) {
     const file = join(import.meta.dir, "load", `${program}.ts`);
     this.#process = new Process({
       command: [process.execPath, file, JSON.stringify(task)],
-      cpus: bench.playground.placement.load,
+      cpus,
     });
+  }
+
+  cpuNanoseconds(): number {
+    return cpuNanosecondsOfTree(this.#process.pid);
   }
 
   /** Waits until it has made its connections and warmed up the proxy. */
@@ -23,9 +33,9 @@ export class Load {
     await this.#expect("ready");
   }
 
-  /** Runs its next step and returns the result. */
-  async step<T>(): Promise<T> {
-    this.#process.say("go");
+  /** Runs its next step, of this kind if there are several, and returns the result. */
+  async step<T>(which = ""): Promise<T> {
+    this.#process.say(`go ${which}`);
     return JSON.parse(await this.#process.line()) as T;
   }
 

@@ -122,8 +122,8 @@ function values(outcomes: Outcome[]): string {
     scenario.metrics.flatMap((metric) =>
       [...readings].flatMap(([contender, rounds]) => {
         const spread = spreadOf(rounds.flatMap((round) => round?.[metric.key] ?? []));
-        if (spread === undefined || (contender === "direct" && metric.key !== "rate" && scenario.name !== "latency"))
-          return [];
+        const isKnown = contender !== "direct" || metric.key === "rate" || scenario.comparesDirect === true;
+        if (spread === undefined || !isKnown) return [];
         const range = `${figure(spread.min)}–${figure(spread.max)}`;
         return [[metric.title, metric.unit, contender, figure(spread.median), range]];
       }),

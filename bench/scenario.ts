@@ -27,6 +27,8 @@ export interface Scenario {
   metrics: Metric[];
   /** Whether it reads counts and sizes, which other processes on the machine do not change. */
   ignoresOthers?: true;
+  /** `direct` has a value of its own for every metric, not only for rates. */
+  comparesDirect?: true;
   /** Runs once before the rounds, with the contenders that can run here. */
   prepare?(bench: Bench, contenders: Contender[]): Promise<void>;
   measure(bench: Bench, proxy: Running, contender: Contender): Promise<Readings>;

@@ -10,9 +10,12 @@ export function ready(): void {
   process.stdout.write("ready\n");
 }
 
-/** Waits for the bench's command; ends the process if the bench is gone. */
-export function awaitGo(): void {
-  if (readSync(0, new Uint8Array(16)) === 0) process.exit(0);
+/** Waits for the bench's command and returns what it says besides, or ""; ends the process if the bench is gone. */
+export function awaitGo(): string {
+  const line = new Uint8Array(16);
+  const length = readSync(0, line);
+  if (length === 0) process.exit(0);
+  return new TextDecoder().decode(line.subarray("go".length, length)).trim();
 }
 
 export function answer(result: object): void {

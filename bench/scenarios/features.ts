@@ -1,22 +1,12 @@
 // The cost of features for new connections that do not use them: lb with each feature beside lb without, all running at once, a few
 // connections through each in turn, repeatedly. CPU time is compared.
-import { linkSync, mkdirSync } from "node:fs";
-import { join } from "node:path";
-import { backendHosts, socketName } from "../backend.ts";
+import { backendHosts } from "../backend.ts";
 import { lb, type Contender } from "../contenders.ts";
+import { atOnce, connectionsPerTurn, costsInTurns, turns, type Entrant } from "../in-turns.ts";
 import { Load } from "../load.ts";
 import type { Bench, Readings, Scenario } from "../scenario.ts";
 import type { Running } from "../site.ts";
-import { quantile } from "../statistics.ts";
 
-/** In each turn every contender gets some connections, so that a disturbance of the machine affects all of them. */
-const turns = 60;
-/** Until the runtime has optimized the code of a connection. */
-const warmTurns = 400;
-const connectionsPerTurn = 96;
-const atOnce = 16;
-/** A disturbed turn costs more, so the cheaper turns show the true cost: this quantile of them. */
-const undisturbed = 0.2;
 /** Maximum ratio to the cost without the feature. */
 const wanted = 1.03;
 
@@ -25,16 +15,13 @@ interface Variant {
   title: string;
   /** The contender to compare with; "" = none. */
   to: string;
-  backends: number;
-  /** The backends are names (hard links) of one unix socket. */
-  isUnix?: true;
   listener?: string;
   pool?: string;
 }
 
-const none = { to: "none", backends: 10 };
+const none = { to: "none" };
 const variants: Variant[] = [
-  { key: "none", title: "nothing", to: "", backends: 10 },
+  { key: "none", title: "nothing", to: "" },
   { key: "again", title: "nothing again, as a check", ...none },
   { key: "rate", title: "a rate limit", ...none, listener: `rate_limit = { rate = "1000000/s", burst = 1000000 }` },
   { key: "cap", title: "a cap per client", ...none, listener: "max_connections_per_client = 5000" },
@@ -42,29 +29,16 @@ const variants: Variant[] = [
   { key: "hash", title: "source_hash", ...none, pool: `balance = "source_hash"` },
   { key: "latency", title: "least_latency", ...none, pool: `balance = "least_latency"` },
   { key: "queue", title: "a queue that is not used", ...none, pool: `queue = { size = 1000 }` },
-  { key: "one", title: "1 backend", to: "", backends: 1, isUnix: true },
-  { key: "thousand", title: "1,000 backends against 1", to: "one", backends: 1000, isUnix: true },
-  {
-    key: "least",
-    title: "1,000 backends and least_connections against 1",
-    to: "one",
-    backends: 1000,
-    isUnix: true,
-    pool: `balance = "least_connections"`,
-  },
 ];
 const compared = variants.filter(({ to }) => to !== "");
 
-const backendsMax = 1000;
-const linksFolder = "links";
 const remarks: string[] = [];
 
 export const features: Scenario = {
   name: "features",
   about:
     `CPU per new connection with a feature, divided by that without; ${turns} turns of ${connectionsPerTurn} connections for each, ` +
-    "in alternation. A thousand backends are names (hard links) of one unix socket: a thousand TCP addresses cost the kernel more " +
-    "than one, with any load balancer. A connection to it costs two thirds of one by TCP, so ratios are larger there.",
+    "in alternation.",
   contenders: [lb],
   // Other processes affect both sides of each ratio.
   ignoresOthers: true,
@@ -76,13 +50,8 @@ export const features: Scenario = {
     wanted,
     isRatio: true,
   })),
-  prepare({ playground: { folder } }) {
-    mkdirSync(join(folder, linksFolder));
-    for (let i = 0; i < backendsMax; i++) linkSync(join(folder, socketName), linkTo(folder, i));
-    return Promise.resolve();
-  },
   async measure(bench, _proxy, contender) {
-    const entrants: Entrant[] = [];
+    const entrants: Started[] = [];
     try {
       for (const variant of variants) await enter(entrants, variant, { bench, contender });
       return await compare(entrants);
@@ -96,12 +65,8 @@ export const features: Scenario = {
   remarks: () => remarks,
 };
 
-interface Entrant {
-  key: string;
+interface Started extends Entrant {
   proxy: Running;
-  load: Load;
-  /** CPU nanoseconds per connection, by turn. */
-  costs: number[];
 }
 
 interface Circumstances {
@@ -109,14 +74,14 @@ interface Circumstances {
   contender: Contender;
 }
 
-async function enter(entrants: Entrant[], variant: Variant, { bench, contender }: Circumstances): Promise<void> {
+async function enter(entrants: Started[], variant: Variant, { bench, contender }: Circumstances): Promise<void> {
   const set = (toml: string, addresses: string[]): string =>
     toml
       .replace(/^backends = .*$/m, `backends = ${JSON.stringify(addresses)}\n${variant.pool ?? ""}`)
       .replace(/^backlog = .*$/m, `$&\n${variant.listener ?? ""}`);
   const setUp: Contender["setUp"] = (site) => {
     const { files, command } = contender.setUp!(site);
-    const addresses = addressesOf(variant, bench.playground.folder, site.backendPort);
+    const addresses = backendHosts.map((host) => `${host}:${site.backendPort}`);
     return {
       files: Object.fromEntries(Object.entries(files).map(([name, text]) => [name, set(text, addresses)])),
       command,
@@ -126,7 +91,7 @@ async function enter(entrants: Entrant[], variant: Variant, { bench, contender }
     const proxy = await bench.playground.start({ ...contender, name: `${contender.name} ${variant.key}`, setUp });
     const task = { port: proxy.port, exchanges: connectionsPerTurn, atOnce, close: true };
     const load = new Load(bench, "exchange", task);
-    entrants.push({ key: variant.key, proxy, load, costs: [] });
+    entrants.push({ key: variant.key, load, proxy, cpuNanoseconds: () => proxy.cpuNanoseconds() });
     await load.ready();
   } catch (error) {
     remarks.push(`features: ${variant.title} was left out: ${(error as Error).message.split("\n", 1)[0]}`);
@@ -134,40 +99,13 @@ async function enter(entrants: Entrant[], variant: Variant, { bench, contender }
 }
 
 async function compare(entrants: Entrant[]): Promise<Readings> {
-  for (let turn = 0; turn < warmTurns + turns; turn++) {
-    for (const entrant of shuffled(entrants)) {
-      const before = entrant.proxy.cpuNanoseconds();
-      const { exchanges } = await entrant.load.step<{ exchanges: number }>();
-      if (turn >= warmTurns) entrant.costs.push((entrant.proxy.cpuNanoseconds() - before) / exchanges);
-    }
-  }
-  const costOf = (key: string): number => {
-    const costs = entrants.find((entrant) => entrant.key === key)?.costs.toSorted((a, b) => a - b) ?? [];
-    return costs.length === 0 ? NaN : quantile(costs, undisturbed);
-  };
+  const costOf = await costsInTurns(entrants);
   const readings: Readings = {};
   for (const { key, to } of compared) {
     const ratio = costOf(key) / costOf(to);
     if (!Number.isNaN(ratio)) readings[key] = ratio;
   }
   return readings;
-}
-
-/** So that no contender always follows the same one. */
-function shuffled<T>(items: readonly T[]): T[] {
-  return items
-    .map((item) => ({ item, at: Math.random() }))
-    .toSorted((a, b) => a.at - b.at)
-    .map(({ item }) => item);
-}
-
-function addressesOf({ backends, isUnix }: Variant, folder: string, port: number): string[] {
-  if (isUnix === true) return Array.from({ length: backends }, (_, i) => `unix:${linkTo(folder, i)}`);
-  return backendHosts.slice(0, backends).map((host) => `${host}:${port}`);
-}
-
-function linkTo(folder: string, i: number): string {
-  return join(folder, linksFolder, `${i}.sock`);
 }
 
 /** A list that does not contain the clients. */

@@ -1,5 +1,6 @@
 // All scenarios, in the order of the report. A new scenario is a file and a line here.
 import type { Scenario } from "../scenario.ts";
+import { backends } from "./backends.ts";
 import { bulk, bulk50 } from "./bulk.ts";
 import { connections } from "./connections.ts";
 import { features } from "./features.ts";
@@ -15,6 +16,6 @@ import { tlsRequests } from "./tls-requests.ts";
 import { tlsResumed } from "./tls-resumed.ts";
 
 export const scenarios: Scenario[] = [
-  ...[requests, connections, bulk, bulk50, latency, memory, start, syscalls, features],
+  ...[requests, connections, bulk, bulk50, latency, memory, start, syscalls, features, backends],
   ...[tlsHandshakes, tlsHandshakesRsa, tlsResumed, tlsRequests, tlsBulk, tlsBulk50, tlsMemory],
 ];

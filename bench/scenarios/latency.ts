@@ -13,6 +13,7 @@ let perSecond = 0;
 
 export const latency: Scenario = {
   name: "latency",
+  comparesDirect: true,
   about:
     `Open loop over ${connections} connections: requests go out at a fixed rate, a quarter of what the slowest proxy ` +
     "did under wrk, and each latency counts from the moment at which the request was due.",
