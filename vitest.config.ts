@@ -35,8 +35,8 @@ export default defineConfig({
     reporters: ["default", new Totals()],
     // The default pool, "forks", does not start under Bun.
     pool: "threads",
-    testTimeout: 60_000,
-    hookTimeout: 30_000,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
     projects: [
       {
         extends: true,

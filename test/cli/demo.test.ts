@@ -70,7 +70,7 @@ test("prints suggestions as soon as the admin endpoint listens", async () => {
     const { listeners, admin } = configOf(file);
     expect(out).toEqual([]);
     await listen(portOf(admin.bind));
-    const printed = await eventually("the lines", () => out[0], 2000);
+    const printed = await eventually("the lines", () => out[0]);
     expect(printed).toContain(`curl http://127.0.0.1:${portOf(listeners[0]!.bind[0]!)}\n`);
     expect(printed).toContain(`http://127.0.0.1:${portOf(admin.bind)}/metrics`);
     expect(printed).toContain(file);

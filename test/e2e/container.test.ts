@@ -20,7 +20,7 @@ let trouble: string | null = null;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "lb-container-"));
   trouble = await containerTrouble();
-}, 60_000);
+});
 
 afterAll(async () => {
   if (trouble === null) await podman("rmi", "--all", "--force");
@@ -57,7 +57,7 @@ describe("the image", () => {
     container.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
     exited = once(container, "exit").then(([code]) => code as number | null);
     await eventually(async () => expect(await greeting(), stderr).toBe("one"));
-  }, 120_000);
+  });
 
   beforeEach((context) => {
     if (trouble !== null) context.skip(trouble);
@@ -174,7 +174,7 @@ test("the image's first stage is reproducible", async () => {
     }),
   );
   expect(digests[0]).toBe(digests[1]);
-}, 60_000);
+});
 
 /**
  * Runs the first stage in a folder of its own, and returns that folder. It takes the files that the Containerfile copies, so a file that is

@@ -171,7 +171,7 @@ describe("PostgreSQL", () => {
       ),
     );
     lb = await startLb(config(front, back));
-  }, 60_000);
+  });
 
   beforeEach((context) => {
     if (missing !== null) context.skip(missing);
@@ -285,7 +285,7 @@ describe("MariaDB", () => {
         ),
       60_000,
     );
-  }, 120_000);
+  });
 
   beforeEach((context) => {
     if (missing !== null) context.skip(missing);

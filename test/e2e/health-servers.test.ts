@@ -130,7 +130,7 @@ describe("PostgreSQL", () => {
     }
     const options = ["-D", data, ...settings.flatMap((setting) => ["-c", setting])];
     server.start(unprivileged(join(programs!, "postgres"), options));
-    await eventually("PostgreSQL serves", () => server.log().includes("ready to accept connections"), 30_000);
+    await eventually("PostgreSQL serves", () => server.log().includes("ready to accept connections"), 60_000);
     await sql(server, port, "create user lb password 'secret'; create user trusted");
     return server;
   }
@@ -235,7 +235,7 @@ describe("MariaDB", () => {
     expect(logged).not.toContain("ERROR");
     await server.end("SIGKILL");
     await lb.waitLog(({ event }) => event === "backend down");
-  }, 120_000);
+  });
 });
 
 test("OpenLDAP answers the search of the recipe, and logs neither an error nor a lost connection", async (context) => {

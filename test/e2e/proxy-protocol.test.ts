@@ -466,7 +466,7 @@ describe("further information in a header", () => {
     });
     const from = lb.log().length;
     (await through(port, V1)).reset();
-    expect(await lb.waitLog(({ event }) => event === "proxy header", 5000, from)).toMatchObject({
+    expect(await lb.waitLog(({ event }) => event === "proxy header", undefined, from)).toMatchObject({
       version: 1,
       command: "proxy",
     });

@@ -52,7 +52,7 @@ describe.skipIf(rsyslogMissing !== null)("rsyslog", async () => {
 
   const find = (client: string) => rsyslog.received().filter(({ msg }) => msg.includes(client));
   const receive = (client: string): Promise<Received> =>
-    eventually(`the message about ${client}`, () => find(client)[0], 20_000);
+    eventually(`the message about ${client}`, () => find(client)[0]);
   const start = (syslog: string, options: LbOptions = trusting): Promise<Lb> => startLb(config(syslog), options);
 
   test.each(["unix", "udp", "tcp", "tls"] as const)(

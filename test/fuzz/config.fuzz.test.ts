@@ -6,6 +6,7 @@ import { parseConfig } from "../../src/config/load.ts";
 import { locator, syntaxTree } from "../../src/config/locate.ts";
 import type { KeyPath } from "../../src/config/problem.ts";
 import { readToml } from "../../src/config/toml.ts";
+import { threadCpuMs } from "../support/proc.ts";
 
 const seed = Number(process.env["LB_FUZZ_SEED"] ?? Date.now() % 1e9);
 const golden = new URL("../config/golden/", import.meta.url);
@@ -60,9 +61,9 @@ describe(`configs of seed ${seed}`, () => {
     for (let round = 0; round < 4000 && performance.now() < until; round++) {
       let text = pick(random, texts);
       for (let times = 1 + Math.floor(random() * 4); times > 0; times--) text = damaged(text, random);
-      const started = performance.now();
+      const started = threadCpuMs();
       const result = parseConfig(text, { file: "lb.toml", env: { A: "10.0.0.1:1" }, readFile: noFile });
-      expect(performance.now() - started, text).toBeLessThan(1000);
+      expect(threadCpuMs() - started, text).toBeLessThan(3000);
       if (result.ok) continue;
       expect(result.problems.length, text).toBeGreaterThan(0);
       const lines = text.split("\n");

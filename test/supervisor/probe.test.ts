@@ -237,7 +237,7 @@ describe.skipIf(peersMissing !== null)("TLS", () => {
     expect(await outcome).toEqual(SUCCESS);
     expect(open).toBe(1);
     await closed;
-    await eventually("nothing is left", () => open === 0, 1000);
+    await eventually("nothing is left", () => open === 0);
     server.stop(true);
   });
 });

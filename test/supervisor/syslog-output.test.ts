@@ -137,14 +137,14 @@ sys.stdout.write("%d\\n" % sum(b" id=%d " % i in s.recv(9000) for i in range(600
   try {
     for (let i = 0; i < 6000; i += 200)
       sink.write(Array.from({ length: 200 }, (_, at) => line(i + at)).join(""), 200, () => settled++);
-    await eventually("all lines are sent", () => settled === 30, 20_000);
+    await eventually("all lines are sent", () => settled === 30);
     expect(Buffer.from((await output.read()).value!).toString()).toBe("6000\n");
     expect(sink.linesLost).toBe(0);
   } finally {
     child.kill();
     await sink.close(100);
   }
-}, 60_000);
+});
 
 test("lines to a receiver that never comes are dropped and counted when the target changes or the process ends", async () => {
   const { sink, said } = sinkTo(`unix:${join(folder, "nowhere")}`);

@@ -58,7 +58,7 @@ export class Client {
   }
 
   /** Takes the next line, without its line feed; null when the peer ends before. */
-  async line(ms = 10_000): Promise<string | null> {
+  async line(ms = 30_000): Promise<string | null> {
     await this.until(() => this.#text.includes("\n"), ms);
     const at = this.#text.indexOf("\n");
     if (at < 0) return null;
@@ -74,7 +74,7 @@ export class Client {
   }
 
   /** Waits until `isSo`, or the peer has ended; throws after `ms`. */
-  async until(isSo: () => boolean, ms = 10_000): Promise<void> {
+  async until(isSo: () => boolean, ms = 30_000): Promise<void> {
     const late = Promise.withResolvers<never>();
     const timer = setTimeout(
       () => late.reject(new Error(`the client waited ${ms} ms, with ${JSON.stringify(this.#text)}`)),

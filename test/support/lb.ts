@@ -16,10 +16,10 @@ const repository = join(import.meta.dirname, "../..");
 /** The executable of all these tests: built by `npm test`, or the one that LB_BINARY names. */
 export const binary = process.env["LB_BINARY"] ?? join(repository, "dist/lb");
 
-const START_MS = 10_000;
+const START_MS = 30_000;
 /** A process with live connections may take its shutdown_timeout; tests do not wait for that. */
 const STOP_MS = 1000;
-const WAIT_MS = 20_000;
+const WAIT_MS = 40_000;
 /** If nothing has come for this long, nothing more will come. */
 const STILL_MS = 100;
 

@@ -105,7 +105,7 @@ function generate(task: LoadTask): void {
     concurrency,
     rate,
     from,
-    timeoutMs = 5000,
+    timeoutMs = 30_000,
     tagged = false,
     total = Infinity,
   } = task;

@@ -2,7 +2,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { freePort } from "./lb.ts";
 
-const WAIT_MS = 10_000;
+const WAIT_MS = 30_000;
 
 const alive = new Set<ChildProcess>();
 process.on("exit", () => {

@@ -10,6 +10,12 @@ export function cpuSeconds(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
+/** CPU milliseconds of this thread so far: the cost of what a test computes, also while other programs use the cores. */
+export function threadCpuMs(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1000;
+}
+
 /** Whether a signal has stopped a process, all its threads. */
 export function standsStill(pid: number): boolean {
   return readdirSync(`/proc/${pid}/task`).every((thread) => {

@@ -4,7 +4,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { createInterface } from "node:readline";
 import { join } from "node:path";
 
-const WAIT_MS = 20_000;
+const WAIT_MS = 60_000;
 
 const alive = new Set<ChildProcess>();
 process.on("exit", () => {
@@ -284,7 +284,7 @@ export class PythonServer {
     return this.#wait(() => this.connections[index]);
   }
 
-  async #wait(find: () => PythonPeer | undefined, ms = 10_000): Promise<PythonPeer> {
+  async #wait(find: () => PythonPeer | undefined, ms = 30_000): Promise<PythonPeer> {
     const late = Promise.withResolvers<never>();
     const timer = setTimeout(() => late.reject(new Error(`no such connection among ${this.connections.length}`)), ms);
     try {

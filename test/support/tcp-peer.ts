@@ -197,7 +197,7 @@ export class PeerSocket extends PythonSocket {
   }
 
   /** Waits until both directions have ended, without reading; null if they have not after `ms`. */
-  async hungUp(ms = 5000): Promise<"reset" | "closed" | null> {
+  async hungUp(ms = 30_000): Promise<"reset" | "closed" | null> {
     const { how } = await this.call<{ how: "reset" | "closed" | null }>("hung_up", { ms });
     return how;
   }

@@ -56,7 +56,7 @@ export class Tmux implements Disposable {
   async shows(what: RegExp): Promise<string> {
     let last = "";
     try {
-      return await eventually(`the screen shows ${what}`, () => what.test((last = this.screen())) && last, 15_000);
+      return await eventually(`the screen shows ${what}`, () => what.test((last = this.screen())) && last);
     } catch (error) {
       throw new Error(`${String(error)}; it shows:\n${last}`, { cause: error });
     }
