@@ -26,7 +26,7 @@ const ANSWER_MS = 10_000;
 const END_ANSWER_MS = 3000;
 /** A worker that was told to exit and has not after this time is terminated. */
 const EXIT_MS = 250;
-/** A worker that has not stopped this long after its deadline is terminated. */
+/** A worker that has not stopped this long after its deadline counts as hung. */
 const STOP_GRACE_MS = 1000;
 /** Restart back-off of a worker that dies repeatedly: the pause doubles with each death. */
 const RESTART_FIRST_MS = 10;
@@ -218,8 +218,8 @@ export class WorkerSlot {
   }
 
   /**
-   * Stops the worker. Its connections are ended by the deadline (on monotonicMs(), Infinity = when they end by themselves). A
-   * worker that hangs is terminated soon after the deadline. A second call brings the deadline forward.
+   * Stops the worker. Its connections are ended by the deadline (on monotonicMs(), Infinity = when they end by themselves). The
+   * process ends soon after the deadline, and does not wait for a worker that hangs. A second call brings the deadline forward.
    */
   stop(spreadFromMs: number, deadlineMs: number): Promise<void> {
     this.state = "retiring";
@@ -235,10 +235,11 @@ export class WorkerSlot {
     if (leftMs === Infinity) return promise;
     const force = setTimeout(
       () => {
-        this.#options.log.error("worker does not stop in time, it is terminated", { worker: this.index });
+        this.#options.log.error("worker does not stop in time, its connections are reset", { worker: this.index });
         this.#lostEnd = "shutdown";
-        this.#terminate(worker);
-        // A thread that is blocked in the kernel may outlive the process; the process does not wait for it.
+        this.#giveUp();
+        // The end of the process ends the thread too. It is not terminated: the engine suspends a thread for that, and while one is
+        // blocked in the kernel, the next garbage collection of this thread would wait for ever.
         setTimeout(() => this.#onExit(worker), EXIT_MS);
       },
       Math.max(0, leftMs) + STOP_GRACE_MS,
@@ -265,6 +266,12 @@ export class WorkerSlot {
 
   // Interrupts the thread at any point. Its connections are reset. A connection that was just ending may be counted twice in the metrics.
   #terminate(worker: Thread): void {
+    this.#giveUp();
+    worker.terminate();
+  }
+
+  // Nothing that the thread still does reaches a client.
+  #giveUp(): void {
     // Bun's loop accepts connections until the thread is gone, and they would not be served.
     for (const fd of this.#listening) {
       if (fd > 0) replaceListeningFd(fd);
@@ -276,7 +283,6 @@ export class WorkerSlot {
         if (fd >= 0) resetOnClose(fd);
       }
     }
-    worker.terminate();
   }
 
   /** Milliseconds since the worker last served; 0 or less while it serves. */
