@@ -68,7 +68,8 @@ test("a reader takes no count of a client whose entry was replaced during the re
   expect(set).toHaveBeenCalled();
   set.mockRestore();
   expect(counts.has("1 0.0.0.1")).toBe(false);
-  expect(counts.size).toBeGreaterThan(SETS);
+  // Those of its own set at least; it may be the last one that is read.
+  expect(counts.size).toBeGreaterThanOrEqual(WAYS - 1);
 });
 
 describe("a flood of addresses", () => {
