@@ -37,6 +37,8 @@ export default defineConfig({
     pool: "threads",
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    // The default of one second is too short for a busy machine.
+    expect: { poll: { timeout: 30_000 } },
     projects: [
       {
         extends: true,

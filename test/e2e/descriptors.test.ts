@@ -121,7 +121,7 @@ test("neither refused clients nor a flood of admin connections take descriptors 
     [pools.app]
     backends = ["${backend.address}"]
     on_down = "reset"
-    health = { interval = "100ms", timeout = "1s", fall = 1 }
+    health = { interval = "100ms", timeout = "10s", fall = 1 }
   `,
     { ulimit: 1024 },
   );

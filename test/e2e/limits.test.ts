@@ -76,7 +76,6 @@ describe("allow and deny", () => {
     const [port, plain] = await freePorts(2);
     // Every second address, so that none of them merge.
     const networks = Array.from({ length: 100_000 }, (_, i) => `"10.${i >> 15}.${(i >> 7) & 255}.${(2 * i) & 255}/32"`);
-    const began = performance.now();
     await using lb = await startLb(`
       workers = 2
       [listeners.long]
@@ -89,7 +88,7 @@ describe("allow and deny", () => {
       [pools.app]
       backends = ["${backend.address}"]
     `);
-    expect(performance.now() - began).toBeLessThan(5000);
+    expect(cpuSeconds(lb.pid)).toBeLessThan(5);
     const cost = async (target: number): Promise<number> => {
       const before = cpuSeconds(lb.pid);
       const { ok } = await startLoad({ ports: [target], concurrency: 20, total: 2000 }).done;
@@ -282,7 +281,7 @@ test("a backend that never answers costs no more than its deadline, and does not
   const rest = descriptors(lb.pid);
 
   const rate = 1000;
-  await using flood = startLoad({ ports: [dark], concurrency: 5000, rate, timeoutMs: 5000 });
+  await using flood = startLoad({ ports: [dark], concurrency: 5000, rate });
   await eventually("the flood is there", async () => (await synSent(hole.port)) > 50);
   const besideLoad = startLoad({ ports: [light], concurrency: 1, rate: 200 });
   let most = 0;
@@ -295,11 +294,12 @@ test("a backend that never answers costs no more than its deadline, and does not
 
   expect(ok).toBe(0);
   expect(failures).toEqual({ reset: started });
-  // By Little's law the number that waits is rate × deadline; a tick of the worker's clock and a busy machine add to it.
+  // By Little's law the number that waits is rate × deadline = 300; a tick of the worker's clock and a busy machine add to it.
   expect(most).toBeGreaterThan(20);
-  expect(most).toBeLessThan(3 * rate * (timeoutMs / 1000));
+  expect(most).toBeLessThan(0.7 * started);
   expect(beside.failures).toEqual({});
-  expect(beside.latencyMs.median).toBeLessThan(Math.max(10, 10 * alone.latencyMs.median));
+  // A connection that waited for one of the others would need their deadline.
+  expect(beside.latencyMs.median).toBeLessThan(Math.max(timeoutMs / 2, 10 * alone.latencyMs.median));
   const lines = await lb.waitLines(started, ({ listener }) => listener === "dark");
   expect(lines.length).toBe(started);
   for (const line of lines)

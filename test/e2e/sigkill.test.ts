@@ -8,7 +8,7 @@ import { setUpUnless } from "../support/set-up.ts";
 import { TcpPeers } from "../support/tcp-peer.ts";
 
 /** Longer than the age at which backends are reset too. */
-const AGE_MS = 1300;
+const AGE_MS = 2000;
 const PART = "half an ans";
 
 let python: Python;

@@ -7,9 +7,11 @@ import { freePort, startLb, type Lb } from "../support/lb.ts";
 import { setUp } from "../support/set-up.ts";
 
 /** Two ticks of 50 ms, and the delay of a busy machine. The exact times are tested on a fake clock. */
-const LATE_MS = 5000;
+const LATE_MS = 15_000;
 /** A worker's clock lags while its thread waits for a CPU, and idle time is counted on its clock. */
 const STALL_MS = 250;
+/** A timeout that bytes put off. */
+const KEPT_MS = 1200;
 
 let lb: Lb;
 let echoing: Backend;
@@ -23,13 +25,13 @@ setUp(async (keep) => {
   const holes = await Promise.all([blackhole(), blackhole(), blackhole()].map(keep));
   const listeners = {
     idle: `pool = "echo"\ntimeouts.idle = "1s"`,
-    idle_dumb: `pool = "dumb"\ntimeouts.idle = "700ms"`,
+    idle_dumb: `pool = "dumb"\ntimeouts.idle = "${KEPT_MS}ms"`,
     never: `pool = "echo"\ntimeouts = { idle = "0s", half_close = "0s", lifetime = "0s" }`,
     half: `pool = "dumb"\ntimeouts = { half_close = "700ms", idle = "1h" }`,
-    half_spoken: `pool = "speaking"\ntimeouts = { half_close = "700ms", idle = "1h" }`,
+    half_spoken: `pool = "speaking"\ntimeouts = { half_close = "${KEPT_MS}ms", idle = "1h" }`,
     half_never: `pool = "dumb"\ntimeouts = { half_close = "0s", idle = "1h" }`,
     lifetime: `pool = "echo"\ntimeouts.lifetime = "2s"`,
-    handshake: `pool = "echo"\nproxy_protocol = "required"\ntrusted_proxies = ["127.0.0.1"]\ntimeouts.handshake = "800ms"`,
+    handshake: `pool = "echo"\nproxy_protocol = "required"\ntrusted_proxies = ["127.0.0.1"]\ntimeouts.handshake = "1500ms"`,
     connect: `pool = "one_hole"`,
     retried: `pool = "three_holes"`,
   };
@@ -74,6 +76,28 @@ function expectAll(times: readonly number[], fromMs: number, toMs = fromMs): voi
   expect(Math.max(...times)).toBeLessThan(toMs + LATE_MS);
 }
 
+/** A byte every 400 ms puts KEPT_MS off. If this process was late with one, that proves nothing, and another client tries. */
+async function expectPutOff(visitor: () => Promise<Client>, speak: (client: Client) => void): Promise<Client> {
+  for (;;) {
+    const from = performance.now();
+    using client = await visitor();
+    let last = from;
+    let longest = 0;
+    for (let i = 0; i < 5; i++) {
+      await pause(400);
+      const now = performance.now();
+      longest = Math.max(longest, now - last);
+      last = now;
+      speak(client);
+    }
+    const time = await endOf(client, last);
+    if (longest > KEPT_MS - STALL_MS) continue;
+    expect(last - from).toBeGreaterThan(KEPT_MS);
+    expectAll([time], KEPT_MS);
+    return client;
+  }
+}
+
 describe.concurrent("idle", () => {
   test("counts from the last byte in either direction", async () => {
     const times = await many(20, async () => {
@@ -95,17 +119,10 @@ describe.concurrent("idle", () => {
   });
 
   test("does not end a connection on which only the client sends", async () => {
-    using client = await visit("idle_dumb");
-    const began = performance.now();
-    let last = began;
-    for (let i = 0; i < 5; i++) {
-      await pause(400);
-      last = performance.now();
-      client.send("x");
-    }
-    const time = await endOf(client, last);
-    expect(performance.now() - began).toBeGreaterThan(2000);
-    expectAll([time], 700);
+    await expectPutOff(
+      () => visit("idle_dumb"),
+      (client) => client.send("x"),
+    );
   });
 
   test('"0s" disables it', async () => {
@@ -141,15 +158,14 @@ describe.concurrent("half_close", () => {
   });
 
   test("starts again with each byte from the other side", async () => {
-    using client = await visit("half_spoken");
-    client.finish();
-    let last = performance.now();
-    for (let i = 0; i < 5; i++) {
-      await pause(400);
-      last = performance.now();
-      for (const socket of speaking.open) send(socket, new TextEncoder().encode("x"));
-    }
-    expectAll([await endOf(client, last)], 700);
+    const client = await expectPutOff(
+      async () => {
+        const one = await visit("half_spoken");
+        one.finish();
+        return one;
+      },
+      () => speaking.open.forEach((socket) => send(socket, new TextEncoder().encode("x"))),
+    );
     expect(client.text).toBe("xxxxx");
   });
 
@@ -190,13 +206,13 @@ describe.concurrent("handshake", () => {
       if (dribble !== null) clearInterval(dribble);
       return time;
     });
-    expectAll(times, 800);
+    expectAll(times, 1500);
   });
 
   test("ends with the head: later data may be slow", async () => {
     using client = await visit("handshake");
     client.send("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n");
-    await pause(1300);
+    await pause(2000);
     expect(await client.echoes()).toBe(true);
   });
 });
