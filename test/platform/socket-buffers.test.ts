@@ -13,6 +13,7 @@ import { ownSockets } from "../../src/platform/sockets.ts";
 import { eventually } from "../support/eventually.ts";
 import { pausedPair } from "../support/paused-pair.ts";
 import { calledAfterEach } from "../support/set-up.ts";
+import { cutSendBuffer } from "../support/kernel.ts";
 
 const atEnd = calledAfterEach();
 const KIB = 1024;
@@ -66,6 +67,9 @@ describe.skipIf(!ownSockets())("a socket's buffers", () => {
     for (let taken = 1; taken > 0; rest += taken) taken = Math.max(0, socket.write(block));
     expect(rest).toBeGreaterThan(more * 0.8);
     expect(sendBufferCut(fd)).toBe(false);
+    cutSendBuffer(fd);
+    expect(sendBufferCut(fd)).toBe(true);
+    expect(sendBufferCut(-1)).toBe(false);
   });
 
   test("have a size", async () => {

@@ -23,6 +23,13 @@ export function socketOption(fd: number, level: number, option: number): number 
   return value[0]!;
 }
 
+/** Makes the send buffer as small as the kernel does when its memory for TCP is used up, whatever is queued in it. */
+export function cutSendBuffer(fd: number): void {
+  const SO_SNDBUF = 7;
+  if (openLibc()!.setsockopt(fd, SOL_SOCKET, SO_SNDBUF, new Int32Array([1]), 4) !== 0)
+    throw new Error("setsockopt failed");
+}
+
 /** Whether a descriptor is gone in a program that this one starts. */
 export function closedOnExec(fd: number): boolean {
   const F_GETFD = 1;

@@ -5,18 +5,20 @@ import type { Socket as Peer } from "node:net";
 import { describe, expect, test, vi } from "vitest";
 import { BandwidthRate } from "../../src/policy/bandwidth.ts";
 import { bandwidthMemory, SharedBandwidth } from "../../src/shared/bandwidth.ts";
-import { UNABLE } from "../../src/platform/splice.ts";
+import { PIPE_BYTES, UNABLE } from "../../src/platform/splice.ts";
+import { sendRoom } from "../../src/platform/socket-buffers.ts";
 import { NO_END, ownSockets, peekNext } from "../../src/platform/sockets.ts";
 import type { Connection } from "../../src/worker/connection.ts";
 import type { Flow } from "../../src/worker/flow.ts";
 import { eventually } from "../support/eventually.ts";
-import { CLOSED, tcpInfo } from "../support/kernel.ts";
+import { CLOSED, cutSendBuffer, tcpInfo } from "../support/kernel.ts";
 import { LiveListener, type Given } from "../support/live-connection.ts";
 import { calledAfterEach } from "../support/set-up.ts";
 
 const atEnd = calledAfterEach();
 const KIB = 1024;
 const MIB = 1024 * KIB;
+const GIB = 1024 * MIB;
 
 type Side = "client" | "backend";
 
@@ -124,6 +126,41 @@ describe.skipIf(!ownSockets())("a stream", () => {
       expect(move).not.toHaveBeenCalled();
     },
   );
+
+  test("whose receiver's send buffer the kernel has cut shows that its memory is short", async () => {
+    const { live, connection, sender, receiver, flow } = await sendingFrom("backend", {
+      listener: { buffer: 1 },
+    });
+    const { plane } = live;
+    receiver.pause();
+    await eventually("some waits in its send buffer", () => {
+      if (sendRoom(connection.clientFd, GIB, GIB) < GIB) return true;
+      sender.write(pattern(64 * KIB));
+      return false;
+    });
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect([flow.paused, flow.waiting]).toEqual([false, 0]);
+    cutSendBuffer(connection.clientFd);
+    await eventually("it is noted", () => {
+      sender.write(pattern(64 * KIB));
+      return plane.kernelShortUntilWheelMs > 0;
+    });
+    expect(plane.kernelShortUntilWheelMs).toBeLessThanOrEqual(plane.wheel.now + 1000);
+  });
+
+  test.each([
+    ["short", Infinity, 64 * KIB],
+    ["not short any more", 0, PIPE_BYTES],
+  ])("is moved in portions of a bounded size if the kernel's memory is %s", async (_, untilMs, portion) => {
+    const { live, sender, receiver } = await sendingFrom("backend");
+    live.plane.kernelShortUntilWheelMs = untilMs;
+    const move = vi.spyOn(live.plane.splice!, "move");
+    const bytes = pattern(4 * MIB);
+    const all = received(receiver);
+    sender.end(bytes);
+    expect(bytes.equals(await all)).toBe(true);
+    expect(Math.max(...move.mock.calls.map(([, , most]) => most))).toBe(portion);
+  });
 
   test("all go through this process once the kernel cannot splice", async () => {
     const stage = await sendingFrom("backend");
