@@ -6,6 +6,7 @@ import { checked } from "../../src/cli/check.ts";
 import { jsonSchema, jsonSchemaText } from "../../src/config/json-schema.ts";
 import { parseConfig } from "../../src/config/load.ts";
 import { reference } from "../../src/config/reference.ts";
+import { fileURLToPath } from "node:url";
 
 const root = new URL("../../", import.meta.url);
 const committed = (name: string) => readFileSync(new URL(name, root), "utf8");
@@ -77,6 +78,6 @@ describe("lb.schema.json", () => {
 
 describe("lb.toml", () => {
   it("is valid, without a warning", () => {
-    expect(checked(new URL("lb.toml", root).pathname, {})).toMatchObject({ errors: [], code: 0 });
+    expect(checked(fileURLToPath(new URL("lb.toml", root)), {})).toMatchObject({ errors: [], code: 0 });
   });
 });

@@ -97,7 +97,6 @@ describe("a pattern", () => {
   test("is found where JavaScript's engine gives up", () => {
     const [source, text] = ["((|[^a]{0,}[a-c_]{0,}){1,2}\\w?\\w{0,}){0,}b+|()*(|a\\d{2}(b|))?", "a0aa111 _\r"];
     expect(finds(source, text)).toBe(true);
-    expectSame(source, text);
   });
 
   test("takes linear time, also where JavaScript's engine backtracks", () => {

@@ -45,8 +45,9 @@ test("a set of CIDRs agrees with a search through the list, also at the edges", 
       for (const edge of [start - 1n, start, end, end + 1n]) probes.push(fromBig(edge & ((1n << 128n) - 1n)));
     }
     for (const probe of probes) {
-      const why = `${formatAddress(...probe)} in ${cidrs.map(formatCidr).join(" ")}`;
-      expect(cidrHas(table, ...probe), why).toBe(naiveHas(cidrs, probe));
+      // The text takes longer than the search.
+      if (cidrHas(table, ...probe) === naiveHas(cidrs, probe)) continue;
+      expect.fail(`${formatAddress(...probe)} in ${cidrs.map(formatCidr).join(" ")}`);
     }
     expectSortedAndDisjoint([...table.v4], 1);
     expectSortedAndDisjoint([...table.v6], 4);

@@ -15,7 +15,7 @@ function readIn(chunks: readonly Uint8Array[], hasBody: boolean): Reading {
   let answer: unknown = { is: "more" };
   for (const chunk of chunks) answer = reader.push(chunk);
   const end = reader.end();
-  expect(reader.body.length).toBeLessThanOrEqual(HTTP_BODY_BYTES_MAX);
+  if (reader.body.length > HTTP_BODY_BYTES_MAX) expect.fail(`a body of ${reader.body.length} bytes`);
   return { answer, end, status: reader.status, body: Buffer.from(reader.body.bytes).toString("latin1") };
 }
 
@@ -32,13 +32,16 @@ function split(random: Random, bytes: Uint8Array, most: number): Uint8Array[] {
 function expectSteady(random: Random, bytes: Uint8Array): Reading {
   const hasBody = !random.oneIn(5);
   const whole = readIn([bytes], hasBody);
+  // `toEqual` takes longer than the parser.
+  const expectAlike = (chunks: readonly Uint8Array[]): void => {
+    const reading = readIn(chunks, hasBody);
+    if (!Bun.deepEquals(reading, whole)) expect(reading).toEqual(whole);
+  };
   if (bytes.length <= 400) {
-    for (let at = 0; at <= bytes.length; at++) {
-      expect(readIn([bytes.slice(0, at), bytes.slice(at)], hasBody)).toEqual(whole);
-    }
+    for (let at = 0; at <= bytes.length; at++) expectAlike([bytes.slice(0, at), bytes.slice(at)]);
   }
-  if (bytes.length <= 20_000) expect(readIn(split(random, bytes, 1), hasBody)).toEqual(whole);
-  expect(readIn(split(random, bytes, random.pick([3, 50, 5000])), hasBody)).toEqual(whole);
+  if (bytes.length <= 20_000) expectAlike(split(random, bytes, 1));
+  expectAlike(split(random, bytes, random.pick([3, 50, 5000])));
   return whole;
 }
 
