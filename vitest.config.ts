@@ -35,6 +35,8 @@ export default defineConfig({
     reporters: ["default", new Totals()],
     // The default pool, "forks", does not start under Bun.
     pool: "threads",
+    // Messages of other programs in English, and no warning of theirs about a locale that is not installed.
+    env: { LC_ALL: "C.UTF-8" },
     testTimeout: 120_000,
     hookTimeout: 120_000,
     // The default of one second is too short for a busy machine.

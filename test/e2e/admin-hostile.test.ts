@@ -95,7 +95,7 @@ test("heads and bodies without end are cut off, and their memory is bounded", as
 });
 
 test("ten thousand requests are answered, and connections are relayed meanwhile", async () => {
-  const agent = new Agent({ keepAlive: true, maxSockets: 32 });
+  const agent = new Agent({ keepAlive: true, maxSockets: 12 });
   const ask = (path: string): Promise<number> => {
     const { promise, resolve, reject } = Promise.withResolvers<number>();
     const outgoing = request({ host: "127.0.0.1", port: adminPort, path, agent }, (answer) => {

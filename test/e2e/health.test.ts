@@ -176,7 +176,8 @@ describe("a dead backend on a port that the kernel uses for outgoing connections
 
   beforeEach((context) => {
     const trouble = spawnSync(wrapper[0]!, [...wrapper.slice(1), "true"]);
-    if (trouble.status !== 0) context.skip(`no network namespace here: ${String(trouble.stderr).trim()}`);
+    if (trouble.status !== 0)
+      context.skip(`no network namespace here: ${String(trouble.error ?? trouble.stderr).trim()}`);
   });
 
   /** The bytes that come back to a client of a unix socket, and how it ends. */

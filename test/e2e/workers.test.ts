@@ -182,7 +182,8 @@ describe("worker_affinity", () => {
     for (const address of addresses) setUp.push(`ip -6 addr add ${address}/128 dev lo nodad`);
     const wrapper = ["unshare", "-n", "sh", "-c", `${setUp.join(" && ")} && exec "$@"`, "--"];
     const trouble = spawnSync(wrapper[0]!, [...wrapper.slice(1), "true"]);
-    if (trouble.status !== 0) context.skip(`no network namespace with IPv6 here: ${String(trouble.stderr).trim()}`);
+    if (trouble.status !== 0)
+      context.skip(`no network namespace with IPv6 here: ${String(trouble.error ?? trouble.stderr).trim()}`);
 
     await using lb = await startLb(refusesAll(`bind = "[::]:8080"\nworker_affinity = "client"`), { wrapper });
     const within = ["nsenter", `--net=/proc/${lb.pid}/ns/net`];

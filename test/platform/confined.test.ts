@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
+import { missingOf } from "../support/server.ts";
 
 const program = join(import.meta.dirname, "confined.ts");
 
@@ -35,6 +36,8 @@ describe("in a network namespace", () => {
 
   beforeEach(async (context) => {
     if (process.getuid?.() !== 0) context.skip("network namespaces need root");
+    const missing = await missingOf("unshare", "ip");
+    if (missing !== null) context.skip(missing);
     seen ??= (await run(["unshare", "-n"], ["namespace", ...sources])) as typeof seen;
   });
 

@@ -25,7 +25,7 @@ import {
   sockaddr,
 } from "../../src/platform/sockets.ts";
 import { accepting, type Accepted } from "../support/accepting.ts";
-import { endpoint } from "../support/endpoints.ts";
+import { endpoint, skipWithoutIPv6 } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
 import {
   countSockets,
@@ -68,7 +68,8 @@ describe("sockaddr", () => {
 });
 
 describe("listenOn", () => {
-  test("takes IPv4 and IPv6 on one socket for a port alone", async () => {
+  test("takes IPv4 and IPv6 on one socket for a port alone", async (context) => {
+    skipWithoutIPv6(context);
     const port = await freePort();
     const accepted: Accepted[] = [];
     serve(listening(`:${port}`), accepted);
@@ -77,7 +78,8 @@ describe("listenOn", () => {
     expect(accepted).toHaveLength(2);
   });
 
-  test("takes no IPv4 on an IPv6 address", async () => {
+  test("takes no IPv4 on an IPv6 address", async (context) => {
+    skipWithoutIPv6(context);
     const port = await freePort();
     serve(listening(`[::]:${port}`), []);
     await visit({ host: "::1", port });
@@ -183,7 +185,8 @@ describe("options of a listening socket that every accepted one inherits", () =>
     socketOption(fd, SOL_TCP, TCP_KEEPCNT),
   ];
 
-  test("keepalive: the first probe after the time given, two more, a third of it apart", async () => {
+  test("keepalive: the first probe after the time given, two more, a third of it apart", async (context) => {
+    skipWithoutIPv6(context);
     const port = await freePort();
     const fd = listening(`:${port}`);
     const accepted: Accepted[] = [];
@@ -248,7 +251,8 @@ describe("peerAddress", () => {
     expect(read(accepted[0]!.fd)).toEqual({ words: [0, 0, 0xffff, 0x7fc80009], port: peer.localPort });
   });
 
-  test("gives an IPv6 peer", async () => {
+  test("gives an IPv6 peer", async (context) => {
+    skipWithoutIPv6(context);
     const port = await freePort();
     const accepted: Accepted[] = [];
     serve(listening(`[::1]:${port}`), accepted);
@@ -306,7 +310,8 @@ describe("peekNext", () => {
 });
 
 describe("beginConnect", () => {
-  test("reaches IPv4, IPv6 and unix sockets", async () => {
+  test("reaches IPv4, IPv6 and unix sockets", async (context) => {
+    skipWithoutIPv6(context);
     const port = await freePort();
     const name = `lb-connect-test-${process.pid}-${port}`;
     const accepted: Accepted[] = [];
@@ -393,7 +398,8 @@ describe("beginConnect", () => {
 });
 
 describe("isConnectedToItself", () => {
-  test("is true for a socket that has met itself, and for no other", async () => {
+  test("is true for a socket that has met itself, and for no other", async (context) => {
+    skipWithoutIPv6(context);
     for (const host of ["127.0.0.1", "127.0.0.5", "[::1]"]) {
       const port = await freePort();
       const address = sockaddr(endpoint(`${host}:${port}`));

@@ -389,7 +389,9 @@ test("an output that failed within a line starts a new line when it can write ag
     truncateSync(${JSON.stringify(file)}, 10);
     await push("whole\\n");
     console.log(lost.join(" "));`;
-  const child = Bun.spawnSync(["bash", "-c", 'ulimit -f 1; exec "$0" -e "$1"', process.execPath, source]);
+  const child = Bun.spawnSync(["bash", "-c", 'ulimit -f 1; exec "$0" -e "$1"', process.execPath, source], {
+    env: process.env,
+  });
   expect(child.stderr.toString()).toBe("");
   expect(child.stdout.toString()).toBe("2 EFBIG\n");
   expect(readFileSync(file, "utf8")).toBe(`${"a".repeat(10)}\nwhole\n`);

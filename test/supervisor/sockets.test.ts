@@ -11,6 +11,7 @@ import { configOf } from "../support/config.ts";
 import { eventually } from "../support/eventually.ts";
 import { SO_KEEPALIVE, socketOption, SOL_SOCKET, SOL_TCP, TCP_KEEPIDLE, tcpInfo } from "../support/kernel.ts";
 import { freePort, freePorts } from "../support/lb.ts";
+import { skipWithoutIPv6 } from "../support/endpoints.ts";
 
 let folder: string;
 beforeAll(() => {
@@ -155,7 +156,8 @@ describe("bind", () => {
     first.stopAll();
   });
 
-  test('":port" takes IPv4 and IPv6', async () => {
+  test('":port" takes IPv4 and IPv6', async (context) => {
+    skipWithoutIPv6(context);
     const port = await freePort();
     const sockets = new ListeningSockets();
     const plans = await take(sockets, listening([`:${port}`]), 1);
@@ -260,7 +262,8 @@ describe("unix sockets", () => {
 });
 
 describe("a reload", () => {
-  test("from one address to the wildcard and back takes effect at once", async () => {
+  test("from one address to the wildcard and back takes effect at once", async (context) => {
+    skipWithoutIPv6(context);
     const port = await freePort();
     const sockets = new ListeningSockets();
     for (const host of ["127.0.0.1", "0.0.0.0", "127.0.0.1", "", "127.0.0.1", "[::]", "[::1]"]) {

@@ -24,7 +24,7 @@ export async function hostsFile(resolvConf = "") {
   return {
     wrapper,
     /** Why this machine does not support it, or null. */
-    trouble: tried.status === 0 ? null : `no mount namespace here: ${String(tried.stderr).trim()}`,
+    trouble: tried.status === 0 ? null : `no mount namespace here: ${String(tried.error ?? tried.stderr).trim()}`,
     write: (...lines: string[]) => writeFile(file, text(...lines), { flag: "r+" }),
     [Symbol.asyncDispose]: async () => {
       await rm(file, { force: true });

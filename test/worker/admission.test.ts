@@ -17,7 +17,7 @@ import { endCell, LISTENER, WORKER } from "../../src/shared/counters.ts";
 import { DataPlane } from "../../src/worker/plane.ts";
 import { echo } from "../support/backends.ts";
 import { connect, type Client } from "../support/client.ts";
-import { listenAt } from "../support/endpoints.ts";
+import { listenAt, skipWithoutIPv6 } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort } from "../support/lb.ts";
 import { backendPlan, listenerPlan, plan, poolPlan, workerStart } from "../support/plans.ts";
@@ -114,7 +114,8 @@ describe("allow and deny", () => {
     await both.refuses("denied", "127.0.1.1");
   });
 
-  test("apply to IPv6 clients", async () => {
+  test("apply to IPv6 clients", async (context) => {
+    skipWithoutIPv6(context);
     const v6 = await stage({ deny: table("::1") });
     const refused = await connect(v6.port, { host: "::1" });
     expect(await refused.ended).toBe("reset");
