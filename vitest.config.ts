@@ -29,6 +29,9 @@ const ALONE = [
   "workers",
 ].map((name) => `test/e2e/${name}.test.ts`);
 
+// Servers that tests start as another user read files that the tests have written.
+process.umask(0o022);
+
 export default defineConfig({
   plugins: [textImports],
   test: {

@@ -169,7 +169,12 @@ async function answers(adminPort: number): Promise<boolean> {
 function commandName(): string {
   const path = relative(process.cwd(), process.execPath);
   if (basename(path) !== "lb") return "lb";
-  return path.startsWith("..") ? process.execPath : path.includes("/") ? path : `./${path}`;
+  return inShell(path.startsWith("..") ? process.execPath : path.includes("/") ? path : `./${path}`);
+}
+
+/** A path as a word of a shell's command. */
+export function inShell(path: string): string {
+  return /^[\w./+@%,:=-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }
 
 function hints(file: string, { listenPort, adminPort, backendPorts }: Ports): string {

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { demo } from "../../src/cli/demo.ts";
+import { demo, inShell } from "../../src/cli/demo.ts";
 import { loadConfig } from "../../src/config/load.ts";
 import type { Config } from "../../src/config/schema.ts";
 import { eventually } from "../support/eventually.ts";
@@ -114,4 +114,13 @@ test("prints nothing and cleans up when lb ends at once", async () => {
   expect(code).toBe(2);
   expect(out).toEqual([]);
   expect(existsSync(seen)).toBe(false);
+});
+
+test.each([
+  ["dist/lb", "dist/lb"],
+  ["/opt/load balancer/lb", "'/opt/load balancer/lb'"],
+  ["/opt/it's/lb", `'/opt/it'\\''s/lb'`],
+])("%s is a word of a shell's command", (path, word) => {
+  expect(inShell(path)).toBe(word);
+  expect(Bun.spawnSync(["sh", "-c", `printf %s ${word}`]).stdout.toString()).toBe(path);
 });

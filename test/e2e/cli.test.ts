@@ -256,8 +256,8 @@ describe("lb demo", () => {
 
       const dashboard = /See the dashboard:\s+(http\S+)/.exec(output)?.[1] ?? "";
       expect(await (await fetch(dashboard)).text()).toMatch(/^<!doctype html>/i);
-      const command = /The same in a terminal:\s+(\S+) top --admin (\S+)/.exec(output);
-      expect(command?.[1]).toMatch(/lb$/);
+      const command = /The same in a terminal:\s+(.+) top --admin (\S+)/.exec(output);
+      expect(command?.[1]).toMatch(/lb'?$/);
       expect(await runLb(["status", "--admin", command?.[2] ?? ""])).toMatchObject({ code: 0 });
 
       // One is stopped for a while, and no request fails.

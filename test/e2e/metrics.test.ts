@@ -122,6 +122,7 @@ test("process_* match the kernel's figures", async () => {
 });
 
 test("a blocked worker is shown while it is blocked, and as a delay afterwards", async (context) => {
+  if (pythonMissing !== null) context.skip(pythonMissing);
   using backend = await echo();
   const port = await freePort();
   await using lb = await startLb(config(port, backend.address));
