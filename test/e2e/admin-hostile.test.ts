@@ -7,7 +7,7 @@ import { connect, type Client } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, startLb, type Lb } from "../support/lb.ts";
 
-const REQUESTS = 10_000;
+const REQUESTS = 2000;
 /** More than the maximum number of connections of the admin endpoint. */
 const SLOW = 200;
 
@@ -94,7 +94,7 @@ test("heads and bodies without end are cut off, and their memory is bounded", as
   expect((await lb.status()).process.resident_bytes - before).toBeLessThan(200 * 1024 * 1024);
 });
 
-test("ten thousand requests are answered, and connections are relayed meanwhile", async () => {
+test("two thousand requests are answered, and connections are relayed meanwhile", async () => {
   const agent = new Agent({ keepAlive: true, maxSockets: 12 });
   const ask = (path: string): Promise<number> => {
     const { promise, resolve, reject } = Promise.withResolvers<number>();
@@ -108,8 +108,8 @@ test("ten thousand requests are answered, and connections are relayed meanwhile"
   };
   const paths = ["/live", "/api/nothing", "/api/connections?limit=x", "/metrics"];
   const statuses = new Map<number, number>();
-  for (let done = 0; done < REQUESTS; done += 500) {
-    const answers = Array.from({ length: 500 }, (_, i) => ask(paths[i % paths.length]!));
+  for (let done = 0; done < REQUESTS; done += 200) {
+    const answers = Array.from({ length: 200 }, (_, i) => ask(paths[i % paths.length]!));
     await works();
     for (const status of await Promise.all(answers)) statuses.set(status, (statuses.get(status) ?? 0) + 1);
   }

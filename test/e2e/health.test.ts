@@ -11,6 +11,7 @@ import { ask, askOften, connect, connectMany } from "../support/client.ts";
 import { eventually } from "../support/eventually.ts";
 import { freePort, freePorts, startLb, type Lb } from "../support/lb.ts";
 import { startLoad } from "../support/load.ts";
+import { missingOf } from "../support/server.ts";
 
 const INTERVAL_MS = 100;
 const HEALTH = `{ interval = "${INTERVAL_MS}ms", timeout = "500ms", rise = 2, fall = 3 }`;
@@ -139,7 +140,9 @@ describe("a check that this machine cannot make", () => {
     if (status !== 0) throw new Error(String(stderr));
   };
 
-  test("changes no state: without a free descriptor backends keep their state, and the log says why", async () => {
+  test("changes no state: without a free descriptor backends keep their state, and the log says why", async (context) => {
+    const missing = await missingOf("prlimit");
+    if (missing !== null) context.skip(missing);
     using a = await tagged("a");
     using b = await tagged("b");
     const port = await freePort();

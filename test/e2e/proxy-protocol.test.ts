@@ -14,6 +14,7 @@ import { addresses4, addresses6, headerV2, tlv } from "../support/proxy-headers.
 import { Python, type PythonServer } from "../support/python.ts";
 import { setUp, setUpUnless } from "../support/set-up.ts";
 import { allRead } from "../support/segments.ts";
+import { skipWithoutIPv6 } from "../support/endpoints.ts";
 
 const SOURCE = "198.51.100.7:4711";
 const IPV6_SOURCE = "20010db8000000000000000000000007";
@@ -501,67 +502,71 @@ describe("a header for the backend", () => {
     return header;
   }
 
-  test.each(["v1", "v2"] as const)("%s has the client's address and the address it connected to", async (version) => {
-    const server = await python.serve({ proxy: true });
-    const [port, v6, behind] = await freePorts(3);
-    await using lb = await startLb(
-      `${listener("web", port, "")}${listener("behind", behind, REQUIRED)}` +
-        `[listeners.six]\nbind = "[::1]:${v6}"\npool = "app"\n` +
-        `${pool(server.address, `send_proxy = "${version}"`)}`,
-    );
-    const unix = `[listeners.unix]\nbind = "unix:${join(lb.dir, "in.sock")}"\npool = "app"\n`;
-    const numeral = version === "v1" ? 1 : 2;
+  test.for(["v1", "v2"] as const)(
+    "%s has the client's address and the address it connected to",
+    async (version, context) => {
+      skipWithoutIPv6(context);
+      const server = await python.serve({ proxy: true });
+      const [port, v6, behind] = await freePorts(3);
+      await using lb = await startLb(
+        `${listener("web", port, "")}${listener("behind", behind, REQUIRED)}` +
+          `[listeners.six]\nbind = "[::1]:${v6}"\npool = "app"\n` +
+          `${pool(server.address, `send_proxy = "${version}"`)}`,
+      );
+      const unix = `[listeners.unix]\nbind = "unix:${join(lb.dir, "in.sock")}"\npool = "app"\n`;
+      const numeral = version === "v1" ? 1 : 2;
 
-    using four = await connect(port, { from: "127.0.0.5" });
-    expect(await toldOf(server, four)).toMatchObject({
-      version: numeral,
-      command: "PROXY",
-      family: "TCP4",
-      source: "127.0.0.5",
-      source_port: four.port,
-      destination: "127.0.0.1",
-      destination_port: port,
-      tlvs: {},
-    });
-    using six = await connect(v6, { host: "::1" });
-    expect(await toldOf(server, six)).toMatchObject({
-      family: "TCP6",
-      source: "::1",
-      source_port: six.port,
-      destination: "::1",
-      destination_port: v6,
-    });
-    // Behind another proxy: the client that it names, and whom that one addressed.
-    const passed = await told(server, async () => (await through(behind, V2)).reset());
-    expect(passed).toMatchObject({
-      family: "TCP4",
-      source: "198.51.100.7",
-      source_port: 4711,
-      destination: "192.0.2.1",
-      destination_port: 443,
-    });
-    const local = await told(server, async () =>
-      (await through(behind, headerV2({ command: "local", family: 0 }), "127.0.0.6")).reset(),
-    );
-    expect(local).toMatchObject({
-      command: "PROXY",
-      family: "TCP4",
-      source: "127.0.0.6",
-      destination: "127.0.0.1",
-      destination_port: behind,
-    });
+      using four = await connect(port, { from: "127.0.0.5" });
+      expect(await toldOf(server, four)).toMatchObject({
+        version: numeral,
+        command: "PROXY",
+        family: "TCP4",
+        source: "127.0.0.5",
+        source_port: four.port,
+        destination: "127.0.0.1",
+        destination_port: port,
+        tlvs: {},
+      });
+      using six = await connect(v6, { host: "::1" });
+      expect(await toldOf(server, six)).toMatchObject({
+        family: "TCP6",
+        source: "::1",
+        source_port: six.port,
+        destination: "::1",
+        destination_port: v6,
+      });
+      // Behind another proxy: the client that it names, and whom that one addressed.
+      const passed = await told(server, async () => (await through(behind, V2)).reset());
+      expect(passed).toMatchObject({
+        family: "TCP4",
+        source: "198.51.100.7",
+        source_port: 4711,
+        destination: "192.0.2.1",
+        destination_port: 443,
+      });
+      const local = await told(server, async () =>
+        (await through(behind, headerV2({ command: "local", family: 0 }), "127.0.0.6")).reset(),
+      );
+      expect(local).toMatchObject({
+        command: "PROXY",
+        family: "TCP4",
+        source: "127.0.0.6",
+        destination: "127.0.0.1",
+        destination_port: behind,
+      });
 
-    const before = await lb.status();
-    await lb.write(`${listener("web", port, "")}${unix}${pool(server.address, `send_proxy = "${version}"`)}`);
-    expect(await lb.reloaded(before)).toMatchObject({ ok: true });
-    const unknown = await told(server, async () => {
-      const client = connectUnix(join(lb.dir, "in.sock"));
-      client.write("ping\n");
-      await once(client, "data");
-      client.destroy();
-    });
-    expect(unknown).toMatchObject({ command: "PROXY", family: version === "v1" ? "UNKNOWN" : "UNSPEC" });
-  });
+      const before = await lb.status();
+      await lb.write(`${listener("web", port, "")}${unix}${pool(server.address, `send_proxy = "${version}"`)}`);
+      expect(await lb.reloaded(before)).toMatchObject({ ok: true });
+      const unknown = await told(server, async () => {
+        const client = connectUnix(join(lb.dir, "in.sock"));
+        client.write("ping\n");
+        await once(client, "data");
+        client.destroy();
+      });
+      expect(unknown).toMatchObject({ command: "PROXY", family: version === "v1" ? "UNKNOWN" : "UNSPEC" });
+    },
+  );
 
   test("v2 has the facts of the client's TLS, and is sent before the client's bytes", async () => {
     const server = await python.serve({ proxy: true });
