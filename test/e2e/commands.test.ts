@@ -88,9 +88,10 @@ describe("a change at run time", () => {
     expect(await run("maintenance", "app/one")).toMatchObject({
       stdout: "pool app, backend one: takes no new connections and is not checked\n",
     });
-    const line = lb.log().findLast(({ event }) => event === "change by the admin API");
+    const line = await lb.waitLog(
+      ({ event, after }) => event === "change by the admin API" && String(after).includes("maintenance"),
+    );
     expect(line).toMatchObject({ outcome: "done", before: expect.stringContaining("drain") });
-    expect(line!["after"]).toContain("maintenance");
     expect(await run("ready", "app/one")).toMatchObject({ code: 0 });
     expect(await run("weight", "app/one", "1")).toMatchObject({ code: 0 });
     expect((await run("status", "--diff")).stdout).toBe("nothing was changed at run time\n");
