@@ -13,9 +13,12 @@ export interface Throughput {
   unit: string;
   /** The ratio of the rates that lb should reach. */
   wanted?: number;
+  /** Minimum seconds of load before the measurement. */
+  warmSecondsMin?: number;
 }
 
-export function throughput({ name, about, contenders, task, titles, unit, wanted = 0.95 }: Throughput): Scenario {
+export function throughput(throughput: Throughput): Scenario {
+  const { name, about, contenders, task, titles, unit, wanted = 0.95, warmSecondsMin = 0 } = throughput;
   return {
     name,
     about,
@@ -26,7 +29,8 @@ export function throughput({ name, about, contenders, task, titles, unit, wanted
       { key: "busy", title: `${titles.rate}: proxy's CPU in use`, unit: "%", better: "neither" },
     ],
     async measure(bench, proxy) {
-      const { warmSeconds, seconds } = bench.options;
+      const { seconds } = bench.options;
+      const warmSeconds = Math.max(bench.options.warmSeconds, warmSecondsMin);
       await wrk(bench, proxy, { ...task, seconds: warmSeconds });
       const { result, cpuNanoseconds, busyShare } = await cpuWhile(proxy, () =>
         wrk(bench, proxy, { ...task, seconds }),
