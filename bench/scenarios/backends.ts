@@ -5,7 +5,7 @@
 import { linkSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { socketName } from "../backend.ts";
-import { direct, haproxy, lb, type Brand, type Contender, type Site } from "../contenders.ts";
+import { direct, haproxy, lb, type Contender, type Site } from "../contenders.ts";
 import { atOnce, connectionsPerTurn, costsInTurns, type Entrant } from "../in-turns.ts";
 import { Load } from "../load.ts";
 import type { Bench, Metric, Readings, Scenario } from "../scenario.ts";
@@ -39,7 +39,8 @@ const compared: Variant[] = [
 const variants = [one, ...compared];
 
 const linksFolder = "links";
-const readingsOf = new Map<Brand, Readings[]>();
+/** By the contender's name: another build of lb is not lb. */
+const readingsOf = new Map<string, Readings[]>();
 
 export const backends: Scenario = {
   name: "backends",
@@ -73,7 +74,7 @@ export const backends: Scenario = {
   },
   async measure(bench, _proxy, contender) {
     const readings = await (contender.brand === "direct" ? measureDirect(bench) : measureProxy(bench, contender));
-    readingsOf.set(contender.brand, [...(readingsOf.get(contender.brand) ?? []), readings]);
+    readingsOf.set(contender.name, [...(readingsOf.get(contender.name) ?? []), readings]);
     return readings;
   },
   remarks: () => compared.flatMap(ownPart),
@@ -136,10 +137,10 @@ function readingsFrom(costOf: (key: string) => number): Readings {
 
 /** What lb's own work for many backends costs: what it pays more than with one, less what the kernel costs a client more. */
 function ownPart({ key, title }: Variant): string[] {
-  const cost = medianOf("lb", "one");
-  const more = medianOf("lb", moreKey(key));
-  const byHaproxy = medianOf("haproxy", moreKey(key));
-  const byKernel = medianOf("direct", moreKey("many"));
+  const cost = medianOf(lb.name, "one");
+  const more = medianOf(lb.name, moreKey(key));
+  const byHaproxy = medianOf(haproxy.name, moreKey(key));
+  const byKernel = medianOf(direct.name, moreKey("many"));
   if (cost === undefined || more === undefined || byKernel === undefined) return [];
   const own = more - byKernel;
   return [
@@ -150,8 +151,8 @@ function ownPart({ key, title }: Variant): string[] {
   ];
 }
 
-function medianOf(brand: Brand, key: string): number | undefined {
-  return spreadOf((readingsOf.get(brand) ?? []).flatMap((readings) => readings[key] ?? []))?.median;
+function medianOf(name: string, key: string): number | undefined {
+  return spreadOf((readingsOf.get(name) ?? []).flatMap((readings) => readings[key] ?? []))?.median;
 }
 
 function moreKey(key: string): string {
