@@ -10,9 +10,14 @@ export async function redisServer(port: number, ...options: string[]): Promise<S
   return server;
 }
 
-/** Starts the program in the server's folder; the end of the former one, if any, must have been awaited. */
+/**
+ * Starts the program in the server's folder; the end of the former one, if any, must have been awaited. With its default of 10,000 clients it
+ * logs an error where the open-files limit is lower.
+ */
 export function startRedis(server: Server, port: number, ...options: string[]): void {
-  const all = `--port ${port} --bind 127.0.0.1 --dir ${server.dir} --repl-diskless-sync-delay 0`.split(" ");
+  const all = `--port ${port} --bind 127.0.0.1 --dir ${server.dir} --repl-diskless-sync-delay 0 --maxclients 100`.split(
+    " ",
+  );
   server.start(["redis-server", [...all, "--save", "", ...options]]);
 }
 
