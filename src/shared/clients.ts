@@ -131,6 +131,14 @@ export class ClientTable {
     throw new Error("a connection of a client was released twice");
   }
 
+  /** Releases a place that a terminated worker left claimed, or the entry if the worker was making it. */
+  releaseLost(entry: number): void {
+    const at = entry * ENTRY_WORDS;
+    // It may still have the tag of its former client, for which nobody may find it.
+    if (Atomics.load(this.#words, at + OWNER) === NOBODY) Atomics.store(this.#words, at + TAG, 0);
+    this.release(entry);
+  }
+
   /**
    * The current state of a client, without a claim: its open connections, and when its token bucket is full again, as takeToken counts (0 =
    * it was never used).
@@ -140,9 +148,20 @@ export class ClientTable {
     return entry < 0 ? { open: 0, fullAtNs: 0 } : { open: this.open(entry), fullAtNs: this.#fullAtNs(entry) };
   }
 
-  /** Open connections of an entry's client. */
+  /** Open connections of an entry's client; 1 while the entry is made. */
   open(entry: number): number {
     return Atomics.load(this.#words, entry * ENTRY_WORDS + OWNER) & OPEN_MASK;
+  }
+
+  /** The same of all entries that have any. The reads are not ordered. */
+  openByEntry(): Map<number, number> {
+    const found = new Map<number, number>();
+    const words = this.#words;
+    for (let entry = 0, at = OWNER; at < words.length; entry++, at += ENTRY_WORDS) {
+      const open = words[at]! & OPEN_MASK;
+      if (open > 0) found.set(entry, open);
+    }
+    return found;
   }
 
   #fullAtNs(entry: number): number {

@@ -2,6 +2,7 @@
 // or may have removed one from its ledger that it has not released. So after such a death the rows of all ledgers are counted: what a cell
 // counts beyond them, in many samples, is lost.
 import { claimed, giveBack } from "../shared/cells.ts";
+import { ClientTable } from "../shared/clients.ts";
 import { CLAIM, ROW, ROW_WORDS, type Ledger } from "../shared/ledger.ts";
 import { SharedQueue } from "../shared/queue.ts";
 import type { Logger } from "./log.ts";
@@ -9,12 +10,13 @@ import type { EndingWorker } from "./ordered-ends.ts";
 import type { Registry } from "./registry.ts";
 
 /**
- * Samples before and after every worker has been through its event loop. Other workers continue: each is between a claim and its note for
- * about a microsecond at a time, so no such claim is in all samples, and one of a thread that is blocked there is noted in the second half.
+ * Samples before and after every worker has been through its event loop. Other workers continue: each is between a claim and its note, or
+ * makes the entry of a client, for about a microsecond at a time, so no such claim is in all samples, and one of a thread that is blocked
+ * there is noted in the second half.
  */
 const SAMPLES = 10;
 const SAMPLE_EVERY_MS = 50;
-/** Minimum number of samples of the second half in which a cell must not have changed. */
+/** Minimum number of samples of each half in which a cell must not have changed. */
 const SAMPLES_MIN = 5;
 /** Pause before the next attempt if a worker does not answer. */
 const RETRY_MS = 5000;
@@ -28,14 +30,14 @@ export interface RecountOptions {
   log: Pick<Logger, "warn">;
 }
 
-/** Something with places, by the id of its record; PROCESS for the process. */
+/** Something with places, by the id of its record, PROCESS for the process, or clientKey for the entry of a client. */
 interface Counted {
   readonly what: { [field: string]: string };
   held(): number;
   release(): void;
   /** The least number of places that no row named, over the samples. */
   least: number;
-  /** Samples of the second half in which the number of places did not change. */
+  /** Samples of this half in which the number of places did not change. */
   samples: number;
 }
 
@@ -67,7 +69,10 @@ export class Recount {
         await pause(RETRY_MS);
         continue;
       }
-      for (const one of counted.values()) one.samples = 0;
+      for (const [id, one] of counted) {
+        if (one.samples < SAMPLES_MIN) counted.delete(id);
+        one.samples = 0;
+      }
       await this.#sample(counted);
       // Another worker has died meanwhile: the samples may include what it held.
       if (!this.#isDue) this.#release(counted);
@@ -91,13 +96,31 @@ export class Recount {
     for (const { id, name, queue } of registry.poolById.values()) {
       if (queue !== null) all.set(id, ofQueue({ of: "queue", pool: name }, new SharedQueue(queue)));
     }
+    this.#addClients(all);
     return all;
+  }
+
+  // A table may have millions of entries, so only those are sampled that have more places than the rows name, or that change meanwhile.
+  #addClients(counted: Map<number, Counted>): void {
+    const tables = Array.from(this.#options.registry.listenerById.values()).flatMap(({ id, name, clients }) => {
+      if (clients === null) return [];
+      const table = new ClientTable(clients);
+      return [{ id, name, table, open: table.openByEntry() }];
+    });
+    const noted = this.#noted();
+    for (const { id, name, table, open } of tables) {
+      for (const [entry, places] of open) {
+        const key = clientKey(id, entry);
+        if (places <= (noted.get(key) ?? 0) && places === table.open(entry)) continue;
+        counted.set(key, ofClient({ of: "client", listener: name }, table, entry));
+      }
+    }
   }
 
   async #sample(counted: ReadonlyMap<number, Counted>): Promise<void> {
     for (let i = 0; i < SAMPLES; i++) {
       const before = new Map(Array.from(counted, ([id, one]) => [id, one.held()]));
-      const noted = this.#noted();
+      const noted = this.#noted(counted);
       for (const [id, one] of counted) {
         const held = one.held();
         if (held !== before.get(id)) continue;
@@ -108,10 +131,12 @@ export class Recount {
     }
   }
 
-  /** The places that the rows of all ledgers name. */
-  #noted(): Map<number, number> {
+  /** The places that the rows of all ledgers name: all, or those of `counted`. */
+  #noted(counted: ReadonlyMap<number, Counted> | null = null): Map<number, number> {
     const noted = new Map<number, number>();
-    const add = (id: number): void => void noted.set(id, (noted.get(id) ?? 0) + 1);
+    const add = (id: number): void => {
+      if (counted === null || counted.has(id)) noted.set(id, (noted.get(id) ?? 0) + 1);
+    };
     for (const { ledger } of this.#options.workers()) for (const row of ledger.rowsInUse()) addRow(ledger, row, add);
     return noted;
   }
@@ -134,6 +159,12 @@ function addRow({ words }: Ledger, row: number, add: (id: number) => void): void
   if (claims & CLAIM.listener) add(words[at + ROW.listener]!);
   if (claims & CLAIM.backend) add(words[at + ROW.backend]!);
   if (claims & CLAIM.queue) add(words[at + ROW.pool]!);
+  if (claims & CLAIM.client) add(clientKey(words[at + ROW.listener]!, words[at + ROW.clientEntry]!));
+}
+
+/** Differs from all ids: they, and the numbers of entries, are below 2^32. */
+function clientKey(listenerId: number, entry: number): number {
+  return listenerId * 2 ** 32 + entry;
 }
 
 function ofCell(what: Counted["what"], cell: Int32Array): Counted {
@@ -142,6 +173,10 @@ function ofCell(what: Counted["what"], cell: Int32Array): Counted {
 
 function ofQueue(what: Counted["what"], queue: SharedQueue): Counted {
   return { what, held: () => queue.waiting, release: () => queue.leave(), least: Infinity, samples: 0 };
+}
+
+function ofClient(what: Counted["what"], table: ClientTable, entry: number): Counted {
+  return { what, held: () => table.open(entry), release: () => table.releaseLost(entry), least: Infinity, samples: 0 };
 }
 
 function pause(ms: number): Promise<void> {
