@@ -47,8 +47,8 @@ export const CHANGE_ROUTES: readonly Route[] = [
     },
     errors: ["no_such_pool", "no_such_backend", "bad_change"],
     reply: done,
-    handle: (operations, { path, body: { state, weight, timeout } }) =>
-      doneWith(operations.setBackend(path.pool, path.backend, { state, weight, timeoutMs: timeout })),
+    handle: async (operations, { path, body: { state, weight, timeout } }) =>
+      doneWith(await operations.setBackend(path.pool, path.backend, { state, weight, timeoutMs: timeout })),
   }),
   route({
     name: "addBackend",

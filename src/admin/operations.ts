@@ -42,7 +42,7 @@ export interface Operations {
   /** Predicts what would happen to a client's connection. */
   explain(query: ExplainQuery): Result<Explanation>;
   /** Changes a backend at run time. `backend` is a name, for all its addresses, or "name@address". */
-  setBackend(pool: string, backend: string, change: BackendChange): Result<string>;
+  setBackend(pool: string, backend: string, change: BackendChange): Promise<Result<string>>;
   addBackend(pool: string, backend: FileBackend): Promise<Result<string>>;
   /** Removes a backend. One of the file stays removed until its entry in the file changes. */
   removeBackend(pool: string, backend: string): Promise<Result<string>>;

@@ -111,7 +111,7 @@ export class BackendStates {
     });
   }
 
-  /** Applies an operator's order for backends of a pool; `give` writes it down. */
+  /** Applies an operator's order for backends of a pool; `give` writes it down. The workers are told before this returns. */
   ordered(
     pool: PoolRecord,
     backends: readonly BackendRecord[],
@@ -123,6 +123,7 @@ export class BackendStates {
       for (const backend of backends)
         if (endsEjection && isEjected(backend)) endEjection(backend.state.ejection, nowMs);
     });
+    if (this.#untold.has(pool.id)) this.#send(pool.id);
   }
 
   /** Failures with real traffic. Failures of backends that get no connections anyway do not count. */
@@ -284,17 +285,18 @@ export class BackendStates {
     const { id, backends } = pool;
     pool.version++;
     const delayMs = Math.floor(backends.length / TOLD_AT_ONCE);
-    const tell = (): void => {
-      this.#untold.delete(id);
-      const now = this.#options.registry.pools.find((pool) => pool.id === id);
-      if (now === undefined) return;
-      this.#options.send(poolState(now));
-      this.#tierLog.note(now);
-    };
-    if (delayMs === 0) return tell();
+    if (delayMs === 0) return this.#send(id);
     if (this.#untold.has(id)) return;
     this.#untold.add(id);
-    setTimeout(tell, delayMs);
+    setTimeout(() => this.#untold.has(id) && this.#send(id), delayMs);
+  }
+
+  #send(poolId: number): void {
+    this.#untold.delete(poolId);
+    const pool = this.#options.registry.pools.find(({ id }) => id === poolId);
+    if (pool === undefined) return;
+    this.#options.send(poolState(pool));
+    this.#tierLog.note(pool);
   }
 }
 

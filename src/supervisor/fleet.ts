@@ -5,6 +5,9 @@ import { PER_WORKER, THREAD_START } from "./budget.ts";
 import { readdressedState } from "./plans.ts";
 import { NO_DESCRIPTORS, WorkerSlot, type Answer, type SlotOptions } from "./worker-slot.ts";
 
+const CATCH_UP_MS = 2000;
+const CATCH_UP_POLL_MS = 1;
+
 export class Fleet {
   readonly #options: SlotOptions;
   slots: WorkerSlot[] = [];
@@ -82,6 +85,17 @@ export class Fleet {
   resendOutdated(generation: number): void {
     const { poolVersions } = this.#options.registry;
     for (const slot of this.slots) slot.resendIfOutdated(generation, poolVersions);
+  }
+
+  /**
+   * Resolves when every worker has the state of all pools that was sent before the call, so that an operator who has drained a backend can
+   * stop it. A worker that hangs delays the answer by CATCH_UP_MS at most.
+   */
+  async catchUp(): Promise<void> {
+    const { poolVersions } = this.#options.registry;
+    const deadlineMs = performance.now() + CATCH_UP_MS;
+    while (this.slots.some((slot) => slot.isBehind(poolVersions)) && performance.now() < deadlineMs)
+      await new Promise((resolve) => setTimeout(resolve, CATCH_UP_POLL_MS));
   }
 
   /** Stops all workers; resolves when the last is gone. */

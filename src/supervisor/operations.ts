@@ -71,7 +71,11 @@ export function operationsOf(parts: OperationParts): Operations {
         maxConnections: active.maxConnections,
         lastError: (backend) => healthReason(parts.health, backend),
       }),
-    setBackend: (pool, backend, change) => runtime.setBackend(pool, backend, change),
+    setBackend: async (pool, backend, change) => {
+      const result = runtime.setBackend(pool, backend, change);
+      if (result.ok) await parts.fleet.catchUp();
+      return result;
+    },
     addBackend: (pool, backend) => runtime.addBackend(pool, backend),
     removeBackend: (pool, backend) => runtime.removeBackend(pool, backend),
     setListener: (listener, state) => runtime.setListener(listener, state),

@@ -34,16 +34,14 @@ interface Meant {
   readonly records: readonly BackendRecord[];
 }
 
-export class RuntimeOperations implements Pick<
-  Operations,
-  "setBackend" | "addBackend" | "removeBackend" | "setListener"
-> {
+export class RuntimeOperations implements Pick<Operations, "addBackend" | "removeBackend" | "setListener"> {
   readonly #options: RuntimeOperationsOptions;
 
   constructor(options: RuntimeOperationsOptions) {
     this.#options = options;
   }
 
+  /** The change is sent to the workers when this returns; see Fleet.catchUp. */
   setBackend(poolName: string, name: string, change: BackendChange): Result<string> {
     const meant = this.#meant(poolName, name);
     if ("ok" in meant) return meant;

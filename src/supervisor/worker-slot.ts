@@ -198,6 +198,11 @@ export class WorkerSlot {
     pending.resolve(count);
   }
 
+  /** Runs with a state of the pools that is older than this sum of their versions. One that starts gets the latest state. */
+  isBehind(poolVersions: number): boolean {
+    return this.state === "running" && this.counters[WORKER.poolVersions]! < poolVersions;
+  }
+
   /**
    * Sends the plan again if the worker's state is older than the latest one at the last call: a message in transit has arrived by then,
    * so one was lost, which only a bug can cause. During a ramp the latest state is always in transit.
@@ -207,12 +212,12 @@ export class WorkerSlot {
     const { counters } = this;
     const before = this.#compared;
     this.#compared = { generation, poolVersions };
-    const isBehind =
+    const isOutdated =
       this.state === "running" &&
       this.#pendingPlans.length === 0 &&
       generation === before.generation &&
-      (counters[WORKER.generation] !== generation || counters[WORKER.poolVersions]! < before.poolVersions);
-    if (!isBehind) return;
+      (counters[WORKER.generation] !== generation || this.isBehind(before.poolVersions));
+    if (!isOutdated) return;
     log.error("worker has an outdated config, it is sent again", { worker: this.index });
     void this.apply(planFor(this.position));
   }

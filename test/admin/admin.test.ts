@@ -83,7 +83,7 @@ function options(bind: string, token: string | null): AdminOptions {
       explain: () => failure("no_such_listener", "there is none", "see /api/status"),
       clients: () => ({ ok: true, value: { total: 0, period_ms: 0, clients: [] } }),
       endConnection: async () => ({ ok: true, value: 0 }),
-      setBackend: (pool, backend, change) => {
+      setBackend: async (pool, backend, change) => {
         changes.push({ pool, backend, change });
         return { ok: true, value: "changed" };
       },

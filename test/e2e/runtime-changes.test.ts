@@ -18,11 +18,13 @@ setUp(async (keep) => {
 interface Entry {
   name: string;
   weight?: number;
+  address?: string;
 }
 
 function config(port: number, entries: Entry[], pool = 'health.type = "off"'): string {
   const list = entries.map(
-    ({ name, weight = 1 }) => `{ address = "${addressOf(name)}", name = "${name}", weight = ${weight} }`,
+    ({ name, weight = 1, address = addressOf(name) }) =>
+      `{ address = "${address}", name = "${name}", weight = ${weight} }`,
   );
   return `
     workers = 3
@@ -88,6 +90,22 @@ describe("a backend", () => {
     );
     expect(await backendOf(lb, name)).toMatchObject({ state: "ready", changes: [] });
     held.reset();
+  });
+
+  test("gets no connection any more once the API has answered, also in a pool so large that changes of health are sent later", async () => {
+    const port = await freePort();
+    const idle = Array.from({ length: 600 }, (_, i) => ({
+      name: `idle-${i}`,
+      address: `127.0.0.1:${1 + i}`,
+      weight: 0,
+    }));
+    await using lb = await startLb(config(port, [...AB, ...idle]));
+    for (let round = 0; round < 10; round++) {
+      const [drained, other] = round % 2 === 0 ? ["a", "b"] : ["b", "a"];
+      await order(lb, `PATCH /api/pools/app/backends/${drained}`, { state: "drain" });
+      expect(await askOften(port, 4)).toEqual({ [other!]: 4 });
+      await order(lb, `PATCH /api/pools/app/backends/${drained}`, { state: "ready" });
+    }
   });
 
   test("that is drained with a timeout loses its remaining connections then, as `drain`", async () => {

@@ -207,6 +207,43 @@ describe("a worker that is behind", () => {
     expect(await compare()).toEqual([0, 1]);
     expect(await compare()).toEqual([0, 2]);
   });
+
+  test("delays an operator until it has caught up, and two seconds at most if it hangs", async () => {
+    const { fleet, workers, registry } = fleetOf();
+    await fleet.growTo(2);
+    const rows = workers.map(({ start }) => start.counters);
+    const answered = async (ms: number): Promise<boolean> => {
+      await pass(ms);
+      return done;
+    };
+    registry.pools[0]!.version++;
+    let done = false;
+    void fleet.catchUp().then(() => (done = true));
+    expect(await answered(100)).toBe(false);
+    rows[0]![WORKER.poolVersions] = registry.poolVersions;
+    expect(await answered(100)).toBe(false);
+    rows[1]![WORKER.poolVersions] = registry.poolVersions;
+    expect(await answered(2)).toBe(true);
+
+    registry.pools[0]!.version++;
+    rows[0]![WORKER.poolVersions] = registry.poolVersions;
+    done = false;
+    void fleet.catchUp().then(() => (done = true));
+    expect(await answered(1900)).toBe(false);
+    expect(await answered(200)).toBe(true);
+  });
+
+  test("does not delay an operator while it is restarted, because it starts with the latest state", async () => {
+    const { fleet, workers, registry, state } = fleetOf();
+    await fleet.growTo(1);
+    state.willing = false;
+    workers[0]!.die();
+    registry.pools[0]!.version++;
+    let done = false;
+    void fleet.catchUp().then(() => (done = true));
+    await pass(0);
+    expect(done).toBe(true);
+  });
 });
 
 describe("a worker that dies", () => {
