@@ -18,7 +18,7 @@ export interface TimerNode {
 export const NO_SLOT = -1;
 
 export class TimerWheel {
-  /** The time of the last `advance`, in milliseconds. */
+  /** The time of the last `advance` or `setTime`, in milliseconds. */
   now: number;
   /** Number of nodes on the wheel. */
   size = 0;
@@ -64,7 +64,7 @@ export class TimerWheel {
    * due in the same `advance`. If a call throws, the next `advance` continues with the rest.
    */
   advance(nowMs: number): void {
-    if (nowMs > this.now) this.now = nowMs;
+    this.setTime(nowMs);
     const tick = Math.floor(this.now / this.#tickMs);
     const first = this.#tick + 1;
     this.#tick = tick;
@@ -72,6 +72,11 @@ export class TimerWheel {
     const last = Math.min(tick, first + this.#slots - 1);
     for (let t = first; t <= last; t++) this.#collect(t % this.#slots);
     this.#fire();
+  }
+
+  /** Moves the clock only: the next `advance` calls the nodes that are due. */
+  setTime(nowMs: number): void {
+    if (nowMs > this.now) this.now = nowMs;
   }
 
   /** Moves the due nodes of a slot to the list of nodes to be called; the others wait for a later turn. */

@@ -20,12 +20,13 @@ export class LoopDelay {
     this.#counters[WORKER.tickDueMs] = monotonicMsOf(this.#dueMs);
   }
 
-  /** A tick runs at `nowMs`. */
-  tick(nowMs: number): void {
+  /** A tick runs at `nowMs`. Returns how late it is, in milliseconds. */
+  tick(nowMs: number): number {
     // After a late tick, Bun's timers run the next one early.
     const lateMs = Math.max(0, nowMs - this.#dueMs);
     countTime(this.#counters, LOOP_DELAYS, lateMs);
     this.start(nowMs);
+    return lateMs;
   }
 
   /** The clock is stopped: there is nothing to be late for. */

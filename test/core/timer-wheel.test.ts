@@ -50,6 +50,21 @@ describe("TimerWheel", () => {
     expect(node.firedAt).toEqual([1430]);
   });
 
+  test("calls nobody when only the time is set; the next advance does", () => {
+    const [due, later] = [new Node(), new Node()];
+    wheel.schedule(due, 1030);
+    wheel.schedule(later, 1220);
+    wheel.setTime(1200);
+    expect(wheel.now).toBe(1200);
+    expect(due.firedAt).toEqual([]);
+    wheel.advance(1210);
+    expect(due.firedAt).toEqual([1210]);
+    wheel.setTime(1100);
+    expect(wheel.now).toBe(1210);
+    runTo(1220);
+    expect(later.firedAt).toEqual([1220]);
+  });
+
   test("treats a time in the past as due at the next tick", () => {
     const node = new Node();
     wheel.schedule(node, 500);

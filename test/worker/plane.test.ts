@@ -1,15 +1,36 @@
-// The stop of a data plane: when it ends the connections that are left. connection.test.ts has ends on an operator's order.
+// The clock of a data plane, and its stop: when it ends the connections that are left. connection.test.ts has ends on an operator's order.
 import { describe, expect, test, vi } from "vitest";
 import { monotonicMs, monotonicMsOf } from "../../src/platform/clock.ts";
 import { claim } from "../../src/shared/cells.ts";
 import { queueMemory } from "../../src/shared/queue.ts";
-import { TICK_MS } from "../../src/worker/clock.ts";
+import { NO_SLOT, type TimerNode } from "../../src/core/timer-wheel.ts";
+import { STALL_MS, TICK_MS } from "../../src/worker/clock.ts";
 import { backendPlan, openOf } from "../support/plans.ts";
 import { listenDuringTests, SOMEBODY, Stage } from "../support/stage.ts";
 
 listenDuringTests();
 
 const HOUR_MS = 3_600_000;
+
+test("timers run although every tick is late", async () => {
+  const stage = new Stage();
+  stage.plane.startClock();
+  let calls = 0;
+  const again = (): TimerNode => ({ timerNext: null, timerPrev: null, timerSlot: NO_SLOT, timerAt: 0, onTimer });
+  const onTimer = (): void => {
+    calls++;
+    stage.plane.wheel.schedule(again(), stage.plane.wheel.now);
+  };
+  onTimer();
+  // Each turn of the event loop takes longer than a stall, so each tick is late.
+  for (let turn = 0; turn < 6; turn++) {
+    const untilMs = performance.now() + TICK_MS + STALL_MS;
+    while (performance.now() < untilMs);
+    await new Promise((resolve) => setTimeout(resolve, 0));
+  }
+  expect(calls).toBeGreaterThan(2);
+  stage.plane.stop(Infinity, Infinity);
+});
 
 describe("a stop", () => {
   test.each(["queued", "dialing"] as const)("ends a connection in the phase %s at its deadline", (phase) => {
