@@ -3,8 +3,11 @@
 import type { Balancer, Beginning, Candidate, Sources } from "./candidate.ts";
 import { TwoChoices } from "./two-choices.ts";
 
-/** Replaces a latency that is unknown or has decayed: such a backend is tried soon, but not flooded. */
-const LATENCY_MIN_MS = 0.01;
+/**
+ * Lower latencies compare as equal: the noise of schedulers would decide, and the slowest by a hair would get nothing. Also stands for a
+ * latency that is unknown or has decayed: such a backend is tried soon, but not flooded.
+ */
+const LATENCY_MIN_MS = 0.5;
 
 /** See BalancerMaker. */
 export function createLeastLatency<C extends Candidate>(

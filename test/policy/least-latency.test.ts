@@ -21,6 +21,20 @@ describe("least_latency", () => {
     expect(all.map(({ open }) => open)).toEqual([100, 300]);
   });
 
+  test("follows the weights where latencies differ by noise, and the latency as soon as it is a difference", () => {
+    const all = backendsOf(1, 2, 5);
+    [0.05, 0.2, 0.45].forEach((latency, i) => (all[i]!.latency = latency));
+    const shares = (): number[] => {
+      const balancer = balancerOf("least_latency", all);
+      const picks = Array.from({ length: 8000 }, () => balancer.pick(context())!);
+      return all.map((backend) => picks.filter((picked) => picked === backend).length / picks.length);
+    };
+    const even = shares();
+    [1 / 8, 2 / 8, 5 / 8].forEach((share, i) => expect(even[i]).toBeCloseTo(share, 1));
+    all[2]!.latency = 0.9;
+    expect(shares()[2]).toBe(0);
+  });
+
   test("tries a backend whose latency is not known before a slow one, and does not flood it", () => {
     const all = withLatency(5, 0);
     const balancer = balancerOf("least_latency", all);
