@@ -1,6 +1,6 @@
-// A bandwidth limit that connections of all workers share, in shared memory. It is two words, like a limit of a single sender
+// A bandwidth limit that connections of all workers share, in shared memory. It is two times, like a limit of a single sender
 // (policy/bandwidth.ts): the end of the reservations at the limit and at its peak, in nanoseconds on the clock of all threads. A
-// reservation is one compare-and-exchange on each, for at least a few milliseconds' worth of bytes, so it may allocate BigInts.
+// reservation is one exchange of each.
 import { monotonicMsOf } from "../platform/clock.ts";
 import {
   DELAY_MS,
@@ -11,36 +11,31 @@ import {
   type Bandwidth,
   type BandwidthRate,
 } from "../policy/bandwidth.ts";
+import { TIME_BYTES, type TimeCells } from "./time-cells.ts";
 
 const NS_PER_MS = 1_000_000;
-/** Words of one limit, for both directions. */
-const WORDS = 4;
+/** Times of one limit, for both directions. */
+const TIMES = 4;
 
 export type Direction = "upload" | "download";
 
 /** Memory for the limits of this many clients, or of one listener. */
 export function bandwidthMemory(entries: number): SharedArrayBuffer {
-  return new SharedArrayBuffer(entries * WORDS * 8);
+  return new SharedArrayBuffer(entries * TIMES * TIME_BYTES);
 }
 
 /** A limit has no holders: a worker that dies costs the others only its last reservations. */
 export class SharedBandwidth implements Bandwidth {
   readonly rate: BandwidthRate;
-  readonly #words: BigInt64Array;
+  readonly #times: TimeCells;
   readonly #at: number;
   readonly #originMs: number;
 
-  /** The limit at `entry` of memory of `bandwidthMemory`. `originMs` + `nowMs` of a call is the same time in all threads. */
-  constructor(
-    words: BigInt64Array,
-    entry: number,
-    direction: Direction,
-    rate: BandwidthRate,
-    originMs = monotonicMsOf(0),
-  ) {
+  /** The limit at `entry` in memory of `bandwidthMemory`. `originMs` + `nowMs` of a call is the same time in all threads. */
+  constructor(times: TimeCells, entry: number, direction: Direction, rate: BandwidthRate, originMs = monotonicMsOf(0)) {
     this.rate = rate;
-    this.#words = words;
-    this.#at = entry * WORDS + (direction === "upload" ? 0 : 2);
+    this.#times = times;
+    this.#at = entry * TIMES + (direction === "upload" ? 0 : 2);
     this.#originMs = originMs;
   }
 
@@ -53,8 +48,8 @@ export class SharedBandwidth implements Bandwidth {
 
   giveBack(bytes: number): void {
     const ms = bytes / this.rate.bytesPerMs;
-    Atomics.sub(this.#words, this.#at, toNs(ms));
-    Atomics.sub(this.#words, this.#at + 1, toNs(ms / PEAK));
+    this.#shorten(this.#at, ms);
+    this.#shorten(this.#at + 1, ms / PEAK);
   }
 
   saved(nowMs: number): number {
@@ -72,20 +67,27 @@ export class SharedBandwidth implements Bandwidth {
   }
 
   #endMs(at: number): number {
-    return Number(Atomics.load(this.#words, at)) / NS_PER_MS - this.#originMs;
+    return this.#times.load(at) / NS_PER_MS - this.#originMs;
   }
 
-  /** The end of a further reservation; the word is set to that, or to `mostMs`. */
+  /** The end of a further reservation; the time is set to that, or to `mostMs`. */
   #extend(at: number, fromMs: number, ms: number, mostMs = Infinity): number {
     for (;;) {
-      const seen = Atomics.load(this.#words, at);
-      const endMs = endOf(Number(seen) / NS_PER_MS - this.#originMs, fromMs, ms);
+      const seen = this.#times.load(at);
+      const endMs = endOf(seen / NS_PER_MS - this.#originMs, fromMs, ms);
       const next = toNs(Math.min(endMs, mostMs) + this.#originMs);
-      if (Atomics.compareExchange(this.#words, at, seen, next) === seen) return endMs;
+      if (this.#times.exchange(at, seen, next)) return endMs;
+    }
+  }
+
+  #shorten(at: number, ms: number): void {
+    for (;;) {
+      const seen = this.#times.load(at);
+      if (this.#times.exchange(at, seen, seen - toNs(ms))) return;
     }
   }
 }
 
-function toNs(ms: number): bigint {
-  return BigInt(Math.round(ms * NS_PER_MS));
+function toNs(ms: number): number {
+  return Math.round(ms * NS_PER_MS);
 }

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { BandwidthRate, SAVED_MS_MAX } from "../../src/policy/bandwidth.ts";
 import { bandwidthMemory, SharedBandwidth } from "../../src/shared/bandwidth.ts";
+import { TimeCells } from "../../src/shared/time-cells.ts";
 import { runThreads } from "../support/threads.ts";
 import type { BandwidthJob } from "./claiming-thread.ts";
 
@@ -12,7 +13,7 @@ test("reservations of several threads follow each other, and none is lost", asyn
   const job: BandwidthJob = { kind: "bandwidth", memory, bytesPerSecond: 1_000_000, bytes, nowMs, times };
   const ends = await runThreads<number[]>(thread, Array<BandwidthJob>(threads).fill(job));
   // A millisecond each, half of which was returned.
-  const limit = new SharedBandwidth(new BigInt64Array(memory), 0, "upload", new BandwidthRate(1_000_000), 0);
+  const limit = new SharedBandwidth(new TimeCells(memory), 0, "upload", new BandwidthRate(1_000_000), 0);
   expect(limit.reserve(1, nowMs, false)).toBeCloseTo(nowMs - SAVED_MS_MAX + (threads * times) / 2 + 0.001, 3);
   // The threads did compete: each of them ran during the time of the others.
   const first = ends.map((each) => each[0]!);
@@ -22,8 +23,8 @@ test("reservations of several threads follow each other, and none is lost", asyn
 
 test("a new limit has saved as much as there may be, however long the machine has been up", () => {
   for (const nowMs of [200, 1e6, 1e11]) {
-    const words = new BigInt64Array(bandwidthMemory(1));
-    const limit = new SharedBandwidth(words, 0, "upload", new BandwidthRate(1_000_000), 0);
+    const times = new TimeCells(bandwidthMemory(1));
+    const limit = new SharedBandwidth(times, 0, "upload", new BandwidthRate(1_000_000), 0);
     expect(limit.saved(nowMs)).toBe(SAVED_MS_MAX * 1000);
     expect(limit.reserve(SAVED_MS_MAX * 1000, nowMs, false)).toBeCloseTo(nowMs, 3);
     expect(limit.saved(nowMs)).toBe(0);
@@ -31,10 +32,10 @@ test("a new limit has saved as much as there may be, however long the machine ha
 });
 
 test("threads whose clocks began at different times see one limit", () => {
-  const words = new BigInt64Array(bandwidthMemory(1));
+  const times = new TimeCells(bandwidthMemory(1));
   const rate = new BandwidthRate(1_000_000);
-  const early = new SharedBandwidth(words, 0, "upload", rate, 1000);
-  const late = new SharedBandwidth(words, 0, "upload", rate, 501_000);
+  const early = new SharedBandwidth(times, 0, "upload", rate, 1000);
+  const late = new SharedBandwidth(times, 0, "upload", rate, 501_000);
   expect(early.reserve(600_000, 600_000, false)).toBe(600_500);
   // The same moment: 100 s on its clock.
   expect(late.reserve(1000, 100_000, false)).toBe(100_501);

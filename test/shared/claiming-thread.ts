@@ -1,6 +1,7 @@
 // A thread of the tests in this folder: claims and releases as its job says, and counts what it sees.
 import { BandwidthRate } from "../../src/policy/bandwidth.ts";
 import { SharedBandwidth } from "../../src/shared/bandwidth.ts";
+import { TimeCells } from "../../src/shared/time-cells.ts";
 import { claim, giveBack } from "../../src/shared/cells.ts";
 import { ClientTable, type ClientLimits } from "../../src/shared/clients.ts";
 import { serveJob } from "../support/threads.ts";
@@ -84,7 +85,7 @@ serveJob<Job>((job, meet) => {
 /** The end of each reservation, in order. */
 function reserveBandwidth(job: BandwidthJob, meet: () => void): number[] {
   const rate = new BandwidthRate(job.bytesPerSecond);
-  const limit = new SharedBandwidth(new BigInt64Array(job.memory), 0, "upload", rate, 0);
+  const limit = new SharedBandwidth(new TimeCells(job.memory), 0, "upload", rate, 0);
   const ends: number[] = [];
   for (let i = 0; i < job.times; i++) {
     if (i % STEPS_TOGETHER === 0) meet();

@@ -8,6 +8,7 @@ import {
   type Bandwidth,
 } from "../../src/policy/bandwidth.ts";
 import { bandwidthMemory, SharedBandwidth } from "../../src/shared/bandwidth.ts";
+import { TimeCells } from "../../src/shared/time-cells.ts";
 import { Pace } from "../../src/worker/pace.ts";
 import { Random } from "../support/random.ts";
 
@@ -158,11 +159,11 @@ class Simulation {
 
   constructor(seed: number, bytesPerSecond: number, startMs = 1_000_000) {
     this.random = new Random(seed);
-    const words = new BigInt64Array(bandwidthMemory(1));
+    const times = new TimeCells(bandwidthMemory(1));
     const rate = new BandwidthRate(bytesPerSecond);
     this.now = startMs;
     // Each worker's clock has its own origin; one view per connection, as in a worker.
-    this.#limit = () => new SharedBandwidth(words, 0, "download", rate, 0);
+    this.#limit = () => new SharedBandwidth(times, 0, "download", rate, 0);
   }
 
   at(at: number, run: () => void): void {
@@ -363,8 +364,8 @@ describe("a limit that connections of several workers share", () => {
   });
 
   test("holds nothing for an idle connection, and returns unused reservations", () => {
-    const words = new BigInt64Array(bandwidthMemory(1));
-    const limit = new SharedBandwidth(words, 0, "upload", new BandwidthRate(1_000_000), 0);
+    const times = new TimeCells(bandwidthMemory(1));
+    const limit = new SharedBandwidth(times, 0, "upload", new BandwidthRate(1_000_000), 0);
     const [one, other] = [new Pace(limit), new Pace(limit)];
     one.allowance(1000, 100_000);
     one.spend(5000);
@@ -378,20 +379,20 @@ describe("a limit that connections of several workers share", () => {
   });
 
   test("has a limit of its own for each direction and each entry", () => {
-    const words = new BigInt64Array(bandwidthMemory(3));
+    const times = new TimeCells(bandwidthMemory(3));
     const rate = new BandwidthRate(1_000_000);
-    new SharedBandwidth(words, 1, "upload", rate, 0).reserve(1_000_000, 1000, false);
-    expect(new SharedBandwidth(words, 1, "upload", rate, 0).saved(1000)).toBe(0);
-    expect(new SharedBandwidth(words, 1, "download", rate, 0).saved(1000)).toBe(100_000);
-    expect(new SharedBandwidth(words, 0, "download", rate, 0).saved(1000)).toBe(100_000);
-    expect(new SharedBandwidth(words, 2, "upload", rate, 0).saved(1000)).toBe(100_000);
+    new SharedBandwidth(times, 1, "upload", rate, 0).reserve(1_000_000, 1000, false);
+    expect(new SharedBandwidth(times, 1, "upload", rate, 0).saved(1000)).toBe(0);
+    expect(new SharedBandwidth(times, 1, "download", rate, 0).saved(1000)).toBe(100_000);
+    expect(new SharedBandwidth(times, 0, "download", rate, 0).saved(1000)).toBe(100_000);
+    expect(new SharedBandwidth(times, 2, "upload", rate, 0).saved(1000)).toBe(100_000);
   });
 });
 
 describe("a limit that is not enforced", () => {
   const kinds: Record<string, (rate: BandwidthRate) => Bandwidth> = {
     own: (rate) => new OwnBandwidth(rate, 0),
-    shared: (rate) => new SharedBandwidth(new BigInt64Array(bandwidthMemory(1)), 0, "upload", rate, 0),
+    shared: (rate) => new SharedBandwidth(new TimeCells(bandwidthMemory(1)), 0, "upload", rate, 0),
   };
   test.each(Object.keys(kinds))("reports what it would have delayed (%s)", (kind) => {
     const limit = kinds[kind]!(new BandwidthRate(1_000_000));

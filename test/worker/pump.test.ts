@@ -5,6 +5,7 @@ import type { Socket as Peer } from "node:net";
 import { describe, expect, test, vi } from "vitest";
 import { BandwidthRate } from "../../src/policy/bandwidth.ts";
 import { bandwidthMemory, SharedBandwidth } from "../../src/shared/bandwidth.ts";
+import { TimeCells } from "../../src/shared/time-cells.ts";
 import { PIPE_BYTES, UNABLE } from "../../src/platform/splice.ts";
 import { sendRoom } from "../../src/platform/socket-buffers.ts";
 import { NO_END, ownSockets, peekNext } from "../../src/platform/sockets.ts";
@@ -260,12 +261,12 @@ describe.skipIf(!ownSockets())("a receiver that reads nothing", () => {
 
 test.skipIf(!ownSockets())("bandwidth is reserved only for existing bytes", async () => {
   const memory = bandwidthMemory(1);
-  const words = new BigInt64Array(memory);
+  const times = new TimeCells(memory);
   const rate = 1_000_000;
   const bandwidth = { upload: 0, download: rate, per: "listener", memory } as const;
   const { sender, receiver, flow } = await sendingFrom("backend", { listener: { bandwidth } });
-  const others = new SharedBandwidth(words, 0, "download", new BandwidthRate(rate));
-  const endMs = (): number => Number(words[2]) / 1e6;
+  const others = new SharedBandwidth(times, 0, "download", new BandwidthRate(rate));
+  const endMs = (): number => times.load(2) / 1e6;
   // A tenth of a second is saved, and another one must be waited for.
   others.reserve(rate / 5, performance.now(), false);
   const beganMs = endMs();
@@ -277,3 +278,17 @@ test.skipIf(!ownSockets())("bandwidth is reserved only for existing bytes", asyn
   expect(endMs() - beganMs).toBeCloseTo(1001, 3);
   expect(flow.queue).toBeNull();
 });
+
+test.skipIf(!ownSockets())(
+  "a short reply that the bandwidth limit delays arrives whole, and its FIN after it",
+  async () => {
+    const bandwidth = { upload: 0, download: 10_000, per: "connection", memory: null } as const;
+    const { sender, receiver } = await sendingFrom("backend", { listener: { bandwidth } });
+    const bytes = pattern(2000);
+    const began = performance.now();
+    sender.end(bytes);
+    expect(bytes.equals(await received(receiver))).toBe(true);
+    // Nothing is saved at first.
+    expect(performance.now() - began).toBeGreaterThan(150);
+  },
+);
