@@ -25,6 +25,12 @@ const variants: Variant[] = [
   { key: "again", title: "nothing again, as a check", ...none },
   { key: "rate", title: "a rate limit", ...none, listener: `rate_limit = { rate = "1000000/s", burst = 1000000 }` },
   { key: "cap", title: "a cap per client", ...none, listener: "max_connections_per_client = 5000" },
+  {
+    key: "bandwidth",
+    title: "a bandwidth limit per client",
+    ...none,
+    listener: `bandwidth = { upload = "1GB/s", download = "1GB/s", per = "client" }`,
+  },
   { key: "deny", title: "a deny list of 100,000", ...none, listener: `deny = ${denied(100_000)}` },
   { key: "hash", title: "source_hash", ...none, pool: `balance = "source_hash"` },
   { key: "latency", title: "least_latency", ...none, pool: `balance = "least_latency"` },

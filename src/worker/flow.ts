@@ -132,7 +132,8 @@ export class Flow {
     this.queue = null;
     this.from = null;
     this.to = null;
-    this.pace?.giveBack(performance.now());
+    // The pace is not used again, so the time does not matter.
+    this.pace?.giveBack(Infinity);
     this.pace = null;
     this.pump = null;
   }

@@ -131,7 +131,7 @@ function nextAfter(connection: Connection): ReturnType<typeof endAfter> {
   const { host, row, toBackend, toClient } = connection;
   if (host.floats[row * ROW_FLOATS + ROW_FLOAT.bytesOut] !== 0) return NO_END;
   // With TLS, the end of the ciphertext is not the end of the data.
-  if (connection.backendTlsObserver !== null || toClient.pace !== null || !toClient.drained) return NO_END;
+  if (connection.backendTlsObserver !== null || !toClient.drained) return NO_END;
   // A client that has already ended is closed, not shut down, because with TLS a shutdown takes time.
   if (toBackend.state !== "open") return NO_END;
   return endAfter(connection.clientFd, connection.backendFd);
@@ -143,7 +143,9 @@ function sendWithFin(connection: Connection, chunk: Uint8Array): void {
   if (!forwardBeforeFin(toClient, clientFd, clientSpeaksTls, chunk)) return connection.finish("reset", "client");
   // A write to a TLS socket may have run the handler of its end. The FIN follows the waiting bytes when the runtime reports that they are
   // sent.
-  if (connection.phase === relaying && toClient.drained) noteBackendEnd(connection);
+  if (connection.phase !== relaying) return;
+  if (toClient.drained) noteBackendEnd(connection);
+  else if (toClient.pace !== null) follow(connection, toClient, chunk.length);
 }
 
 // ---------------------------------------------------------------------- ends

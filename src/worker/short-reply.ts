@@ -15,8 +15,8 @@ export function endAfter(clientFd: number, backendFd: number): ReturnType<typeof
 }
 
 /**
- * Forwards a chunk in such a way that a FIN which is sent now goes with it. Where some of the chunk has to wait, nothing is held
- * back. False = the client is gone. Hot path.
+ * Forwards a chunk in such a way that a FIN which is sent now goes with it. Where some of the chunk has to wait, for the client or for
+ * bandwidth, nothing is held back. False = the client is gone. Hot path.
  */
 export function forwardBeforeFin(
   toClient: Flow,
@@ -30,9 +30,12 @@ export function forwardBeforeFin(
     if (toClient.queue !== null) cork(clientFd, false);
     return true;
   }
+  const { pace } = toClient;
+  if (pace !== null && pace.allowance(performance.now(), chunk.length) < chunk.length) return toClient.forward(chunk);
   // One system call less than with TCP_CORK.
   const taken = sendHeldBack(clientFd, chunk);
   if (taken < 0) return false;
+  pace?.spend(taken);
   if (taken < chunk.length) return toClient.forward(chunk.subarray(taken));
   if (taken >= RELEASE_FROM_BYTES) release(chunk);
   return true;

@@ -3,8 +3,12 @@ import { dlopen, FFIType } from "bun:ffi";
 import { once } from "node:events";
 import { createServer, type AddressInfo, type Socket as Peer } from "node:net";
 import { expect, test } from "vitest";
+import { BandwidthRate } from "../../src/policy/bandwidth.ts";
+import { bandwidthMemory, SharedBandwidth } from "../../src/shared/bandwidth.ts";
+import { TimeCells } from "../../src/shared/time-cells.ts";
 import { beginConnect, closeDescriptor, FIN_NEXT, NO_END, RESET_NEXT, sockaddr } from "../../src/platform/sockets.ts";
 import { Flow } from "../../src/worker/flow.ts";
+import { Pace } from "../../src/worker/pace.ts";
 import { endAfter, forwardBeforeFin } from "../../src/worker/short-reply.ts";
 import { endpoint } from "../support/endpoints.ts";
 import { FakeSocket } from "../support/fake-socket.ts";
@@ -93,4 +97,18 @@ test("with TLS the socket is corked, unless bytes have to wait", async () => {
   const all = towards(5);
   expect(forwardBeforeFin(all.flow, fd, true, encode("reply"))).toBe(true);
   expect([corked(fd), all.taken()]).toEqual([true, 5]);
+});
+
+test("a reply within the bandwidth limit and the FIN after it are one segment; a longer one is not held back", async () => {
+  const { fd } = await connected();
+  const { flow, taken } = towards(1000);
+  // 100 bytes are saved at first.
+  flow.pace = new Pace(new SharedBandwidth(new TimeCells(bandwidthMemory(1)), 0, "download", new BandwidthRate(1000)));
+  const before = segmentsSent(fd);
+  expect(forwardBeforeFin(flow, fd, false, new Uint8Array(5))).toBe(true);
+  expect([flow.drained, flow.pace.credit, segmentsSent(fd) - before]).toEqual([true, 0, 0]);
+  expect(forwardBeforeFin(flow, fd, false, new Uint8Array(200))).toBe(true);
+  expect([flow.drained, taken() + flow.waiting]).toEqual([false, 200]);
+  libc.shutdown(fd, SHUT_WR);
+  expect(segmentsSent(fd) - before).toBe(1);
 });
