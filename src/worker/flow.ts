@@ -68,7 +68,7 @@ export class Flow {
       if (taken < 0) return false;
       pace.spend(taken);
       if (taken === chunk.length) {
-        release(chunk);
+        if (taken >= RELEASE_FROM_BYTES) release(chunk);
         return true;
       }
       if (taken > 0) chunk = chunk.subarray(taken);
