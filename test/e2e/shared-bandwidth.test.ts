@@ -65,12 +65,12 @@ async function unevenPairs(name: string, network: string): Promise<PeerPair[]> {
 }
 
 /**
- * All together get the limit within 5 %, and each gets at least half of its share, in one of five measurements: other programs may need the
- * machine during the others.
+ * All together get the limit within 5 %, and each gets at least half of its share, in one of ten measurements: other programs may need the
+ * machine during the others, and lb does not make up for more than 100 ms in which it did not run.
  */
 async function expectShared(receivers: readonly PeerSocket[], bytesPerSecond: number): Promise<void> {
   const seen: string[] = [];
-  for (let i = 0; i < 5; i++) {
+  for (let i = 0; i < 10; i++) {
     const measured = await Promise.all(receivers.map((receiver) => receiver.measure(i === 0 ? 500 : 0, 2000)));
     const rates = measured.map(({ count, seconds }) => count / seconds / bytesPerSecond);
     const total = rates.reduce((sum, rate) => sum + rate, 0);
