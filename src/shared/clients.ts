@@ -4,6 +4,7 @@
 import { dryRunBit } from "../core/dry-run.ts";
 import { hashWords, type HashKey } from "../core/hash.ts";
 import { NO_TOKEN, takeToken } from "../policy/token-bucket.ts";
+import { TIME_BYTES, TimeCells } from "./time-cells.ts";
 
 // An entry is six 32-bit words: atomics on 64 bits need BigInts, which cost more than all the rest of a claim. The claim of a place and that of
 // a token end with one compare-and-exchange of a word.
@@ -11,13 +12,8 @@ import { NO_TOKEN, takeToken } from "../policy/token-bucket.ts";
 // OWNER: the number of open connections (24 bits), and a number that changes when the entry is given to another client (8 bits, 0 = no
 // client yet). It is read before the tag, so the exchange succeeds only if the entry still belongs to the client with that tag.
 //
-// FULL_AT, two words: the time of the token bucket (policy/token-bucket.ts) in whole nanoseconds, upper * 2^32 + lower, both signed. While the
-// upper word stays, which is 4.3 s for a client within its limit, a token is an exchange of the lower word alone. A change of the upper word
-// is an exchange of both, and changes the lower word as well, so an exchange of the lower word that was read before fails. The exception: other
-// threads advance the bucket by exactly a multiple of 2^32 ns between two instructions of this one. A thread that is stopped for so long meets
-// it with a probability of 2^-32. Then too the token comes from the current bucket; but it may be one more than there is, or the bucket of
-// a client within its limit may be full up to 4.3 s later. In the same way, a new owner gets another lower word, so an exchange fails if the
-// entry was given away after the tag was read.
+// FULL_AT, two words: the time of the token bucket (policy/token-bucket.ts), see time-cells.ts. A new owner gets another lower word, so an
+// exchange fails if the entry was given away after the tag was read.
 //
 // TAG and TAG_2: the hash of the client's address. SEEN: the time of its last claim, in seconds.
 const OWNER = 0;
@@ -27,9 +23,9 @@ const SEEN = 4;
 const TAG_2 = 5;
 const ENTRY_WORDS = 6;
 const ENTRY_BYTES = 4 * ENTRY_WORDS;
-
-/** What the upper word of `fullAt` counts. */
-const UPPER = 2 ** 32;
+/** `fullAt` in the times of the table. */
+const ENTRY_TIMES = ENTRY_BYTES / TIME_BYTES;
+const FULL_AT_TIME = (FULL_AT * 4) / TIME_BYTES;
 
 const OPEN_BITS = 24;
 const OPEN_MASK = 2 ** OPEN_BITS - 1;
@@ -85,8 +81,8 @@ export class ClientTable {
   /** The limits that would have refused the last claim but are not enforced (core/dry-run.ts). */
   dryRun = 0;
   readonly #words: Int32Array;
-  /** The same words in pairs. */
-  readonly #pairs: BigInt64Array;
+  /** The same memory. */
+  readonly #times: TimeCells;
   /** One cell per set: 1 while a worker makes an entry there. */
   readonly #making: Int32Array;
   readonly #sets: number;
@@ -101,7 +97,7 @@ export class ClientTable {
     this.#sets = entries / WAYS;
     this.#key = new Int32Array(memory, 0, 2);
     this.#words = new Int32Array(memory, HEADER_BYTES, entries * ENTRY_WORDS);
-    this.#pairs = new BigInt64Array(memory, HEADER_BYTES, (entries * ENTRY_WORDS) / 2);
+    this.#times = new TimeCells(memory, HEADER_BYTES, entries * ENTRY_TIMES);
     this.#making = new Int32Array(memory, HEADER_BYTES + entries * ENTRY_BYTES, this.#sets);
   }
 
@@ -145,7 +141,9 @@ export class ClientTable {
    */
   peek(w0: number, w1: number, w2: number, w3: number): { open: number; fullAtNs: number } {
     const entry = this.#find(this.#lookFor(w0, w1, w2, w3));
-    return entry < 0 ? { open: 0, fullAtNs: 0 } : { open: this.open(entry), fullAtNs: this.#fullAtNs(entry) };
+    return entry < 0
+      ? { open: 0, fullAtNs: 0 }
+      : { open: this.open(entry), fullAtNs: this.#times.load(entry * ENTRY_TIMES + FULL_AT_TIME) };
   }
 
   /** Open connections of an entry's client; 1 while the entry is made. */
@@ -162,15 +160,6 @@ export class ClientTable {
       if (open > 0) found.set(entry, open);
     }
     return found;
-  }
-
-  #fullAtNs(entry: number): number {
-    const at = entry * ENTRY_WORDS + FULL_AT;
-    for (;;) {
-      const lower = Atomics.load(this.#words, at);
-      const upper = Atomics.load(this.#words, at + 1);
-      if (Atomics.load(this.#words, at) === lower) return upper * UPPER + lower;
-    }
   }
 
   // Sets the tag to that of a client, and returns the first entry of its set.
@@ -232,12 +221,8 @@ export class ClientTable {
     const words = this.#words;
     if (Atomics.compareExchange(words, at + OWNER, owner, NOBODY) !== owner) return false;
     Atomics.store(words, at + TAG, 0);
-    // The bucket is full from now on. The lower word changes in any case: see above.
-    const fullAtNs = Math.floor(nowNs);
-    const upper = Math.round(fullAtNs / UPPER);
-    const lower = (fullAtNs - upper * UPPER) | 0;
-    Atomics.store(words, at + FULL_AT, lower === words[at + FULL_AT] ? lower - 1 : lower);
-    Atomics.store(words, at + FULL_AT + 1, upper);
+    // The bucket is full from now on.
+    this.#times.reset(at / 2 + FULL_AT_TIME, Math.floor(nowNs));
     words[at + SEEN] = secondsOf(nowNs);
     words[at + TAG_2] = this.#tag2;
     Atomics.store(words, at + OWNER, (((owner >>> OPEN_BITS) % 255) + 1) << OPEN_BITS);
@@ -272,35 +257,20 @@ export class ClientTable {
   #takeToken(entry: number, { intervalNs, burst, dryRunRate }: ClientLimits, nowNs: number): number {
     // The cap would have refused the connection before it took a token.
     if (dryRunRate && this.dryRun !== 0) return entry;
-    const words = this.#words;
-    const at = entry * ENTRY_WORDS;
+    const times = this.#times;
+    const cell = entry * ENTRY_TIMES + FULL_AT_TIME;
     for (;;) {
-      const lower = Atomics.load(words, at + FULL_AT);
-      const upper = Atomics.load(words, at + FULL_AT + 1);
+      const fullAtNs = times.load(cell);
       // Without a claimed place, the entry may have been given to another client.
-      if (Atomics.load(words, at + TAG) !== this.#tag) return LOST;
-      const next = takeToken(upper * UPPER + lower, nowNs, intervalNs, burst);
+      if (Atomics.load(this.#words, entry * ENTRY_WORDS + TAG) !== this.#tag) return LOST;
+      const next = takeToken(fullAtNs, nowNs, intervalNs, burst);
       if (next === NO_TOKEN) {
-        // Unless the two words are of different times.
-        if (Atomics.load(words, at + FULL_AT) === lower) return this.#refuse(entry, dryRunRate);
+        // Unless it was given away and back in between.
+        if (times.load(cell) === fullAtNs) return this.#refuse(entry, dryRunRate);
         continue;
       }
-      const nextLower = next - upper * UPPER;
-      const exchanged =
-        nextLower < UPPER / 2
-          ? Atomics.compareExchange(words, at + FULL_AT, lower, nextLower | 0) === lower
-          : this.#exchangeBoth(at + FULL_AT, lower, upper, next);
-      if (exchanged) return entry;
+      if (times.exchange(cell, fullAtNs, next)) return entry;
     }
-  }
-
-  #exchangeBoth(at: number, lower: number, upper: number, next: number): boolean {
-    const nextUpper = Math.round(next / UPPER);
-    fromTo[0] = lower;
-    fromTo[1] = upper;
-    fromTo[2] = next - nextUpper * UPPER;
-    fromTo[3] = nextUpper;
-    return Atomics.compareExchange(this.#pairs, at / 2, fromToPairs[0]!, fromToPairs[1]!) === fromToPairs[0];
   }
 
   #refuse(entry: number, dryRunRate: boolean): number {
@@ -313,9 +283,6 @@ export class ClientTable {
     return CLIENT_OVER_RATE;
   }
 }
-
-const fromTo = new Int32Array(4);
-const fromToPairs = new BigInt64Array(fromTo.buffer);
 
 const OVER_CAP = dryRunBit("max_connections_per_client");
 const OVER_RATE = dryRunBit("rate_limit");

@@ -16,10 +16,10 @@ export class TimeCells {
   /** The same words in pairs. */
   readonly #pairs: BigInt64Array;
 
-  /** All of this memory; it is zero at first. */
-  constructor(memory: SharedArrayBuffer) {
-    this.#words = new Int32Array(memory);
-    this.#pairs = new BigInt64Array(memory);
+  /** The times in a part of the memory, all by default; it is zero at first. */
+  constructor(memory: SharedArrayBuffer, byteOffset = 0, times = memory.byteLength / TIME_BYTES) {
+    this.#words = new Int32Array(memory, byteOffset, times * 2);
+    this.#pairs = new BigInt64Array(memory, byteOffset, times);
   }
 
   load(cell: number): number {
@@ -39,6 +39,19 @@ export class TimeCells {
     const nextLower = next - upper * UPPER;
     if (nextLower < -UPPER / 2 || nextLower >= UPPER / 2) return this.#exchangeBoth(cell, seen, next);
     return Atomics.compareExchange(this.#words, cell * 2, lower | 0, nextLower | 0) === lower;
+  }
+
+  /**
+   * Sets a time that no other thread may change, while others may still try: each `exchange` of a time that was loaded before fails, because
+   * the lower word changes in any case.
+   */
+  reset(cell: number, ns: number): void {
+    const words = this.#words;
+    const at = cell * 2;
+    const upper = upperOf(ns);
+    const lower = (ns - upper * UPPER) | 0;
+    Atomics.store(words, at, lower === words[at] ? lower - 1 : lower);
+    Atomics.store(words, at + 1, upper);
   }
 
   #exchangeBoth(cell: number, seen: number, next: number): boolean {
