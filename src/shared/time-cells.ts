@@ -32,7 +32,7 @@ export class TimeCells {
     }
   }
 
-  /** Replaces the time `seen`, as it was loaded, by `next`, which is a whole number. False = another thread has changed it. */
+  /** Replaces the time `seen`, as it was loaded, by `next` without its fraction. False = another thread has changed it. */
   exchange(cell: number, seen: number, next: number): boolean {
     const upper = upperOf(seen);
     const lower = seen - upper * UPPER;

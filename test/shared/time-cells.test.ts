@@ -53,3 +53,12 @@ test.each([
     expect(times.load(1)).toBe(from + 7 + ns);
   }
 });
+
+test("a fraction of a nanosecond is dropped, at either end of a period of the upper word too", () => {
+  for (const whole of [1, UPPER / 2 - 1, UPPER / 2, 3 * UPPER]) {
+    const times = cells();
+    expect(times.exchange(1, 0, whole + 0.5)).toBe(true);
+    expect(Math.abs(times.load(1) - whole)).toBeLessThanOrEqual(1);
+    expect(times.exchange(1, times.load(1), whole + 10)).toBe(true);
+  }
+});
