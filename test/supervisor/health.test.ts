@@ -202,11 +202,19 @@ describe("a check by TCP", () => {
     using quiet = await echo();
     using greeter = await tagged("welcome");
     using health = follow(pool([quiet.address, greeter.address], `{ interval = "10ms" }`));
-    await eventually("300 checks of each", () =>
-      [quiet, greeter].every(({ address }) => health.facts(address)!.success >= 300),
-    );
-    // None of them, unless this process stalls for longer than the 200 ms by which the kernel delays the ACK.
-    expect(Math.max(quiet.accepted, greeter.accepted)).toBeLessThan(100);
+    const accepted = (): number => quiet.accepted + greeter.accepted;
+    // The programs see a check if this process stalls for longer than the 200 ms by which the kernel delays the ACK; it does not stall
+    // all the time.
+    let seen = Infinity;
+    for (let tries = 0; tries < 30 && seen > 0; tries++) {
+      const before = accepted();
+      const wanted = [quiet, greeter].map(({ address }) => ({ address, success: health.facts(address)!.success + 50 }));
+      await eventually("50 checks of each", () =>
+        wanted.every(({ address, success }) => health.facts(address)!.success >= success),
+      );
+      seen = accepted() - before;
+    }
+    expect(seen).toBe(0);
     expect(health.changes).toEqual([]);
   });
 
