@@ -43,3 +43,12 @@ export async function synSent(port: number): Promise<number> {
   for (let at = table.indexOf(remote); at >= 0; at = table.indexOf(remote, at + 1)) count++;
   return count;
 }
+
+/** SYNs that this network namespace has sent again because nobody answered. */
+export function repeatedSyns(): number {
+  const [names, values] = readFileSync("/proc/net/netstat", "utf8")
+    .split("\n")
+    .filter((line) => line.startsWith("TcpExt:"))
+    .map((line) => line.split(" "));
+  return Number(values![names!.indexOf("TCPSynRetrans")]);
+}
