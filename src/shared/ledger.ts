@@ -182,9 +182,10 @@ export class Ledger {
   }
 
   /** The rows in use, for a reader in another thread: the supervisor after the worker's death, or the status. */
-  *rowsInUse(): Generator<number> {
+  *rowsInUse(direction: "forward" | "backward" = "forward"): Generator<number> {
     const end = this.words[0] ?? 0;
-    for (let row = HEADER_ROWS; row < end; row++) {
+    for (let i = HEADER_ROWS; i < end; i++) {
+      const row = direction === "forward" ? i : end + HEADER_ROWS - 1 - i;
       if (this.words[row * ROW_WORDS] !== 0) yield row;
     }
   }

@@ -9,14 +9,19 @@ import type { Logger } from "./log.ts";
 import type { EndingWorker } from "./ordered-ends.ts";
 import type { Registry } from "./registry.ts";
 
-/**
- * Samples before and after every worker has been through its event loop. Other workers continue: each is between a claim and its note, or
- * makes the entry of a client, for about a microsecond at a time, so no such claim is in all samples, and one of a thread that is blocked
- * there is noted in the second half.
- */
-const SAMPLES = 10;
+// A release of a place that somebody holds would break a cap for ever. Other workers continue during the samples, so three things could make
+// a held place look lost in a sample; none of them is in all samples.
+//
+// - A worker is between a claim and its note, or between the removal of a note and the release, or makes the entry of a client. That takes
+//   about a microsecond, but the thread may be without a CPU for seconds in between. So every worker must answer after each sample: it does
+//   that in an event of its own, when the event of the claim is over. No claim is without its note in two samples.
+// - A place moves, from a row that the sample has not reached to one that it has passed, and the number of places does not change. Places may
+//   move in one direction for long: from a worker that retires to the others, or down the rows. So every second sample goes through workers
+//   and rows backward: it meets the old row first and does not miss such a place, but may count it twice.
+// - The cell is freed and given to another record. While a place is lost the cell is not zero, and so it is not freed.
+const SAMPLES = 20;
 const SAMPLE_EVERY_MS = 50;
-/** Minimum number of samples of each half in which a cell must not have changed. */
+/** Minimum number of samples in each direction in which a cell must not have changed. */
 const SAMPLES_MIN = 5;
 /** Pause before the next attempt if a worker does not answer. */
 const RETRY_MS = 5000;
@@ -37,11 +42,13 @@ interface Counted {
   release(): void;
   /** The least number of places that no row named, over the samples. */
   least: number;
-  /** Samples of this half in which the number of places did not change. */
-  samples: number;
+  /** Samples in which the number of places did not change, by direction. */
+  forward: number;
+  backward: number;
 }
 
 const PROCESS = 0;
+const NOT_SAMPLED = { least: Infinity, forward: 0, backward: 0 };
 
 export class Recount {
   readonly #options: RecountOptions;
@@ -63,17 +70,11 @@ export class Recount {
     while (this.#isDue) {
       this.#isDue = false;
       const counted = this.#counted();
-      await this.#sample(counted);
-      if (!(await this.#allAnswer())) {
+      if (!(await this.#sample(counted))) {
         this.#isDue = true;
         await pause(RETRY_MS);
         continue;
       }
-      for (const [id, one] of counted) {
-        if (one.samples < SAMPLES_MIN) counted.delete(id);
-        one.samples = 0;
-      }
-      await this.#sample(counted);
       // Another worker has died meanwhile: the samples may include what it held.
       if (!this.#isDue) this.#release(counted);
     }
@@ -107,7 +108,7 @@ export class Recount {
       const table = new ClientTable(clients);
       return [{ id, name, table, open: table.openByEntry() }];
     });
-    const noted = this.#noted();
+    const noted = this.#noted(null, "forward");
     for (const { id, name, table, open } of tables) {
       for (const [entry, places] of open) {
         const key = clientKey(id, entry);
@@ -117,33 +118,41 @@ export class Recount {
     }
   }
 
-  async #sample(counted: ReadonlyMap<number, Counted>): Promise<void> {
+  /** False = a worker does not answer. */
+  async #sample(counted: ReadonlyMap<number, Counted>): Promise<boolean> {
     for (let i = 0; i < SAMPLES; i++) {
+      const direction = i % 2 === 0 ? "forward" : "backward";
       const before = new Map(Array.from(counted, ([id, one]) => [id, one.held()]));
-      const noted = this.#noted(counted);
+      const noted = this.#noted(counted, direction);
       for (const [id, one] of counted) {
         const held = one.held();
         if (held !== before.get(id)) continue;
         one.least = Math.min(one.least, held - (noted.get(id) ?? 0));
-        one.samples++;
+        one[direction]++;
       }
       await pause(SAMPLE_EVERY_MS);
+      if (!(await this.#allAnswer())) return false;
     }
+    return true;
   }
 
   /** The places that the rows of all ledgers name: all, or those of `counted`. */
-  #noted(counted: ReadonlyMap<number, Counted> | null = null): Map<number, number> {
+  #noted(counted: ReadonlyMap<number, Counted> | null, direction: "forward" | "backward"): Map<number, number> {
     const noted = new Map<number, number>();
     const add = (id: number): void => {
       if (counted === null || counted.has(id)) noted.set(id, (noted.get(id) ?? 0) + 1);
     };
-    for (const { ledger } of this.#options.workers()) for (const row of ledger.rowsInUse()) addRow(ledger, row, add);
+    const workers = this.#options.workers();
+    for (const worker of direction === "forward" ? workers : workers.toReversed()) {
+      const { ledger } = worker;
+      for (const row of ledger.rowsInUse(direction)) addRow(ledger, row, add);
+    }
     return noted;
   }
 
   #release(counted: ReadonlyMap<number, Counted>): void {
-    for (const { what, least, samples, release } of counted.values()) {
-      if (samples < SAMPLES_MIN || least <= 0) continue;
+    for (const { what, least, forward, backward, release } of counted.values()) {
+      if (Math.min(forward, backward) < SAMPLES_MIN || least <= 0) continue;
       this.#options.log.warn("places that a dead worker left claimed are released", { ...what, places: least });
       for (let i = 0; i < least; i++) release();
     }
@@ -168,15 +177,15 @@ function clientKey(listenerId: number, entry: number): number {
 }
 
 function ofCell(what: Counted["what"], cell: Int32Array): Counted {
-  return { what, held: () => claimed(cell), release: () => giveBack(cell), least: Infinity, samples: 0 };
+  return { what, held: () => claimed(cell), release: () => giveBack(cell), ...NOT_SAMPLED };
 }
 
 function ofQueue(what: Counted["what"], queue: SharedQueue): Counted {
-  return { what, held: () => queue.waiting, release: () => queue.leave(), least: Infinity, samples: 0 };
+  return { what, held: () => queue.waiting, release: () => queue.leave(), ...NOT_SAMPLED };
 }
 
 function ofClient(what: Counted["what"], table: ClientTable, entry: number): Counted {
-  return { what, held: () => table.open(entry), release: () => table.releaseLost(entry), least: Infinity, samples: 0 };
+  return { what, held: () => table.open(entry), release: () => table.releaseLost(entry), ...NOT_SAMPLED };
 }
 
 function pause(ms: number): Promise<void> {
