@@ -1,5 +1,5 @@
 // The lists in the documents match the code.
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { ENDS } from "../src/core/ends.ts";
@@ -36,6 +36,12 @@ test("the README's smallest config has the stated number of lines, and is valid"
   expect(smallest.trim().split("\n").length).toBe(5);
   expect(readme.match(/\b(four|five|six) lines\b/g)).toEqual(["five lines", "five lines"]);
   expect(parseConfig(smallest, { file: "lb.toml", env: {} }).ok).toBe(true);
+});
+
+test("the README links to every page of docs/", () => {
+  const pages = readdirSync(join(import.meta.dirname, "../docs")).filter((name) => name.endsWith(".md"));
+  expect(pages.length).toBeGreaterThan(5);
+  for (const page of pages) expect(readme).toContain(`](docs/${page})`);
 });
 
 test("the README names no protocol that does not exist", () => {
