@@ -75,6 +75,26 @@ describe("a client whose entry is given to another client during its claim", () 
     }
   });
 
+  test("is not refused for the tokens of the other client, if it gets its entry back in between", () => {
+    const rate: ClientLimits = { ...none, intervalNs: 100 * SECOND, burst: 2 };
+    for (const giveBack of interruptions()) {
+      for (const giveAway of interruptions()) {
+        const { one, other } = fullTable(none, SECOND);
+        let entry = -1;
+        const claim = (): void => void (entry = claimAs(one, A, rate, 20 * SECOND));
+        const takeAll = (): void => {
+          // Idle for so long that its entry is the next to be replaced.
+          for (let i = 0; i < 2; i++) claimAs(other, B, rate, 5 * SECOND);
+        };
+        giveBack(
+          () => giveAway(claim, takeAll),
+          () => claimAs(other, A, rate, 20 * SECOND),
+        );
+        expect(entry).toBeGreaterThanOrEqual(0);
+      }
+    }
+  });
+
   test("is counted if it opens a connection just as its entry is given away", () => {
     for (const interrupt of interruptions()) {
       const { one, other } = fullTable(cap, SECOND);

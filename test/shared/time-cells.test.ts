@@ -54,6 +54,19 @@ test.each([
   }
 });
 
+test("a time is not read as halves of two times", () => {
+  const [before, after] = [UPPER / 2 - 1, UPPER / 2];
+  for (const interrupt of interruptions()) {
+    const times = cells();
+    times.exchange(1, 0, before);
+    const seen = interrupt(
+      () => times.load(1),
+      () => void times.exchange(1, before, after),
+    );
+    expect([before, after]).toContain(seen);
+  }
+});
+
 test("a fraction of a nanosecond is dropped, at either end of a period of the upper word too", () => {
   for (const whole of [1, UPPER / 2 - 1, UPPER / 2, 3 * UPPER]) {
     const times = cells();

@@ -103,6 +103,20 @@ describe("an exchange", () => {
     await eventually("nothing is left", () => backend.open.size === 0);
   });
 
+  test("that gets no answer fails although this thread is blocked beyond every timeout", async () => {
+    using backend = await silent();
+    const { outcome, closed } = probe(backend.address, { exchange: conversation("PING\r\n"), timeoutMs: 50 });
+    let result: Outcome | null = null;
+    void outcome.then((one) => (result = one));
+    // Its timer is late twice; the time that was lost is given back once.
+    for (let i = 0; i < 3; i++) {
+      Bun.sleepSync(150);
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+    expect(result).toMatchObject({ result: "failure", failure: "timeout" });
+    await closed;
+  });
+
   test("that is answered in time succeeds although this thread was blocked beyond the timeout", async () => {
     await using backend = await BackendProcess.start("welcome");
     const greeted: Exchange = { begin: () => more(), push: () => ok(), end };
