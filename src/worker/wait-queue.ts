@@ -47,9 +47,10 @@ export class WaitQueue<P, W extends Waiter<P>> {
   #isServing = false;
   #willServe = false;
   #isArmed = false;
-  /** The oldest ticket at the last tick, if a place was free then; 0 = none was free. And for how many ticks before. */
+  /** The oldest ticket at the last tick; 0 = there was none. */
   #unserved = 0;
-  #unservedTicks = 0;
+  /** For how many ticks before it was the oldest while a place was free; -1 = none was free at the last tick. */
+  #unservedTicks = -1;
   #triedAgainMs = -Infinity;
 
   constructor(shared: SharedQueue, worker: number, places: Places<W, P>) {
@@ -135,12 +136,16 @@ export class WaitQueue<P, W extends Waiter<P>> {
     return true;
   }
 
+  // Once a waiter has lost its turn it does not get it back while it is the oldest: otherwise, while its worker is blocked, every place that
+  // is freed would stay unused as long as the first one.
   #isUnused(): boolean {
     const oldest = this.#shared.oldest();
-    const ticket = oldest === NOBODY || !this.#places.hasPlace ? 0 : this.#shared.head(oldest);
-    this.#unservedTicks = ticket !== 0 && ticket === this.#unserved ? this.#unservedTicks + 1 : 0;
+    const ticket = oldest === NOBODY ? 0 : this.#shared.head(oldest);
+    const { hasPlace } = this.#places;
+    if (ticket === this.#unserved && hasPlace) this.#unservedTicks++;
+    else if (ticket !== this.#unserved || this.#unservedTicks < UNUSED_TICKS) this.#unservedTicks = hasPlace ? 0 : -1;
     this.#unserved = ticket;
-    return this.#unservedTicks >= UNUSED_TICKS;
+    return hasPlace && ticket !== 0 && this.#unservedTicks >= UNUSED_TICKS;
   }
 
   #serveAny(): void {

@@ -251,6 +251,39 @@ describe("a queue over several workers", () => {
     expect(other.queue.tick()).toBe(false);
   });
 
+  test("waits only once for a worker that leaves free places unused, and gives it the turn again when it serves", async () => {
+    const model = new Model(2, 1, 10);
+    const [blocked, other] = model.workers as [Worker, Worker];
+    model.arrive(other);
+    model.arrive(blocked);
+    for (const number of [2, 3, 4]) {
+      const waiting = new Waiting(number, () => {
+        other.queue.leave(waiting);
+        model.served.push(number);
+        other.holding++;
+      });
+      expect(other.queue.enter(10)).toBe(true);
+      other.queue.join(waiting);
+    }
+    await Promise.resolve();
+    model.free(other);
+    for (let tick = 0; tick <= UNUSED_TICKS; tick++) other.queue.tick();
+    expect(model.served).toEqual([2]);
+    // All places are in use for a while, then one is free again.
+    for (let tick = 0; tick < UNUSED_TICKS; tick++) other.queue.tick();
+    model.free(other);
+    other.queue.tick();
+    expect(model.served).toEqual([2, 3]);
+    model.free(other);
+    blocked.queue.tick();
+    expect(blocked.holding).toBe(1);
+    // Its waiter was served, so the next one has the turn.
+    expect(model.shared.oldest()).toBe(other.index);
+    model.free(blocked);
+    other.queue.tick();
+    expect(model.served.at(-1)).toBe(4);
+  });
+
   test("lets others overtake one that can use no free place, after several ticks, and serves it when it can", async () => {
     const model = new Model(1, 1, 10);
     const [worker] = model.workers as [Worker];
