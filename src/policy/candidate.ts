@@ -11,11 +11,11 @@ export interface Candidate {
   full(): boolean;
   /** Moving average of the connect time in milliseconds at `nowMs`; 0 = unknown. */
   latencyMs(nowMs: number): number;
-  /** Belongs to its balancer: where that keeps what it knows of the candidate. */
+  /** Written by the balancer that has the candidate: its index there. */
   slot: number;
 }
 
-/** What candidates tell of their connections, by their index in a list: with many of them, reading each candidate costs too much memory. */
+/** What candidates tell of their connections, by their index in a list: of many candidates, none is in the CPU's caches when it is read. */
 export interface Loads {
   /** See Candidate. */
   openCount(index: number): number;

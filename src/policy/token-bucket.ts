@@ -4,7 +4,7 @@
 /** No token: `takeToken` returns this instead of a time. */
 export const NO_TOKEN = -1;
 
-/** The longest time in which a bucket fills: 146 years. Its time then fits 63 bits (shared/clients.ts). */
+/** The longest time in which a bucket fills: 146 years. Its time then fits 63 bits (shared/time-cells.ts). */
 const FILL_NS_MAX = 2 ** 62;
 
 /** The interval of tokens at `perSecond` (above 0), in whole nanoseconds, at least 1. */

@@ -29,7 +29,7 @@ export interface ProbeSpec {
 
 export interface Outcome {
   result: CheckResult;
-  /** Why the check failed; null = it succeeded. */
+  /** Why the check failed or could not be made; null = it succeeded. */
   why: string | null;
   /** The kind of failure; null = it succeeded, or it could not be made on this machine. */
   failure: CheckFailure | null;
@@ -37,7 +37,7 @@ export interface Outcome {
   silent: boolean;
 }
 
-/** The owner of a probe: is told its outcome, and then that its descriptor is free. Both are called once, and never from within `start`. */
+/** The owner of a probe: is told its outcome, and then that its descriptor is free. Both are called once, and never from within the constructor. */
 export interface ProbeOwner {
   probed(outcome: Outcome): void;
   probeClosed(): void;
@@ -252,7 +252,9 @@ function connectFailure(code: string, { endpoint }: Destination): Outcome {
   if (code === "ECONNREFUSED") return failed("refused", "connection refused");
   // unix(7): for a unix socket, EAGAIN is a state of the backend.
   if (code === "EAGAIN" && endpoint.kind !== "ip") return failed("failed", "connect failed: the accept queue is full");
-  if (LOCAL_ERRORS.has(code)) return { ...SUCCESS, result: "unknown", why: `not checked: ${code} on this machine` };
+  if (LOCAL_ERRORS.has(code)) {
+    return { result: "unknown", why: `not checked: ${code} on this machine`, failure: null, silent: false };
+  }
   return failed("failed", `connect failed: ${code}`);
 }
 

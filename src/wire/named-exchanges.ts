@@ -11,8 +11,7 @@ const replyOf = (words: string, wanted: RegExp, refused: RegExp): Expectation =>
 
 /**
  * Redis. A server that asks for a password, or whose default user may do nothing, is alive, and everything else it could answer requires
- * a user. The role is requested
- * together with PING, because a master that is still loading its data already says "role:master".
+ * a user. The role is requested together with PING, because a master that is still loading its data already says "role:master".
  */
 export function redisExchange(role: "" | "master" | "replica"): Exchange {
   if (role === "") {
