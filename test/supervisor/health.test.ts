@@ -624,7 +624,8 @@ describe("after a reload", () => {
     try {
       const address = `127.0.0.1:${server.port}`;
       const asked = `{ type = "exchange", send = "x", expect = "y", interval = "30ms", timeout = "1s" }`;
-      using health = follow(pool([address], asked));
+      // The check that is cancelled has the only place.
+      using health = follow(pool([address], asked), 1);
       await eventually("a check", () => health.facts(address)!.success >= 1);
       answers = false;
       await eventually("a check without an answer", () => open === 1);
