@@ -137,6 +137,18 @@ describe("the metrics", () => {
     }
   });
 
+  test.each(["ready", "drain", "maint"] as const)("count a backend as drained if its agent says so: %s", (state) => {
+    const { pools, ...rest } = filledSnapshot();
+    const [pool] = pools;
+    const backends = pool!.backends.map((backend) => {
+      const agent = { up: true, state, percent: 100, last_error: null };
+      return { ...backend, state: "ready" as const, health: { ...backend.health, agent } };
+    });
+    const found = series(prometheusText({ ...rest, pools: [{ ...pool!, backends }] }));
+    const drained = [...found].flatMap(([name, value]) => (name.startsWith("lb_backend_drained{") ? value : []));
+    expect(drained).toEqual(backends.map(() => (state === "ready" ? 0 : 1)));
+  });
+
   test("escape backslashes, quotes and line feeds in labels", () => {
     const snapshot = filledSnapshot();
     snapshot.version = 'a\\b"c\nd';

@@ -8,12 +8,14 @@ import { configOf } from "../support/config.ts";
 import { forSeeds } from "../support/random.ts";
 import { recordingLog, type Said } from "../support/recording-log.ts";
 
+const LETTERS = "abcdefghijklmnopqrstuvwxyz";
+
 const toml = (pool: string, backends = ["a", "b", "c", "d"]): string => `
   [listeners.web]
   bind = ":8080"
   pool = "app"
   [pools.app]
-  backends = [${backends.map((name, i) => `{ address = "10.0.0.${"abcdef".indexOf(name) + 1}:80", name = "${name}", weight = ${i === 0 ? 2 : 1} }`).join(", ")}]
+  backends = [${backends.map((name, i) => `{ address = "10.0.0.${LETTERS.indexOf(name) + 1}:80", name = "${name}", weight = ${i === 0 ? 2 : 1} }`).join(", ")}]
   ${pool}
 `;
 
@@ -319,6 +321,17 @@ describe("an operator's order", () => {
     expect(run.told()).toBe("a:200");
     order(run, "b", { state: "ready" });
     expect(run.told()).toBe("a:200 b:100");
+  });
+
+  test("is sent at once in a pool so large that changes of health are sent together, and only once", () => {
+    const run = start("", LETTERS.split(""));
+    run.health("a", false);
+    expect(run.sent.length).toBe(0);
+    order(run, "b", { state: "drain" });
+    expect(run.sent.length).toBe(1);
+    expect(run.told()).toMatch(/^c:1000 d:1000 /);
+    vi.advanceTimersByTime(1000);
+    expect(run.sent.length).toBe(1);
   });
 
   test("drains a backend in panic mode too", () => {
