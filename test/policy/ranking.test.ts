@@ -152,6 +152,9 @@ describe.each<Balance>(["round_robin", "least_connections", "first"])("%s with a
     balancer.released(former);
     others[slot]!.cap = 1;
     expect(balancer.pick(context())).toBe(others[slot]);
+    // The predecessor had more backends, and this one was the last of them.
+    former.slot = others.length;
+    expect(() => balancer.released(former)).not.toThrow();
   });
 
   test.each([0, 900])("reads a few of them for a pick, also while the first %i are full", (full) => {

@@ -473,7 +473,8 @@ describe("an agent", () => {
       return line;
     });
     try {
-      const health = `{ interval = "30ms", timeout = "5s", rise = 1000, fall = 1000, agent_port = ${server.port} }`;
+      // By `fall` it would take longer than this test waits.
+      const health = `{ interval = "100ms", timeout = "5s", rise = 1000, fall = 1000, agent_port = ${server.port} }`;
       using checks = follow(pool([backend.address], health));
       const facts = () => checks.facts(backend.address)!;
       await eventually("a check", () => facts().success >= 1);
@@ -636,6 +637,30 @@ describe("after a reload", () => {
       await eventually("checks", () => health.facts(address)!.success >= success + 5);
       expect(health.facts(address)!.failure).toBe(0);
       expect(health.changes).toEqual([]);
+    } finally {
+      server.stop(true);
+    }
+  });
+
+  test("that asks another question, the place of a check in flight is free", async () => {
+    let [answers, asked] = [false, 0];
+    const server = Bun.listen({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: { data: (socket) => (asked++, void (answers && socket.end("y"))) },
+    });
+    try {
+      const address = `127.0.0.1:${server.port}`;
+      const question = (i: number): string =>
+        pool([address], `{ type = "exchange", send = "x${i}", expect = "y", interval = "30ms", timeout = "1h" }`);
+      using health = follow(question(0), 8);
+      for (let i = 1; i <= 16; i++) {
+        await eventually("a check in flight", () => asked === i);
+        health.take(question(i));
+      }
+      answers = true;
+      health.take(question(17));
+      await eventually("a check", () => health.facts(address)!.success >= 1);
     } finally {
       server.stop(true);
     }
