@@ -71,7 +71,7 @@ export abstract class Ranking<C extends Candidate> implements Balancer<C> {
 
   released(candidate: C): void {
     if (!(this.#counts && this.#rereads < this.candidates.length) && this.#fullCount === 0) return;
-    // A candidate of weight 0 is not in the list, and its slot is of a former balancer.
+    // A candidate that is not in the list has the slot of a former balancer.
     if (this.candidates[candidate.slot] === candidate) this.#reread(candidate.slot);
   }
 

@@ -218,15 +218,3 @@ describe("round_robin", () => {
     expect(all[0]!.picks).toBeGreaterThan(40);
   });
 });
-
-test("the release of a place at a candidate that is never picked changes nothing", () => {
-  const [full, never] = [new FakeBackend(0), new FakeBackend(1, 0)];
-  full.cap = 0;
-  // Where a former balancer had it.
-  never.slot = 5;
-  const balancer = balancerOf("least_connections", [full, never]);
-  expect(balancer.pick(context())).toBeNull();
-  balancer.released(never);
-  full.cap = Infinity;
-  expect(balancer.pick(context())).toBe(full);
-});

@@ -625,8 +625,7 @@ describe("after a reload", () => {
     try {
       const address = `127.0.0.1:${server.port}`;
       const asked = `{ type = "exchange", send = "x", expect = "y", interval = "30ms", timeout = "1s" }`;
-      // The check that is cancelled has the only place.
-      using health = follow(pool([address], asked), 1);
+      using health = follow(pool([address], asked));
       await eventually("a check", () => health.facts(address)!.success >= 1);
       answers = false;
       await eventually("a check without an answer", () => open === 1);
