@@ -10,7 +10,10 @@ export function cpuSeconds(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
-/** CPU milliseconds of this thread so far: the cost of what a test computes, also while other programs use the cores. */
+/**
+ * CPU milliseconds of this thread so far: the cost of what a test computes, also while other programs use the cores. The kernel counts at
+ * its ticks, so a difference of some milliseconds may be 0.
+ */
 export function threadCpuMs(): number {
   const { user, system } = process.threadCpuUsage();
   return (user + system) / 1000;
