@@ -147,13 +147,14 @@ function warnOfAlpn(subject: Subject, listener: FileListener, pools: Map<string,
 }
 
 /** The pools that a listener can route to; with `alpn` only those for connections that may have negotiated it. */
-function poolNames({ isWhole }: Subject, listener: FileListener, alpn?: string): Set<string> {
+function poolNames({ isWhole, isSound }: Subject, listener: FileListener, alpn?: string): Set<string> {
   const { name, pool, routes } = listener;
   const names = new Set<string>();
   if (isWhole(["listeners", name, "pool"]) && pool !== null) names.add(pool);
   if (!isWhole(["listeners", name, "routes"])) return names;
   for (const [index, route] of routes.entries()) {
-    if (!isWhole(["listeners", name, "routes", index, "pool"])) continue;
+    const at = ["listeners", name, "routes", index];
+    if (!isWhole([...at, "pool"]) || !isSound([...at, "alpn"])) continue;
     if (alpn === undefined || route.alpn.length === 0 || route.alpn.includes(alpn)) names.add(route.pool);
   }
   return names;

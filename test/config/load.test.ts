@@ -418,6 +418,25 @@ describe("the timeout of a health check", () => {
   });
 });
 
+it("reports a route whose protocols are of a wrong type, on a listener whose protocols are compared with them", () => {
+  const text = `
+    [listeners.a]
+    bind = ":1"
+    [listeners.a.tls]
+    certificates = [{ cert = "a.pem", key = "a.key" }]
+    alpn = ["h2"]
+    [[listeners.a.routes]]
+    alpn = { a = 1 }
+    pool = "p"
+    [pools.p]
+    backends = ["10.0.0.1:80"]
+    tls = { alpn = ["http/1.1"] }
+  `;
+  const found = messages(parseConfig(text, { file: "x", env: {} }));
+  expect(found).toContainEqual(expect.stringContaining("expected an array of protocols"));
+  expect(found).not.toContainEqual(expect.stringContaining("could not be checked"));
+});
+
 describe("more problems than are shown", () => {
   const unknown = (count: number) => Array.from({ length: count }, (_, i) => `unknown_${i} = 1\n`).join("");
   const parse = (text: string) => parseConfig(text, { file: "lb.toml", env: {} });
