@@ -10,7 +10,7 @@ import { blackhole, echo, refusing, silent, sink, tagged } from "../support/back
 import { configOf } from "../support/config.ts";
 import { listenAt } from "../support/endpoints.ts";
 import { eventually } from "../support/eventually.ts";
-import { countSockets, SYN_SENT } from "../support/kernel.ts";
+import { countAtOnce, countSockets, SYN_SENT } from "../support/kernel.ts";
 
 interface Change {
   backend: string;
@@ -333,7 +333,7 @@ describe("many checks", () => {
     using health = follow(toml, places);
     let most = 0;
     await eventually("all are down", () => {
-      most = Math.max(most, countSockets(SYN_SENT, hole.port));
+      most = Math.max(most, countAtOnce(SYN_SENT, hole.port));
       return health.changes.length === count;
     });
     expect(most).toBeGreaterThan(places / 2);
@@ -342,7 +342,7 @@ describe("many checks", () => {
     await eventually("those of the first round are over", () => countSockets(SYN_SENT, hole.port) <= places / 2);
     most = 0;
     await eventually("two more checks of each", () => {
-      most = Math.max(most, countSockets(SYN_SENT, hole.port));
+      most = Math.max(most, countAtOnce(SYN_SENT, hole.port));
       return health.pools().every(({ backends }) => health.facts(backends[0]!.name)!.failure >= 3);
     });
     expect(most).toBe(places / 2);

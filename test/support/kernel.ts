@@ -53,15 +53,30 @@ export function segmentsSent(fd: number): number {
   return new Uint32Array(info.buffer)[34]!;
 }
 
-/** How many TCP sockets of this network namespace are in a state, towards or from a port. */
+/**
+ * How many TCP sockets of this network namespace are in a state, towards or from a port. The kernel's list is not read at one moment: a
+ * socket that ends meanwhile and its successor may both be in it.
+ */
 export function countSockets(state: number, port: number, pid: number | "self" = "self"): number {
+  return socketsOf(state, port, pid).length;
+}
+
+/** The same, of sockets that were all in the state at one moment: those in two lists, one after the other. */
+export function countAtOnce(state: number, port: number): number {
+  const before = new Set(socketsOf(state, port, "self"));
+  return socketsOf(state, port, "self").filter((socket) => before.has(socket)).length;
+}
+
+/** Both addresses of each socket. */
+function socketsOf(state: number, port: number, pid: number | "self"): string[] {
   const hexPort = port.toString(16).toUpperCase().padStart(4, "0");
   const hexState = state.toString(16).toUpperCase().padStart(2, "0");
   const rows = ["tcp", "tcp6"].flatMap((name) =>
     readFileSync(`/proc/${pid}/net/${name}`, "utf8").trim().split("\n").slice(1),
   );
-  return rows.filter((row) => {
+  return rows.flatMap((row) => {
     const [, local, remote, of] = row.trim().split(/\s+/);
-    return of === hexState && (local!.endsWith(`:${hexPort}`) || remote!.endsWith(`:${hexPort}`));
-  }).length;
+    const isMeant = of === hexState && (local!.endsWith(`:${hexPort}`) || remote!.endsWith(`:${hexPort}`));
+    return isMeant ? [`${local} ${remote}`] : [];
+  });
 }
