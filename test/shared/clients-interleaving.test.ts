@@ -9,7 +9,7 @@ import {
   WAYS,
   type ClientLimits,
 } from "../../src/shared/clients.ts";
-import { interruptions } from "../support/interruptions.ts";
+import { interruptions, uninterrupted } from "../support/interruptions.ts";
 
 const SECOND = 1_000_000_000;
 const none = { maxOpen: 0, intervalNs: 0, burst: 1, holds: false, dryRunOpen: false, dryRunRate: false };
@@ -77,17 +77,23 @@ describe("a client whose entry is given to another client during its claim", () 
 
   test("is not refused for the tokens of the other client, if it gets its entry back in between", () => {
     const rate: ClientLimits = { ...none, intervalNs: 100 * SECOND, burst: 2 };
+    /** The bucket is read, and then the tag: later than that, a claim makes an entry of its own. */
+    const first = 5;
+    let back = 0;
     for (const giveBack of interruptions()) {
+      if (back++ === first) break;
+      let away = 0;
       for (const giveAway of interruptions()) {
+        if (away++ === first) break;
         const { one, other } = fullTable(none, SECOND);
         let entry = -1;
         const claim = (): void => void (entry = claimAs(one, A, rate, 20 * SECOND));
+        // Idle for so long that its entry is the next to be replaced.
         const takeAll = (): void => {
-          // Idle for so long that its entry is the next to be replaced.
           for (let i = 0; i < 2; i++) claimAs(other, B, rate, 5 * SECOND);
         };
         giveBack(
-          () => giveAway(claim, takeAll),
+          () => giveAway(claim, () => uninterrupted(takeAll)),
           () => claimAs(other, A, rate, 20 * SECOND),
         );
         expect(entry).toBeGreaterThanOrEqual(0);

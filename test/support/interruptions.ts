@@ -42,3 +42,13 @@ export function* interruptions(): Generator<Interrupt> {
     };
   }
 }
+
+const REAL = OPERATIONS.map((name) => [name, Atomics[name]] as const);
+
+/** Runs what no interruption comes into: for the `other` of one that is inside another. */
+export function uninterrupted(run: () => void): void {
+  const current = OPERATIONS.map((name) => [name, Atomics[name]] as const);
+  for (const [name, real] of REAL) Object.assign(Atomics, { [name]: real });
+  run();
+  for (const [name, wrapped] of current) Object.assign(Atomics, { [name]: wrapped });
+}
