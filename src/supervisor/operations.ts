@@ -71,11 +71,7 @@ export function operationsOf(parts: OperationParts): Operations {
         maxConnections: active.maxConnections,
         lastError: (backend) => healthReason(parts.health, backend),
       }),
-    setBackend: async (pool, backend, change) => {
-      const result = runtime.setBackend(pool, backend, change);
-      if (result.ok) await parts.fleet.catchUp();
-      return result;
-    },
+    setBackend: (pool, backend, change) => runtime.setBackend(pool, backend, change),
     addBackend: (pool, backend) => runtime.addBackend(pool, backend),
     removeBackend: (pool, backend) => runtime.removeBackend(pool, backend),
     setListener: (listener, state) => runtime.setListener(listener, state),

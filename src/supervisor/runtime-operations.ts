@@ -21,6 +21,8 @@ export interface RuntimeOperationsOptions {
   reloads: Pick<Reloads, "change">;
   /** Call it when states have changed: which backends are checked is decided again. */
   followHealth: () => void;
+  /** Resolves when the workers have the states that were sent; see Fleet.catchUp. */
+  workersCatchUp: () => Promise<void>;
 }
 
 type Failed = ReturnType<typeof failure>;
@@ -34,15 +36,17 @@ interface Meant {
   readonly records: readonly BackendRecord[];
 }
 
-export class RuntimeOperations implements Pick<Operations, "addBackend" | "removeBackend" | "setListener"> {
+export class RuntimeOperations implements Pick<
+  Operations,
+  "setBackend" | "addBackend" | "removeBackend" | "setListener"
+> {
   readonly #options: RuntimeOperationsOptions;
 
   constructor(options: RuntimeOperationsOptions) {
     this.#options = options;
   }
 
-  /** The change is sent to the workers when this returns; see Fleet.catchUp. */
-  setBackend(poolName: string, name: string, change: BackendChange): Result<string> {
+  async setBackend(poolName: string, name: string, change: BackendChange): Promise<Result<string>> {
     const meant = this.#meant(poolName, name);
     if ("ok" in meant) return meant;
     const { state, weight, timeoutMs } = change;
@@ -61,8 +65,11 @@ export class RuntimeOperations implements Pick<Operations, "addBackend" | "remov
       },
     });
     this.#options.followHealth();
+    const after = shown(pool, meant);
+    // An operator who has drained a backend may stop it then.
+    await this.#options.workersCatchUp();
     const value = `pool ${pool.name}, backend ${name}: ${sentence(change, config.weight)}`;
-    return { ok: true, value, change: { before, after: shown(pool, meant) } };
+    return { ok: true, value, change: { before, after } };
   }
 
   async addBackend(poolName: string, given: FileBackend): Promise<Result<string>> {

@@ -205,6 +205,7 @@ export class Supervisor {
       states: this.#states,
       reloads: this.#reloads,
       followHealth: () => this.#health.follow(registry.pools),
+      workersCatchUp: () => this.#fleet.catchUp(),
     });
   }
 

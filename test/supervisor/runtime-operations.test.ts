@@ -29,11 +29,13 @@ function start() {
   let followed = 0;
   const states = new BackendStates({ registry, log, facts: () => null, send: none, endConnections: none });
   let failsWith: string | null = null;
+  let caughtUp = { promise: Promise.resolve() };
   const operations = new RuntimeOperations({
     file: "/etc/lb/lb.toml",
     registry,
     states,
     followHealth: () => followed++,
+    workersCatchUp: () => caughtUp.promise,
     reloads: {
       change: async (change) => {
         const revert = change();
@@ -54,15 +56,21 @@ function start() {
     registry,
     operations,
     followed: () => followed,
+    /** The workers are behind until the returned function is called. */
+    delayWorkers: () => {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      caughtUp = { promise };
+      return resolve;
+    },
     fail: (reason: string) => (failsWith = reason),
     all: () => ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"].map(stateOf).join(" "),
   };
 }
 
 describe("the name of a backend", () => {
-  test("means all its addresses, and with an address that one", () => {
+  test("means all its addresses, and with an address that one", async () => {
     const { operations, all, followed } = start();
-    const drained = operations.setBackend("app", "app", { state: "drain" });
+    const drained = await operations.setBackend("app", "app", { state: "drain" });
     expect([all(), followed()]).toEqual(["drain drain ready", 1]);
     const before = ["app@10.0.0.1:80", "app@10.0.0.2:80"];
     expect(drained).toMatchObject({
@@ -72,33 +80,44 @@ describe("the name of a backend", () => {
         after: before.map(() => ({ state: "drain", weight: 2 })),
       },
     });
-    expect(operations.setBackend("app", "app@10.0.0.2:80", { state: "ready" })).toMatchObject({
+    expect(await operations.setBackend("app", "app@10.0.0.2:80", { state: "ready" })).toMatchObject({
       change: { before: { state: "drain", weight: 2 }, after: { state: "ready", weight: 2 } },
     });
     expect(all()).toBe("drain ready ready");
-    operations.setBackend("app", "app", { state: "ready" });
+    await operations.setBackend("app", "app", { state: "ready" });
     expect(all()).toBe("ready ready ready");
   });
 
-  test("may be the one in the status, or that of an endpoint with its only address", () => {
+  test("may be the one in the status, or that of an endpoint with its only address", async () => {
     const { operations, registry, all } = start();
     const shown = registry.pools[0]!.backends[1]!.name;
-    expect(operations.setBackend("app", shown, { state: "maintenance" }).ok).toBe(true);
-    expect(operations.setBackend("app", "nine@10.0.0.9", { state: "drain" }).ok).toBe(true);
+    expect((await operations.setBackend("app", shown, { state: "maintenance" })).ok).toBe(true);
+    expect((await operations.setBackend("app", "nine@10.0.0.9", { state: "drain" })).ok).toBe(true);
     expect(all()).toBe("ready maintenance drain");
-    expect(operations.setBackend("app", "nine", { state: "ready" }).ok).toBe(true);
+    expect((await operations.setBackend("app", "nine", { state: "ready" })).ok).toBe(true);
     expect(all()).toBe("ready maintenance ready");
   });
 
-  test("that does not exist is refused with the existing names", () => {
+  test("that does not exist is refused with the existing names", async () => {
     const { operations } = start();
-    expect(operations.setBackend("app", "app@10.0.0.3:80", { state: "drain" })).toMatchObject({
+    expect(await operations.setBackend("app", "app@10.0.0.3:80", { state: "drain" })).toMatchObject({
       error: { name: "no_such_backend" },
     });
-    expect(operations.setBackend("none", "app", { state: "drain" })).toMatchObject({
+    expect(await operations.setBackend("none", "app", { state: "drain" })).toMatchObject({
       error: { name: "no_such_pool", cure: "the pools are app" },
     });
   });
+});
+
+test("a change of a backend is answered once the workers have it", async () => {
+  const { operations, all, delayWorkers } = start();
+  const catchUp = delayWorkers();
+  let answered = false;
+  const answer = operations.setBackend("app", "nine", { state: "drain" }).then((result) => ((answered = true), result));
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  expect([all(), answered]).toEqual(["ready ready drain", false]);
+  catchUp();
+  expect((await answer).ok).toBe(true);
 });
 
 describe("added and removed backends", () => {
